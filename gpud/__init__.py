@@ -1,0 +1,14 @@
+"""gpud: a queue for the GPUs of one workstation or a few servers.
+
+The map, from the ground up; an arrow of imports only ever points down this list:
+
+* `model`: values that never change; what everything else speaks in.
+* `core`: decides who runs next and why everyone else waits; no clock, no disk, no GPU.
+* `wire`: the protocol on one page, its bytes, and where the socket is.
+* `inventory`: what GPUs there are and what is on them. `launchers`: processes. `store`: SQLite. Each does I/O of
+  one kind, knows nothing of the others, and speaks in `model`.
+* `requests`, `views`, `server`, `inbox`, `config`: the edges of the daemon. `daemon`: the loop that joins all.
+* `__main__`: the composition root.
+"""
+
+__version__ = "0.1.0"

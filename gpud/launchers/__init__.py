@@ -1,0 +1,1 @@
+"""Processes: started once, stopped whole, their ends never lost."""

@@ -1,0 +1,142 @@
+"""What a cycle changed, as values for the store: one transaction makes them durable, in their order.
+
+Each change that people can see is an event too; the store numbers events as it writes them.
+"""
+
+from dataclasses import dataclass
+
+from gpud.model.gpu import Node
+from gpud.model.job import Active, End, Exit, JobId, StopCause
+from gpud.model.spec import ArrayState, JobSpec, Place
+from gpud.model.units import Seconds, Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A submitted job, or array, enters the queue. Event: `submitted`."""
+
+    job: JobId
+    at: Timestamp
+    spec: JobSpec
+    place: Place
+    array: ArrayState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unfolded:
+    """An element leaves its array's row and gets its own, with everything the array was submitted with. No event."""
+
+    job: JobId
+    at: Timestamp
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayPut:
+    """An array's row as it is now; `end` once nothing of it is left to run. Event only with an end."""
+
+    job: JobId
+    at: Timestamp
+    array: ArrayState
+    end: End | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A job waits (again): submitted before, retried, requeued, held, released, reprioritised.
+
+    Event: `word` ("held", "released", "requeued", "retried", "priority", ...). `reason` says why, for people.
+    """
+
+    job: JobId
+    at: Timestamp
+    place: Place
+    word: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job is starting, running or stopping now, on its attempt. Event: `starting`, `running` or `stopping`."""
+
+    job: JobId
+    at: Timestamp
+    attempt: int
+    state: Active
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt is over, whatever becomes of the job; `gpu_s` are GPU-seconds held. No event of its own.
+
+    `cause` is why it was being stopped, if it was.
+    """
+
+    job: JobId
+    attempt: int
+    exit: Exit
+    cause: StopCause | None
+    uid: int
+    tenant: str
+    gpu_s: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job is over for good. Event: the end's word. `exit` is None for one that never started."""
+
+    job: JobId
+    at: Timestamp
+    end: End
+    exit: Exit | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reprioritised:
+    """An active job's priority, for when it queues again. Event: `priority`."""
+
+    job: JobId
+    at: Timestamp
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryPut:
+    """A node and its GPUs as last seen. No event."""
+
+    at: Timestamp
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class SettingPut:
+    """One of the scheduler's own settings (pause, drains); `value` is plain (JSON), None removes it. No event."""
+
+    key: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An event that is not a job's state: a GPU drained, the queue paused. `detail` is plain (JSON)."""
+
+    at: Timestamp
+    kind: str
+    detail: dict[str, object]
+    job: JobId | None = None
+
+
+Change = (
+    Added
+    | Unfolded
+    | ArrayPut
+    | Queued
+    | Moved
+    | AttemptEnded
+    | Ended
+    | Reprioritised
+    | InventoryPut
+    | SettingPut
+    | Told
+)

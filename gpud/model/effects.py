@@ -1,0 +1,64 @@
+"""What a cycle wants done in the world, after its changes are durable. Each may be performed twice."""
+
+from dataclasses import dataclass
+
+from gpud.model.gpu import Allocation, GpuId, NodeName
+from gpud.model.job import JobId
+from gpud.model.units import Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Start this attempt. Answered by `Started` and `Exited`, or by `Exited` alone."""
+
+    job: JobId
+    attempt: int
+    allocation: Allocation
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End this attempt: TERM to every process and KILL after `grace_s`; at once where that is 0.
+
+    One that has not claimed its record yet is kept from ever running.
+    """
+
+    job: JobId
+    attempt: int
+    grace_s: Seconds | None  # None: the job's own
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Send INT to every process of this attempt, once, as a terminal's Ctrl-C would."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Find out what became of an attempt that an earlier gpud was starting, or had started, under boot id `boot`."""
+
+    job: JobId
+    attempt: int
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """The attempt's end is durable: its record may go."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGpus:
+    """Look at these GPUs now; answered by a `GpuSeen` each."""
+
+    node: NodeName
+    gpus: tuple[GpuId, ...]
+
+
+Effect = Launch | Stop | Interrupt | Look | Forget | ReadGpus

@@ -1,0 +1,111 @@
+"""GPUs and nodes: what they are, and what was last seen on them.
+
+An identity never changes while the hardware does not; a reading is a moment's look at it. A reading
+holds None for what could not be read: an unknown is never a zero, and never free.
+"""
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+from gpud.model.units import Mib, Timestamp
+
+GpuId = NewType("GpuId", str)  # the vendor's UUID; an index appears only where a human reads it
+NodeName = NewType("NodeName", str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU of a node. `memory_total_mib` is what the vendor's library says, below the nominal size."""
+
+    id: GpuId
+    index: int
+    name: str  # as the vendor says it: "NVIDIA H100 80GB HBM3"
+    memory_total_mib: Mib
+    pci_id: str | None = None
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A machine: its GPUs by index, its CPUs and its memory. `problem` says why GPUs cannot be seen."""
+
+    name: NodeName
+    cpus: int
+    memory_mib: Mib
+    gpus: tuple[Gpu, ...] = ()
+    driver: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process, told apart from a later one with the same pid by its start time (ticks since boot)."""
+
+    pid: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process that holds a GPU.
+
+    `kind` is "compute", "graphics" (it only draws) or "mps". `ancestors` is the chain of parents from the
+    process itself up to pid 1, empty when the pid is not visible from here (another pid namespace).
+    `user` and `command` are None when they could not be read.
+    """
+
+    pid: int
+    kind: str
+    memory_mib: Mib | None
+    user: str | None
+    command: str | None
+    ancestors: tuple[ProcessIdentity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one look at a GPU gave.
+
+    `processes` is None when the list could not be read. `lease` is the pid of the process of another
+    gpud that holds this GPU, 0 when there is a holder whose pid is unknown, None when nobody holds it.
+    """
+
+    at: Timestamp
+    memory_used_mib: Mib | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    processes: tuple[GpuProcess, ...] | None = None
+    lease: ProcessIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A GPU that gave no reading. `lost`: the vendor's library says it fell off the bus; else not answering."""
+
+    at: Timestamp
+    reason: str
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One GPU in an allocation; `memory_mib` is None for the whole GPU."""
+
+    gpu: GpuId
+    memory_mib: Mib | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What a job holds on one node: GPUs by identity, CPUs, memory in MiB (0: none counted)."""
+
+    node: NodeName
+    shares: tuple[Share, ...] = ()
+    cpus: int = 0
+    memory_mib: Mib = field(default=Mib(0))
+
+    @property
+    def gpus(self) -> tuple[GpuId, ...]:
+        """Return the identities alone."""
+        return tuple(share.gpu for share in self.shares)

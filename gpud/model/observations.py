@@ -1,0 +1,46 @@
+"""What the world tells gpud. Each may arrive twice, late, or for an earlier attempt, and must do no harm then."""
+
+from dataclasses import dataclass
+
+from gpud.model.gpu import GpuId, Node, NodeName, ProcessIdentity, Reading, Unreadable
+from gpud.model.job import Exit, JobId
+from gpud.model.units import Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The attempt's process won the claim and is about to exec."""
+
+    job: JobId
+    attempt: int
+    at: Timestamp
+    process: ProcessIdentity
+    shim: ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The attempt is over and nothing of it is left (or, where `exit.stuck`, cannot be killed)."""
+
+    job: JobId
+    attempt: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """A node's inventory, whole: at start, after a rescan, when a driver came or went."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSeen:
+    """One look at one GPU."""
+
+    node: NodeName
+    gpu: GpuId
+    reading: Reading | Unreadable
+
+
+Observation = Started | Exited | NodeSeen | GpuSeen

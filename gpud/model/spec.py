@@ -1,0 +1,111 @@
+"""What a submit says, whole: kept in the store, of which deciding needs only the terms."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gpud.model.array import IndexSet
+from gpud.model.job import Active, Demand, End, JobId
+from gpud.model.units import Seconds, Timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What deciding needs to know of a job and what it shares with many: jobs with equal terms stand in one line.
+
+    `grace_s` is how long the job may take to end after TERM; `retries` how often a failure is tried again.
+    """
+
+    demand: Demand
+    uid: int
+    user: str
+    tenant: str
+    grace_s: Seconds = 30.0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """Everything a job was submitted with.
+
+    `environment` is a JSON object of the submitter's variables (bytes that are no UTF-8 as lone surrogates).
+    `script` is the kept copy of a script, run through its `#!` line; `command` is then [its path, arguments...].
+    `limits` maps names as in the resource module ("NOFILE") to (soft, hard), -1 for unlimited; only soft is set where
+    hard may not be. `output` and `error` are patterns (`%j %A %a %x`); None for gpud's own log and for one file.
+    """
+
+    nonce: str
+    terms: Terms
+    name: str
+    name_group: str  # the name with its numbers folded: runs of one program are alike
+    command: tuple[str, ...]
+    workdir: str
+    environment: bytes
+    gid: int
+    groups: tuple[int, ...]
+    umask: int = 0o022
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    script: bytes | None = None
+    output: str | None = None
+    error: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    hold: bool = False
+    begin_at: Timestamp | None = None
+    array: IndexSet | None = None
+    throttle: int | None = None
+
+
+class Park(StrEnum):
+    """Why a waiting job stands in no line."""
+
+    HELD = "held"
+    BEGIN = "begin"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a waiting job stands: its priority, since when it queues (microseconds), and why it is parked, if so.
+
+    `not_before` is when a parked job may enter its line; it is kept while the job is held as well.
+    `attempt` is the next one's number, from 1; `failures` counts those that used up a retry.
+    """
+
+    priority: int = 0
+    queued_us: int = 0
+    attempt: int = 1
+    failures: int = 0
+    park: Park | None = None
+    not_before: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayState:
+    """An array's own row: what has not started, how many may run at once, and how its elements ended.
+
+    `dropped` were cancelled before they started and have no rows of their own.
+    """
+
+    pending: IndexSet
+    throttle: int | None = None
+    live: int = 0  # elements with rows of their own that have not ended
+    dropped: IndexSet = IndexSet()
+    counts: tuple[tuple[End, int], ...] = ()
+
+    def counted(self, end: End, by: int = 1) -> tuple[tuple[End, int], ...]:
+        """Return the counters after `by` more elements ended so."""
+        counts = dict(self.counts)
+        counts[end] = counts.get(end, 0) + by
+        return tuple(sorted((word, count) for word, count in counts.items() if count > 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedJob:
+    """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits."""
+
+    job: JobId
+    terms: Terms
+    place: Place
+    active: Active | None = None
+    array: ArrayState | None = None
+    end: End | None = None

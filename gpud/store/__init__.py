@@ -1,0 +1,1 @@
+"""SQLite: what was promised is here, and nothing else is believed after a restart."""

@@ -1,0 +1,1 @@
+"""What travels between gpuctl and gpud, where the socket is, and how a message is put into bytes."""

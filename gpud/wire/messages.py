@@ -1,0 +1,407 @@
+"""The whole protocol on one page.
+
+A connection carries frames: 4 bytes, big-endian, the length, then one msgpack map. The client's first frame is a
+`Hello`; it may send its request at once behind it, without waiting for the `Welcome`. Every request has an `id`
+that its reply repeats and an `op` that names it; a reply has `ok`, and either what the request asked for or an
+`error`. After a `subscribe` the daemon pushes maps with `event` and no `id`.
+
+Strings are UTF-8, bytes that are no UTF-8 travel as surrogate escapes. Times are seconds since 1970, memory is MiB,
+a job's id is a string ("12", element "12_7"). A request with a key that is not on this page, or a value of another
+type, is refused and costs nothing; a client ignores keys it does not know in replies.
+
+Versions: a client says which it speaks, from and to; gpud answers with the highest that both do. N-1, N and N+1 talk.
+"""
+
+from typing import Literal, NotRequired, TypedDict
+
+PROTOCOL = 1
+PROTOCOL_OLDEST = 0
+FRAME_MAX = 16 * 1024 * 1024
+
+
+class Hello(TypedDict):
+    """The client's first frame. `version` is the package's, for people only."""
+
+    protocol: list[int]
+    version: NotRequired[str]
+
+
+class Welcome(TypedDict):
+    """The answer to `Hello`; or an `ErrorReply` with code `protocol` and the range that gpud speaks."""
+
+    protocol: int
+    version: str
+    pid: int
+    simulated: bool
+    system: bool
+
+
+class Selection(TypedDict):
+    """Which jobs: ids (`12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`), or every job that the filters leave.
+
+    Ids that do not exist refuse the whole request; gaps in ranges are skipped. Filters narrow either way.
+    """
+
+    jobs: NotRequired[list[str]]
+    mine: NotRequired[bool]
+    user: NotRequired[str]
+    state: NotRequired[list[str]]
+
+
+class DemandMap(TypedDict):
+    """What a job needs; left out means none asked."""
+
+    gpus: int
+    gpu_memory_mib: NotRequired[int]
+    gpu_type: NotRequired[str]
+    gpu_ids: NotRequired[list[str]]
+    cpus: NotRequired[int]
+    memory_mib: NotRequired[int]
+
+
+class Submit(TypedDict):
+    """Queue a job, or an array. Reply: `SubmitReply`.
+
+    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
+    `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
+    hard limits by name ("NOFILE": [1024, 4096]; -1: none). `next` asks for `position` and `reason` in the reply.
+    """
+
+    op: Literal["submit"]
+    id: int
+    nonce: str
+    demand: DemandMap
+    command: list[str]
+    workdir: str
+    environment: dict[str, str]
+    umask: int
+    limits: dict[str, list[int]]
+    retry: NotRequired[bool]
+    script: NotRequired[bytes]
+    name: NotRequired[str]
+    priority: NotRequired[int]
+    time_limit_s: NotRequired[float]
+    grace_s: NotRequired[float]
+    retries: NotRequired[int]
+    array: NotRequired[str]
+    begin_at: NotRequired[float]
+    hold: NotRequired[bool]
+    labels: NotRequired[dict[str, str]]
+    output: NotRequired[str]
+    error: NotRequired[str]
+    dry_run: NotRequired[bool]
+    next: NotRequired[bool]
+
+
+class SubmitReply(TypedDict):
+    """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits."""
+
+    job: str | None
+    position: NotRequired[int | None]
+    reason: NotRequired[str | None]
+
+
+class List(TypedDict):
+    """Jobs as rows. Reply: `ListReply`. Default: every job that has not ended, then one's own that ended in 24 h.
+
+    `all` takes ended ones of everybody; `since` narrows to those updated after. `jobs` names jobs (and arrays: one
+    row for what has not started, one for each started element). Newest last; at most `limit` rows, from the end.
+    """
+
+    op: Literal["list"]
+    id: int
+    jobs: NotRequired[list[str]]
+    all: NotRequired[bool]
+    mine: NotRequired[bool]
+    user: NotRequired[str]
+    state: NotRequired[list[str]]
+    name: NotRequired[str]
+    since: NotRequired[float]
+    limit: NotRequired[int]
+
+
+class Job(TypedDict):
+    """A job as everybody sees it (others' `command`, `workdir` and `output` are None in system mode).
+
+    `time`s are seconds since 1970. `array_index` is None for what is no element; the three `array*` keys are there
+    for an array's own row only.
+    """
+
+    id: str
+    uid: int
+    name: str
+    user: str
+    tenant: str
+    group: str | None
+    labels: dict[str, str]
+    state: str
+    reason: str | None
+    priority: int
+    command: list[str] | None
+    workdir: str | None
+    gpus: int
+    gpu_memory_mib: int | None
+    gpu_type: str | None
+    share: bool
+    cpus: int
+    memory_mib: int | None
+    array_index: int | None
+    attempt: int
+    retries: int
+    time_limit_s: float | None
+    estimate_s: float | None
+    submitted_at: float
+    started_at: float | None
+    ended_at: float | None
+    updated_at: float
+    expected_start_at: float | None
+    exit_code: int | None
+    signal: int | None
+    allocation: list[dict[str, object]]
+    output: str | None
+    error: str | None
+    queue_position: int | None
+    array: NotRequired[str]
+    array_pending: NotRequired[str]
+    array_counts: NotRequired[dict[str, int]]
+
+
+class ListReply(TypedDict):
+    """The rows, and how many more there would have been."""
+
+    jobs: list[Job]
+    more: int
+
+
+class Show(TypedDict):
+    """One job, or array, whole. Reply: `ShowReply`. Error `no_such_job`."""
+
+    op: Literal["show"]
+    id: int
+    job: str
+
+
+class ShowReply(TypedDict):
+    """The job (an array: aggregated, `elements` its started ones), its attempts, its events.
+
+    An attempt: `attempt started_at ended_at exit_code signal reason allocation cpu_s max_rss_mib pid output`.
+    `environment` names the variables that were sent (never their values), to the owner only.
+    """
+
+    job: Job
+    attempts: list[dict[str, object]]
+    events: list[dict[str, object]]
+    elements: NotRequired[list[Job]]
+    environment: list[str] | None
+
+
+class Why(TypedDict):
+    """Why a job waits, or without `job` why every waiting one does (at most `limit`). Reply: `WhyReply`."""
+
+    op: Literal["why"]
+    id: int
+    job: NotRequired[str]
+    limit: NotRequired[int]
+
+
+class WhyReply(TypedDict):
+    """For each job: `id state code reason hint position expected_start_at`, and `details` to print line by line."""
+
+    jobs: list[dict[str, object]]
+
+
+class Change(TypedDict):
+    """Change jobs: cancel, hold, release, requeue, or interrupt (INT to a running job). Reply: `ChangeReply`.
+
+    `force`, for cancel: no grace. A request that names a job that does not exist, or is not the caller's to change,
+    changes nothing.
+    """
+
+    op: Literal["cancel", "hold", "release", "requeue", "interrupt"]
+    id: int
+    select: Selection
+    force: NotRequired[bool]
+
+
+class Priority(TypedDict):
+    """Set the priority of waiting jobs. Reply: `ChangeReply`."""
+
+    op: Literal["priority"]
+    id: int
+    select: Selection
+    priority: int
+
+
+class ChangeReply(TypedDict):
+    """What was done: ids that changed, and for the others a note ("12 has ended already: completed")."""
+
+    changed: list[str]
+    notes: dict[str, str]
+
+
+class Gpus(TypedDict):
+    """Every GPU, freshly read. Reply: `GpusReply`."""
+
+    op: Literal["gpus"]
+    id: int
+    fresh: NotRequired[bool]
+
+
+class GpusReply(TypedDict):
+    """Every GPU, and why there is none.
+
+    A GPU: `index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent
+    temperature_c power_w health health_reason state simulated jobs processes`; state is one of `free busy shared
+    releasing foreign draining unhealthy lost unknown`; a process: `pid user command memory_mib kind job`.
+    `problem` says why there are none ("no NVIDIA driver").
+    """
+
+    gpus: list[dict[str, object]]
+    problem: str | None
+
+
+class Nodes(TypedDict):
+    """Every node. Reply: `nodes`.
+
+    Each has ` `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state
+    reason simulated`.
+    """
+
+    op: Literal["nodes"]
+    id: int
+
+
+class Drain(TypedDict):
+    """Give out these GPUs, or whole nodes, no more (drain), or again (undrain). Reply: `ChangeReply`.
+
+    A target: `INDEX` (one node), `NODE:INDEX`, a UUID prefix, or a node's name. Error `no_such_gpu`.
+    """
+
+    op: Literal["drain", "undrain"]
+    id: int
+    targets: list[str]
+    reason: NotRequired[str]
+
+
+class Pause(TypedDict):
+    """Start no more jobs (pause), or start them again (resume). Reply: `changed`: bool."""
+
+    op: Literal["pause", "resume"]
+    id: int
+    reason: NotRequired[str]
+
+
+class Status(TypedDict):
+    """One screen of everything. Reply: `StatusReply`."""
+
+    op: Literal["status"]
+    id: int
+
+
+class StatusReply(TypedDict):
+    """Counts by state, GPUs by state, what is wrong. `paused` is the reason, "" without one, None when running."""
+
+    version: str
+    pid: int
+    protocol: list[int]
+    started_at: float
+    state_dir: str
+    socket: str
+    config_file: str | None
+    simulated: str | None
+    system: bool
+    policy: str
+    paused: str | None
+    jobs: dict[str, int]
+    gpus: dict[str, int]
+    driver: str | None
+    problem: str | None
+    launcher: dict[str, object]
+    memory_mib: int
+
+
+class Events(TypedDict):
+    """The history, oldest first. Reply: `events`: list of `Event`, `last`: the newest sequence number."""
+
+    op: Literal["events"]
+    id: int
+    since: NotRequired[int]
+    jobs: NotRequired[list[str]]
+    limit: NotRequired[int]
+
+
+class Event(TypedDict):
+    """Something that happened, numbered. `kind` is a job's new state, or `submitted`, `priority`, `paused` ..."""
+
+    seq: int
+    at: float
+    kind: str
+    job: str | None
+    attempt: int | None
+    user: str | None
+    detail: dict[str, object]
+
+
+class Subscribe(TypedDict):
+    """Push every event from now on, or after `since`. Reply: `last`; then `{"event": Event}` frames.
+
+    `jobs` narrows to jobs and arrays (with their elements). `readings`: push `{"readings": True}` whenever GPUs
+    were read anew, and read them every two seconds while the subscription lasts.
+    """
+
+    op: Literal["subscribe"]
+    id: int
+    since: NotRequired[int]
+    jobs: NotRequired[list[str]]
+    readings: NotRequired[bool]
+
+
+class Ping(TypedDict):
+    """Answered at once, before everything else. Reply: nothing but `ok`."""
+
+    op: Literal["ping"]
+    id: int
+
+
+class Error(TypedDict):
+    """What was wrong. `code` is stable and decides the exit status; `message` and `hint` are for people.
+
+    Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node` (3), `not_permitted` (4), and `refused`,
+    `never_fits`, `storage`, `busy`, `protocol`, `frame` (1).
+    """
+
+    code: str
+    message: str
+    hint: NotRequired[str | None]
+
+
+class ErrorReply(TypedDict):
+    """The answer to a request that was not done; nothing of it was."""
+
+    id: int | None
+    ok: Literal[False]
+    error: Error
+
+
+REQUESTS: dict[str, type] = {
+    "submit": Submit,
+    "list": List,
+    "show": Show,
+    "why": Why,
+    "cancel": Change,
+    "hold": Change,
+    "release": Change,
+    "requeue": Change,
+    "interrupt": Change,
+    "priority": Priority,
+    "gpus": Gpus,
+    "nodes": Nodes,
+    "drain": Drain,
+    "undrain": Drain,
+    "pause": Pause,
+    "resume": Pause,
+    "status": Status,
+    "events": Events,
+    "subscribe": Subscribe,
+    "ping": Ping,
+}
