@@ -263,7 +263,7 @@ class GpusReply(TypedDict):
 class Nodes(TypedDict):
     """Every node. Reply: `nodes`.
 
-    Each has ` `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state
+    Each has `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state
     reason simulated`.
     """
 
