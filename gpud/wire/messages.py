@@ -10,13 +10,10 @@ a job's id is a string ("12", element "12_7"). A request with a key that is not 
 type, is refused and costs nothing; a client ignores keys it does not know in replies.
 
 Versions: a client says which it speaks, from and to; gpud answers with the highest that both do. N-1, N and N+1 talk.
+The numbers stand in `codec`: PROTOCOL, PROTOCOL_OLDEST, FRAME_MAX.
 """
 
 from typing import Literal, NotRequired, TypedDict
-
-PROTOCOL = 1
-PROTOCOL_OLDEST = 0
-FRAME_MAX = 16 * 1024 * 1024
 
 
 class Hello(TypedDict):

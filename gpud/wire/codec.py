@@ -1,0 +1,91 @@
+"""How a message is put into bytes: 4 bytes of length, big-endian, then one msgpack map.
+
+The length comes first because it bounds a frame before anything of it is parsed. Strings that are no UTF-8 (file
+names, variables) travel as the surrogate escapes that Python makes of them, so that they come out as they went in.
+
+The numbers of the protocol stand here and not beside its messages: gpuctl needs them at every start, and importing
+the messages' types costs a third of an empty Python program.
+"""
+
+from typing import Any
+
+import msgpack
+
+PROTOCOL = 1
+PROTOCOL_OLDEST = 0
+FRAME_MAX = 16 * 1024 * 1024
+
+Message = dict[str, Any]
+
+_LENGTH_BYTES = 4
+
+
+class FrameError(Exception):
+    """Bytes that are no frame, or a message too large for one.
+
+    `before` holds the messages that came whole before the broken frame: they were said, and count.
+    """
+
+    def __init__(self, message: str, before: list[Message] | None = None) -> None:
+        super().__init__(message)
+        self.before = before or []
+
+
+def pack(message: Message) -> bytes:
+    """Return the frame of a message. Raises FrameError when it is larger than `FRAME_MAX`."""
+    payload: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
+    if len(payload) > FRAME_MAX:
+        raise FrameError(f"a message of {len(payload) >> 20} MiB; at most {FRAME_MAX >> 20} MiB travel at once")
+    return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
+
+
+def unpack(payload: bytes) -> Message:
+    """Return the map that a frame holds behind its length. Raises FrameError for anything that is not one map."""
+    try:
+        message = msgpack.unpackb(payload, unicode_errors="surrogateescape")
+    except (ValueError, RecursionError) as error:  # what msgpack raises, all of it derived from ValueError
+        raise FrameError(f"not a msgpack message: {str(error) or type(error).__name__}") from error
+    if type(message) is not dict:
+        raise FrameError("not a msgpack map")
+    return message
+
+
+class Frames:
+    """Cuts a stream of bytes into messages, holding at most one unfinished frame of at most `limit` bytes."""
+
+    def __init__(self, limit: int = FRAME_MAX) -> None:
+        self.limit = limit
+        self._rest = bytearray()
+
+    @property
+    def partial(self) -> int:
+        """Return how many bytes of an unfinished frame have come."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that are whole with these bytes, in their order.
+
+        Raises FrameError at a broken frame; the stream is of no use after that.
+        """
+        self._rest += data
+        messages: list[Message] = []
+        start = 0
+        try:
+            while (end := self._frame_end(start)) is not None:
+                messages.append(unpack(bytes(self._rest[start + _LENGTH_BYTES : end])))
+                start = end
+        except FrameError as error:
+            error.before = messages
+            raise
+        del self._rest[:start]
+        return messages
+
+    def _frame_end(self, start: int) -> int | None:
+        """Return where the frame at `start` ends, None while it is not all there."""
+        body = start + _LENGTH_BYTES
+        if len(self._rest) < body:
+            return None
+        length = int.from_bytes(self._rest[start:body], "big")
+        if length > self.limit:
+            raise FrameError(f"a frame of {length} bytes; at most {self.limit} are read")
+        return body + length if len(self._rest) >= body + length else None
