@@ -12,6 +12,49 @@ from gpud.model.units import Mib, Timestamp
 GpuId = NewType("GpuId", str)  # the vendor's UUID; an index appears only where a human reads it
 NodeName = NewType("NodeName", str)
 
+# What data sheets call the sizes of GPU memory, in GiB. 15 is not among them: a T4 with ECC shows 15 of its 16.
+_MARKETED_GIB = (
+    2,
+    3,
+    4,
+    5,
+    6,
+    8,
+    10,
+    11,
+    12,
+    16,
+    20,
+    22,
+    24,
+    32,
+    40,
+    48,
+    64,
+    72,
+    80,
+    94,
+    96,
+    141,
+    144,
+    180,
+    186,
+    192,
+    288,
+)
+
+
+def nominal_mib(total: Mib) -> Mib:
+    """Return the size that a GPU is sold by, for the size that its vendor's library reports.
+
+    ECC and the driver keep up to a twelfth for themselves (a 24 GB A10 reports 22731 MiB), and people ask for what
+    the data sheet says. A size that is near no marketed one is rounded up to whole GiB.
+    """
+    for gib in _MARKETED_GIB:
+        if total <= gib * 1024 <= total * 1.1:
+            return Mib(gib * 1024)
+    return Mib(-(-total // 1024) * 1024)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
@@ -49,9 +92,9 @@ class ProcessIdentity:
 class GpuProcess:
     """A process that holds a GPU.
 
-    `kind` is "compute", "graphics" (it only draws) or "mps". `ancestors` is the chain of parents from the
-    process itself up to pid 1, empty when the pid is not visible from here (another pid namespace).
-    `user` and `command` are None when they could not be read.
+    `kind` is "compute", "graphics" (it only draws) or "mps" (the MPS server; its clients are "compute").
+    `ancestors` is the chain of parents from the process itself up to pid 1, empty when the pid is not visible from
+    here (another pid namespace). `user` and `command` are None when they could not be read.
     """
 
     pid: int

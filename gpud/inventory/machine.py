@@ -1,0 +1,22 @@
+"""The machine that gpud runs on, as far as a scheduler counts it."""
+
+import os
+import socket
+
+from gpud.model.gpu import NodeName
+from gpud.model.units import Mib
+
+
+def this_node() -> NodeName:
+    """Return the host's name, without its domain."""
+    return NodeName(socket.gethostname().partition(".")[0] or "localhost")
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs gpud, and so its jobs, may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def physical_memory_mib() -> Mib:
+    """Return the machine's memory."""
+    return Mib(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20)
