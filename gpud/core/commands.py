@@ -1,0 +1,129 @@
+"""What people ask of the scheduler, after the edge has checked it, and what it answers.
+
+Every command carries the `token` that its reply goes back to. Jobs in a command exist and are the caller's to
+change: the edge has seen to that. Whatever ended meanwhile is answered with a note, not an error.
+"""
+
+from dataclasses import dataclass
+
+from gpud.core.admit import Refused
+from gpud.core.waits import Wait
+from gpud.model.gpu import GpuId, NodeName
+from gpud.model.job import JobId
+from gpud.model.spec import JobSpec, LoadedJob
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next."""
+
+    token: int
+    spec: JobSpec
+    dry_run: bool = False
+    tell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End jobs; `force`: without grace."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep waiting jobs from starting."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let held jobs start."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Run jobs again: running ones are stopped first, `finished` ones come from the store."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+    finished: tuple[LoadedJob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetPriority:
+    """Change the priority of jobs."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Send INT to running jobs; one that waits is cancelled."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Give out these GPUs and nodes no more; `reason` None: give them out again."""
+
+    token: int
+    gpus: tuple[GpuId, ...]
+    nodes: tuple[NodeName, ...]
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Start nothing more; `reason` None: go on."""
+
+    token: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A read: answered by the edge once everything before it is durable."""
+
+    token: int
+
+
+Command = Submit | Cancel | Hold | Release | Requeue | SetPriority | Interrupt | Drain | Pause | Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A submit was taken; `job` is None on a dry run. `position` and `wait` only where asked for."""
+
+    job: JobId | None
+    position: int | None = None
+    wait: Wait | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What was done: the jobs that changed, and why others did not."""
+
+    changed: tuple[JobId, ...]
+    notes: tuple[tuple[JobId, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that is not about jobs took effect; `changed` False: it was so already."""
+
+    changed: bool
+
+
+Reply = Accepted | Changed | Done | Refused

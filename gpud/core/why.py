@@ -1,0 +1,67 @@
+"""The reason of one waiting job, from what the last cycle decided."""
+
+from gpud.core.condition import Condition, condition
+from gpud.core.placement import rooms, suits
+from gpud.core.waits import BeginsAt, Held, Next, NoCapacity, NoGpus, Paused, RetriesAt, Throttled, Wait
+from gpud.core.world import World
+from gpud.model.gpu import GpuId, NodeName
+from gpud.model.job import Demand, JobId, array_of
+from gpud.model.spec import Park
+from gpud.model.units import Timestamp
+
+
+def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
+    """Return why a job, or what is left of an array, waits; None if it does not."""
+    waiting = world.waiting(job)
+    if waiting is None:
+        array = world.arrays.get(array_of(job))
+        return None if array is None or array_of(job) == job else why(world, array_of(job), now)
+    place = waiting.place
+    match place.park:
+        case Park.HELD:
+            return Held()
+        case Park.BEGIN if place.not_before is not None:
+            return BeginsAt(place.not_before)
+        case Park.RETRY if place.not_before is not None:
+            return RetriesAt(place.not_before, place.attempt)
+    if world.paused is not None:
+        return Paused(world.paused)
+    array = world.arrays.get(array_of(job))
+    if array is not None and array.full and array.state.throttle is not None:
+        return Throttled(array.state.throttle)
+    demand = waiting.terms.demand
+    if demand.gpus and not world.any_gpu():
+        return NoGpus(world.problem() or "no GPU was found")
+    if demand not in world.blocked:
+        return Next()
+    return world.blocked[demand] or capacity(world, demand, now)
+
+
+def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
+    """Return what is missing, on the node where the least is."""
+    out: dict[str, int] = {}
+    suitable = 0
+    for state in world.gpus.values():
+        if suits(demand, state.gpu):
+            suitable += 1
+            now_is = condition(world, state, now)
+            if now_is not in {Condition.FREE, Condition.BUSY}:
+                out[now_is] = out.get(now_is, 0) + 1
+    most, where, short = -1, None, None
+    for room in rooms(world, now):
+        free = sum(1 for state in room.free if suits(demand, state.gpu))
+        if free > most:
+            most, where = free, room.name
+            short = None
+            if free >= demand.gpus:
+                short = "CPUs" if demand.cpus_counted > room.cpus else "memory"
+    return NoCapacity(demand.gpus, suitable, max(most, 0), where, short, tuple(sorted(out.items())))
+
+
+def blockers(world: World, demand: Demand, node: NodeName | None = None) -> list[tuple[JobId, list[GpuId]]]:
+    """Return the active jobs on GPUs that this demand could use, the soonest known to end first."""
+    held: dict[JobId, list[GpuId]] = {}
+    for state in world.gpus.values():
+        if state.holder is not None and suits(demand, state.gpu) and node in {None, state.node}:
+            held.setdefault(state.holder, []).append(state.gpu.id)
+    return list(held.items())
