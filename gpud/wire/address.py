@@ -10,6 +10,7 @@ configuration speaks of these places.
 
 import os
 import socket
+from contextlib import suppress
 
 SYSTEM_SOCKET = "/run/gpud/gpud.sock"
 SYSTEM_STATE = "/var/lib/gpud"
@@ -87,12 +88,17 @@ def state_dir(explicit: str | None = None) -> str:
 
 
 def private_dir(folder: str = "/var/tmp") -> str:  # noqa: S108 - checked below to be nobody else's
-    """Return `folder`/gpud-UID. Raises AddressError when that is there and not the user's own, or open to others."""
+    """Return `folder`/gpud-UID, made if it is not there.
+
+    Raises AddressError when it is not the user's own, or open to others: what is sent to a socket in it are secrets.
+    """
     path = f"{folder}/gpud-{os.getuid()}"
     try:
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
         found = os.lstat(path)
-    except FileNotFoundError:
-        return path
+    except OSError as error:
+        raise AddressError(f"{path}: {error.strerror}", "set GPUD_STATE_DIR to a local directory") from error
     if found.st_uid != os.getuid() or found.st_mode & 0o170077 != 0o040000:
         raise AddressError(
             f"{path} is not a directory of yours alone",
@@ -110,8 +116,11 @@ def machine_id() -> str:
     return socket.gethostname() or "localhost"
 
 
-def network_type(path: str) -> str | None:
-    """Return the type of the network file system that a path is, or would be, on; None for a local one."""
+def network_type(path: str, mountinfo: bytes | None = None) -> str | None:
+    """Return the type of the network file system that a path is, or would be, on; None for a local one.
+
+    `mountinfo` is a table of mounts as in proc(5), None for this process's.
+    """
     path = os.path.realpath(path)
     while True:
         try:
@@ -121,9 +130,11 @@ def network_type(path: str) -> str | None:
             if path == "/":
                 return None
             path = os.path.dirname(path)
-    if os.major(device):  # a disk; everything else has a number of the kernel's own invention
-        return None
-    kind = _mounted(path, _read("/proc/self/mountinfo"))
+    if mountinfo is None:
+        if os.major(device):  # a disk; everything else has a number of the kernel's own invention
+            return None
+        mountinfo = _read("/proc/self/mountinfo")
+    kind = _mounted(path, mountinfo)
     shared = kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE)
     return kind if shared else None
 
@@ -170,11 +181,11 @@ def _configured(key: str) -> str | None:
         value = tomllib.loads(text.decode()).get(key)
     except ValueError:
         return None
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value.startswith(("/", "~")) else None
 
 
 def _mounted(path: str, mountinfo: bytes) -> str:
-    """Return the file system type of the mount that holds a path, by proc(5) /proc/PID/mountinfo; the last one wins."""
+    """Return the file system type of the mount that holds a path, by a table as in proc(5); the last one wins."""
     best, kind = "", ""
     for line in os.fsdecode(mountinfo).splitlines():
         fields, _, tail = line.partition(" - ")

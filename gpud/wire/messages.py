@@ -7,10 +7,8 @@ that its reply repeats and an `op` that names it; a reply has `ok`, and either w
 
 Strings are UTF-8, bytes that are no UTF-8 travel as surrogate escapes. Times are seconds since 1970, memory is MiB,
 a job's id is a string ("12", element "12_7"). A request with a key that is not on this page, or a value of another
-type, is refused and costs nothing; a client ignores keys it does not know in replies.
-
-Versions: a client says which it speaks, from and to; gpud answers with the highest that both do. N-1, N and N+1 talk.
-The numbers stand in `codec`: PROTOCOL, PROTOCOL_OLDEST, FRAME_MAX.
+type, is refused and costs nothing; a client ignores keys it does not know in replies. Versions: a client says which
+it speaks, from and to; gpud answers with the highest that both do; N-1, N and N+1 talk (the numbers: `codec`).
 """
 
 from typing import Literal, NotRequired, TypedDict
@@ -210,8 +208,7 @@ class WhyReply(TypedDict):
 class Change(TypedDict):
     """Change jobs: cancel, hold, release, requeue, or interrupt (INT to a running job). Reply: `ChangeReply`.
 
-    `force`, for cancel: no grace. A request that names a job that does not exist, or is not the caller's to change,
-    changes nothing.
+    `force`, for cancel: no grace. Naming a job that does not exist, or is not the caller's to change, changes nothing.
     """
 
     op: Literal["cancel", "hold", "release", "requeue", "interrupt"]
@@ -258,10 +255,9 @@ class GpusReply(TypedDict):
 
 
 class Nodes(TypedDict):
-    """Every node. Reply: `nodes`.
+    """Every node: `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state reason simulated`.
 
-    Each has `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state
-    reason simulated`.
+    Reply: `nodes`.
     """
 
     op: Literal["nodes"]

@@ -1,0 +1,290 @@
+"""What gpud was told: defaults, then files, then variables, then the command line; the later word wins.
+
+The fields of `Config` are the one table: each is a key of config.toml, a variable GPUD_KEY and an option --key. A
+setting that is not understood stops the start, and names itself, where it stands, and the nearest that is known.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from gpud import __version__
+from gpud.check import Wrong, check_value, nearest
+from gpud.model.units import Seconds, parse_duration
+from gpud.wire.address import (
+    SYSTEM_CONFIG,
+    SYSTEM_SOCKET,
+    SYSTEM_STATE,
+    AddressError,
+    network_type,
+    state_dir,
+    user_config,
+)
+
+# Where the machine's own gpud is; a user's gpud leaves these keys of the system's file alone.
+_PLACES = frozenset({"system", "socket", "state_dir"})
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; `hint` says what to write instead."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How a setting is written: `toml` in a file, `read` from the text of a variable or an option.
+
+    `value` makes of either what `Config` holds. Both raise ValueError, saying what would have been understood.
+    """
+
+    toml: Any
+    read: Callable[[str], object]
+    value: Callable[[Any], object] = lambda value: value
+    shown: str = ""
+
+
+def _flag(text: str) -> bool:
+    word = text.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError(f"{text!r} is neither yes nor no")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _indices(text: str) -> list[int]:
+    words = _words(text)
+    if not all(word.isascii() and word.isdigit() for word in words):
+        raise ValueError(f"{text!r} is not a list of GPUs; write 0,2,3")
+    return [int(word) for word in words]
+
+
+def _gpus(indices: list[int]) -> tuple[int, ...]:
+    if any(index < 0 for index in indices) or len(set(indices)) != len(indices):
+        raise ValueError("GPUs are counted from 0, and named once")
+    return tuple(indices)
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
+def _not_negative(value: float) -> float:
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{value} is out of range; 0 or more is wanted")
+    return float(value)
+
+
+def _choice(*words: str) -> _Kind:
+    return _Kind(Literal[words], str, shown="{" + ",".join(words) + "}")
+
+
+def _path(text: str) -> str:
+    """Return a path of a variable or an option, which is meant from where one stands."""
+    return str(Path(text).expanduser().absolute())
+
+
+def _full_path(text: str) -> str:
+    path = str(Path(text).expanduser())
+    if not path.startswith("/"):
+        raise ValueError(f"{text!r} is not a full path; begin it with / or ~")
+    return os.path.normpath(path)
+
+
+_TEXT = _Kind(str, str, shown="TEXT")
+_PATH = _Kind(str, _path, _full_path, shown="PATH")
+_FLAG = _Kind(bool, _flag)
+_GPUS = _Kind(list[int], _indices, _gpus, shown="0,2,3")
+_NAMES = _Kind(list[str], _words, tuple, shown="NAME,NAME")
+_RATE = _Kind(float, _rate, _not_negative, shown="NUMBER")
+_DURATION = _Kind(str, str, parse_duration, shown="DURATION")
+
+
+def _key(default: Any, kind: _Kind, meaning: str, *, live: bool = False, key: str | None = None) -> Any:  # noqa: ANN401 - as field()
+    """Declare a setting. `live`: a reload changes it in a running gpud."""
+    return field(default=default, metadata={"kind": kind, "help": meaning, "live": live, "key": key})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every setting, and `files`: the configuration files that were read."""
+
+    socket: str = _key("", _PATH, "the socket to listen on")
+    state_dir: str = _key("", _PATH, "where jobs, logs and the socket are kept; local to this machine")
+    simulate: str | None = _key(
+        None, replace(_TEXT, shown="SPEC"), "serve simulated GPUs: 4xRTX4090, or 2x8xH100 (nodes x GPUs)"
+    )
+    nvml_library: str | None = _key(None, _PATH, "NVIDIA's management library, where it is not found by itself")
+    system: bool = _key(False, _FLAG, "serve every user of the machine, jobs running as who submitted them (root only)")
+    gpus: tuple[int, ...] | None = _key(None, _GPUS, "indices of the GPUs to give out; all by default")
+    foreign_ignore: tuple[str, ...] = _key(
+        (), _NAMES, "programs that may share a GPU with jobs unseen, by process name", live=True
+    )
+    cuda_visible_devices: str = _key(
+        "index", _choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True
+    )
+    policy: str = _key("priority", replace(_TEXT, shown="NAME"), "who goes first", live=True)
+    aging_per_hour: float = _key(1.0, _RATE, "priority that a job gains by each hour of waiting", live=True)
+    assumed_runtime_s: Seconds = _key(
+        86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
+    )
+    log_level: str = _key(
+        "info", _choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
+    )
+    admin_groups: tuple[str, ...] = _key((), _NAMES, "groups whose members may do what root may", live=True)
+    files: tuple[str, ...] = ()
+
+
+# Config's own field by the name that people write.
+_TABLE = {each.metadata["key"] or each.name: each for each in fields(Config) if each.metadata}
+
+
+def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, system_file: str = SYSTEM_CONFIG) -> Config:
+    """Return the configuration of a gpud started with these arguments.
+
+    Read it again for a reload. Raises ConfigError. `--help` and `--version` are answered, and end the process.
+    """
+    options = _options(arguments)
+    named = options.pop("config", None) or environ.get("GPUD_CONFIG")
+    variables = _variables(environ)
+    machine = {} if named else _file(system_file)
+    system = (variables | options).get("system", machine.get("system", False) and os.getuid() == 0)
+    if named:
+        layers = {_path(named): _file(_path(named), must_exist=True)}
+    elif system:
+        layers = {system_file: machine}
+    else:
+        shared = {key: value for key, value in machine.items() if key not in _PLACES}
+        layers = {system_file: shared, user_config(): _file(user_config())}
+    said: dict[str, Any] = {}
+    for layer in (*layers.values(), variables, options):
+        said |= layer
+    files = tuple(path for path in layers if Path(path).exists())
+    return _placed(Config(files=files, **{_TABLE[key].name: value for key, value in said.items()}))
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Return the keys that differ and that a running gpud cannot change."""
+    return [
+        key
+        for key, each in _TABLE.items()
+        if not each.metadata["live"] and getattr(old, each.name) != getattr(new, each.name)
+    ]
+
+
+def _placed(config: Config) -> Config:
+    """Return the configuration with the places filled in. Raises ConfigError for those that cannot be used."""
+    if config.system and os.getuid() != 0:
+        raise ConfigError("--system is for root: jobs run as who submitted them", "without it, gpud serves you alone")
+    try:
+        state = config.state_dir or (SYSTEM_STATE if config.system else state_dir())
+    except AddressError as error:
+        raise ConfigError(str(error), error.hint) from error
+    kind = network_type(state)
+    if kind:
+        raise ConfigError(
+            f"the state directory {state} is on a network file system ({kind}), where SQLite loses data",
+            f"name a local one: --state-dir /var/tmp/gpud-{os.getuid()}",
+        )
+    socket = config.socket or (SYSTEM_SOCKET if config.system else f"{state}/gpud.sock")
+    return replace(config, state_dir=state, socket=socket)
+
+
+def _file(path: str, *, must_exist: bool = False) -> dict[str, Any]:
+    """Return the settings of a file, by key; none where it is missing and may be."""
+    try:
+        said = tomllib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        if not must_exist:
+            return {}
+        raise ConfigError(f"{path}: no such file", "--config names a file of settings, in TOML") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # TOML's and UTF-8's
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    settings = {}
+    for key, value in said.items():
+        if key not in _TABLE:
+            raise ConfigError(f"{path}: unknown key {key!r}", nearest(key, _TABLE))
+        settings[key] = _value(key, value, f"{path}: {key}")
+    return settings
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of the variables that are set, and not empty."""
+    return {
+        key: _value(key, _read(key, text, f"${name}"), f"${name}")
+        for key, name in ((key, f"GPUD_{key.upper()}") for key in _TABLE)
+        if (text := environ.get(name))
+    }
+
+
+def _options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of the command line, and `config`."""
+    parser = _Parser(
+        prog="gpud",
+        description="The daemon of a GPU queue. It runs in the foreground and logs to stderr; "
+        "jobs run on when it ends. Every option is a key of config.toml and a variable GPUD_... too.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"gpud {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="read this file alone, not those in /etc/gpud and ~/.config")
+    for key, each in _TABLE.items():
+        option, kind, meaning = _option(key), each.metadata["kind"], each.metadata["help"]
+        if kind is _FLAG:
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, dest=key, help=meaning)
+        else:
+            parser.add_argument(option, metavar=kind.shown, dest=key, help=meaning)
+    said = vars(parser.parse_args(arguments))
+    return {
+        key: value if key == "config" else _value(key, _read(key, value, _option(key)), _option(key))
+        for key, value in said.items()
+    }
+
+
+def _option(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _read(key: str, text: str | bool, where: str) -> object:
+    if isinstance(text, bool):
+        return text
+    try:
+        return _TABLE[key].metadata["kind"].read(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _value(key: str, value: object, where: str) -> object:
+    kind: _Kind = _TABLE[key].metadata["kind"]
+    try:
+        check_value(kind.toml, value, where)
+        return kind.value(value)
+    except Wrong as wrong:
+        raise ConfigError(wrong.message, wrong.hint) from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains as the rest of the configuration does."""
+
+    def error(self, message: str) -> NoReturn:
+        prefix, _, words = message.partition("unrecognized arguments: ")
+        hint = None if prefix else nearest(words.split(" ")[0].split("=")[0], ["--config", *map(_option, _TABLE)])
+        raise ConfigError(message, hint or "gpud --help lists what it takes")

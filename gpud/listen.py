@@ -1,0 +1,128 @@
+"""A socket's name in the file system: made so that nobody else gets in, guarded while gpud runs, removed at the end.
+
+A name that is too long for bind(2) gets a short one in a directory of the user's own, and a file beside the long name
+says which. A name is never taken from one who still answers on it.
+"""
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from gpud.wire.address import ADDRESS_MAX, AddressError, address_file, private_dir
+
+
+class ListenError(Exception):
+    """The socket cannot be opened; `hint` says what to do."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Doorplate:
+    """The name `path` of a listening socket, with permissions `mode` (0600: one user's, 0666: everybody's)."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._mode = mode
+        self._open_to_all = bool(mode & 0o006)
+        self._name = path
+        self._made: tuple[int, int] | None = None
+        self._folder = -1
+
+    def bind(self) -> socket.socket:
+        """Return a socket that has the name. Raises ListenError."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._name = self._short()
+            Path(self._name).parent.mkdir(mode=0o755 if self._open_to_all else 0o700, parents=True, exist_ok=True)
+            self._remove_stale()
+            os.fchmod(sock.fileno(), self._mode)  # before bind(2): the name is never there with wider permissions
+            sock.bind(self._name)
+            Path(self._name).chmod(self._mode)  # after it: the umask took some away
+            self._made = _identity(self._name)
+            if self._name != self._path:
+                Path(address_file(self._path)).write_text(self._name)
+        except OSError as error:
+            sock.close()
+            raise ListenError(
+                f"the socket {self._path} cannot be made: {error.strerror}",
+                "choose another place with --socket or --state-dir",
+            ) from error
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def vanished(self) -> bool:
+        """Return whether nothing has the name any more. Another's socket of that name is let be."""
+        return _identity(self._name) is None
+
+    def watch(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+        """Call `changed` when a name beside it goes; never where the kernel cannot tell.
+
+        By dnotify (F_NOTIFY in fcntl(2)): inotify would take ctypes, and one of few instances that a user may have.
+        """
+        self._unwatch()
+        with suppress(OSError, RuntimeError, ValueError):  # the latter two: only the main thread has signals
+            loop.add_signal_handler(signal.SIGIO, changed)
+            self._folder = os.open(Path(self._name).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.fcntl(self._folder, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
+
+    def remove(self) -> None:
+        """Take the name away, if it is still this one."""
+        self._unwatch()
+        if self._made is not None and _identity(self._name) == self._made:
+            Path(self._name).unlink(missing_ok=True)
+            if self._name != self._path:
+                Path(address_file(self._path)).unlink(missing_ok=True)
+
+    def _short(self) -> str:
+        """Return the path itself where it can be bound, else a short name that is the same at every start."""
+        if len(os.fsencode(self._path)) <= ADDRESS_MAX:
+            return self._path
+        if self._open_to_all:
+            raise ListenError(
+                f"the socket path {self._path} is longer than {ADDRESS_MAX} bytes", "choose a shorter one with --socket"
+            )
+        Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder = private_dir()
+        except AddressError as error:
+            raise ListenError(str(error), error.hint) from error
+        return f"{folder}/{hashlib.sha256(os.fsencode(self._path)).hexdigest()[:16]}.sock"
+
+    def _remove_stale(self) -> None:
+        """Take away what a gpud that was killed left behind."""
+        try:
+            found = os.lstat(self._name)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise ListenError(f"{self._name} is there already, and is not a socket", "choose another with --socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            refused = probe.connect_ex(self._name)
+        if refused in {0, errno.EAGAIN}:
+            raise ListenError(f"another gpud answers on {self._path}", "gpuctl daemon status says which")
+        Path(self._name).unlink(missing_ok=True)
+
+    def _unwatch(self) -> None:
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
