@@ -1,0 +1,262 @@
+"""Values to columns and back.
+
+JSON leaves out what has its default, so that a field which a later gpud adds does not make old terms look new. Any
+string can be stored, half a UTF-8 sequence in a directory's name included: see `text`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from gpud.model.array import IndexSet, parse_indices
+from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity, Share
+from gpud.model.job import (
+    Active,
+    Demand,
+    End,
+    Exit,
+    Fault,
+    JobId,
+    Running,
+    Starting,
+    StopCause,
+    Stopping,
+)
+from gpud.model.spec import ArrayState, JobSpec, LoadedJob, Park, Place, Terms
+from gpud.model.units import Mib, Timestamp
+from gpud.store.rows import AttemptRow
+
+Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
+
+_SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at", "throttle")
+_ENDS = frozenset(End)
+
+PLACE = "job.priority, job.queued_us, job.attempt, job.failures, job.park, job.not_before"
+ARRAY = "job.live, job.pending, job.throttle, job.dropped, job.counts"
+ATTEMPT = (
+    "attempt.attempt, attempt.starting_at, attempt.since, attempt.started_at, attempt.boot, attempt.allocation,"
+    " attempt.pid, attempt.pid_start, attempt.shim, attempt.shim_start, attempt.cause, attempt.kill_at,"
+    " attempt.ended_at, attempt.exit_code, attempt.signal, attempt.fault, attempt.fault_machine,"
+    " attempt.fault_not_found, attempt.lost, attempt.timed_out, attempt.cpu_s, attempt.max_rss_mib, attempt.leftovers,"
+    " attempt.finding, attempt.stuck, attempt.gpu_s"
+)
+SPEC = (
+    "job.nonce, job.name, job.name_group, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
+    " job.submitted, environment.data, script.data"
+)
+CURRENT = "LEFT JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt"
+LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, {ATTEMPT}"
+
+
+def text(value: str | None) -> str | bytes | None:
+    """Return a value to bind to `CAST(? AS TEXT)`: sqlite3 refuses lone surrogates, bytes pass."""
+    return value if value is None or value.isascii() else value.encode("utf-8", "surrogatepass")
+
+
+def to_json(value: object) -> str:
+    """Return compact JSON; ASCII, so that lone surrogates live through it."""
+    return _ENCODE(value)
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encode_terms(terms: Terms) -> str:
+    """Return terms as JSON; equal terms have equal JSON (60 seconds are 60.0)."""
+    return to_json({**_said(terms), "demand": _said(terms.demand)})
+
+
+def decode_terms(body: str) -> Terms:
+    """Return what `encode_terms` was given."""
+    said = json.loads(body)
+    demand: dict[str, Any] = said.pop("demand")
+    lists = {name: tuple(value) for name, value in demand.items() if isinstance(value, list)}
+    return Terms(demand=Demand(**{**demand, **lists}), **said)
+
+
+def _said(value: Terms | Demand) -> dict[str, object]:
+    said = {}
+    for field in fields(value):
+        member = getattr(value, field.name)
+        if field.default is MISSING or member != field.default:
+            said[field.name] = float(member) if type(member) is int and field.name.endswith("_s") else member
+    return said
+
+
+def encode_submitted(spec: JobSpec) -> str:
+    """Return what of a spec is read only to start it, as JSON."""
+    return to_json({name: getattr(spec, name) for name in _SUBMITTED})
+
+
+def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
+    """Return the spec of the columns `SPEC`."""
+    nonce, name, name_group, command, workdir, labels, output, error, array, submitted, environment, script = columns
+    rest = json.loads(submitted)
+    rest["groups"] = tuple(rest["groups"])
+    rest["limits"] = {limit: (soft, hard) for limit, (soft, hard) in rest["limits"].items()}
+    return JobSpec(
+        nonce=nonce or "",
+        terms=terms,
+        name=name,
+        name_group=name_group,
+        command=tuple(json.loads(command)),
+        workdir=workdir,
+        environment=environment or b"{}",
+        script=script,
+        output=output,
+        error=error,
+        labels=json.loads(labels) if labels else {},
+        array=None if array is None else decode_indices(array),
+        **rest,
+    )
+
+
+def encode_allocation(allocation: Allocation) -> str:
+    """Return a list of one: several nodes will be several."""
+    shares = [{"gpu": share.gpu, "memory_mib": share.memory_mib} for share in allocation.shares]
+    return to_json(
+        [{"node": allocation.node, "shares": shares, "cpus": allocation.cpus, "memory_mib": allocation.memory_mib}]
+    )
+
+
+def decode_allocation(body: str) -> tuple[Allocation, ...]:
+    """Return the allocation on each node."""
+    return tuple(
+        Allocation(
+            node=NodeName(part["node"]),
+            shares=tuple(Share(gpu=GpuId(share["gpu"]), memory_mib=share["memory_mib"]) for share in part["shares"]),
+            cpus=part["cpus"],
+            memory_mib=Mib(part["memory_mib"]),
+        )
+        for part in json.loads(body)
+    )
+
+
+def decode_indices(written: str) -> IndexSet:
+    """Return the set that `str` wrote; an empty one has no written form that people could type."""
+    return parse_indices(written) if written else IndexSet()
+
+
+def decode_place(columns: Columns) -> Place:
+    """Return the place of the columns `PLACE`."""
+    priority, queued_us, attempt, failures, park, not_before = columns
+    return Place(
+        priority=priority,
+        queued_us=queued_us,
+        attempt=attempt,
+        failures=failures,
+        park=None if park is None else Park(park),
+        not_before=not_before,
+    )
+
+
+def encode_counts(array: ArrayState) -> str:
+    """Return the counters by end as JSON."""
+    return to_json(dict(array.counts))
+
+
+def decode_array(columns: Columns) -> ArrayState | None:
+    """Return the array of the columns `ARRAY`, None for what is no array's own row."""
+    live, pending, throttle, dropped, counts = columns
+    if live is None:
+        return None
+    return ArrayState(
+        pending=decode_indices(pending),
+        throttle=throttle,
+        live=live,
+        dropped=decode_indices(dropped),
+        counts=tuple((End(word), count) for word, count in json.loads(counts).items()),
+    )
+
+
+def _process(pid: int | None, start: int | None) -> ProcessIdentity | None:
+    return None if pid is None or start is None else ProcessIdentity(pid, start)
+
+
+def decode_active(state: str, columns: Columns) -> Active | None:
+    """Return what a job of this state holds, given the columns `ATTEMPT`; None unless it is active."""
+    if state not in {"starting", "running", "stopping"} or columns[0] is None:
+        return None
+    _, _, since, started, boot, held, pid, pid_start, shim_pid, shim_start, cause, kill_at = columns[:12]
+    (allocation,) = decode_allocation(held)
+    process, shim = _process(pid, pid_start), _process(shim_pid, shim_start)
+    if state == "stopping":
+        return Stopping(since, allocation, boot, StopCause(cause), Timestamp(kill_at), started, process, shim)
+    if state == "running" and process and shim:
+        return Running(since, allocation, boot, process, shim)
+    return Starting(since, allocation, boot)
+
+
+def decode_loaded(columns: Columns, terms: Terms) -> LoadedJob:
+    """Return the job of the columns `LOADED`."""
+    job, _, state = columns[:3]
+    array = decode_array(columns[9:14])
+    return LoadedJob(
+        job=JobId(job),
+        terms=terms,
+        place=decode_place(columns[3:9]),
+        active=None if array else decode_active(state, columns[14:]),
+        array=array,
+        end=End(state) if state in _ENDS else None,
+    )
+
+
+def decode_attempt(job: JobId, columns: Columns) -> AttemptRow | None:
+    """Return the attempt of the columns `ATTEMPT`, None where there is none."""
+    if columns[0] is None:
+        return None
+    attempt, starting_at, _, started_at, boot, held, pid, pid_start, shim_pid, shim_start, cause, kill_at = columns[:12]
+    return AttemptRow(
+        job=job,
+        attempt=attempt,
+        starting_at=starting_at,
+        started_at=started_at,
+        boot=boot,
+        allocation=decode_allocation(held),
+        process=_process(pid, pid_start),
+        shim=_process(shim_pid, shim_start),
+        cause=None if cause is None else StopCause(cause),
+        kill_at=kill_at,
+        exit=_decode_exit(columns[12:25]),
+        gpu_s=columns[25],
+    )
+
+
+def encode_exit(ended: Exit) -> tuple[object, ...]:
+    """Return the columns of `ATTEMPT` from `ended_at` to `stuck`."""
+    fault = ended.fault
+    return (
+        ended.at,
+        ended.exit_code,
+        ended.signal,
+        None if fault is None else text(fault.reason),
+        None if fault is None else fault.machine,
+        None if fault is None else fault.not_found,
+        text(ended.lost),
+        ended.timed_out,
+        ended.cpu_s,
+        ended.max_rss_mib,
+        ended.leftovers,
+        text(ended.finding),
+        ended.stuck,
+    )
+
+
+def _decode_exit(columns: Columns) -> Exit | None:
+    at, code, signal, reason, machine, not_found, lost, timed_out, cpu_s, rss, leftovers, finding, stuck = columns
+    if at is None:
+        return None
+    return Exit(
+        at=at,
+        exit_code=code,
+        signal=signal,
+        fault=None if reason is None else Fault(reason, bool(machine), bool(not_found)),
+        lost=lost,
+        timed_out=bool(timed_out),
+        cpu_s=cpu_s,
+        max_rss_mib=rss,
+        leftovers=leftovers,
+        finding=finding,
+        stuck=bool(stuck),
+    )

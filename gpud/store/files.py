@@ -1,0 +1,191 @@
+"""Opening the database file: what is not ours, not whole or newer than us is refused before a byte of it changes.
+
+WAL with synchronous=FULL: a commit is on the disk when it returns (sqlite.org/wal.html), which is what a printed job
+id promises. Everything is 0600: environments hold tokens.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from gpud.store.schema import APPLICATION_ID, MIGRATIONS
+
+_CACHE_KIB = 8192
+_WAL_KEPT = 64 * 1024 * 1024
+_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,  # a quota or a file size limit: EDQUOT, EFBIG
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+}
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNREACHABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+
+
+class StoreError(Exception):
+    """The database cannot be used. `hint` says what a person can do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class StoreFullError(StoreError):
+    """Nothing could be written, and nothing was: no space, a quota, a failing disk."""
+
+
+@contextmanager
+def told(path: str) -> Iterator[None]:
+    """Turn SQLite's errors into words for people. A broken constraint is our own fault, and passes."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        raise _in_words(path, error) from error
+
+
+def _in_words(path: str, error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _FULL:
+        return StoreFullError(f"cannot write to {path}: {error}", "make space on that disk; nothing was lost")
+    if code & 0xFF in _BROKEN:
+        return StoreError(
+            f"{path} is damaged: {error}",
+            "it was left as it is; move it away to start with an empty queue, or put a backup in its place",
+        )
+    if code & 0xFF in _UNREACHABLE:
+        return StoreError(
+            f"cannot write to {path}: {error}", "is the directory there, and yours? or take another: --state-dir"
+        )
+    return StoreError(f"{path}: {error}", "is another program using this database?")
+
+
+def open_writer(
+    path: str, *, backup_dir: str | None = None, migrations: Sequence[tuple[str, ...]] = MIGRATIONS
+) -> sqlite3.Connection:
+    """Return the one connection that writes, made or migrated as needed. Raises StoreError.
+
+    An existing database is copied to `backup_dir` (None: beside it) before it is migrated.
+    """
+    with told(path):
+        if _exists(path):
+            _check(path, len(migrations))
+        connection = _connect(path, "rw")
+        try:
+            _configure(path, connection)
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version < len(migrations):
+                if version:
+                    _back_up(connection, Path(backup_dir or Path(path).parent) / f"{Path(path).name}.v{version}.backup")
+                _migrate(connection, migrations, version)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """Return a connection that cannot write, to a database that a writer has opened. Raises StoreError."""
+    with told(path):
+        return _connect(path, "ro")
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    """Give up the transaction, if SQLite has not done so itself."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):  # the first error is the one to tell
+            connection.execute("ROLLBACK")
+
+
+def _exists(path: str) -> bool:
+    """Return whether there is something to check; make an empty file, the owner's alone, where there is none."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return Path(path).stat().st_size > 0  # empty: a gpud was killed before its first commit
+    except OSError as error:
+        raise StoreError(
+            f"cannot create {path}: {error.strerror}", "is the directory there, and yours? or take another: --state-dir"
+        ) from error
+    return False
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{Path(path).absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,  # BEGIN and COMMIT are ours to say
+        check_same_thread=False,  # opened by one thread, used by one other
+    )
+    connection.text_factory = _text
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    return connection
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")  # a path is bytes: see coding.text
+
+
+def _check(path: str, known: int) -> None:
+    """Look at an existing file through a connection that cannot change it."""
+    with closing(_connect(path, "ro")) as connection:
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreError(f"{path} is not gpud's database", "move it away, or take another directory: --state-dir")
+    if version > known:
+        raise StoreError(
+            f"{path} was written by a newer gpud (schema {version}; this one knows up to {known})",
+            "install that gpud again, or take another directory: --state-dir",
+        )
+
+
+def _configure(path: str, connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA secure_delete = ON")  # a removed environment must not live on in free pages
+    connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
+    mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise StoreError(f"{path} is on a file system without shared memory", "take a local directory: --state-dir")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[tuple[str, ...]], version: int) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for migration in migrations[version:]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        rollback(connection)
+        raise
+
+
+def _back_up(connection: sqlite3.Connection, target: Path) -> None:
+    """Copy the database, without environments (they hold tokens); what waits is held in the copy, and says why."""
+    unfinished = target.with_name(target.name + ".new")
+    with suppress(FileNotFoundError):
+        unfinished.unlink()
+    try:
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(_connect(str(unfinished), "rw")) as copy:
+            connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute("PRAGMA secure_delete = ON")
+            copy.execute("DELETE FROM environment")
+            copy.execute(
+                "UPDATE job SET state = 'held', park = 'held', reason = 'its environment is not in the backup'"
+                " WHERE state = 'queued'"
+            )
+        os.replace(unfinished, target)  # noqa: PTH105 - beside os.open; a pair reads better
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the backup {target}: {error.strerror}", "make space there; the database was left as it is"
+        ) from error

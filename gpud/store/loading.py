@@ -1,0 +1,116 @@
+"""Reading back what deciding and launching need. History is reached only through an id; starts never scan it."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from gpud.model.gpu import Gpu, GpuId, Node, NodeName
+from gpud.model.job import JobId, number_of
+from gpud.model.spec import JobSpec, LoadedJob, Terms
+from gpud.model.units import Mib
+from gpud.store.coding import CURRENT, LOADED, SPEC, decode_loaded, decode_spec, decode_terms, to_json
+from gpud.store.rows import Loaded
+
+_PLAIN = "state = 'queued' AND attempt = 1 AND failures = 0 AND park IS NULL AND not_before IS NULL AND live IS NULL"
+_UNFINISHED = "FROM job INDEXED BY job_unfinished WHERE ended_at IS NULL"
+_SPEC = f"""SELECT terms.body, {SPEC} FROM job JOIN terms ON terms.id = job.terms
+    LEFT JOIN environment ON environment.hash = job.environment LEFT JOIN script ON script.hash = job.script
+    WHERE job.id = ?"""  # noqa: S608 - constants
+
+
+def load(connection: sqlite3.Connection) -> Loaded:
+    """Return everything that has not ended, as of one moment."""
+    connection.execute("BEGIN")
+    try:
+        terms = _terms_of_unfinished(connection)
+        waiting = [
+            (job, terms[row], priority, queued_us)
+            for job, row, priority, queued_us in connection.execute(
+                f"SELECT id, terms, priority, queued_us {_UNFINISHED} AND {_PLAIN} ORDER BY id"
+            )
+        ]
+        others = connection.execute(
+            f"SELECT {LOADED} FROM job {CURRENT} WHERE job.id IN"  # noqa: S608 - constants
+            f" (SELECT id {_UNFINISHED} AND NOT ({_PLAIN})) ORDER BY job.id"
+        )
+        newest: int | None = connection.execute("SELECT max(id) FROM job").fetchone()[0]
+        return Loaded(
+            waiting=waiting,
+            others=[decode_loaded(columns, terms[columns[1]]) for columns in others],
+            nodes=tuple(_nodes(connection)),
+            settings={key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")},
+            next_number=1 if newest is None else number_of(JobId(newest)) + 1,
+            last_event=connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0],
+        )
+    finally:
+        connection.execute("COMMIT")
+
+
+def _terms_of_unfinished(connection: sqlite3.Connection) -> dict[int, Terms]:
+    one: dict[Terms, Terms] = {}  # equal terms written by different gpuds are one object too
+    found = {}
+    bodies = f"SELECT id, body FROM terms WHERE id IN (SELECT terms {_UNFINISHED})"  # noqa: S608 - constants
+    for row, body in connection.execute(bodies):
+        terms = decode_terms(body)
+        found[row] = one.setdefault(terms, terms)
+    return found
+
+
+def _nodes(connection: sqlite3.Connection) -> Iterator[Node]:
+    gpus: dict[str, list[Gpu]] = {}
+    seen = connection.execute(
+        "SELECT node, uuid, position, name, memory_total_mib, pci_id, simulated FROM gpu ORDER BY position, uuid"
+    )
+    for node, uuid, position, name, memory_total_mib, pci_id, simulated in seen:
+        gpus.setdefault(node, []).append(
+            Gpu(
+                id=GpuId(uuid),
+                index=position,
+                name=name,
+                memory_total_mib=Mib(memory_total_mib),
+                pci_id=pci_id,
+                simulated=bool(simulated),
+            )
+        )
+    for name, cpus, memory_mib, driver, problem in connection.execute(
+        "SELECT name, cpus, memory_mib, driver, problem FROM node ORDER BY name"
+    ):
+        held = tuple(gpus.get(name, ()))
+        yield Node(
+            name=NodeName(name), cpus=cpus, memory_mib=Mib(memory_mib), gpus=held, driver=driver, problem=problem
+        )
+
+
+def specs(connection: sqlite3.Connection, jobs: Iterable[JobId]) -> tuple[JobSpec, ...]:
+    """Return what each of these jobs was submitted with, in this order. Raises LookupError for one not there."""
+    found = []
+    for job in jobs:
+        columns: Sequence[Any] | None = connection.execute(_SPEC, (job,)).fetchone()
+        if columns is None:
+            raise LookupError(job)
+        found.append(decode_spec(columns[1:], decode_terms(columns[0])))
+    return tuple(found)
+
+
+def known_nonces(connection: sqlite3.Connection, nonces: Sequence[str]) -> dict[str, JobId]:
+    """Return the jobs that were submitted with these nonces; those that are not known are left out."""
+    return dict(
+        connection.execute(
+            "SELECT nonce, id FROM job INDEXED BY job_nonce WHERE nonce IN (SELECT value FROM json_each(?))"
+            " AND nonce IS NOT NULL",
+            (to_json(list(nonces)),),
+        )
+    )
+
+
+def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
+    """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more."""
+    rows = connection.execute(
+        f"SELECT {LOADED}, terms.body, job.environment IS NULL OR EXISTS"  # noqa: S608 - constants
+        " (SELECT 1 FROM environment WHERE environment.hash = job.environment)"
+        f" FROM job {CURRENT} JOIN terms ON terms.id = job.terms"
+        " WHERE job.id IN (SELECT value FROM json_each(?)) AND job.ended_at IS NOT NULL ORDER BY job.id",
+        (to_json(list(jobs)),),
+    )
+    return {columns[0]: decode_loaded(columns, decode_terms(columns[-2])) if columns[-1] else None for columns in rows}

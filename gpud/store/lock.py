@@ -1,0 +1,44 @@
+"""One gpud for each state directory: the kernel keeps the lock, and frees it however its holder dies."""
+
+import fcntl
+import os
+from dataclasses import dataclass
+
+from gpud.store.files import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class StateLock:
+    """A held lock; it lasts until `release` or the end of the process."""
+
+    descriptor: int
+
+    def release(self) -> None:
+        """Give the directory free. The file stays: removing it would let two in."""
+        os.close(self.descriptor)
+
+
+def lock_state(state_dir: str) -> StateLock:
+    """Take `lock` in this directory. Raises StoreError, naming the holder's pid, if another gpud has it."""
+    path = os.path.join(state_dir, "lock")  # noqa: PTH118 - one join, for os.open
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(
+            f"cannot open {path}: {error.strerror}", "is the directory there, and yours? or take another: --state-dir"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        who = f"process {holder}" if holder else "a process that is just starting"
+        raise StoreError(
+            f"another gpud uses {state_dir}: {who}", "talk to it with gpuctl, or take another directory: --state-dir"
+        ) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"cannot lock {path}: {error.strerror}", "take a local directory: --state-dir") from error
+    return StateLock(descriptor)

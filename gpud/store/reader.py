@@ -1,0 +1,222 @@
+"""What people ask: rows, attempts, events. Its own connection, its own thread, so that asking holds up no commit.
+
+Every question goes through an index: a listing costs what it shows, not what the history holds.
+"""
+
+import json
+from collections.abc import Sequence
+
+from gpud.model.job import End, JobId
+from gpud.model.spec import LoadedJob, Terms
+from gpud.model.units import Timestamp
+from gpud.store.coding import (
+    ARRAY,
+    ATTEMPT,
+    CURRENT,
+    PLACE,
+    Columns,
+    decode_array,
+    decode_attempt,
+    decode_indices,
+    decode_place,
+    decode_terms,
+    text,
+    to_json,
+)
+from gpud.store.files import open_reader, told
+from gpud.store.loading import finished, known_nonces
+from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
+
+MORE_MAX = 10_000  # how far a listing counts what it leaves out
+_ENDS = frozenset(End)
+_TERMS_REMEMBERED = 4_096
+_ROW = (
+    "job.id, job.state, job.reason, job.terms, job.name, job.command, job.workdir, job.labels, job.output, job.error,"
+    f" job.submitted, job.submitted_at, job.updated_at, job.ended_at, job.array, {PLACE}, {ARRAY}, {ATTEMPT}"
+)
+_EVENT = (
+    "SELECT seq, at, kind, event.job, event.attempt, job.user, detail FROM event LEFT JOIN job ON job.id = event.job"
+)
+Spans = Sequence[tuple[JobId, JobId]]
+
+
+class Reader:
+    """Questions to a database that a `Store` has opened. Every method may raise StoreError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._db = open_reader(path)
+        self._terms: dict[int, Terms] = {}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def nonces(self, nonces: Sequence[str]) -> dict[str, JobId]:
+        """Return the jobs that were submitted with these nonces; those that are not known are left out."""
+        with told(self._path):
+            return known_nonces(self._db, nonces)
+
+    def job(self, job: JobId) -> JobRow | None:
+        """Return one job, None where there is none."""
+        with told(self._path):
+            rows = self._rows([job])
+        return rows[0] if rows else None
+
+    def jobs(self, query: JobQuery) -> tuple[list[JobRow], int]:
+        """Return the newest `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more)."""
+        with told(self._path):
+            found: set[JobId] = set()
+            for select, values in _sources(query):
+                limited = f"{select} ORDER BY job.id DESC LIMIT ?"
+                found.update(job for (job,) in self._db.execute(limited, (*values, query.limit + MORE_MAX)))
+            newest = sorted(found)[max(0, len(found) - query.limit) :]
+            return self._rows(newest), min(len(found) - len(newest), MORE_MAX)
+
+    def attempts(self, job: JobId) -> list[AttemptRow]:
+        """Return the attempts of a job, oldest first."""
+        with told(self._path):
+            select = f"SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY attempt"  # noqa: S608 - constants
+            rows = [decode_attempt(job, columns) for columns in self._db.execute(select, (job,))]
+        return [row for row in rows if row is not None]
+
+    def events(self, since: int = 0, spans: Spans | None = None, limit: int = 1000) -> list[Event]:
+        """Return the first `limit` events after number `since`, of these ranges of jobs or of everything."""
+        with told(self._path):
+            if spans is None:
+                rows = self._db.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)).fetchall()
+            else:
+                select = (
+                    f"{_EVENT} WHERE seq IN (SELECT seq FROM json_each(?) AS span CROSS JOIN event INDEXED BY event_job"  # noqa: S608 - constants
+                    " WHERE event.job BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
+                    " AND seq > ?) ORDER BY seq LIMIT ?"
+                )
+                rows = self._db.execute(select, (to_json(spans), since, limit)).fetchall()
+        return [
+            Event(seq, at, kind, job, attempt, user, json.loads(detail) if detail else {})
+            for seq, at, kind, job, attempt, user, detail in rows
+        ]
+
+    def environment(self, job: JobId) -> list[str] | None:
+        """Return the names of the variables that a job was submitted with; None where they are not kept any more."""
+        with told(self._path):
+            select = "SELECT data FROM job JOIN environment ON environment.hash = job.environment WHERE job.id = ?"
+            found: tuple[bytes] | None = self._db.execute(select, (job,)).fetchone()
+        return None if found is None else sorted(json.loads(found[0]))
+
+    def finished(self, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
+        """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more."""
+        with told(self._path):
+            return finished(self._db, jobs)
+
+    def exist(self, jobs: Sequence[JobId]) -> set[JobId]:
+        """Return those of these jobs that have a row."""
+        with told(self._path):
+            select = "SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?))"
+            return {job for (job,) in self._db.execute(select, (to_json(list(jobs)),))}
+
+    def counts(self, ended_since: Timestamp) -> dict[str, int]:
+        """Return rows by state: all that have not ended, and those that ended since."""
+        with told(self._path):
+            return dict(
+                self._db.execute(
+                    "SELECT state, count(*) FROM"
+                    " (SELECT state FROM job INDEXED BY job_unfinished WHERE ended_at IS NULL"
+                    " UNION ALL SELECT state FROM job INDEXED BY job_ended WHERE ended_at >= ?) GROUP BY state",
+                    (ended_since,),
+                )
+            )
+
+    def _rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
+        rows = self._db.execute(
+            f"SELECT {_ROW} FROM job {CURRENT} WHERE job.id IN (SELECT value FROM json_each(?)) ORDER BY job.id",  # noqa: S608 - constants
+            (to_json(list(jobs)),),
+        ).fetchall()
+        return [self._row(columns) for columns in rows]
+
+    def _row(self, columns: Columns) -> JobRow:
+        job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]
+        submitted, submitted_at, updated_at, ended_at, array = columns[10:15]
+        return JobRow(
+            job=job,
+            state=state,
+            reason=reason,
+            terms=self._terms_of(terms),
+            place=decode_place(columns[15:21]),
+            name=name,
+            command=tuple(json.loads(command)),
+            workdir=workdir,
+            labels=json.loads(labels) if labels else {},
+            output=output,
+            error=error,
+            begin_at=json.loads(submitted)["begin_at"],
+            submitted_at=submitted_at,
+            updated_at=updated_at,
+            ended_at=ended_at,
+            array=None if array is None else decode_indices(array),
+            array_state=decode_array(columns[21:26]),
+            run=decode_attempt(job, columns[26:]),
+        )
+
+    def _terms_of(self, row: int) -> Terms:
+        if row not in self._terms:
+            if len(self._terms) >= _TERMS_REMEMBERED:
+                self._terms.clear()
+            self._terms[row] = decode_terms(
+                self._db.execute("SELECT body FROM terms WHERE id = ?", (row,)).fetchone()[0]
+            )
+        return self._terms[row]
+
+
+Source = tuple[str, tuple[object, ...]]
+
+
+def _sources(query: JobQuery) -> list[Source]:
+    """Return the selects that a listing is the union of, each along an index that has its order."""
+    if query.spans is not None:
+        return [
+            _narrowed(
+                "json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE job.id BETWEEN json_extract(span.value, '$[0]')"
+                " AND json_extract(span.value, '$[1]')",
+                (to_json(query.spans),),
+                query,
+            )
+        ]
+    sources = []
+    if not query.states or query.states - _ENDS:
+        sources.append(_narrowed("job INDEXED BY job_unfinished WHERE ended_at IS NULL", (), query))
+    if query.states and not query.states & _ENDS:
+        return sources
+    if query.ended:
+        sources += _all_ended(query)
+    elif query.own is not None:
+        user, since = query.own
+        own = "job INDEXED BY job_ended WHERE ended_at >= ? AND user = CAST(? AS TEXT)"
+        sources.append(_narrowed(own, (since, text(user)), query))
+    return sources
+
+
+def _all_ended(query: JobQuery) -> list[Source]:
+    if query.since is not None:
+        return [_narrowed("job INDEXED BY job_ended WHERE ended_at >= ?", (query.since,), query)]
+    if query.user is not None:
+        return [_narrowed("job INDEXED BY job_owner WHERE ended_at IS NOT NULL", (), query)]
+    return [
+        _narrowed("job INDEXED BY job_outcome WHERE ended_at IS NOT NULL AND state = ?", (end.value,), query)
+        for end in End
+        if not query.states or end in query.states
+    ]
+
+
+def _narrowed(source: str, values: tuple[object, ...], query: JobQuery) -> Source:
+    select = f"SELECT job.id FROM {source}"  # noqa: S608 - constants
+    if query.user is not None:
+        select, values = f"{select} AND job.user = CAST(? AS TEXT)", (*values, text(query.user))
+    if query.states:
+        marks = ", ".join("?" * len(query.states))
+        select, values = f"{select} AND job.state IN ({marks})", (*values, *sorted(query.states))
+    if query.name is not None:
+        select, values = f"{select} AND job.name = CAST(? AS TEXT)", (*values, text(query.name))
+    if query.since is not None:
+        select, values = f"{select} AND job.updated_at >= ?", (*values, query.since)
+    return select, values

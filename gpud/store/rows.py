@@ -1,0 +1,114 @@
+"""What the store gives out: the state to start from, what a commit made, and the history as values."""
+
+from dataclasses import dataclass, field
+
+from gpud.model.array import IndexSet
+from gpud.model.gpu import Allocation, Node, ProcessIdentity
+from gpud.model.job import Exit, JobId, StopCause
+from gpud.model.spec import ArrayState, JobSpec, LoadedJob, Place, Terms
+from gpud.model.units import Seconds, Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, numbered from 1 without gaps. `user` is the job's; `detail` is plain (JSON)."""
+
+    seq: int
+    at: Timestamp
+    kind: str
+    job: JobId | None
+    attempt: int | None
+    user: str | None
+    detail: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one commit made durable: its events in order, and the spec for each launch asked for, in order."""
+
+    events: tuple[Event, ...]
+    specs: tuple[JobSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The state to start from. Ended jobs are not part of it.
+
+    `waiting` holds plain waiting jobs (first attempt, not parked, no array) as (job, terms, priority, queued_us), in
+    the order of their ids; equal terms are one object. `others` holds everything else that has not ended. `nodes`
+    have every GPU ever seen on them. `next_number` is the first job number never given.
+    """
+
+    waiting: list[tuple[JobId, Terms, int, int]]
+    others: list[LoadedJob]
+    nodes: tuple[Node, ...]
+    settings: dict[str, object]
+    next_number: int
+    last_event: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRow:
+    """One attempt. `started_at`, `process` and `shim` are None while (or when) it never started; `exit` until it ended.
+
+    `gpu_s`: GPU-seconds held, known at its end.
+    """
+
+    job: JobId
+    attempt: int
+    starting_at: Timestamp
+    started_at: Timestamp | None
+    boot: str
+    allocation: tuple[Allocation, ...]
+    process: ProcessIdentity | None
+    shim: ProcessIdentity | None
+    cause: StopCause | None
+    kill_at: Timestamp | None
+    exit: Exit | None
+    gpu_s: Seconds | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """A job with everything people may ask of it. `state` is one of the words that people see.
+
+    `array` is what an array was submitted with and `array_state` what is left of it; both None for what is no array.
+    `run` is the attempt of number `place.attempt`, None while that has not been started.
+    """
+
+    job: JobId
+    state: str
+    reason: str | None
+    terms: Terms
+    place: Place
+    name: str
+    command: tuple[str, ...]
+    workdir: str
+    labels: dict[str, str]
+    output: str | None
+    error: str | None
+    begin_at: Timestamp | None
+    submitted_at: Timestamp
+    updated_at: Timestamp
+    ended_at: Timestamp | None
+    array: IndexSet | None
+    array_state: ArrayState | None
+    run: AttemptRow | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """Which jobs to list: by default every one that has not ended; the filters after `limit` narrow.
+
+    `spans` names jobs instead, ended or not, as inclusive ranges of ids (all of 12 is one range). `ended` adds every
+    job that ended, `own` those of one user that ended since a moment. `since` keeps what changed at or after it.
+    """
+
+    spans: tuple[tuple[JobId, JobId], ...] | None = None
+    ended: bool = False
+    own: tuple[str, Timestamp] | None = None
+    limit: int = 1000
+    user: str | None = None
+    states: frozenset[str] = field(default_factory=frozenset)
+    name: str | None = None
+    since: Timestamp | None = None

@@ -1,0 +1,121 @@
+"""The shape of the database, as numbered migrations: version N is what the first N of them make.
+
+A migration once released never changes; a new one is added below it. All that are due run in one transaction, so a
+database is of one version or of the other, never between. `PRAGMA user_version` says which; `application_id` says
+that it is gpud's at all.
+
+Times are seconds since 1970 (REAL), memory is MiB, `job.id` is model.job.JobId: an array's elements follow its own row.
+Columns that hold lists hold JSON.
+"""
+
+APPLICATION_ID = 0x67707564  # "gpud", big-endian, in the file's header: `file` and a hex dump show it
+
+_FIRST = (
+    # What is true of the whole database. protocol_min and protocol_max: what the gpud that wrote it speaks.
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('protocol_min', NULL), ('protocol_max', NULL)",
+    "CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    # A line's terms, once, however many jobs stand in it.
+    "CREATE TABLE terms (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE)",
+    # By content; `used_at` is, to the day, when a job with it was last submitted or ended.
+    "CREATE TABLE environment (hash BLOB PRIMARY KEY, used_at REAL NOT NULL, data BLOB NOT NULL)",
+    "CREATE TABLE script (hash BLOB PRIMARY KEY, used_at REAL NOT NULL, data BLOB NOT NULL)",
+    """CREATE TABLE job (
+        id INTEGER PRIMARY KEY,
+        state TEXT NOT NULL,
+        ended_at REAL,
+        attempt INTEGER NOT NULL DEFAULT 1,
+        failures INTEGER NOT NULL DEFAULT 0,
+        park TEXT,
+        not_before REAL,
+        terms INTEGER NOT NULL REFERENCES terms (id),
+        priority INTEGER NOT NULL,
+        queued_us INTEGER NOT NULL,
+        reason TEXT,
+        submitted_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        array TEXT,
+        throttle INTEGER,
+        live INTEGER,
+        pending TEXT,
+        dropped TEXT,
+        counts TEXT,
+        nonce TEXT,
+        uid INTEGER NOT NULL,
+        user TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        name TEXT NOT NULL,
+        name_group TEXT NOT NULL,
+        group_name TEXT,
+        key TEXT,
+        after TEXT,
+        estimate_s REAL,
+        preemptible INTEGER,
+        command TEXT NOT NULL,
+        workdir TEXT NOT NULL,
+        labels TEXT,
+        output TEXT,
+        error TEXT,
+        submitted TEXT NOT NULL,
+        environment BLOB,
+        script BLOB
+    )""",
+    "CREATE UNIQUE INDEX job_nonce ON job (nonce) WHERE nonce IS NOT NULL",
+    # Everything that a start of gpud reads of a plain waiting job, in the order of submission; history is not in it.
+    """CREATE INDEX job_unfinished ON job (id, state, attempt, failures, park, not_before, live, terms, priority,
+        queued_us) WHERE ended_at IS NULL""",
+    "CREATE INDEX job_ended ON job (ended_at, user, state) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX job_owner ON job (user, id, state) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX job_outcome ON job (state, id) WHERE ended_at IS NOT NULL",
+    # `allocation`: [{node, shares: [{gpu, memory_mib}], cpus, memory_mib}].
+    """CREATE TABLE attempt (
+        job INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        starting_at REAL NOT NULL,
+        since REAL NOT NULL,
+        started_at REAL,
+        boot TEXT NOT NULL,
+        allocation TEXT NOT NULL,
+        pid INTEGER,
+        pid_start INTEGER,
+        shim INTEGER,
+        shim_start INTEGER,
+        cause TEXT,
+        kill_at REAL,
+        ended_at REAL,
+        exit_code INTEGER,
+        signal INTEGER,
+        fault TEXT,
+        fault_machine INTEGER,
+        fault_not_found INTEGER,
+        lost TEXT,
+        timed_out INTEGER,
+        cpu_s REAL,
+        max_rss_mib INTEGER,
+        leftovers INTEGER,
+        finding TEXT,
+        stuck INTEGER,
+        gpu_s REAL,
+        PRIMARY KEY (job, attempt)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE event (
+        seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, job INTEGER, attempt INTEGER, detail TEXT
+    )""",
+    "CREATE INDEX event_job ON event (job) WHERE job IS NOT NULL",
+    # What was used, by whom, on which day (since 1970, UTC), by how it ended: attempts' seconds, jobs' ends.
+    """CREATE TABLE usage (
+        uid INTEGER NOT NULL, tenant TEXT NOT NULL, day INTEGER NOT NULL, outcome TEXT NOT NULL,
+        gpu_s REAL NOT NULL DEFAULT 0, cpu_s REAL NOT NULL DEFAULT 0, jobs INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (uid, tenant, day, outcome)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE node (
+        name TEXT PRIMARY KEY, cpus INTEGER NOT NULL, memory_mib INTEGER NOT NULL, driver TEXT, problem TEXT,
+        seen_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE gpu (
+        uuid TEXT PRIMARY KEY, node TEXT NOT NULL, position INTEGER NOT NULL, name TEXT NOT NULL,
+        memory_total_mib INTEGER NOT NULL, pci_id TEXT, simulated INTEGER NOT NULL, seen_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
