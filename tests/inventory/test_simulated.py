@@ -69,7 +69,18 @@ def test_the_same_specification_has_the_same_uuids_and_no_two_gpus_share_one():
 
 @pytest.mark.parametrize(
     ("model", "gib"),
-    [("H200", 141), ("H100", 80), ("A100-80GB", 80), ("A100-40GB", 40), ("L40S", 48), ("A10", 24), ("V100", 16)],
+    [
+        ("H200", 141),
+        ("H100", 80),
+        ("A100-80GB", 80),
+        ("A100-40GB", 40),
+        ("L40S", 48),
+        ("A10", 24),
+        ("V100", 16),
+        ("T4", 16),
+        ("RTX4090", 24),
+        ("RTX3090", 24),
+    ],
 )
 def test_the_catalogue_has_the_memory_that_data_sheets_promise(model, gib):
     assert nominal_mib(CATALOGUE[model].memory_mib) == gib * 1024

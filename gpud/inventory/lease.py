@@ -1,0 +1,59 @@
+r"""Which process, of any gpud on this machine, holds a GPU for its job.
+
+For a job's life its shim listens on the abstract socket `\0gpud/GPU-<uuid>`; the kernel frees the name when the shim
+is gone, however it went. A connection to it tells the listener's pid (SO_PEERCRED), and nobody has to accept it.
+"""
+
+import socket
+import struct
+
+from gpud.inventory.processes import identity_of
+from gpud.model.gpu import GpuId, ProcessIdentity
+
+UNKNOWN = ProcessIdentity(0, 0)
+
+
+class Lease:
+    """One GPU's lease, looked at again and again.
+
+    The connection is kept while the holder lives: it is never accepted, so each new one would take another place in
+    the listener's backlog for good. Not thread-safe; it is used by one look at a time.
+    """
+
+    def __init__(self, gpu: GpuId) -> None:
+        self._address = f"\0gpud/{gpu}"
+        self._connection: socket.socket | None = None
+        self._holder: ProcessIdentity | None = None
+
+    def holder(self) -> ProcessIdentity | None:
+        """Return who holds the GPU: None for nobody, `UNKNOWN` for a process that the kernel does not name to us."""
+        if self._connection is not None and not _hung_up(self._connection):
+            return self._holder
+        self.close()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            connection.connect(self._address)
+        except BlockingIOError:  # its backlog is full
+            connection.close()
+            return UNKNOWN
+        except ConnectionError:
+            connection.close()
+            return None
+        pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        self._connection, self._holder = connection, identity_of(pid) if pid else UNKNOWN
+        return self._holder
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,285 @@
+"""NVIDIA's GPUs, looked at from threads that may hang without holding up anything.
+
+A driver call can take milliseconds or for ever (a process in D state). So each GPU has a thread of its own for its
+looks, and the survey that finds the GPUs has one. Another, which makes no driver calls, keeps the time: it says of
+a look that is overdue that the GPU does not answer, and starts the looks of `watch`. A thread that comes back late
+looks again, and its GPU is well again without anybody's doing. All of them exist from the start: a machine whose
+jobs have used up its processes can still be read.
+
+An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and nothing else.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from gpud.inventory.lease import Lease
+from gpud.inventory.machine import physical_memory_mib, this_node, usable_cpus
+from gpud.inventory.nvml import Device, GpuFailedError, GpuLostError, NoDriverError, Nvml
+from gpud.inventory.processes import describe
+from gpud.inventory.protocol import Post
+from gpud.model.gpu import GpuId, Node, NodeName, Reading, Unreadable
+from gpud.model.observations import GpuSeen, NodeSeen
+from gpud.model.units import Timestamp
+
+_NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A GPU and the thread that looks at it: at each True in `wanted`, until a False.
+
+    `since` is when the look in flight began, on the monotonic clock; None: none is. `lost` holds as well before the
+    first look.
+    """
+
+    device: Device
+    wanted: SimpleQueue[bool] = field(default_factory=SimpleQueue)
+    since: float | None = None
+    overdue: bool = False
+    again: bool = False
+    lost: bool = True
+
+
+class NvidiaInventory:
+    """The GPUs of this machine, through NVML."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], Timestamp],
+        library: str | None = None,
+        only: Sequence[int] | None = None,
+        node: NodeName | None = None,
+        rescan_s: float = 30.0,
+        deadline_s: float = 5.0,
+    ) -> None:
+        """Name what to look at; nothing is loaded before `start`.
+
+        `library` is a libnvidia-ml.so.1 to load instead of the system's; `only` the indices of the GPUs to manage,
+        None for all; `deadline_s` how long a call may take; `rescan_s` how often what is missing is looked for.
+        """
+        self._clock = clock
+        self._library = library
+        self._only = None if only is None else frozenset(only)
+        self._name = node or this_node()
+        self._rescan_s = rescan_s
+        self._deadline_s = deadline_s
+        self._changed = threading.Condition()  # guards all that follows; nothing under it calls the driver
+        self._post: Post | None = None
+        self._nvml: Nvml | None = None
+        self._count = -1
+        self._slots: dict[GpuId, _Slot] = {}
+        self._node: Node | None = None
+        self._survey_now = threading.Event()
+        self._survey_due: float | None = None
+        self._watch_s: float | None = None
+        self._watch_at = 0.0
+
+    def start(self, post: Post) -> None:
+        """Look for the driver and its GPUs, in the background."""
+        self._post = post
+        self._survey_due = time.monotonic() + self._deadline_s
+        threading.Thread(target=self._keep_surveying, name="gpud-survey", daemon=True).start()
+        threading.Thread(target=self._keep_time, name="gpud-inventory", daemon=True).start()
+
+    def read(self, gpus: Iterable[GpuId]) -> None:
+        """Look at these GPUs; one that does not answer is said not to at once."""
+        with self._changed:
+            for gpu in gpus:
+                self._look(gpu)
+
+    def watch(self, every_s: float | None) -> None:
+        """Look at all GPUs now and every `every_s` seconds, until told None."""
+        with self._changed:
+            self._watch_s, self._watch_at = every_s, time.monotonic()
+            self._changed.notify()
+
+    def follow(self, jobs: Mapping[GpuId, int]) -> None:
+        """Do nothing: real GPUs show their jobs themselves."""
+
+    def close(self) -> None:
+        """Post nothing more. Threads that hang in the driver are left behind; they end with the process."""
+        with self._changed:
+            self._post = None
+            self._changed.notify()
+            self._survey_now.set()
+            for slot in self._slots.values():
+                slot.wanted.put(False)
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        with self._changed:
+            while self._post is not None:
+                now = time.monotonic()
+                due = self._act(now)
+                self._changed.wait(None if due is None else max(0.0, due - now))
+
+    def _act(self, now: float) -> float | None:
+        """Do what is due, and return when the next thing will be; None for never."""
+        dues = []
+        if self._watch_s is not None:
+            if self._watch_at <= now:
+                self._watch_at = now + self._watch_s
+                self.read(self._slots)
+            dues.append(self._watch_at)
+        if self._node is None and self._survey_due is not None:
+            if self._survey_due > now:
+                dues.append(self._survey_due)
+            else:
+                self._show((), "the NVIDIA driver does not answer yet; its GPUs are taken up when it does")
+        for gpu, slot in self._slots.items():
+            if slot.since is None or slot.overdue:
+                continue
+            if slot.since + self._deadline_s > now:
+                dues.append(slot.since + self._deadline_s)
+            else:
+                slot.overdue = True
+                self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
+        return min(dues, default=None)
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def _keep_surveying(self) -> None:
+        while self._post is not None:
+            self._survey_now.clear()
+            self._survey()
+            self._survey_now.wait(self._rescan_s)
+
+    def _survey(self) -> None:
+        problem, found = None, None
+        try:
+            nvml = self._nvml or Nvml(self._library)
+            count = nvml.count()
+            if count != self._count or self._wants_care():
+                found, problem = self._identify(nvml, count)
+        except NoDriverError as error:
+            nvml, count, found, problem = None, -1, [], str(error)
+        with self._changed:
+            self._nvml, self._count = nvml, count
+            if found is not None and self._post is not None:
+                self._settle(found, problem)
+
+    def _wants_care(self) -> bool:
+        """Return whether something of the last survey was not right, so that the same count does not say all."""
+        with self._changed:
+            unwell = self._node is None or self._node.problem is not None
+            return unwell or any(slot.lost for slot in self._slots.values())
+
+    def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None]:
+        """Return the GPUs we manage, and what is wrong with the list. One that is lost now keeps its old identity."""
+        with self._changed:
+            before = {slot.device.gpu.index: slot.device for slot in self._slots.values()}
+        found, problems = [], [] if count else ["the NVIDIA driver has no GPU"]
+        for index in range(count):
+            if self._only is not None and index not in self._only:
+                continue
+            try:
+                device = nvml.device(index)
+            except (GpuLostError, GpuFailedError) as error:
+                device = before.get(index)
+                if device is None:
+                    problems.append(f"GPU {index} cannot be identified: {error}")
+            if device is not None:
+                found.append(device)
+        missing = sorted(index for index in self._only or () if index >= count > 0)
+        problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
+        return found, "; ".join(problems) or None
+
+    def _settle(self, found: list[Device], problem: str | None) -> None:
+        """Take up what a survey found: post the node if it changed, and look at what is new or was lost."""
+        for gone in self._slots.keys() - {device.gpu.id for device in found}:
+            self._slots.pop(gone).wanted.put(False)
+        for device in found:
+            gpu = device.gpu.id
+            if gpu in self._slots:
+                self._slots[gpu].device = device
+            else:
+                slot = self._slots[gpu] = _Slot(device)
+                threading.Thread(target=self._keep_looking, args=(gpu, slot), name=f"gpud-{gpu}", daemon=True).start()
+        self._show(tuple(found), problem)
+        self.read([gpu for gpu, slot in self._slots.items() if slot.lost])
+
+    def _show(self, devices: tuple[Device, ...], problem: str | None) -> None:
+        node = Node(
+            name=self._name,
+            cpus=usable_cpus(),
+            memory_mib=physical_memory_mib(),
+            gpus=tuple(device.gpu for device in devices),
+            driver=self._nvml.driver if self._nvml is not None else None,
+            problem=problem,
+        )
+        if node != self._node and self._post is not None:
+            self._node = node
+            self._post(NodeSeen(node))
+
+    # -- one GPU -----------------------------------------------------------------------------------------------
+
+    def _look(self, gpu: GpuId) -> None:
+        slot = self._slots.get(gpu)
+        if slot is None:
+            if self._node is not None:  # else the first survey is under way, and looks at all there are
+                self._tell(gpu, Unreadable(self._clock(), self._node.problem or "there is no such GPU now", lost=True))
+        elif slot.overdue:
+            self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
+        elif slot.since is not None:
+            slot.again = True  # the look in flight began before this request, so it cannot answer it
+        else:
+            slot.since = time.monotonic()
+            slot.wanted.put(True)
+            self._changed.notify()
+
+    def _keep_looking(self, gpu: GpuId, slot: _Slot) -> None:
+        lease = Lease(gpu)
+        known: frozenset[int] = frozenset()
+        while slot.wanted.get():
+            reading, known = _reading(slot.device, lease, known, self._clock())
+            with self._changed:
+                self._seen(gpu, slot, reading)
+        lease.close()
+
+    def _seen(self, gpu: GpuId, slot: _Slot, reading: Reading | Unreadable) -> None:
+        late, again = slot.overdue, slot.again
+        slot.since, slot.overdue, slot.again = None, False, False
+        if self._slots.get(gpu) is not slot:
+            return
+        lost = isinstance(reading, Unreadable) and reading.lost
+        if lost and not slot.lost:
+            self._survey_now.set()  # perhaps it is no longer there at all
+        slot.lost = lost
+        if not late:  # what a call says that hung for a while is old
+            self._tell(gpu, reading)
+        if late or again:
+            self._look(gpu)
+
+    def _tell(self, gpu: GpuId, reading: Reading | Unreadable) -> None:
+        if self._post is not None:
+            self._post(GpuSeen(self._name, gpu, reading))
+
+
+def _reading(
+    device: Device, lease: Lease, known: frozenset[int], at: Timestamp
+) -> tuple[Reading | Unreadable, frozenset[int]]:
+    """Look at a GPU, and return what was seen with the pids that `describe` wants to know of next time."""
+    processes = None
+    try:
+        sample = device.sample()
+    except GpuLostError as error:
+        return Unreadable(at, str(error), lost=True), known
+    except GpuFailedError as error:
+        return Unreadable(at, str(error)), known
+    if sample.held is not None:
+        processes, known = describe(sample.held, known)
+    reading = Reading(
+        at=at,
+        memory_used_mib=sample.memory_used_mib,
+        utilization_percent=sample.utilization_percent,
+        temperature_c=sample.temperature_c,
+        power_w=sample.power_w,
+        processes=processes,
+        lease=lease.holder(),
+    )
+    return reading, known

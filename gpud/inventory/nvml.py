@@ -1,0 +1,209 @@
+"""The NVIDIA Management Library (NVML), call by call.
+
+A call has five outcomes: a value; nothing, because this board, mode or driver has no such thing (None here, never
+0); a GPU that is lost; another failure; and no return at all, which is for the caller to notice. Names and numbers
+are those of nvml.h; calls are made through nvidia-ml-py, which looks up the newest symbol by name, so that what an
+older driver lacks is asked again by its older name.
+"""
+
+import ctypes
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from gpud.inventory.machine import physical_memory_mib
+from gpud.inventory.processes import Held
+from gpud.model.gpu import Gpu, GpuId
+from gpud.model.units import Mib
+
+_TEMPERATURE_GPU = 0
+
+# nvmlReturn_t
+_GPU_IS_LOST, _GPU_NOT_FOUND = 15, 28
+_LOST = frozenset({_GPU_IS_LOST, _GPU_NOT_FOUND})
+_NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA = 3, 4, 21
+_ABSENT = frozenset({_NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA})
+_FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED = 13, 25, 26
+_OTHER_VERSION = frozenset({_FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED})
+_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _LIB_RM_VERSION_MISMATCH = 9, 12, 18
+_RESET_REQUIRED = 16
+
+_NO_DRIVER = {
+    _LIBRARY_NOT_FOUND: "no NVIDIA driver: libnvidia-ml.so.1 is not installed",
+    _DRIVER_NOT_LOADED: "no NVIDIA driver: its kernel module is not loaded (try: modprobe nvidia)",
+    _LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was upgraded and the old kernel module still runs: reboot",
+    _NO_PERMISSION: "no access to the NVIDIA driver: this user may not open /dev/nvidiactl",
+}
+
+
+class NoDriverError(Exception):
+    """There is no driver to ask; the message is for people."""
+
+
+class GpuLostError(Exception):
+    """The GPU fell off the bus, or is not among the driver's any more."""
+
+
+class GpuFailedError(Exception):
+    """A call failed in a way that says nothing good about its GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What NVML says of a GPU at one moment; None where it has no such thing."""
+
+    memory_used_mib: Mib | None
+    utilization_percent: int | None
+    temperature_c: int | None
+    power_w: float | None
+    held: tuple[Held, ...] | None
+
+
+class Nvml:
+    """The library, loaded and initialised once: a GPU without clients and persistence costs seconds to wake."""
+
+    def __init__(self, library: str | None = None) -> None:
+        """Load libnvidia-ml.so.1, or the file `library`. Raises NoDriverError."""
+        self._nvml = _binding()
+        try:
+            if library is not None:
+                self._nvml.nvmlLib = ctypes.CDLL(library)
+            self._nvml.nvmlInit()
+            self.driver = _text(self._nvml.nvmlSystemGetDriverVersion())
+        except OSError as error:
+            raise NoDriverError(f"no NVIDIA driver: nvml_library cannot be loaded: {error}") from error
+        except self._nvml.NVMLError as error:
+            raise NoDriverError(_NO_DRIVER.get(error.value, f"no NVIDIA driver: {error}")) from error
+
+    def count(self) -> int:
+        """Return how many GPUs the driver has, lost and forbidden ones included. Raises NoDriverError."""
+        try:
+            return int(self._nvml.nvmlDeviceGetCount())
+        except self._nvml.NVMLError as error:
+            raise NoDriverError(_NO_DRIVER.get(error.value, f"the NVIDIA driver lists no GPUs: {error}")) from error
+
+    def device(self, index: int) -> "Device | None":
+        """Return the GPU at an index; None for one that we may not use.
+
+        Raises GpuLostError and GpuFailedError for one that cannot be identified.
+        """
+        handle = self._ask(("nvmlDeviceGetHandleByIndex", index))
+        if handle is None:
+            return None
+        uuid = self._ask(("nvmlDeviceGetUUID", handle))
+        if uuid is None:
+            raise GpuFailedError("it has no UUID")
+        memory = self._memory(handle)
+        pci = self._detail(("nvmlDeviceGetPciInfo", handle))
+        gpu = Gpu(
+            id=GpuId(_text(uuid)),
+            index=index,
+            name=_text(self._detail(("nvmlDeviceGetName", handle)) or "NVIDIA GPU"),
+            # A GPU that has no memory of its own uses the machine's (GB10, Jetson).
+            memory_total_mib=_mib(memory.total) if memory is not None else physical_memory_mib(),
+            pci_id=_text(pci.busId) if pci is not None else None,
+        )
+        return Device(gpu, self, handle)
+
+    def sample(self, handle: Any) -> Sample:  # noqa: ANN401 - the binding's own, opaque to us
+        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
+        modes = self._detail(("nvmlDeviceGetMigMode", handle))
+        if modes is not None and modes[0]:
+            raise GpuFailedError("it is split by MIG, and gpud gives out whole GPUs")
+        memory = self._memory(handle)
+        utilization = self._detail(("nvmlDeviceGetUtilizationRates", handle))
+        temperature = self._detail(
+            ("nvmlDeviceGetTemperature", handle, _TEMPERATURE_GPU),
+            ("nvmlDeviceGetTemperatureV", handle, _TEMPERATURE_GPU),
+        )
+        power_mw = self._detail(("nvmlDeviceGetPowerUsage", handle))
+        return Sample(
+            memory_used_mib=_mib(memory.used) if memory is not None else None,
+            utilization_percent=int(utilization.gpu) if utilization is not None else None,
+            temperature_c=int(temperature) if temperature is not None else None,
+            power_w=power_mw / 1000 if power_mw is not None else None,
+            held=self._held(handle),
+        )
+
+    def _memory(self, handle: Any) -> Any:  # noqa: ANN401 - as above
+        """Return total and used bytes: without what the driver reserves (v2), or with it where it is too old."""
+        return self._ask(
+            ("nvmlDeviceGetMemoryInfo", handle, self._nvml.nvmlMemory_v2),
+            ("nvmlDeviceGetMemoryInfo", handle),
+        )
+
+    def _held(self, handle: Any) -> tuple[Held, ...] | None:  # noqa: ANN401 - as above
+        """Return the pids on the GPU; None where the driver does not list those that compute."""
+        found: dict[int, Held] = {}
+        for kind in ("Graphics", "MPSCompute", "Compute"):
+            name = f"nvmlDeviceGet{kind}RunningProcesses"
+            listed = self._ask((f"{name}_v3", handle), (f"{name}_v2", handle))  # v3 since R510
+            if listed is None and kind == "Compute":
+                return None
+            for process in listed or ():  # one that computes and draws is in two lists
+                used = process.usedGpuMemory
+                memory = _mib(used) if used is not None else None
+                found[process.pid] = Held(process.pid, memory, compute=kind != "Graphics")
+        return tuple(found[pid] for pid in sorted(found))
+
+    def _detail(self, *calls: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever the call gives
+        """Ask for what a GPU can do without: some boards fail for good here (power on laptops), and work."""
+        try:
+            return self._ask(*calls)
+        except GpuFailedError:
+            return None
+
+    def _ask(self, *calls: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever the call gives
+        """Return what the first call gives that binding and driver both know; None if there is no such thing."""
+        for name, *arguments in calls:
+            try:
+                return getattr(self._nvml, name)(*arguments)
+            except (
+                AttributeError,
+                ctypes.ArgumentError,
+                UnicodeDecodeError,
+            ):  # a binding of another age, or a bug in it
+                continue
+            except self._nvml.NVMLError as error:
+                if error.value in _OTHER_VERSION:
+                    continue
+                if error.value in _ABSENT:
+                    return None
+                if error.value in _LOST:
+                    raise GpuLostError(f"the driver has lost it ({error})") from error
+                if error.value == _RESET_REQUIRED:
+                    raise GpuFailedError("it needs a reset (nvidia-smi --gpu-reset)") from error
+                raise GpuFailedError(f"{name} failed: {error}") from error
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, and by which handle which library knows it."""
+
+    gpu: Gpu
+    nvml: Nvml
+    handle: Any
+
+    def sample(self) -> Sample:
+        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
+        return self.nvml.sample(self.handle)
+
+
+def _binding() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
+    """Import nvidia-ml-py, late: 8,000 lines that a machine without GPUs need not wait for."""
+    try:
+        binding = importlib.import_module("pynvml")
+    except ImportError as error:
+        raise NoDriverError(f"nvidia-ml-py cannot be imported: {error}") from error
+    if not hasattr(binding, "_nvmlGetFunctionPointer"):  # a name that only nvidia-ml-py's own module has
+        raise NoDriverError("the package pynvml hides nvidia-ml-py: remove it (pip uninstall pynvml), restart gpud")
+    return binding
+
+
+def _text(raw: str | bytes) -> str:
+    return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+def _mib(size_bytes: int) -> Mib:
+    return Mib(size_bytes >> 20)

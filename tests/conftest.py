@@ -1,0 +1,3 @@
+"""What tests of every part may use."""
+
+pytest_plugins = ["fakenvml.fixture"]
