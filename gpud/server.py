@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 UNREAD_MAX = 8 * 1024 * 1024  # bytes of answers that wait for their reader, before more are added
 _PAUSE_AT = 1024 * 1024  # bytes of unread answers at which no more requests are read
-_HALF_FRAME_S = 30.0
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
 _BACKLOG = 1024
@@ -216,7 +215,7 @@ class Peer(asyncio.Protocol):
         if self.closed or not self._frames.partial:
             self._set_deadline(None)
         elif began or self._deadline is None:
-            self._set_deadline(_HALF_FRAME_S, "half a frame")
+            self._set_deadline(self._server.half_frame_s, "half a frame")
 
     def _set_deadline(self, after_s: float | None, why: str = "") -> None:
         if self._deadline is not None:
@@ -242,11 +241,13 @@ class Server:
         max_connections: int = 4096,
         max_per_user: int | None = None,
         hello_timeout_s: float = 10.0,
+        half_frame_s: float = 30.0,
     ) -> None:
         self.address = address
         self.on_request = on_request
         self.welcome = welcome
         self.hello_timeout_s = hello_timeout_s
+        self.half_frame_s = half_frame_s
         self._on_gone = on_gone
         self._max_connections = max_connections
         self._max_per_user = max_per_user or max_connections

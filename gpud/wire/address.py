@@ -122,16 +122,11 @@ def network_type(path: str, mountinfo: bytes | None = None) -> str | None:
     `mountinfo` is a table of mounts as in proc(5), None for this process's.
     """
     path = os.path.realpath(path)
-    while True:
-        try:
-            device = os.stat(path).st_dev
-            break
-        except OSError:
-            if path == "/":
-                return None
-            path = os.path.dirname(path)
     if mountinfo is None:
-        if os.major(device):  # a disk; everything else has a number of the kernel's own invention
+        there = path
+        while not os.path.exists(there):
+            there = os.path.dirname(there)
+        if os.major(os.stat(there).st_dev):  # a disk; everything else has a number of the kernel's own invention
             return None
         mountinfo = _read("/proc/self/mountinfo")
     kind = _mounted(path, mountinfo)
