@@ -20,6 +20,7 @@ from gpud.inventory.machine import physical_memory_mib, this_node, usable_cpus
 from gpud.inventory.nvml import Device, GpuFailedError, GpuLostError, NoDriverError, Nvml
 from gpud.inventory.processes import describe
 from gpud.inventory.protocol import Post
+from gpud.inventory.users import UserNames
 from gpud.model.gpu import GpuId, Node, NodeName, Reading, Unreadable
 from gpud.model.observations import GpuSeen, NodeSeen
 from gpud.model.units import Timestamp
@@ -67,6 +68,7 @@ class NvidiaInventory:
         self._name = node or this_node()
         self._rescan_s = rescan_s
         self._deadline_s = deadline_s
+        self._users = UserNames()
         self._changed = threading.Condition()  # guards all that follows; nothing under it calls the driver
         self._post: Post | None = None
         self._nvml: Nvml | None = None
@@ -106,6 +108,7 @@ class NvidiaInventory:
             self._post = None
             self._changed.notify()
             self._survey_now.set()
+            self._users.close()
             for slot in self._slots.values():
                 slot.wanted.put(False)
 
@@ -236,7 +239,7 @@ class NvidiaInventory:
         lease = Lease(gpu)
         known: frozenset[int] = frozenset()
         while slot.wanted.get():
-            reading, known = _reading(slot.device, lease, known, self._clock())
+            reading, known = _reading(slot.device, lease, known, self._users, self._clock())
             with self._changed:
                 self._seen(gpu, slot, reading)
         lease.close()
@@ -261,7 +264,7 @@ class NvidiaInventory:
 
 
 def _reading(
-    device: Device, lease: Lease, known: frozenset[int], at: Timestamp
+    device: Device, lease: Lease, known: frozenset[int], users: UserNames, at: Timestamp
 ) -> tuple[Reading | Unreadable, frozenset[int]]:
     """Look at a GPU, and return what was seen with the pids that `describe` wants to know of next time."""
     processes = None
@@ -272,7 +275,7 @@ def _reading(
     except GpuFailedError as error:
         return Unreadable(at, str(error)), known
     if sample.held is not None:
-        processes, known = describe(sample.held, known)
+        processes, known = describe(sample.held, known, users)
     reading = Reading(
         at=at,
         memory_used_mib=sample.memory_used_mib,

@@ -31,7 +31,9 @@ _RESET_REQUIRED = 16
 _NO_DRIVER = {
     _LIBRARY_NOT_FOUND: "no NVIDIA driver: libnvidia-ml.so.1 is not installed",
     _DRIVER_NOT_LOADED: "no NVIDIA driver: its kernel module is not loaded (try: modprobe nvidia)",
-    _LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was upgraded and the old kernel module still runs: reboot",
+    _LIB_RM_VERSION_MISMATCH: "the NVIDIA driver's library and kernel module are of two versions, as after an upgrade: "
+    "reboot, or reload the module and restart gpud",
+    _FUNCTION_NOT_FOUND: "no NVIDIA driver: nvml_library is no libnvidia-ml.so.1",
     _NO_PERMISSION: "no access to the NVIDIA driver: this user may not open /dev/nvidiactl",
 }
 
@@ -66,7 +68,7 @@ class Nvml:
         """Load libnvidia-ml.so.1, or the file `library`. Raises NoDriverError."""
         self._nvml = _binding()
         try:
-            if library is not None:
+            if library is not None and self._nvml.nvmlLib is None:  # once: the binding remembers its functions
                 self._nvml.nvmlLib = ctypes.CDLL(library)
             self._nvml.nvmlInit()
             self.driver = _text(self._nvml.nvmlSystemGetDriverVersion())

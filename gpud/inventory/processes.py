@@ -5,13 +5,12 @@ is still clearing up: it holds nothing any more. If it never was, it lives where
 namespace, /proc mounted with hidepid): it holds its GPU like any other, and nobody knows whose it is.
 """
 
-import pwd
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+from gpud.inventory.users import UserNames
 from gpud.model.gpu import GpuProcess, ProcessIdentity
 from gpud.model.units import Mib
 
@@ -37,7 +36,9 @@ class _Stat:
     dead: bool
 
 
-def describe(held: Iterable[Held], known: AbstractSet[int]) -> tuple[tuple[GpuProcess, ...], frozenset[int]]:
+def describe(
+    held: Iterable[Held], known: AbstractSet[int], users: UserNames
+) -> tuple[tuple[GpuProcess, ...], frozenset[int]]:
     """Return who holds the GPU, and the pids to pass as `known` to the next look: those that were ever in /proc."""
     processes, visible = [], set()
     for one in held:
@@ -50,7 +51,9 @@ def describe(held: Iterable[Held], known: AbstractSet[int]) -> tuple[tuple[GpuPr
         if stat is None:
             processes.append(_process(one, None, None, ()))
         elif not stat.dead:
-            processes.append(_process(one, _user(one.pid), _command(one.pid), _ancestors(stat)))
+            uid = _uid(one.pid)
+            user = users.of(uid) if uid is not None else None
+            processes.append(_process(one, user, _command(one.pid), _ancestors(stat)))
     return tuple(processes), frozenset(visible)
 
 
@@ -81,7 +84,7 @@ def _ancestors(stat: _Stat) -> tuple[ProcessIdentity, ...]:
 
 def _stat(pid: int) -> _Stat | None:
     text = _read(pid, "stat")
-    if text is None:
+    if not text:
         return None
     fields = text.rpartition(")")[2].split()  # the name before may hold spaces and parentheses
     # A leader that has ended while its threads run on is a zombie too, and still holds the GPU.
@@ -89,20 +92,12 @@ def _stat(pid: int) -> _Stat | None:
     return _Stat(int(fields[1]), ProcessIdentity(pid, int(fields[19])), dead)
 
 
-def _user(pid: int) -> str | None:
+def _uid(pid: int) -> int | None:
     """Return the real user; the owner of /proc/PID would be root for a process that may not be dumped."""
     for line in (_read(pid, "status") or "").splitlines():
         if line.startswith("Uid:"):
-            return _user_name(int(line.split()[1]))
+            return int(line.split()[1])
     return None
-
-
-@lru_cache(maxsize=1024)
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _command(pid: int) -> str | None:
