@@ -1,0 +1,66 @@
+"""Why a job could not be started, in words, and whose fault it was.
+
+The job's own fault ends it; the machine's sends it back to the queue. What cannot be told apart, such as a directory
+that is missing because its file system is not mounted, counts as the job's, which a person sees at once.
+"""
+
+import errno
+import os
+
+# What another moment, or another machine, may well not answer.
+_MACHINE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EAGAIN,
+        errno.ENOMEM,
+        errno.EIO,
+        errno.EREMOTEIO,
+        errno.ESTALE,
+        errno.ENODEV,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
+NOT_FOUND, NOT_RUNNABLE = 127, 126  # the shell's exit statuses for the same
+
+
+class CannotStartError(Exception):
+    """A job could not be started: what the record keeps of it."""
+
+    def __init__(self, reason: str, *, machine: bool = False, not_found: bool = False) -> None:
+        super().__init__(reason)
+        self.fault = (reason, machine, not_found)
+
+
+def cannot(deed: str, error: OSError, *, machine: bool = False) -> CannotStartError:
+    """Return the fault of an operation of the launcher's own: `cannot open the log /x: Permission denied`."""
+    return CannotStartError(f"cannot {deed}: {error.strerror}", machine=machine or error.errno in _MACHINE)
+
+
+def no_entry(directory: str, error: OSError) -> CannotStartError:
+    """Return why a working directory cannot be entered."""
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return CannotStartError(f"no such directory: {directory}", not_found=True)
+    return cannot(f"enter the directory {directory}", error)
+
+
+def no_exec(program: str, error: OSError) -> CannotStartError:
+    """Return why execve(2) of a program that was found failed."""
+    match error.errno:
+        case errno.ENOENT if os.path.lexists(program):
+            return CannotStartError(f"{program}: its interpreter (or loader) is missing", not_found=True)
+        case errno.ENOENT | errno.ENOTDIR:
+            return CannotStartError(f"no such command: {program}", not_found=True)
+        case errno.EACCES | errno.EPERM:
+            return CannotStartError(f"{program}: permission denied (is it executable?)")
+        case errno.ENOEXEC:
+            return CannotStartError(f"{program} is not a program: it has no #! line, or is for another machine")
+        case errno.E2BIG:
+            return CannotStartError("argument list too long (arguments and environment together)")
+        case _:
+            return cannot(f"run {program}", error)

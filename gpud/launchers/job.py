@@ -1,0 +1,185 @@
+"""From fork to exec: the process that becomes the job.
+
+The order of steps is the promise. It claims the record first and as whom the launcher runs, so that it alone may go
+on; everything after that happens as the job's user, so that no path a user chose is ever opened with more rights
+than theirs; the submitter's limits come last, so that they limit the job and not its start.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from gpud.launchers import environment, faults, record
+
+Order = dict[str, Any]
+"""What the shim is told, plain: see `local.order_of`."""
+
+
+def become(order: Order, blobs: int, conversation: socket.socket, lineage: record.Record) -> NoReturn:
+    """Claim the attempt and turn into the job; never returns.
+
+    `blobs` is the file that holds environment and script, `lineage` what the record shall say of shim and launcher.
+    """
+    code = 70
+    try:
+        os.setsid()
+        claimed = lineage | {
+            "state": record.CLAIMED,
+            "pid": os.getpid(),
+            "start": record.start_time(os.getpid()),
+            "at": record.boot_time() + order["offset"],
+        }
+        record.reached("job before claim")
+        file = _claim(order, claimed, conversation)
+        record.reached("job after claim")
+        try:
+            _exec(order, blobs, conversation, claimed)
+        except faults.CannotStartError as error:
+            record.write(file, claimed | {"state": record.ENDED, "fault": error.fault})
+            code = faults.NOT_FOUND
+    finally:
+        os._exit(code)
+
+
+def tell(conversation: socket.socket, key: str, notice: record.Record, *, wait: bool = False) -> None:
+    """Send gpud a notice, if it is there. It is a hint: the truth is the record."""
+    with contextlib.suppress(OSError):
+        flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
+        conversation.send(key.encode() + b"\n" + record.encode(notice), flags)
+
+
+def as_user(order: Order) -> None:
+    """Become the job's user for good, where the launcher may; groups first, for a user may not set them."""
+    if order["uid"] is not None:
+        os.setgroups(order["groups"])
+        os.setgid(order["gid"])
+        os.setuid(order["uid"])
+
+
+def _claim(order: Order, claimed: record.Record, conversation: socket.socket) -> int:
+    """Return the claimed record's file. Ends the process where somebody else, or nobody, can have it."""
+    key = order["key"]
+    try:
+        file = record.claim(order["record"], claimed)
+    except OSError as error:
+        fault = faults.cannot("write the attempt's record", error, machine=True).fault
+        tell(conversation, key, {"state": record.DONE, "fault": fault, "ended": claimed["at"]})
+        os._exit(faults.NOT_RUNNABLE)
+    if file is None:
+        tell(conversation, key, {"state": record.REFUSED})
+        os._exit(faults.NOT_RUNNABLE)
+    return file
+
+
+def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record.Record) -> NoReturn:
+    try:
+        as_user(order)
+    except OSError as error:
+        raise faults.cannot(f"become user {order['uid']}", error, machine=True) from error
+    _open_streams(order)
+    try:
+        os.chdir(order["workdir"])
+    except OSError as error:
+        raise faults.no_entry(order["workdir"], error) from error
+    submitted = json.loads(os.pread(blobs, order["environment_bytes"], order["blobs_at"]))
+    kept = environment.runtime_dir(submitted)
+    variables = environment.compose(
+        submitted, order["added"], runtime_dir_exists=kept is not None and os.path.isdir(kept)
+    )
+    argv = list(order["command"])
+    if order["script_bytes"] is None:
+        program = _find(argv[0], variables.get("PATH", os.defpath))
+    else:
+        program, argv = _keep_script(order, blobs)
+    tell(conversation, order["key"], claimed)
+    record.reached("job before exec")
+    os.umask(order["umask"])
+    _limit(order["limits"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        os.execve(program, argv, variables)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError):  # a NUL byte, an "=" in a name
+            raise faults.CannotStartError(f"cannot pass the command or its environment on: {error}") from error
+        raise faults.no_exec(program, error) from error
+
+
+def _open_streams(order: Order) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if order["makes_log_dir"]:
+        with contextlib.suppress(OSError):  # opening the log says it better
+            os.makedirs(os.path.dirname(order["output"]), mode=0o700, exist_ok=True)
+    os.dup2(_open_log(order["output"]), 1)
+    os.dup2(1 if order["error"] is None else _open_log(order["error"]), 2)
+
+
+def _open_log(path: str) -> int:
+    # O_NONBLOCK: a FIFO that nobody reads would hang the start for ever; it is taken off for the job's own writes.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        log = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise faults.cannot(f"open the log {path}", error) from error
+    os.set_blocking(log, True)
+    return log
+
+
+def _find(name: str, path: str) -> str:
+    """Return the program that a shell in the working directory would run for `name`."""
+    if "/" in name:
+        return name
+    found = None
+    for directory in path.split(":"):
+        candidate = os.path.join(directory or ".", name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            found = found or candidate
+    if found is not None:
+        raise faults.CannotStartError(f"{found}: permission denied (is it executable?)")
+    raise faults.CannotStartError(f"no such command: {name or repr(name)}", not_found=True)
+
+
+def _keep_script(order: Order, blobs: int) -> tuple[str, list[str]]:
+    """Write the script's kept copy; return its interpreter and the arguments, as the kernel reads a `#!` line.
+
+    The interpreter is run with the copy's path, not the copy itself, so that a noexec mount does not matter.
+    """
+    path, size = order["script_path"], order["script_bytes"]
+    content = os.pread(blobs, size, order["blobs_at"] + order["environment_bytes"])
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        copy = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o700)
+        with open(copy, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise faults.cannot(f"keep a copy of the script as {path}", error) from error
+    line = content[2:].partition(b"\n")[0] if content.startswith(b"#!") else b""
+    interpreter, *argument = [os.fsdecode(word) for word in line.strip(b" \t").split(None, 1)] or [""]
+    if line.endswith(b"\r"):
+        raise faults.CannotStartError("the script has Windows line ends; try: dos2unix", not_found=True)
+    if not os.path.exists(interpreter):
+        raise faults.CannotStartError(f"bad interpreter in the script's #! line: {interpreter!r}", not_found=True)
+    return interpreter, [interpreter, *argument, path, *order["command"][1:]]
+
+
+def _limit(limits: dict[str, Sequence[int]]) -> None:
+    """Set the submitter's limits: the hard ones where that is allowed, the soft ones as far as it is."""
+    for name, (soft, hard) in limits.items():
+        which = getattr(resource, f"RLIMIT_{name}", None)
+        if which is None:
+            continue  # a limit that this machine does not know
+        try:
+            resource.setrlimit(which, (soft, hard))
+        except (OSError, ValueError):
+            most = resource.getrlimit(which)[1]
+            if most != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > most):
+                soft = most
+            with contextlib.suppress(OSError, ValueError):
+                resource.setrlimit(which, (soft, most))

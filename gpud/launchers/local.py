@@ -1,0 +1,281 @@
+"""Processes on this machine: started by the launcher process, found again by their records.
+
+One question has one answer, whoever asks: `_settle` reads an attempt's record and tells what became of it. A notice
+from a shim, the end of a shim, a `Look` after gpud's restart and a stop of what has not started yet all end there.
+
+| record | its shim | its job | then |
+|---|---|---|---|
+| none | | | bury it: it never ran and never will (should that fail, look again) |
+| tombstone | | | it never ran |
+| done | | | tell its end |
+| of another boot | | | lost: the node was rebooted |
+| claimed, ended | lives | | it started; watch the shim |
+| claimed, ended | killed | lives | watch the job; its launcher process will name a keeper as the new shim |
+| claimed, ended | killed | gone | its launcher process, while that lives, will complete the record: look again soon |
+| ended | killed | gone | nobody is left to complete it: its end stands there |
+| claimed | killed | gone | lost, once nothing of its session is left |
+
+A process is told apart from a later one of the same pid by its start time, read after a pidfd was opened.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpud.launchers import record, tree
+from gpud.launchers.link import LauncherGoneError, Link
+from gpud.launchers.orders import exit_of, order_of
+from gpud.launchers.protocol import LaunchOrder
+from gpud.launchers.record import Record
+from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
+from gpud.model.gpu import ProcessIdentity
+from gpud.model.job import Exit, Fault, JobId, format_job
+from gpud.model.observations import Exited, Observation, Started
+from gpud.model.units import Timestamp
+
+_RETRY_S = (0.005, 1.0)  # how soon to look again where nobody will wake us: first, and at most
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What this gpud knows of an attempt whose record has not gone."""
+
+    job: JobId
+    attempt: int
+    key: str
+    path: str
+    boot: str
+    pidfd: int | None = None  # of what is watched: the shim, or the job of a killed shim
+    attended: bool = False  # it is the shim that is watched, so it can be told to stop
+    started: bool = False
+    over: bool = False
+    stop: int | None = None  # the signal that is due as soon as there is a shim to take it
+    retry: asyncio.TimerHandle | None = None
+    retry_s: float = _RETRY_S[0]
+    refused: bool = False  # the process that might have claimed it was seen to fail
+
+
+class LocalLauncher:
+    """Starts jobs on this machine.
+
+    `state_dir` is an absolute path; records lie in its `records/`. `clock` gives the daemon's steady time. `spawns`
+    False: launch only through a launcher process that is there already (its own systemd unit).
+    """
+
+    def __init__(self, state_dir: str, *, clock: Callable[[], Timestamp], spawns: bool = True) -> None:
+        self._records = f"{state_dir}/records"
+        self._clock = clock
+        self._boot = record.boot_id()
+        self._attempts: dict[str, _Attempt] = {}
+        self._post: Callable[[Observation], None] = lambda _: None
+        self._link = Link(state_dir, spawns=spawns, told=self._told, lost=self._lost)
+
+    @property
+    def pid(self) -> int | None:
+        """Return the launcher process's pid; None while there is none."""
+        return self._link.pid
+
+    async def start(self, post: Callable[[Observation], None]) -> None:
+        """Be ready to launch. Raises OSError where records cannot be kept or no process can be made."""
+        self._post = post
+        record.prepare(self._records)
+        await self._link.open()
+
+    def perform(self, effect: Launch | Stop | Interrupt | Look | Forget, order: LaunchOrder | None = None) -> None:
+        """Do what the effect says, without blocking; `order` comes with a `Launch` only."""
+        key = f"{format_job(effect.job)}.{effect.attempt}"
+        known = self._attempts.get(key)
+        if isinstance(effect, Forget):
+            self._forget(key, known, refused=known is not None and known.refused)
+            return
+        attempt = known or _Attempt(effect.job, effect.attempt, key, f"{self._records}/{key}", self._boot)
+        self._attempts[key] = attempt
+        match effect:
+            case Launch() if known is None:
+                assert order is not None
+                self._launch(attempt, order)
+            case Stop(grace_s=grace_s):
+                self._stop(attempt, grace_s)
+            case Interrupt() if attempt.attended:
+                self._signal(attempt, signal.SIGINT)
+            case Look(boot=boot):
+                attempt.boot = boot
+                attempt.started = attempt.over = False
+                self._settle(attempt)
+
+    async def close(self) -> None:
+        """Leave: jobs run on, and are found again by `Look`."""
+        for attempt in self._attempts.values():
+            self._unwatch(attempt)
+        self._attempts.clear()
+        self._link.close()
+
+    def _launch(self, attempt: _Attempt, order: LaunchOrder) -> None:
+        try:
+            self._link.send(attempt.key, *order_of(attempt.key, attempt.path, attempt.job, order))
+        except LauncherGoneError:
+            attempt.refused = True  # nobody was told, so nobody can claim it
+            self._end(attempt, Exit(at=self._clock(), fault=Fault("the launcher process is not there", machine=True)))
+
+    def _stop(self, attempt: _Attempt, grace_s: float | None) -> None:
+        if attempt.over:
+            return
+        attempt.stop = signal.SIGQUIT if grace_s == 0 else signal.SIGTERM
+        if attempt.attended:
+            self._signal(attempt, attempt.stop)
+        else:
+            self._settle(attempt)
+        if grace_s:  # the shim runs the job's own grace; another one is ours to run
+            asyncio.get_running_loop().call_later(grace_s, self._stop, attempt, 0)
+
+    def _forget(self, key: str, known: _Attempt | None, *, refused: bool) -> None:
+        """Remove the record; a tombstone only once nobody can come any more to claim what it keeps from running."""
+        path = f"{self._records}/{key}"
+        if known is not None:
+            self._unwatch(known)
+            del self._attempts[key]
+        with contextlib.suppress(OSError, ValueError):
+            found = record.read(path)
+            if found is not None and (refused or found["state"] != record.TOMBSTONE):
+                os.unlink(path)
+
+    def _told(self, key: str, notice: Record) -> None:
+        """Take a notice from a shim, from the process that is to become the job, or from the launcher process."""
+        attempt = self._attempts.get(key)
+        state = notice["state"]
+        if attempt is None:
+            if state == record.REFUSED:  # the last one that could have claimed it
+                self._forget(key, None, refused=True)
+        elif state == record.REFUSED:
+            attempt.refused = True
+        elif attempt.over:
+            pass
+        elif state == record.DONE:
+            self._end(attempt, exit_of({"at": self._clock()} | notice))
+        elif state != record.CLAIMED:
+            self._settle(attempt)
+        elif not attempt.started:
+            self._try(attempt, notice)
+
+    def _lost(self) -> None:
+        """Resolve what was sent to a launcher process that died: it has started, or is kept from starting."""
+        for attempt in list(self._attempts.values()):
+            if not attempt.attended:
+                self._settle(attempt)
+
+    def _settle(self, attempt: _Attempt) -> None:
+        """Find out what became of an attempt, tell it, and watch for more."""
+        self._unwatch(attempt)
+        if attempt.over:
+            return
+        try:
+            found = record.read(attempt.path)
+            if found is None and attempt.boot == self._boot:
+                record.bury(attempt.path)
+                found = record.read(attempt.path)
+        except OSError:  # not even a link can be made
+            self._look_again(attempt)
+            return
+        except ValueError as error:
+            self._end(attempt, Exit(at=self._clock(), lost=str(error)))
+            return
+        if found is None:
+            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
+        elif found["state"] == record.TOMBSTONE:
+            self._end(attempt, Exit(at=self._clock(), fault=Fault("it was kept from starting", machine=True)))
+        elif found["state"] == record.DONE:
+            self._end(attempt, exit_of({"at": self._clock()} | found))
+        elif found["boot"] != self._boot:
+            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
+        else:
+            self._try(attempt, found)
+
+    def _try(self, attempt: _Attempt, found: Record) -> None:
+        try:
+            self._attend(attempt, found)
+        except OSError:  # no file to be had for watching
+            self._look_again(attempt)
+
+    def _attend(self, attempt: _Attempt, found: Record) -> None:
+        """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
+        if not attempt.started:
+            attempt.started = True
+            job, shim = ProcessIdentity(found["pid"], found["start"]), ProcessIdentity(*found["shim"])
+            self._post(Started(attempt.job, attempt.attempt, Timestamp(found["at"]), job, shim))
+        if self._watch(attempt, *found["shim"]):
+            attempt.attended = True
+            if attempt.stop is not None:
+                self._signal(attempt, attempt.stop)
+            return
+        lives = self._watch(attempt, found["pid"], found["start"])
+        pid, start = found["zygote"]
+        completed_later = record.start_time(pid) == start
+        if record.read(attempt.path) != found:  # it went on while we looked
+            self._settle(attempt)
+        elif lives and attempt.stop is not None and not completed_later:
+            self._stop_orphan(attempt, found)
+        elif completed_later and not lives or lives and attempt.stop is not None:
+            self._look_again(attempt)
+        elif not lives:
+            self._sweep(attempt, found)
+
+    def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
+        """End a job that has neither shim nor launcher process any more."""
+        rest = {*tree.session(found["pid"]), *tree.descendants(found["pid"])}
+        if attempt.stop == signal.SIGQUIT:
+            tree.send(signal.SIGKILL, rest)
+        else:
+            tree.send(signal.SIGTERM, rest)
+            asyncio.get_running_loop().call_later(found["grace_s"], self._stop, attempt, 0)
+        attempt.stop = None
+
+    def _sweep(self, attempt: _Attempt, found: Record) -> None:
+        """End what is left of a job that nobody attends; it is over when nothing is."""
+        rest = tree.session(found["pid"])
+        if rest:
+            tree.send(signal.SIGKILL, rest)
+            self._look_again(attempt)
+        else:
+            self._end(attempt, exit_of({"ended": self._clock()} | found))
+
+    def _end(self, attempt: _Attempt, how: Exit) -> None:
+        self._unwatch(attempt)
+        attempt.over = True
+        self._post(Exited(attempt.job, attempt.attempt, how))
+
+    def _look_again(self, attempt: _Attempt) -> None:
+        if attempt.retry is not None:
+            attempt.retry.cancel()
+        attempt.retry = asyncio.get_running_loop().call_later(attempt.retry_s, self._settle, attempt)
+        attempt.retry_s = min(attempt.retry_s * 2, _RETRY_S[1])
+
+    def _watch(self, attempt: _Attempt, pid: int, start: int) -> bool:
+        """Settle the attempt again when this process ends. Return False when it has. Raises OSError."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        if record.start_time(pid) != start:
+            os.close(pidfd)
+            return False
+        attempt.pidfd = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._settle, attempt)
+        return True
+
+    def _unwatch(self, attempt: _Attempt) -> None:
+        attempt.attended = False
+        if attempt.retry is not None:
+            attempt.retry.cancel()
+            attempt.retry = None
+        if attempt.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(attempt.pidfd)
+            os.close(attempt.pidfd)
+            attempt.pidfd = None
+
+    def _signal(self, attempt: _Attempt, number: int) -> None:
+        assert attempt.pidfd is not None
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(attempt.pidfd, number)

@@ -1,0 +1,66 @@
+"""Between values and plain data: what a shim is told, and what its record says."""
+
+import json
+
+from gpud.launchers.logs import log_path
+from gpud.launchers.protocol import LaunchOrder
+from gpud.launchers.record import Record
+from gpud.model.job import Exit, Fault, JobId
+from gpud.model.units import Mib, Timestamp
+
+
+def order_of(key: str, path: str, job: JobId, order: LaunchOrder) -> tuple[bytes, bytes]:
+    """Return an order as the shim reads it: a JSON header, and behind it environment and script as they came.
+
+    `path` is the record's.
+    """
+    spec = order.spec
+    paths = [
+        None if pattern is None else log_path(pattern, job=job, name=spec.name, workdir=spec.workdir)
+        for pattern in (spec.output, spec.error)
+    ]
+    script = spec.script or b""
+    header = {
+        "record": path,
+        "offset": order.offset,
+        "command": spec.command,
+        "workdir": spec.workdir,
+        "output": paths[0] or order.log,
+        "error": paths[1],
+        "makes_log_dir": spec.output is None,
+        "added": order.env,
+        "environment_bytes": len(spec.environment),
+        "script_bytes": None if spec.script is None else len(script),
+        "script_path": f"{order.script_dir}/{key}",
+        "umask": spec.umask,
+        "limits": spec.limits,
+        "time_limit_s": spec.terms.demand.time_limit_s,
+        "grace_s": spec.terms.grace_s,
+        "leases": order.leases,
+        "uid": order.uid,
+        "gid": order.gid,
+        "groups": order.groups,
+    }
+    return json.dumps(header).encode(), spec.environment + script
+
+
+def exit_of(found: Record) -> Exit:
+    """Return the end that a record tells of; `lost` where it tells none."""
+    status = found.get("status")
+    fault = found.get("fault")
+    lost = found.get("lost")
+    if status is None and fault is None and lost is None:
+        lost = "its shim and its launcher process were killed"
+    return Exit(
+        at=Timestamp(found.get("ended", found["at"])),
+        exit_code=status if status is not None and status >= 0 and fault is None else None,
+        signal=-status if status is not None and status < 0 and fault is None else None,
+        fault=None if fault is None else Fault(fault[0], machine=fault[1], not_found=fault[2]),
+        lost=lost,
+        timed_out=found.get("timed_out", False),
+        cpu_s=found.get("cpu_s"),
+        max_rss_mib=None if "rss_mib" not in found else Mib(found["rss_mib"]),
+        leftovers=found.get("leftovers", 0),
+        finding=found.get("finding"),
+        stuck=found.get("stuck", False),
+    )

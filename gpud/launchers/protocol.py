@@ -1,0 +1,46 @@
+"""What gpud asks of whoever starts processes for it; containers or a cluster would be another implementation.
+
+Every call may be made twice and must do no harm then. What became of an attempt is only ever told as an observation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
+from gpud.model.gpu import GpuId
+from gpud.model.observations import Observation
+from gpud.model.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOrder:
+    """What a launch needs beside the effect.
+
+    `log` is the default log's absolute path, `script_dir` where a script's kept copy goes while it runs; both are made
+    as the job's user. `offset` turns seconds since boot into a Timestamp. `env` is `environment.additions`: what gpud
+    adds to the submitter's. `leases` are the real GPUs to hold against other gpuds. `uid` None: stay who we are.
+    """
+
+    spec: JobSpec
+    log: str
+    offset: float
+    env: dict[str, str]
+    leases: tuple[GpuId, ...] = ()
+    script_dir: str = ""
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+
+
+class Launcher(Protocol):
+    """Starts attempts, stops them, and finds them again."""
+
+    async def start(self, post: Callable[[Observation], None]) -> None:
+        """Be ready to launch. `post` is called on the event loop's thread."""
+
+    def perform(self, effect: Launch | Stop | Interrupt | Look | Forget, order: LaunchOrder | None = None) -> None:
+        """Do what the effect says, without blocking; `order` comes with a `Launch` only."""
+
+    async def close(self) -> None:
+        """Leave: jobs run on, and are found again by `Look`."""

@@ -1,0 +1,276 @@
+"""The shim: a job's parent, which outlives gpud, stops the job, and writes down how it ended.
+
+It sleeps in one system call, sigtimedwait(2), and wakes for: CHLD (something ended), TERM (stop, with the job's
+grace), QUIT (stop at once), INT (interrupt the job), and its own deadlines: the time limit, the end of the grace.
+The record is overwritten before the job's process is reaped, because what is reaped is forgotten. Then whatever the
+job left behind is killed: a process that daemonised comes to the shim as a child. What cannot die (D state: a dead
+file server, a broken driver) is given up after `GIVE_UP_S`, and the record says `stuck`.
+
+A `Keeper` does the same for a job whose shim was killed; the launcher process, to which the job has gone as a
+child, writes its record.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+import struct
+from typing import NoReturn
+
+from gpud.launchers import faults, record, tree
+from gpud.launchers.job import Order, as_user, become, tell
+
+GIVE_UP_S = 30.0
+TAIL = 4096
+SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
+_NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
+_OUT_OF_MEMORY = (
+    b"CUDA out of memory",
+    b"CUDA_ERROR_OUT_OF_MEMORY",
+    b"cudaErrorMemoryAllocation",
+    b"RESOURCE_EXHAUSTED: Out of memory",
+    b"CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+
+class Deadlines:
+    """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot."""
+
+    def __init__(self, root: int, stop_at: float | None, grace_s: float) -> None:
+        self.root = root
+        self.stop_at = stop_at
+        self.grace_s = grace_s
+        self.kill_at: float | None = None
+        self.timed_out = False
+        self.killed: set[int] = set()
+
+    def wait(self) -> None:
+        """Sleep until something ended, was asked for, or is due; then do what it asks."""
+        now = record.boot_time()
+        if self.kill_at is not None and now >= self.kill_at:
+            self._kill()
+            due: float | None = now + 0.02  # for those that forked while they were being killed
+        else:
+            due = min((at for at in (self.kill_at, self.stop_at) if at is not None), default=None)
+        if due is None:
+            event = signal.sigwaitinfo(SIGNALS)
+        else:
+            event = signal.sigtimedwait(SIGNALS, min(max(0.0, due - now), _NAP_S))
+        match event and event.si_signo:
+            case signal.SIGTERM:
+                self.stop(self.grace_s)
+            case signal.SIGQUIT:
+                self.stop(0.0)
+            case signal.SIGINT:
+                tree.send(signal.SIGINT, tree.descendants(self.root))
+            case None if self.stop_at is not None and self.kill_at is None and record.boot_time() >= self.stop_at:
+                self.timed_out = True
+                self.stop(self.grace_s)
+
+    def stop(self, grace_s: float) -> None:
+        """Ask every process to end, once, and kill what is left after the grace."""
+        kill_at = record.boot_time() + grace_s
+        if self.kill_at is None and grace_s > 0:
+            tree.end_gently(self.root)
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        self.stop_at = None
+
+    def given_up(self) -> bool:
+        """Tell whether killing has gone on for so long that the rest cannot be killed."""
+        return self.kill_at is not None and record.boot_time() >= self.kill_at + GIVE_UP_S
+
+    def _kill(self) -> None:
+        rest = tree.descendants(self.root)
+        tree.send(signal.SIGKILL, rest)
+        self.killed.update(rest)
+
+
+class Shim:
+    """One attempt, from the order to the end."""
+
+    def __init__(self, order: Order, blobs: int, conversation: socket.socket, lineage: record.Record) -> None:
+        self.order = order
+        self.blobs = blobs
+        self.conversation = conversation
+        self.lineage = lineage
+        self.record: record.Record | None = None
+        self.leases: list[socket.socket] = []
+
+    def run(self) -> NoReturn:
+        """Run the attempt; exit 0 where its record is done, 1 where there is none of ours."""
+        code = 1
+        try:
+            record.reached("shim before fork")
+            try:
+                self._lease()
+                pid = os.fork()
+            except faults.CannotStartError as error:
+                self._refuse(error)
+            except OSError as error:
+                self._refuse(faults.cannot("make a process", error, machine=True))
+            else:
+                if pid == 0:
+                    become(self.order, self.blobs, self.conversation, self.lineage)
+                record.reached("shim after fork")
+                os.close(self.blobs)
+                self._attend(pid)
+            code = 0 if self.record is not None else 1
+        finally:
+            os._exit(code)
+
+    def _attend(self, pid: int) -> None:
+        limit = self.order["time_limit_s"]
+        deadlines = Deadlines(os.getpid(), None if limit is None else record.boot_time() + limit, self.order["grace_s"])
+        while self._reap(pid, deadlines) and not deadlines.given_up():
+            if self.record is not None and deadlines.kill_at is None:
+                deadlines.stop(0.0)
+            deadlines.wait()
+        if self.record is None:
+            if not deadlines.given_up():
+                return  # it did not get the claim
+            self.record = self._own(pid) or self.lineage
+            self.record |= {"lost": "its process cannot be killed", "ended": self._now()}
+        self._finish(deadlines)
+
+    def _reap(self, pid: int, deadlines: Deadlines) -> bool:
+        """Take every end that is there, the job's into the record first. Return False when no child is left."""
+        while True:
+            try:
+                end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+            if end is None:
+                return True
+            if end.si_pid == pid:
+                record.reached("shim before record")
+                self._ended(pid, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+                record.reached("shim after record")
+                deadlines.killed.clear()  # what is killed from here on are leftovers
+            os.waitpid(end.si_pid, 0)
+
+    def _ended(self, pid: int, status: int) -> None:
+        own = self._own(pid)
+        if own is None:
+            return
+        if own["state"] == record.CLAIMED:
+            own |= {"state": record.ENDED, "status": status}
+        self.record = own | {"ended": self._now()}
+        record.overwrite(self.order["record"], self.record)
+
+    def _finish(self, deadlines: Deadlines) -> None:
+        """Complete the record, as the job's user from here on: the log is a path that the user chose."""
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.record = (self.record or {}) | {
+            "state": record.DONE,
+            "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+            "rss_mib": used.ru_maxrss // 1024,
+            "leftovers": len(deadlines.killed),
+            "timed_out": deadlines.timed_out,
+            "stuck": deadlines.given_up(),
+        }
+        file = os.open(self.order["record"], os.O_WRONLY | os.O_CLOEXEC)
+        for lease in self.leases:
+            lease.close()
+        with contextlib.suppress(OSError):
+            as_user(self.order)
+            self.record["finding"] = finding(self.order["error"] or self.order["output"])
+            if self.order["script_bytes"] is not None:
+                os.unlink(self.order["script_path"])
+        record.write(file, self.record)
+        record.reached("shim done")
+        tell(self.conversation, self.order["key"], self.record, wait=True)
+
+    def _own(self, pid: int) -> record.Record | None:
+        found = record.read(self.order["record"])
+        return found if found is not None and found.get("pid") == pid else None
+
+    def _refuse(self, error: faults.CannotStartError) -> None:
+        """Record, where that is possible, that the attempt cannot start on this machine now."""
+        self.record = self.lineage | {"state": record.DONE, "fault": error.fault, "ended": self._now()}
+        try:
+            if record.claim(self.order["record"], self.record) is None:
+                self.record = {"state": record.REFUSED}
+        except OSError:
+            pass  # gpud is told, and after a crash of gpud the missing record says as much
+        tell(self.conversation, self.order["key"], self.record, wait=True)
+
+    def _lease(self) -> None:
+        """Hold the GPUs against every other gpud of this machine: the kernel lets go when the shim ends."""
+        for gpu in self.order["leases"]:
+            address = f"\0gpud/{gpu}"
+            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                lease.bind(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise faults.cannot(f"hold {gpu}", error, machine=True) from error
+                raise faults.CannotStartError(
+                    f"{gpu} is held by another gpud ({_holder(address)})", machine=True
+                ) from None
+            lease.listen(1)
+            self.leases.append(lease)
+
+    def _now(self) -> float:
+        return record.boot_time() + float(self.order["offset"])
+
+
+def spare(channel: socket.socket, lineage: record.Record) -> NoReturn:
+    """Wait for an order, from the launcher process, and be its shim. Exits when the launcher process does."""
+    code = 70
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.setsid()
+        tree.adopt_orphans()
+        tree.rename(b"gpud-shim")
+        shim = [os.getpid(), record.start_time(os.getpid())]
+        message, files = receive(channel)
+        if not message:
+            os._exit(0)
+        channel.close()
+        blobs, conversation = files
+        key, _, length = message.decode().rpartition(" ")
+        order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
+        lineage |= {"shim": shim, "grace_s": order["grace_s"]}
+        spoken = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, conversation)
+        Shim(order, blobs, spoken, lineage).run()
+    finally:
+        os._exit(code)
+
+
+def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """Return a message and the files that came with it; an empty one for the end of the channel."""
+    try:
+        message, control, _, _ = channel.recvmsg(4096, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
+    except ConnectionError:  # a peer killed with unread messages resets, which ends the channel too
+        return b"", []
+    files: list[int] = []
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            files += struct.unpack(f"{len(data) // 4}i", data)
+    return message, files
+
+
+def finding(path: str) -> str | None:
+    """Return what the end of a log tells of why its job failed; None where it says nothing, or is no plain file."""
+    log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        about = os.fstat(log)
+        if not stat.S_ISREG(about.st_mode):
+            return None
+        tail = os.pread(log, TAIL, max(0, about.st_size - TAIL))
+    finally:
+        os.close(log)
+    return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
+
+
+def _holder(address: str) -> str:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.setblocking(False)
+        other.connect(address)
+        pid = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return f"pid {pid}"
+    return "its process cannot be seen"

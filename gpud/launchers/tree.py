@@ -1,0 +1,75 @@
+"""All processes of a job, also those that left its session: found as descendants of a child subreaper.
+
+A process that daemonises keeps one thing: when its parent ends it becomes a child of the nearest subreaper above,
+which is the job's shim. Sessions and process groups are left by setsid(2) and prove nothing.
+
+One pass over /proc (14 us a process) rather than /proc/PID/task/*/children: that file promises nothing while
+processes run, and is not there on every kernel. Only stopping and sweeping pay for it.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterable
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36  # linux/prctl.h
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    if _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def rename(name: bytes) -> None:
+    """Show as `name` in ps and to pkill, so that `pkill python` ends no shim."""
+    _LIBC.prctl(_PR_SET_NAME, name, 0, 0, 0)
+
+
+def parents() -> dict[int, tuple[int, int]]:
+    """Return the parent and the session of every process that is no zombie."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb", buffering=0) as file:
+                state, parent, _, session = file.read(4096).rpartition(b")")[2].split(None, 4)[:4]
+                if state not in b"ZX":
+                    found[int(name)] = (int(parent), int(session))
+    return found
+
+
+def descendants(root: int) -> list[int]:
+    """Return the living descendants of a process, parents first."""
+    children: dict[int, list[int]] = {}
+    for pid, (parent, _) in parents().items():
+        children.setdefault(parent, []).append(pid)
+    found = list(children.get(root, ()))
+    for pid in found:  # grows while it is walked
+        found += children.get(pid, ())
+    return found
+
+
+def session(leader: int) -> list[int]:
+    """Return the living members of a session. Its number is not given to another while one lives."""
+    return [pid for pid, (_, number) in parents().items() if number == leader]
+
+
+def send(number: int, pids: Iterable[int]) -> None:
+    """Send a signal to each; one that has just ended is no error, nor is one that became another user's."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def end_gently(root: int) -> None:
+    """Send TERM, and CONT for those that are stopped, to every descendant once; also to those it forked meanwhile."""
+    told: set[int] = set()
+    for _ in range(3):
+        fresh = [pid for pid in descendants(root) if pid not in told]
+        if not fresh:
+            return
+        send(signal.SIGTERM, fresh)
+        send(signal.SIGCONT, fresh)
+        told.update(fresh)

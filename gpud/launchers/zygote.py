@@ -1,0 +1,197 @@
+"""The launcher process: small, preloaded, it forks one shim per job and reaps what killed shims leave.
+
+Run as a file, `python -I -S -X utf8 zygote.py (--fd N | --listen PATH) RECORDS`. It imports everything before its
+first fork, since the files may be upgraded under it, and looks up no names. Spare shims are forked while nothing is
+asked, so that a start pays for one fork, not two.
+
+It is no part of gpud's life. When gpud goes it takes no more work and stays until it has no children; with `--listen`
+(its own systemd unit) it serves one gpud after the other and never ends. It is a child subreaper: a job whose shim was
+killed becomes its child, so that it can write the true end into the record; meanwhile a `keeper` stops the job when
+asked to, and at its time limit.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from typing import NoReturn
+
+if __name__ == "__main__":  # isolated, so nothing but the standard library is on the path
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from gpud.launchers import faults, record, shim, tree
+from gpud.launchers.job import tell
+
+SPARES = 4
+
+
+class Zygote:
+    """What the launcher process knows: its children, by what they are."""
+
+    def __init__(self, records: str, conversation: socket.socket | None, listener: socket.socket | None) -> None:
+        self.records = records
+        self.conversation = conversation
+        self.listener = listener
+        self.spares: dict[int, socket.socket] = {}
+        self.shims: dict[int, str] = {}
+        self.identity = [os.getpid(), record.start_time(os.getpid())]
+        self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
+        self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_end)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poll = select.poll()
+        self.poll.register(self.wake, select.POLLIN)
+
+    def serve(self) -> None:
+        """Serve until gpud has gone and no child is left."""
+        if self.listener is not None:
+            self.poll.register(self.listener, select.POLLIN)
+        if self.conversation is not None:
+            self._greet()
+        while self._reap() or self.conversation is not None or self.listener is not None:
+            wants_spare = self.conversation is not None and len(self.spares) < SPARES
+            events = self.poll.poll(0 if wants_spare else None)
+            if not events:
+                with contextlib.suppress(OSError):  # no process to be had: the next order will say so
+                    self._fork_spare()
+            for file, _ in events:
+                self._attend(file)
+
+    def _attend(self, file: int) -> None:
+        if file == self.wake:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.wake, 4096)
+        elif self.conversation is not None and file == self.conversation.fileno():
+            message, files = shim.receive(self.conversation)
+            if message:
+                self._launch(message.decode(), files[0])
+                os.close(files[0])
+            else:
+                self._part()
+        elif self.listener is not None:
+            self._accept()
+
+    def _greet(self) -> None:
+        assert self.conversation is not None
+        self.poll.register(self.conversation, select.POLLIN)
+        tell(self.conversation, "", {"zygote": self.identity})
+
+    def _part(self) -> None:
+        """Forget gpud: it ended, or was killed."""
+        assert self.conversation is not None
+        self.poll.unregister(self.conversation)
+        self.conversation.close()
+        self.conversation = None
+        if self.listener is None:  # nobody will ask again: the spares read the end of their channels, and end
+            for channel in self.spares.values():
+                channel.close()
+            self.spares.clear()
+
+    def _accept(self) -> None:
+        """Serve the gpud that connects, instead of the one before it: a second one is refused by gpud's own lock."""
+        assert self.listener is not None
+        fresh, _ = self.listener.accept()
+        uid = struct.unpack("3i", fresh.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        if uid != os.getuid():
+            fresh.close()
+            return
+        if self.conversation is not None:
+            self._part()
+        self.conversation = fresh
+        self._greet()
+
+    def _launch(self, message: str, blobs: int) -> None:
+        """Hand an order to a spare shim, or to a new one."""
+        assert self.conversation is not None
+        key = message.rpartition(" ")[0]
+        record.reached("zygote before fork")
+        try:
+            while True:
+                pid = next(iter(self.spares), None) or self._fork_spare()
+                with self.spares.pop(pid) as channel:
+                    self.shims[pid] = key
+                    try:
+                        send(channel, message.encode(), blobs, self.conversation.fileno())
+                        break
+                    except ConnectionError:  # this spare has ended
+                        del self.shims[pid]
+        except OSError as error:
+            fault = faults.cannot("make a process", error, machine=True).fault
+            tell(self.conversation, key, {"state": record.DONE, "fault": fault})
+        record.reached("zygote after fork")
+
+    def _fork_spare(self) -> int:
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                # The ends of other spares' channels, and of gpud's, would keep those open.
+                os.dup2(its.fileno(), 3, inheritable=False)
+                os.closerange(4, 1 << 20)
+                shim.spare(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage)
+        self.spares[pid] = own
+        return pid
+
+    def _reap(self) -> bool:
+        """Take every end that is there. Return False when there is no child."""
+        while True:
+            try:
+                end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+            if end is None:
+                return True
+            os.waitpid(end.si_pid, 0)
+            self.shims.pop(end.si_pid, None)
+            if end.si_pid in self.spares:
+                self.spares.pop(end.si_pid).close()
+
+
+def send(channel: socket.socket, message: bytes, *files: int) -> None:
+    """Send a message with open files."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(files)}i", *files))
+    channel.sendmsg([message], [rights], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+def main() -> NoReturn:
+    """Become the launcher process."""
+    how, where, records = sys.argv[1:4]
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:  # what is ignored here would be ignored in every job
+            signal.signal(number, signal.SIG_DFL)
+    os.umask(0o077)
+    tree.adopt_orphans()
+    tree.rename(b"gpud-launcher")
+    conversation = listener = None
+    if how == "--fd":
+        conversation = socket.socket(fileno=int(where))
+    else:
+        listener = _listen(where)
+    zygote = Zygote(records, conversation, listener)
+    gc.collect()
+    gc.freeze()  # shims share this memory until they touch it, and a collection would touch it all
+    gc.disable()
+    zygote.serve()
+    sys.exit(0)
+
+
+def _listen(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    listener.listen(1)
+    notify = os.environ.get("NOTIFY_SOCKET")
+    if notify is not None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(b"READY=1", notify.replace("@", "\0", 1) if notify.startswith("@") else notify)
+    return listener
+
+
+if __name__ == "__main__":
+    main()
