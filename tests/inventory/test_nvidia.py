@@ -184,6 +184,16 @@ def test_a_detail_that_fails_for_good_makes_no_gpu_useless_but_memory_does(fake_
     assert "MIG" in split.reason
 
 
+def test_a_gpu_without_memory_of_its_own_has_the_machines(fake_nvml, looking):
+    fake_nvml.write(fake_gpu(0, f"error nvmlDeviceGetMemoryInfo_v2 {ERROR_NOT_SUPPORTED}", "name NVIDIA GB10"))
+    seen = looking()
+
+    node = seen.node()
+
+    assert node.gpus[0].memory_total_mib == node.memory_mib > 0
+    assert seen.reading().memory_used_mib is None
+
+
 def test_the_gpus_of_an_older_driver_are_read_by_its_older_calls(old_nvml, looking, sleeper):
     mine = fake_gpu(0, used_mib=900, temperature=50, processes=[f"process {sleeper.pid} 800 compute"])
     old_nvml.write("driver 470.256.02", mine)
@@ -208,6 +218,20 @@ def test_a_process_is_told_with_its_owner_and_its_line_of_parents(fake_nvml, loo
     assert [ancestor.pid for ancestor in ours.ancestors[:2]] == [sleeper.pid, os.getpid()]
     assert ours.ancestors[1:] == found[os.getpid()].ancestors
     assert (found[os.getpid()].kind, found[os.getpid()].memory_mib) == ("graphics", None)
+
+
+def test_the_library_can_list_processes_for_as_long_as_they_live(fake_nvml, looking, sleeper, tmp_path):
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "pids" / str(sleeper.pid)).write_text("700 compute\n")
+    fake_nvml.write(fake_gpu(0, f"pids {tmp_path / 'pids'}"), fake_gpu(1, f"live {sleeper.pid} 600 compute"))
+    seen = looking()
+    listed = [(process.pid, process.memory_mib) for gpu in (ZERO, ONE) for process in seen.look(gpu).processes]
+    assert listed == [(sleeper.pid, 700), (sleeper.pid, 600)]
+
+    sleeper.kill()
+    sleeper.wait()
+
+    assert seen.look(ZERO).processes == seen.look(ONE).processes == ()
 
 
 def test_a_process_that_computes_and_draws_is_one_that_computes(fake_nvml, looking, sleeper):
@@ -328,12 +352,12 @@ def test_a_package_that_hides_the_binding_is_named(looking, tmp_path, monkeypatc
 
 
 def test_a_call_that_hangs_costs_one_gpu_only_and_that_one_recovers(fake_nvml, looking):
-    seen = looking(deadline_s=0.2).settled()
+    seen = looking(deadline_s=1.0).settled()
     fake_nvml.write(fake_gpu(0, "delay nvmlDeviceGetMemoryInfo_v2 600000"), fake_gpu(1))
 
     began = time.monotonic()
     silent = seen.look(ZERO)
-    assert time.monotonic() - began >= 0.2
+    assert time.monotonic() - began >= 1.0
     assert isinstance(silent, Unreadable)
     assert "not answering" in silent.reason
     assert not silent.lost
@@ -346,7 +370,7 @@ def test_a_call_that_hangs_costs_one_gpu_only_and_that_one_recovers(fake_nvml, l
 
 def test_a_driver_that_hangs_at_the_start_is_said_to_and_taken_up_when_it_answers(fake_nvml, looking):
     fake_nvml.write("delay nvmlInitWithFlags 600000", fake_gpu(0))
-    seen = looking(deadline_s=0.2)
+    seen = looking(deadline_s=1.0)
 
     node = seen.node()
     assert node.gpus == ()
