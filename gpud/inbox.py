@@ -25,7 +25,7 @@ class Inbox(Generic[Item]):
     def post(self, item: Item) -> None:
         """Add an item; on the event loop's thread."""
         self._items.append(item)
-        self._wake()
+        self.wake()
 
     def post_threadsafe(self, item: Item) -> None:
         """Add an item, from any thread. Once the loop is closed it is dropped: nobody is left to decide about it."""
@@ -44,7 +44,7 @@ class Inbox(Generic[Item]):
             self._waiter = self._loop.create_future()
             timer = None
             if until is not None:
-                timer = self._loop.call_at(min(until, self._loop.time() + _NAP_S), self._wake)
+                timer = self._loop.call_at(min(until, self._loop.time() + _NAP_S), self.wake)
             try:
                 await self._waiter
             finally:
@@ -54,6 +54,7 @@ class Inbox(Generic[Item]):
         batch, self._items = self._items, []
         return batch
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have `drain` return, with whatever is there."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -1,0 +1,167 @@
+"""The composition root: configuration, lock, store, launcher, inventory, socket; then the loop."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from gpud import __version__
+from gpud.clock import Clock, anchored
+from gpud.config import Config, ConfigError, load, needs_restart
+from gpud.core.policies import POLICIES
+from gpud.daemon import Daemon, Parts
+from gpud.inventory.machine import this_node
+from gpud.inventory.nvidia import NvidiaInventory
+from gpud.inventory.protocol import Inventory
+from gpud.inventory.simulated import SimulatedInventory
+from gpud.launchers.local import LocalLauncher
+from gpud.launchers.record import boot_id
+from gpud.listen import ListenError
+from gpud.model.changes import SettingPut
+from gpud.notify import Notifier
+from gpud.reading import ReadThread
+from gpud.server import Server
+from gpud.store.files import StoreError
+from gpud.store.jobs import Store
+from gpud.store.lock import lock_state
+
+log = logging.getLogger("gpud")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run gpud in the foreground until SIGTERM; exits with 2 for a wrong setting, 1 when it cannot start."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.umask(0o077)
+    try:
+        config = _load(arguments)
+    except ConfigError as error:
+        _complain(error, error.hint)
+        raise SystemExit(2) from None
+    _start_log(config)
+    try:
+        asyncio.run(_serve(config, arguments))
+    except (StoreError, ListenError, ConfigError) as error:
+        _complain(error, error.hint)
+        raise SystemExit(1) from None
+    except OSError as error:
+        _complain(error, "is the state directory there, yours and writable? or take another: --state-dir")
+        raise SystemExit(1) from None
+
+
+def _load(arguments: Sequence[str]) -> Config:
+    config = load(arguments)
+    if config.policy not in POLICIES:
+        raise ConfigError(f"unknown policy {config.policy!r}", f"there is: {', '.join(sorted(POLICIES))}")
+    return config
+
+
+async def _serve(config: Config, arguments: Sequence[str]) -> None:
+    notifier = Notifier()
+    _make_state_dir(config)
+    lock = lock_state(config.state_dir)
+    path = f"{config.state_dir}/gpud.db"
+    store = Store.open(path, backup_dir=f"{config.state_dir}/backups")
+    loaded = store.load()
+    boot = boot_id()
+    clock, anchor = anchored(loaded.settings.get("clock"), boot)
+    if anchor is not None:
+        store.commit([SettingPut("clock", anchor)])
+    parts = Parts(
+        config=config,
+        store=store,
+        reader=ReadThread(path),
+        inventory=_inventory(config, clock),
+        launcher=LocalLauncher(config.state_dir, clock=clock),
+        clock=clock,
+        boot=boot,
+        notifier=notifier,
+    )
+    daemon = Daemon(parts, loaded)
+    del loaded
+    server = Server(
+        config.socket,
+        on_request=daemon.on_request,
+        on_gone=daemon.on_gone,
+        welcome=lambda: {
+            "version": __version__,
+            "pid": os.getpid(),
+            "simulated": config.simulate is not None,
+            "system": config.system,
+        },
+        mode=0o666 if config.system else 0o600,
+    )
+    await daemon.begin()
+    await server.start()
+    _listen_to_signals(daemon, config, arguments, notifier)
+    log.info("gpud %s listens on %s", __version__, config.socket)
+    notifier.ready(daemon.status_line())
+    _feed_watchdog(notifier)
+    try:
+        await daemon.run()
+    finally:
+        notifier.stopping()
+        log.info("gpud ends; jobs run on")
+        await server.close()
+        await daemon.close()
+        lock.release()
+
+
+def _inventory(config: Config, clock: Clock) -> Inventory:
+    if config.simulate is not None:
+        try:
+            return SimulatedInventory(clock=clock, spec=config.simulate)
+        except ValueError as error:
+            raise ConfigError(f"--simulate: {error}") from None
+    return NvidiaInventory(clock=clock, library=config.nvml_library, only=config.gpus, node=this_node())
+
+
+def _make_state_dir(config: Config) -> None:
+    os.makedirs(config.state_dir, mode=0o700, exist_ok=True)  # noqa: PTH103 - a mode for the last one only
+    if config.system:
+        os.chmod(config.state_dir, 0o711)  # noqa: PTH101, S103 - users pass through to their logs
+
+
+def _listen_to_signals(daemon: Daemon, config: Config, arguments: Sequence[str], notifier: Notifier) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop)
+    current = config
+
+    def reload() -> None:
+        nonlocal current
+        notifier.reloading()
+        try:
+            new = _load(arguments)
+        except ConfigError as error:
+            log.error("configuration not changed: %s", error)  # noqa: TRY400 - told in its own words
+        else:
+            for key in needs_restart(current, new):
+                log.warning("%s changes with the next start of gpud only", key)
+            current = new
+            logging.getLogger().setLevel(new.log_level.upper())
+            daemon.reconfigure(new)
+        notifier.ready(daemon.status_line())
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+def _feed_watchdog(notifier: Notifier) -> None:
+    if notifier.watchdog_s is not None:
+        notifier.alive()
+        asyncio.get_running_loop().call_later(notifier.watchdog_s, _feed_watchdog, notifier)
+
+
+def _start_log(config: Config) -> None:
+    journal = "JOURNAL_STREAM" in os.environ
+    form = "%(levelname)s %(message)s" if journal else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=config.log_level.upper(), format=form)
+
+
+def _complain(error: Exception, hint: str | None) -> None:
+    sys.stderr.write(f"gpud: {error}\n" + (f"  hint: {hint}\n" if hint else ""))
+
+
+if __name__ == "__main__":
+    main()

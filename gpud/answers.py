@@ -1,0 +1,248 @@
+"""Reads: what is asked once everything before it is durable, answered from the store and the world.
+
+Rows come from the reading thread; what the world adds (reasons, positions, expected starts) is put to them on the
+loop afterwards, in pieces that never hold it up for long.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from gpud import __version__, views
+from gpud.check import Wrong
+from gpud.config import Config
+from gpud.core.world import World
+from gpud.model.job import End, JobId, array_of, format_job, index_of, job_id, number_of
+from gpud.model.units import Timestamp
+from gpud.names import Names
+from gpud.orders import log_dir
+from gpud.reading import ReadThread
+from gpud.selection import parse_job, parse_jobs
+from gpud.server import Peer
+from gpud.store.rows import JobQuery, JobRow
+from gpud.views import Scene, Viewer
+from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
+
+_DAY_S = 86_400.0
+_ROWS = 1_000
+_ROWS_MOST = 10_000
+_STATES = frozenset({"held", "queued", "starting", "running", "stopping", *(end.value for end in End)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a running gpud knows about itself, for `status`."""
+
+    config: Config
+    started_at: Timestamp
+    launcher: Callable[[], dict[str, object]]
+
+
+class Answers:
+    """Answers reads. `fresh` waits, a moment at most, until every real GPU was looked at anew."""
+
+    def __init__(
+        self,
+        *,
+        world: Callable[[], World],
+        clock: Callable[[], Timestamp],
+        reader: ReadThread,
+        names: Names,
+        facts: Facts,
+        fresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._world = world
+        self._clock = clock
+        self._reader = reader
+        self._names = names
+        self._facts = facts
+        self._fresh = fresh
+        config = facts.config
+        self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
+        self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
+            "list": self._list,
+            "show": self._show,
+            "why": self._why,
+            "gpus": self._gpus,
+            "nodes": self._nodes,
+            "status": self._status,
+            "events": self._events,
+        }
+
+    async def answer(self, peer: Peer, message: Message) -> Message:
+        """Return the reply to a read. Raises Wrong and StoreError."""
+        return await self._by_op[message["op"]](peer, message)
+
+    def viewer(self, peer: Peer) -> Viewer:
+        """Return what this client may see."""
+        return Viewer(uid=peer.uid, private=not self._facts.config.system or peer.uid == 0)
+
+    def _scene(self) -> Scene:
+        return Scene(world=self._world(), now=self._clock(), log_dir=self._log_dir)
+
+    async def _list(self, peer: Peer, message: Message) -> Message:
+        states = frozenset(message.get("state", ()))
+        _check_states(states)
+        limit = message.get("limit", _ROWS)
+        if not 0 < limit <= _ROWS_MOST:
+            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
+        words = parse_jobs(message["jobs"]) if "jobs" in message else None
+        me = await self._names.name(peer.uid)
+        own = None if message.get("all") else (me, Timestamp(self._clock() - _DAY_S))
+        query = JobQuery(
+            spans=None if words is None else tuple(word.span for word in words),
+            ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
+            own=own,
+            limit=limit,
+            user=me if message.get("mine") else message.get("user"),
+            states=states,
+            name=message.get("name"),
+            since=message.get("since"),
+        )
+        rows, more = await self._reader.run(lambda reader: reader.jobs(query))
+        for word in words or ():
+            if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
+                raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
+        scene, viewer = self._scene(), self.viewer(peer)
+        places = views.positions(scene.world) or {}
+        maps = [views.job_map(scene, row, viewer, places.get(row.job)) for row in rows if _has_a_row(row)]
+        return {"jobs": maps, "more": more}
+
+    async def _show(self, peer: Peer, message: Message) -> Message:
+        job = parse_job(message["job"])
+        row = await self._row(job)
+        scene, viewer = self._scene(), self.viewer(peer)
+        spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
+        attempts = await self._reader.run(lambda reader: reader.attempts(job))
+        events = await self._reader.run(lambda reader: reader.events(0, spans, _ROWS))
+        private = viewer.may_read(row)
+        names = await self._reader.run(lambda reader: reader.environment(job)) if private else None
+        shown = views.job_map(scene, row, viewer, scene.world.queue.position(job))
+        answer: Message = {
+            "job": shown,
+            "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
+            "events": [views.event_map(event) for event in events],
+            "environment": names,
+        }
+        if row.array is not None:
+            query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
+            rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
+            answer["elements"] = [views.job_map(scene, each, viewer, None) for each in rows]
+            running = {"starting", "running", "stopping"}
+            if row.ended_at is None and any(each.state in running for each in rows):
+                shown["state"] = "running"
+            if row.ended_at is not None:
+                shown["exit_code"], shown["signal"] = await self._exit_of_array(row)
+        return answer
+
+    async def _exit_of_array(self, row: JobRow) -> tuple[int | None, int | None]:
+        """Return the exit of an ended array: that of its first element that did not complete, else 0."""
+        if row.state == End.COMPLETED:
+            return 0, None
+        states = frozenset(End) - {End.COMPLETED}
+        query = JobQuery(spans=((JobId(row.job + 1), _last_of(row.job)),), states=states, limit=_ROWS_MOST)
+        rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
+        over = next((each.run.exit for each in rows if each.run is not None and each.run.exit is not None), None)
+        return (None, None) if over is None else (over.exit_code, over.signal)
+
+    async def _why(self, peer: Peer, message: Message) -> Message:
+        del peer  # everybody may see why the queue stands as it does
+        limit = message.get("limit", 100)
+        if "job" in message:
+            rows, deep = [await self._row(parse_job(message["job"]))], True
+        else:
+            query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
+            rows, deep = (await self._reader.run(lambda reader: reader.jobs(query)))[0], False
+        scene = self._scene()
+        places = views.positions(scene.world) if not deep else None
+        told = []
+        for row in rows:
+            place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
+            told.append((place is None, place, views.why_map(scene, row, place, deep=deep)))
+        told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
+        return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
+
+    async def _gpus(self, peer: Peer, message: Message) -> Message:
+        if message.get("fresh", True):
+            await self._fresh()
+        scene, viewer = self._scene(), self.viewer(peer)
+        states = [state for node in scene.world.nodes.values() for state in node.gpus]
+        return {"gpus": [views.gpu_map(scene, state, viewer) for state in states], "problem": scene.world.problem()}
+
+    async def _nodes(self, peer: Peer, message: Message) -> Message:
+        del peer, message
+        scene = self._scene()
+        return {"nodes": [views.node_map(scene, node) for node in scene.world.nodes.values()]}
+
+    async def _status(self, peer: Peer, message: Message) -> Message:
+        del peer, message
+        counts = await self._reader.run(lambda reader: reader.counts(Timestamp(self._clock() - _DAY_S)))
+        scene, config = self._scene(), self._facts.config
+        driver = next((node.node.driver for node in scene.world.nodes.values() if node.node.driver), None)
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "protocol": [PROTOCOL_OLDEST, PROTOCOL],
+            "started_at": self._facts.started_at,
+            "state_dir": config.state_dir,
+            "socket": config.socket,
+            "config_file": config.files[-1] if config.files else None,
+            "simulated": config.simulate,
+            "system": config.system,
+            "policy": config.policy,
+            "paused": scene.world.paused,
+            "jobs": counts,
+            "gpus": views.gpu_counts(scene),
+            "driver": driver,
+            "problem": scene.world.problem(),
+            "launcher": self._facts.launcher(),
+            "memory_mib": _resident_mib(),
+        }
+
+    async def _events(self, peer: Peer, message: Message) -> Message:
+        del peer
+        spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
+        since, limit = message.get("since", 0), message.get("limit", _ROWS)
+        if not 0 < limit <= _ROWS_MOST:
+            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
+        events = await self._reader.run(lambda reader: reader.events(since, spans, limit))
+        last = events[-1].seq if events else since
+        return {"events": [views.event_map(event) for event in events], "last": last}
+
+    async def _row(self, job: JobId) -> JobRow:
+        """Return a job's row; for an element that has none of its own, what its array's row says of it."""
+        row = await self._reader.run(lambda reader: reader.job(job))
+        if row is not None:
+            return row
+        index = index_of(job)
+        if index is not None:
+            array = await self._reader.run(lambda reader: reader.job(array_of(job)))
+            state = None if array is None else array.array_state
+            if array is not None and state is not None and (index in state.pending or index in state.dropped):
+                word = array.state if index in state.pending else End.CANCELLED.value
+                ended_at = None if index in state.pending else array.updated_at
+                return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
+        hint = "see what there is: gpuctl list --all"
+        if index is not None:
+            hint = f"see what there is: gpuctl show {number_of(job)}"
+        raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+
+
+def _has_a_row(row: JobRow) -> bool:
+    """Return whether a listing shows this row: an array's own only for what has not started, or never will."""
+    return row.array_state is None or bool(row.array_state.pending or row.array_state.dropped)
+
+
+def _last_of(job: JobId) -> JobId:
+    return JobId(job_id(number_of(job) + 1) - 1)
+
+
+def _check_states(states: frozenset[str]) -> None:
+    for state in states:
+        if state not in _STATES:
+            raise Wrong(f"{state!r} is not a state", f"states are: {', '.join(sorted(_STATES))}")
+
+
+def _resident_mib() -> int:
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - no path to speak of
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20

@@ -1,0 +1,350 @@
+"""The loop that joins all parts: inputs in one batch, one decision, one commit, then effects, then answers.
+
+Nothing becomes visible before it is durable. A commit that fails is a small crash: the world is loaded again from the
+store, the batch's requests are refused, its observations come back to the inbox; there is no undo. The loop waits for
+no disk: the one writer is a thread, and what arrives meanwhile is the next batch.
+"""
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from gpud.answers import Answers, Facts
+from gpud.check import Wrong
+from gpud.clock import Clock
+from gpud.config import Config
+from gpud.core.commands import Submit
+from gpud.core.cycle import Input, cycle
+from gpud.core.outcome import Outcome
+from gpud.core.policies import POLICIES
+from gpud.core.restore import restore
+from gpud.core.world import Rules, World
+from gpud.inbox import Inbox
+from gpud.inventory.protocol import Inventory
+from gpud.launchers.protocol import Launcher
+from gpud.model.effects import Launch, Look, ReadGpus
+from gpud.model.gpu import GpuId
+from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
+from gpud.model.spec import JobSpec
+from gpud.model.units import Timestamp
+from gpud.names import Names
+from gpud.notify import Notifier
+from gpud.orders import order_for
+from gpud.reading import ReadThread
+from gpud.requests import Pending, Requests, refuse
+from gpud.server import Peer
+from gpud.store.files import StoreError
+from gpud.store.jobs import NonceTakenError, Store
+from gpud.store.rows import Committed, Loaded
+from gpud.subscriptions import Subscriptions
+from gpud.wire.codec import Message
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
+_FRESH_S = 1.5  # how long `gpus` waits for GPUs that do not answer
+_WATCH_S = 2.0
+_KEEP_ENVIRONMENTS_S = 30 * 86_400.0
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the composition root made, all of it real."""
+
+    config: Config
+    store: Store
+    reader: ReadThread
+    inventory: Inventory
+    launcher: Launcher
+    clock: Clock
+    boot: str
+    notifier: Notifier
+
+
+class Daemon:
+    """One gpud. Made on the event loop's thread; `on_request` and `on_gone` are the server's."""
+
+    def __init__(self, parts: Parts, loaded: Loaded) -> None:
+        self._parts = parts
+        self._config = parts.config
+        self._writer = ThreadPoolExecutor(1, "gpud-write")
+        self._inbox: Inbox[Input] = Inbox()
+        self._stopping = False
+        self._seen = asyncio.Event()
+        self._names = Names()
+        self._wake_at: Timestamp | None = None
+        self._fresh: list[tuple[set[GpuId], asyncio.Future[None]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching = False
+        self._told_readings: asyncio.TimerHandle | None = None
+        self.world, self._looks = self._world_of(loaded)
+        self.subscriptions = Subscriptions(parts.reader)
+        self.subscriptions.last = loaded.last_event
+        self.requests = Requests(
+            world=lambda: self.world,
+            post=self._inbox.post,
+            clock=parts.clock,
+            wall=time.time,
+            reader=parts.reader,
+            names=self._names,
+            seen=self._seen,
+            system=parts.config.system,
+        )
+        self.answers = Answers(
+            world=lambda: self.world,
+            clock=parts.clock,
+            reader=parts.reader,
+            names=self._names,
+            facts=Facts(config=parts.config, started_at=parts.clock(), launcher=lambda: {"pid": parts.launcher.pid}),
+            fresh=self._look_at_all,
+        )
+
+    def on_request(self, peer: Peer, message: Message) -> None:
+        """Take a checked request."""
+        if message["op"] == "subscribe":
+            self._spawn(self._subscribe(peer, message))
+        else:
+            self.requests.take(peer, message)
+
+    def on_gone(self, peer: Peer) -> None:
+        """Forget a client."""
+        self.subscriptions.gone(peer)
+        self._watch()
+
+    def stop(self) -> None:
+        """Finish what is at hand and end; jobs run on."""
+        self._stopping = True
+        self._inbox.wake()
+
+    async def begin(self) -> None:
+        """Look at what an earlier gpud left running, and at the hardware."""
+        await self._parts.launcher.start(self._inbox.post)
+        for look in self._looks:
+            self._parts.launcher.perform(look)
+        self._parts.inventory.start(self._inbox.post_threadsafe)
+        gc.collect()
+        gc.freeze()
+
+    async def run(self) -> None:
+        """Decide, until told to stop. Raises what is our own fault: nothing of that batch was made durable."""
+        loop = asyncio.get_running_loop()
+        prune = loop.call_later(60.0, self._prune)
+        try:
+            while not self._stopping:
+                until = None
+                if self._wake_at is not None:
+                    until = loop.time() + max(0.0, self._wake_at - self._parts.clock())
+                batch = await self._inbox.drain(until)
+                await self._turn(batch)
+        finally:
+            prune.cancel()
+
+    async def close(self) -> None:
+        """Leave everything as it is: jobs run on, and the next gpud finds them."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._parts.inventory.close()
+        await self._parts.launcher.close()
+        self._writer.shutdown()
+        self._parts.reader.close()
+        self._parts.store.close()
+
+    def reconfigure(self, config: Config) -> None:
+        """Take a configuration that was read again; only what may change in a running gpud is different in it."""
+        log.info("configuration read again")
+        self._parts = replace(self._parts, config=config)
+        self._config = config
+        self._spawn(self._load_again())
+
+    async def _turn(self, batch: Sequence[Input]) -> None:
+        world, now = self.world, self._parts.clock()
+        outcome = cycle(world, batch, now)
+        self._wake_at = outcome.wake_at
+        launches = [effect for effect in outcome.effects if isinstance(effect, Launch)]
+        committed = Committed((), ())
+        if outcome.changes:
+            wanted = [(effect.job, effect.attempt) for effect in launches]
+            loop = asyncio.get_running_loop()
+            try:
+                committed = await loop.run_in_executor(self._writer, self._parts.store.commit, outcome.changes, wanted)
+            except NonceTakenError as taken:
+                await self._load_again()
+                self._answer_known(batch, taken)
+                return
+            except StoreError as error:
+                log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
+                await self._load_again()
+                self._refuse_batch(batch, error)
+                return
+        self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
+        self._notice(batch)
+        for token, reply in outcome.replies:
+            self.requests.answer(token, reply)
+        for token in outcome.asked:
+            self._spawn(self._read(self.requests.asked(token)))
+        self.subscriptions.publish(committed.events)
+        if committed.events:
+            self._parts.notifier.status(self.status_line())
+
+    def _perform(self, outcome: Outcome, specs: dict[Launch, JobSpec]) -> None:
+        """Make visible what is durable now."""
+        if any(not isinstance(effect, Look | ReadGpus) for effect in outcome.effects):
+            held = {gpu: 1 for active in self.world.active.values() for gpu in active.state.allocation.gpus}
+            self._parts.inventory.follow(held)
+        for effect in outcome.effects:
+            if isinstance(effect, ReadGpus):
+                self._parts.inventory.read(effect.gpus)
+            elif isinstance(effect, Launch):
+                spec = specs[effect]
+                order = order_for(self._config, self.world, effect, spec, self._parts.clock.offset)
+                self._parts.launcher.perform(effect, order)
+            else:
+                self._parts.launcher.perform(effect)
+
+    def _notice(self, batch: Sequence[Input]) -> None:
+        """Wake those who wait for the inventory."""
+        read = {each.gpu for each in batch if isinstance(each, GpuSeen)}
+        if any(isinstance(each, NodeSeen) for each in batch):
+            self._seen.set()
+            self._report_nodes(batch)
+        if not read:
+            return
+        for left, future in self._fresh:
+            left.difference_update(read)
+            if not left and not future.done():
+                future.set_result(None)
+        if self.subscriptions.readings_wanted and self._told_readings is None:
+            loop = asyncio.get_running_loop()
+            self._told_readings = loop.call_later(0.1, self._tell_readings)
+
+    def _report_nodes(self, batch: Sequence[Input]) -> None:
+        for each in batch:
+            if isinstance(each, NodeSeen):
+                node = each.node
+                what = f"{len(node.gpus)} GPUs" if node.problem is None else f"no GPUs: {node.problem}"
+                log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
+
+    def _tell_readings(self) -> None:
+        self._told_readings = None
+        self.subscriptions.publish_readings()
+
+    async def _look_at_all(self) -> None:
+        """Have every GPU looked at, and wait a moment for the answers."""
+        gpus = {state.gpu.id for state in self.world.gpus.values() if state.present}
+        if not gpus:
+            return
+        future = asyncio.get_running_loop().create_future()
+        waiter = (set(gpus), future)
+        self._fresh.append(waiter)
+        self._parts.inventory.read(gpus)
+        try:
+            async with asyncio.timeout(_FRESH_S):
+                await future
+        except TimeoutError:
+            pass  # what does not answer is shown as it was last seen
+        finally:
+            self._fresh.remove(waiter)
+
+    async def _read(self, pending: Pending) -> None:
+        peer, message = pending.peer, pending.message
+        try:
+            peer.reply(message["id"], await self.answers.answer(peer, message))
+        except Wrong as wrong:
+            refuse(peer, message, wrong)
+        except StoreError as error:
+            peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+
+    async def _subscribe(self, peer: Peer, message: Message) -> None:
+        try:
+            await self.subscriptions.add(peer, message)
+        except Wrong as wrong:
+            refuse(peer, message, wrong)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Read GPUs regularly while somebody looks at them, and only then."""
+        wanted = self.subscriptions.readings_wanted
+        if wanted != self._watching:
+            self._watching = wanted
+            self._parts.inventory.watch(_WATCH_S if wanted else None)
+
+    def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
+        config = self._config
+        rules = Rules(assumed_runtime_s=config.assumed_runtime_s, foreign_ignore=config.foreign_ignore)
+        world = World(POLICIES[config.policy](config.aging_per_hour), rules, self._parts.boot)
+        looks = restore(
+            world,
+            nodes=loaded.nodes,
+            waiting=loaded.waiting,
+            others=loaded.others,
+            settings=loaded.settings,
+            next_number=loaded.next_number,
+        )
+        return world, looks
+
+    async def _load_again(self) -> None:
+        """Forget the world and load it from the store; what was seen of the hardware stays known."""
+        loop = asyncio.get_running_loop()
+        loaded = await loop.run_in_executor(self._writer, self._parts.store.load)
+        before = self.world
+        self.world, looks = self._world_of(loaded)
+        for node in before.nodes.values():
+            if node.present:
+                self.world.see_node(node.node)
+        for gpu, state in before.gpus.items():
+            if gpu in self.world.gpus:
+                self.world.gpus[gpu].seen = state.seen
+                self.world.gpus[gpu].baseline_mib = state.baseline_mib
+                self.world.gpus[gpu].released_at = state.released_at
+        for look in looks:
+            self._parts.launcher.perform(look)
+        self._wake_at = self._parts.clock()
+
+    def _answer_known(self, batch: Sequence[Input], taken: NonceTakenError) -> None:
+        for each in batch:
+            if isinstance(each, Submit) and each.spec.nonce in taken.jobs:
+                self.requests.accepted_before(each.token, taken.jobs[each.spec.nonce])
+            else:
+                self._inbox.post(each)
+
+    def _refuse_batch(self, batch: Sequence[Input], error: StoreError) -> None:
+        observed: list[Input] = []
+        for each in batch:
+            if isinstance(each, Started | Exited | NodeSeen | GpuSeen):
+                observed.append(each)
+            else:
+                self.requests.fail(each.token, error)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_RETRY_S, self._post_all, observed)
+
+    def _post_all(self, items: Sequence[Input]) -> None:
+        for each in items:
+            self._inbox.post(each)
+
+    def status_line(self) -> str:
+        """Return how things are, in one line, for systemctl status."""
+        waiting = len(self.world.queue) + len(self.world.parked)
+        return f"{len(self.world.active)} running, {waiting} waiting, {len(self.world.gpus)} GPUs"
+
+    def _prune(self) -> None:
+        """Drop environments that no attempt can need any more; once a day."""
+        loop = asyncio.get_running_loop()
+        before = Timestamp(self._parts.clock() - _KEEP_ENVIRONMENTS_S)
+        loop.run_in_executor(self._writer, self._parts.store.prune, before)
+        if not self._stopping:
+            loop.call_later(_DAY_S, self._prune)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a request was not answered", exc_info=task.exception())

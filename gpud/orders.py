@@ -1,0 +1,62 @@
+"""From a decided start to a launcher's order: paths, what the environment gains, and who the job becomes."""
+
+import os
+from pathlib import Path
+
+from gpud.config import Config
+from gpud.core.world import World
+from gpud.launchers.environment import additions
+from gpud.launchers.protocol import LaunchOrder
+from gpud.model.effects import Launch
+from gpud.model.job import format_job
+from gpud.model.spec import JobSpec
+from gpud.views import default_log
+
+
+def log_dir(config: Config, uid: int) -> str:
+    """Return the directory of a user's default logs: in system mode each user's own."""
+    return f"{config.state_dir}/logs/{uid}" if config.system else f"{config.state_dir}/logs"
+
+
+def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offset: float) -> LaunchOrder:
+    """Return the order for an attempt that was just allocated."""
+    allocation = effect.allocation
+    states = [world.gpus[gpu] for gpu in allocation.gpus]
+    missing = any(not state.present for state in world.gpus.values() if state.node == allocation.node)
+    uid = spec.terms.uid
+    scripts = f"{config.state_dir}/scripts"
+    if config.system:
+        scripts = f"{scripts}/{uid}"
+        for directory in (log_dir(config, uid), scripts):
+            _own_directory(directory, uid, spec.gid)
+    return LaunchOrder(
+        spec=spec,
+        log=default_log(log_dir(config, uid), effect.job, effect.attempt),
+        offset=offset,
+        env=additions(
+            job=format_job(effect.job),
+            attempt=effect.attempt,
+            node=allocation.node,
+            uuids=allocation.gpus,
+            indices=[state.gpu.index for state in states],
+            # With a GPU gone the driver counts the rest anew: only names are certain then.
+            by="uuid" if missing else config.cuda_visible_devices,
+            script=spec.command[0] if spec.script is not None else None,
+        ),
+        leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
+        script_dir=scripts,
+        uid=uid if config.system else None,
+        gid=spec.gid if config.system else None,
+        groups=spec.groups if config.system else (),
+    )
+
+
+def _own_directory(path: str, uid: int, gid: int) -> None:
+    """Make a user's directory inside one of root's that others may pass through, once."""
+    place = Path(path)
+    if place.exists():
+        return
+    place.parent.mkdir(mode=0o711, exist_ok=True)
+    place.parent.chmod(0o711)
+    place.mkdir(mode=0o700)
+    os.chown(place, uid, gid)

@@ -1,0 +1,287 @@
+"""Requests that change something: from a checked message to a command for the loop, and from its answer to a reply.
+
+Who asks is the kernel's word. In a user's own gpud only they (and root) can ask at all; in system mode a job is its
+owner's, and root's, to change. Jobs are looked up in the store, off the loop, before the loop hears of them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from gpud.check import Wrong
+from gpud.core.admit import Refused
+from gpud.core.commands import (
+    Accepted,
+    Asked,
+    Cancel,
+    Changed,
+    Command,
+    Done,
+    Drain,
+    Hold,
+    Interrupt,
+    Pause,
+    Release,
+    Reply,
+    Requeue,
+    SetPriority,
+    Submit,
+)
+from gpud.core.world import GpuState, World
+from gpud.model.gpu import GpuId, NodeName
+from gpud.model.job import JobId, format_job
+from gpud.model.units import Timestamp
+from gpud.names import Names
+from gpud.reading import ReadThread
+from gpud.selection import Chosen, resolve
+from gpud.server import Peer
+from gpud.store.files import StoreError
+from gpud.submission import spec_of
+from gpud.wire.codec import Message
+from gpud.words import words
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_S = 5.0
+_ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
+_CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
+    "hold": Hold,
+    "release": Release,
+    "interrupt": Interrupt,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that the loop has, and what its reply needs. `notes` were known before the loop was asked."""
+
+    peer: Peer
+    message: Message
+    notes: tuple[tuple[JobId, str], ...] = ()
+
+
+class Requests:
+    """Takes requests in, and gives replies out.
+
+    `world` and `clock` are the loop's; `post` hands it a command; `wall` is the wall clock, for begin times. `seen` is
+    set once the inventory has spoken: before, nobody can say whether a job fits.
+    """
+
+    def __init__(
+        self,
+        *,
+        world: Callable[[], World],
+        post: Callable[[Command], None],
+        clock: Callable[[], Timestamp],
+        wall: Callable[[], float],
+        reader: ReadThread,
+        names: Names,
+        seen: asyncio.Event,
+        system: bool,
+    ) -> None:
+        self._world = world
+        self._post = post
+        self._clock = clock
+        self._wall = wall
+        self._reader = reader
+        self._names = names
+        self._seen = seen
+        self._system = system
+        self._tokens = count(1)
+        self._pending: dict[int, Pending] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, peer: Peer, message: Message) -> None:
+        """Take one request in; it is answered once what it asks for is durable, or refused."""
+        try:
+            match message["op"]:
+                case "submit":
+                    self._submit(peer, message)
+                case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
+                    self._later(peer, message, self._change(peer, message))
+                case "drain" | "undrain":
+                    self._drain(peer, message)
+                case "pause" | "resume":
+                    self._operator(peer)
+                    reason = message.get("reason", "") if message["op"] == "pause" else None
+                    self._ask(peer, message, lambda token: Pause(token, reason))
+                case _:
+                    self._ask(peer, message, Asked)
+        except Wrong as wrong:
+            refuse(peer, message, wrong)
+
+    def asked(self, token: int) -> Pending:
+        """Return the read that a token stands for, to answer it."""
+        return self._pending.pop(token)
+
+    def answer(self, token: int, reply: Reply) -> None:
+        """Send the reply to a command."""
+        pending = self._pending.pop(token)
+        peer, request = pending.peer, pending.message["id"]
+        match reply:
+            case Refused(code, message, hint):
+                peer.error(request, {"code": code, "message": message, "hint": hint})
+            case Accepted(job, position, wait):
+                told: Message = {"job": None if job is None else format_job(job)}
+                if pending.message.get("next") and job is not None:
+                    reason = None if wait is None else words(wait, self._clock(), format_job(job))[1]
+                    told |= {"position": position, "reason": reason}
+                peer.reply(request, told)
+            case Changed(changed, notes):
+                said = {format_job(job): note for job, note in (*pending.notes, *notes)}
+                peer.reply(request, {"changed": [format_job(job) for job in changed], "notes": said})
+            case Done(changed):
+                targets = pending.message.get("targets")
+                if targets is None:
+                    peer.reply(request, {"changed": changed})
+                else:
+                    peer.reply(request, {"changed": targets if changed else [], "notes": {}})
+
+    def accepted_before(self, token: int, job: JobId) -> None:
+        """Answer a submit that was made durable when it was first sent."""
+        self.answer(token, Accepted(job))
+
+    def fail(self, token: int, error: StoreError) -> None:
+        """Refuse a request whose changes could not be made durable."""
+        pending = self._pending.pop(token)
+        pending.peer.error(pending.message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+
+    def _ask(
+        self,
+        peer: Peer,
+        message: Message,
+        make: Callable[[int], Command],
+        notes: tuple[tuple[JobId, str], ...] = (),
+    ) -> None:
+        token = next(self._tokens)
+        self._pending[token] = Pending(peer, message, notes)
+        self._post(make(token))
+
+    def _later(self, peer: Peer, message: Message, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        async def guarded() -> None:
+            try:
+                await work
+            except Wrong as wrong:
+                refuse(peer, message, wrong)
+            except StoreError as error:
+                peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _submit(self, peer: Peer, message: Message) -> None:
+        """Queue a job at once where nothing has to be waited for."""
+        user = self._names.known(peer.uid)
+        if message.get("retry") or user is None or not self._seen.is_set():
+            self._later(peer, message, self._submit_slowly(peer, message))
+            return
+        begin_at = message.get("begin_at")
+        if begin_at is not None:
+            begin_at = self._clock() + (begin_at - self._wall())
+        if message["demand"].get("gpu_ids"):
+            found = [self._gpu(word).gpu.id for word in message["demand"]["gpu_ids"]]
+            message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
+        spec = spec_of(
+            message,  # type: ignore[arg-type]  # the server has held it to this type
+            uid=peer.uid,
+            gid=peer.gid,
+            groups=peer.groups() if self._system else (),
+            user=user,
+            begin_at=begin_at,
+        )
+        dry_run, tell = message.get("dry_run", False), message.get("next", False)
+        self._ask(peer, message, lambda token: Submit(token, spec, dry_run=dry_run, tell=tell))
+
+    async def _submit_slowly(self, peer: Peer, message: Message) -> None:
+        if message.pop("retry", False):
+            nonce = message["nonce"]
+            known = await self._reader.run(lambda reader: reader.nonces([nonce]))
+            if nonce in known:
+                peer.reply(message["id"], {"job": format_job(known[nonce])})
+                return
+        await self._names.name(peer.uid)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._seen.wait()
+        self._seen.set()
+        self._submit(peer, message)
+
+    async def _change(self, peer: Peer, message: Message) -> None:
+        """Look the jobs up, then ask the loop for what concerns those that have not ended."""
+        may_all = None if self._may_all(peer) else peer.uid
+        chosen = await self._reader.run(lambda reader: resolve(reader, message["select"], may_all))
+        op = message["op"]
+        ended = tuple(job for job, state in chosen.states.items() if state in _ENDS)
+        if op == "requeue":
+            await self._requeue(peer, message, chosen, ended)
+            return
+        live = tuple(job for job in chosen.jobs if job not in ended)
+        notes = tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
+        if op == "cancel":
+            force = message.get("force", False)
+            self._ask(peer, message, lambda token: Cancel(token, live, force), notes)
+        elif op == "priority":
+            priority = message["priority"]
+            if abs(priority) > 1_000_000:
+                raise Wrong(f"the priority must be from -1000000 to 1000000, not {priority}")
+            if priority > 0 and self._system and not self._may_all(peer):
+                raise Wrong("a priority above 0 is an operator's to give", None, "not_permitted")
+            self._ask(peer, message, lambda token: SetPriority(token, live, priority), notes)
+        else:
+            self._ask(peer, message, lambda token: _CHANGES[op](token, live), notes)
+
+    async def _requeue(self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...]) -> None:
+        found = await self._reader.run(lambda reader: reader.finished(ended))
+        again = tuple(loaded for loaded in found.values() if loaded is not None)
+        lost = tuple(
+            (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
+        )
+        live = tuple(job for job in chosen.jobs if job not in ended)
+        self._ask(peer, message, lambda token: Requeue(token, live, again), lost)
+
+    def _drain(self, peer: Peer, message: Message) -> None:
+        self._operator(peer)
+        gpus: list[GpuId] = []
+        nodes: list[NodeName] = []
+        for target in message["targets"]:
+            if NodeName(target) in self._world().nodes:
+                nodes.append(NodeName(target))
+            else:
+                gpus.append(self._gpu(target).gpu.id)
+        if not gpus and not nodes:
+            raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix) or nodes")
+        reason = message.get("reason", "") if message["op"] == "drain" else None
+        self._ask(peer, message, lambda token: Drain(token, tuple(gpus), tuple(nodes), reason))
+
+    def _gpu(self, word: str) -> GpuState:
+        """Return the GPU that people mean by `INDEX`, `NODE:INDEX` or a UUID prefix. Raises Wrong."""
+        world = self._world()
+        node, _, index = word.rpartition(":")
+        if index.isascii() and index.isdigit() and len(index) < 6:
+            if not node and len(world.nodes) > 1:
+                raise Wrong(f"GPU {word}: of which node?", f"write NODE:{word}; see gpuctl nodes")
+            for state in world.gpus.values():
+                if state.gpu.index == int(index) and node in {"", state.node}:
+                    return state
+        matching = [state for state in world.gpus.values() if word and state.gpu.id.lower().startswith(word.lower())]
+        if len(matching) == 1:
+            return matching[0]
+        what = "more than one GPU is" if matching else "there is no GPU"
+        raise Wrong(f"{what} named {word!r}", "see what there is: gpuctl gpus", "usage" if matching else "no_such_gpu")
+
+    def _operator(self, peer: Peer) -> None:
+        if not self._may_all(peer):
+            raise Wrong("only root may do this", None, "not_permitted")
+
+    def _may_all(self, peer: Peer) -> bool:
+        return not self._system or peer.uid == 0
+
+
+def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:
+    """Send what was wrong with a request."""
+    peer.error(message["id"], {"code": wrong.code, "message": wrong.message, "hint": wrong.hint})

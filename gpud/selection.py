@@ -1,0 +1,136 @@
+"""Ids as people write them: `12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`.
+
+A job that is named alone must exist; a range takes what there is of it.
+"""
+
+from dataclasses import dataclass
+
+from gpud.check import Wrong
+from gpud.model.array import IndexSet, parse_indices
+from gpud.model.job import NUMBER_MAX, JobId, array_of, format_job, job_id
+from gpud.store.reader import Reader
+from gpud.store.rows import JobQuery, JobRow
+from gpud.wire.messages import Selection
+
+_MANY = 1_000_000
+_FEW = 1_000
+_SYNTAX = "write 12, an element 12_7, elements 12_3-9, or a range of jobs 3-9"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """One word of a selection. `elements` is None for whole jobs; `alone`: it must exist."""
+
+    text: str
+    first: int
+    last: int
+    elements: IndexSet | None
+    alone: bool
+
+    @property
+    def span(self) -> tuple[JobId, JobId]:
+        """Return the keys from and to which the named jobs, their elements included, lie."""
+        if self.elements is not None:
+            indices = self.elements.ranges
+            return job_id(self.first, indices[0][0]), job_id(self.first, indices[-1][-1])
+        return job_id(self.first), JobId(job_id(self.last + 1) - 1)
+
+    def names(self, job: JobId) -> bool:
+        """Return whether this word means that key: elements only where it speaks of elements."""
+        if self.elements is None:
+            return array_of(job) == job and job_id(self.first) <= job <= job_id(self.last)
+        low = job_id(self.first)
+        return array_of(job) == low and job != low and job - low - 1 in self.elements
+
+
+def parse_jobs(words: list[str]) -> list[Named]:
+    """Return what each word names. Raises Wrong, with what would be understood."""
+    return [_parse(word) for word in words]
+
+
+def parse_job(word: str) -> JobId:
+    """Return the one job, array or element that a word names. Raises Wrong for anything else."""
+    named = _parse(word)
+    if not named.alone:
+        raise Wrong(f"{word!r} names more than one job", "name one: 12, or an element 12_7")
+    return job_id(named.first, None if named.elements is None else named.elements.first)
+
+
+def _parse(word: str) -> Named:
+    number, underscore, rest = word.strip().partition("_")
+    if underscore:
+        spec = rest[1:-1] if rest.startswith("[") and rest.endswith("]") else rest
+        try:
+            elements = parse_indices(spec)
+        except ValueError:
+            raise Wrong(f"{word!r} is not a job id", _SYNTAX) from None
+        first = _number(number, word)
+        return Named(word, first, first, elements, alone=spec.isdigit())
+    low, dash, high = number.partition("-")
+    first = _number(low, word)
+    last = _number(high, word) if dash else first
+    if last < first:
+        raise Wrong(f"{word!r} is not a range of jobs: it ends before it begins", _SYNTAX)
+    return Named(word, first, last, None, alone=not dash)
+
+
+def _number(digits: str, word: str) -> int:
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 15:
+        raise Wrong(f"{word!r} is not a job id", _SYNTAX)
+    return min(int(digits), NUMBER_MAX - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The jobs that a selection comes to, each with the state it had: all of them exist, and may be changed."""
+
+    states: dict[JobId, str]
+
+    @property
+    def jobs(self) -> tuple[JobId, ...]:
+        """Return the keys, in order."""
+        return tuple(self.states)
+
+
+def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
+    """Return the jobs of a selection that user `uid` (None: everybody's) may change.
+
+    Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's.
+    What only filters select is narrowed to one's own instead.
+    """
+    words = parse_jobs(select.get("jobs", []))
+    states = frozenset(select.get("state", ()))
+    if not words and not states and not select.get("mine") and "user" not in select:
+        raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state")
+    if not words:
+        rows, _ = reader.jobs(JobQuery(states=states, user=select.get("user"), limit=_MANY))
+        own = [row for row in rows if uid is None or row.terms.uid == uid]
+        return Chosen({row.job: row.state for row in own})
+    found: dict[JobId, str] = {}
+    for named in words:
+        for row, key in _meant(reader, named):
+            if uid is not None and row.terms.uid != uid:
+                raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
+            state = row.state if row.job == key else "queued"
+            if (not states or state in states) and select.get("user", row.terms.user) == row.terms.user:
+                found[key] = state
+    return Chosen(found)
+
+
+def _meant(reader: Reader, named: Named) -> list[tuple[JobRow, JobId]]:
+    """Return the keys that a word means, each with its own row, or its array's while it is one of many there."""
+    array: JobRow | None = None
+    keys: list[tuple[JobRow, JobId]] = []
+    if named.elements is not None:
+        array = reader.job(job_id(named.first))
+    spans = [named.span]
+    if named.elements is None and named.last - named.first < _FEW:
+        spans = [(job_id(number), job_id(number)) for number in range(named.first, named.last + 1)]
+    rows, _ = reader.jobs(JobQuery(spans=tuple(spans), limit=_MANY))
+    keys = [(row, row.job) for row in rows if named.names(row.job)]
+    if array is not None and array.array_state is not None and named.elements is not None:
+        rest = array.array_state.pending
+        keys += [(array, job_id(named.first, index)) for index in named.elements if index in rest]
+    if named.alone and not keys:
+        raise Wrong(f"there is no job {named.text}", "see what there is: gpuctl list --all", "no_such_job")
+    return keys

@@ -1,0 +1,160 @@
+"""A submit as it came over the wire, made into a job's spec: everything that can be wrong with it is said here.
+
+What the types cannot say (a negative count, a relative directory, a name that moves a terminal's cursor) is refused
+with code `usage` before anything else looks at it. Whether a job could ever fit is not this module's question.
+"""
+
+import json
+import re
+import resource
+
+from gpud.check import Wrong
+from gpud.model.array import IndexSet, parse_array
+from gpud.model.gpu import GpuId
+from gpud.model.job import Demand
+from gpud.model.spec import JobSpec, Terms
+from gpud.model.units import Mib, Timestamp
+from gpud.wire.messages import DemandMap, Submit
+
+_MOST = 100_000
+_PRIORITY_MOST = 1_000_000
+_RETRIES_MOST = 1_000
+_GRACE_MOST_S = 86_400.0
+_NAME_MOST = 1_000
+_DIGITS = re.compile(r"\d+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
+
+
+def spec_of(
+    message: Submit, *, uid: int, gid: int, groups: tuple[int, ...], user: str, begin_at: float | None
+) -> JobSpec:
+    """Return the spec of a job for the user that the kernel names. Raises Wrong.
+
+    `begin_at` is the message's, taken from the wall clock to the daemon's.
+    """
+    command = message["command"]
+    _check_command(command)
+    if not message["workdir"].startswith("/"):
+        raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
+    name = message.get("name") or command[0].rstrip("/").rsplit("/", 1)[-1] or command[0]
+    _check_text("the name", name, _NAME_MOST)
+    limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
+    array, throttle = _array(message.get("array"))
+    return JobSpec(
+        nonce=_bounded_nonce(message["nonce"]),
+        terms=Terms(
+            demand=_demand(message["demand"], message.get("time_limit_s")),
+            uid=uid,
+            user=user,
+            tenant="default",
+            grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
+            retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
+        ),
+        name=name,
+        name_group=_DIGITS.sub("#", name),
+        command=tuple(command),
+        workdir=message["workdir"],
+        environment=_environment(message["environment"]),
+        gid=gid,
+        groups=groups,
+        umask=int(_between("the umask", message["umask"], 0, 0o777)),
+        limits=limits,
+        script=message.get("script"),
+        output=_path_pattern("the output file", message.get("output")),
+        error=_path_pattern("the error file", message.get("error")),
+        labels=_labels(message.get("labels", {})),
+        priority=int(_between("the priority", message.get("priority", 0), -_PRIORITY_MOST, _PRIORITY_MOST)),
+        hold=message.get("hold", False),
+        begin_at=None if begin_at is None else Timestamp(begin_at),
+        array=array,
+        throttle=throttle,
+    )
+
+
+def _demand(wanted: DemandMap, time_limit_s: float | None) -> Demand:
+    gpus = int(_between("the number of GPUs", wanted["gpus"], 0, _MOST))
+    memory = wanted.get("gpu_memory_mib")
+    kind = wanted.get("gpu_type")
+    ids = tuple(GpuId(each) for each in wanted.get("gpu_ids", ()))
+    if kind is not None:
+        _check_text("the GPU type", kind, 200)
+        if not re.search(r"[A-Za-z0-9*?]", kind):
+            raise Wrong(f"{kind!r} is not a GPU type", "write a part of its name: H100, RTX4090, A100-80GB")
+    if ids and len(ids) < gpus:
+        raise Wrong(f"{gpus} GPUs are asked for, of {len(ids)} named")
+    return Demand(
+        gpus=gpus,
+        gpu_memory_mib=Mib(int(_between("the GPU memory", memory, 1, 2**40))) if memory is not None and gpus else None,
+        gpu_type=kind if gpus else None,
+        gpu_ids=ids if gpus else (),
+        cpus=int(_between("the number of CPUs", wanted.get("cpus", 0), 0, _MOST)),
+        memory_mib=Mib(int(_between("the memory", wanted.get("memory_mib", 0), 0, 2**40))),
+        time_limit_s=None if time_limit_s is None else _between("the time limit", time_limit_s, 0.001, 4e8),
+    )
+
+
+def _between(what: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise Wrong(f"{what} must be from {low:g} to {high:g}, not {value:g}")
+    return value
+
+
+def _check_command(command: list[str]) -> None:
+    if not command or not command[0]:
+        raise Wrong("the command is empty", "gpuctl submit [options] -- program arguments...")
+    if any("\0" in word for word in command):
+        raise Wrong("the command holds a zero byte")
+
+
+def _check_text(what: str, text: str, most: int) -> None:
+    if _CONTROL.search(text):
+        raise Wrong(f"{what} holds control characters: {text!r}")
+    if not text or len(text) > most:
+        raise Wrong(f"{what} must have from 1 to {most} characters, not {len(text)}")
+
+
+def _bounded_nonce(nonce: str) -> str:
+    if not 8 <= len(nonce) <= 64:
+        raise Wrong("a nonce has from 8 to 64 characters")
+    return nonce
+
+
+def _limit(name: str, pair: list[int]) -> tuple[int, int]:
+    if name not in _LIMIT_NAMES:
+        raise Wrong(f"unknown limit {name!r}")
+    if len(pair) != 2 or min(pair) < -1:
+        raise Wrong(f"limit {name} must be a soft and a hard value, -1 for none")
+    return pair[0], pair[1]
+
+
+def _environment(variables: dict[str, str]) -> bytes:
+    """Return the variables as one JSON object, the same bytes for the same variables: it is stored by its hash."""
+    for name, value in variables.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise Wrong(f"{name!r} cannot be a variable of an environment")
+    return json.dumps(variables, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        _check_text("a label's name", key, 100)
+        _check_text(f"the value of label {key}", value, 1000)
+    if len(labels) > 100:
+        raise Wrong("a job has at most 100 labels")
+    return labels
+
+
+def _path_pattern(what: str, pattern: str | None) -> str | None:
+    if pattern is not None and (not pattern or "\0" in pattern or len(pattern) > 4096):
+        raise Wrong(f"{what} is not a path: {pattern!r}")
+    return pattern
+
+
+def _array(text: str | None) -> tuple[IndexSet | None, int | None]:
+    if text is None:
+        return None, None
+    try:
+        return parse_array(text)
+    except ValueError as error:
+        raise Wrong(str(error)) from None

@@ -1,0 +1,84 @@
+"""Who is pushed what: events as they become durable, and word that GPUs were read anew. Nobody has to poll."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from gpud.model.job import JobId
+from gpud.reading import ReadThread
+from gpud.selection import parse_jobs
+from gpud.server import Peer
+from gpud.store.reader import Reader
+from gpud.store.rows import Event
+from gpud.views import event_map
+from gpud.wire.codec import Message
+
+_PAGE = 1_000
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    peer: Peer
+    spans: list[tuple[JobId, JobId]] | None
+    readings: bool
+    late: list[Event] | None = field(default_factory=list)  # what happened while the past was being sent
+
+    def wants(self, event: Event) -> bool:
+        if self.spans is None:
+            return True
+        return event.job is not None and any(low <= event.job <= high for low, high in self.spans)
+
+
+class Subscriptions:
+    """All subscriptions; they end with their connections."""
+
+    def __init__(self, reader: ReadThread) -> None:
+        self._reader = reader
+        self._all: list[_Subscription] = []
+        self.last = 0  # the number of the newest durable event
+
+    @property
+    def readings_wanted(self) -> bool:
+        """Return whether anybody looks at GPUs."""
+        return any(each.readings for each in self._all)
+
+    async def add(self, peer: Peer, message: Message) -> None:
+        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong."""
+        spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
+        subscription = _Subscription(peer, spans, message.get("readings", False))
+        last = self.last
+        self._all.append(subscription)
+        peer.reply(message["id"], {"last": last})
+        since = message.get("since", last)
+        while since < last and not peer.closed:
+            past = await self._reader.run(partial(Reader.events, since=since, spans=spans, limit=_PAGE))
+            _push(peer, (event for event in past if event.seq <= last))
+            since = past[-1].seq if len(past) == _PAGE else last
+        late, subscription.late = subscription.late, None
+        _push(peer, late or ())
+
+    def gone(self, peer: Peer) -> None:
+        """Forget a client that hung up."""
+        self._all = [each for each in self._all if each.peer is not peer]
+
+    def publish(self, events: Sequence[Event]) -> None:
+        """Push events that are durable now."""
+        if events:
+            self.last = events[-1].seq
+        for each in self._all:
+            wanted = [event for event in events if each.wants(event)]
+            if each.late is not None:
+                each.late += wanted
+            else:
+                _push(each.peer, wanted)
+
+    def publish_readings(self) -> None:
+        """Tell those who look that GPUs were read."""
+        for each in self._all:
+            if each.readings:
+                each.peer.push({"readings": True})
+
+
+def _push(peer: Peer, events: Iterable[Event]) -> None:
+    for event in events:
+        peer.push({"event": event_map(event)})
