@@ -53,8 +53,9 @@ class Doorplate:
                 Path(address_file(self._path)).write_text(self._name)
         except OSError as error:
             sock.close()
+            where = f" ({error.filename})" if error.filename else ""
             raise ListenError(
-                f"the socket {self._path} cannot be made: {error.strerror}",
+                f"the socket {self._path} cannot be made: {error.strerror}{where}",
                 "choose another place with --socket or --state-dir",
             ) from error
         except BaseException:
@@ -84,6 +85,8 @@ class Doorplate:
             Path(self._name).unlink(missing_ok=True)
             if self._name != self._path:
                 Path(address_file(self._path)).unlink(missing_ok=True)
+                with suppress(OSError):  # there may be others in it
+                    Path(self._name).parent.rmdir()
 
     def _short(self) -> str:
         """Return the path itself where it can be bound, else a short name that is the same at every start."""

@@ -36,12 +36,12 @@ _SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # include/uapi/asm-generi
 class Peer(asyncio.Protocol):
     """A client's connection; `uid`, `gid` and `pid` are the kernel's word for who connected.
 
-    `protocol` is the version that both speak. Once `closed`, whatever is sent goes nowhere.
+    `protocol` is the version that both speak, -1 before the hello. Once `closed`, whatever is sent goes nowhere.
     """
 
     def __init__(self, server: "Server") -> None:
         self.uid = self.gid = self.pid = -1
-        self.protocol = 0
+        self.protocol = -1
         self.closed = False
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -115,7 +115,7 @@ class Peer(asyncio.Protocol):
             self._take(message)
         if broken is not None:
             self._refuse("frame", f"that is not gpud's protocol: {broken}", None)
-        elif self.protocol:
+        elif self.protocol >= 0:
             self._watch_half_frame(began=bool(messages))
 
     def pause_writing(self) -> None:
@@ -138,7 +138,7 @@ class Peer(asyncio.Protocol):
     def _take(self, message: Message) -> None:
         if self.closed:
             return
-        if self.protocol:
+        if self.protocol >= 0:
             self._request(message)
         else:
             self._hello(message)
@@ -168,12 +168,12 @@ class Peer(asyncio.Protocol):
 
     def _request(self, message: Message) -> None:
         request = message.get("id")
-        op = message.get("op")
+        op: Any = message.get("op")
         try:
-            kind = REQUESTS.get(op) if isinstance(op, str) else None
-            if kind is None:
-                raise Wrong(f"unknown request {op!r}", nearest(str(op), REQUESTS))  # noqa: TRY301 - answered below
-            check(kind, message)
+            check_value(str, op, "op")
+            if op not in REQUESTS:
+                raise Wrong(f"unknown request {op!r}", nearest(op, REQUESTS))  # noqa: TRY301 - answered below
+            check(REQUESTS[op], message)
         except Wrong as wrong:
             self.error(
                 request if type(request) is int else None,
@@ -250,7 +250,7 @@ class Server:
         self.half_frame_s = half_frame_s
         self._on_gone = on_gone
         self._max_connections = max_connections
-        self._max_per_user = max_per_user or max_connections
+        self._max_per_user = max_per_user
         self._peers: set[Peer] = set()
         self._empty = asyncio.Event()
         self._listening: list[asyncio.Server] = []
@@ -285,10 +285,10 @@ class Server:
 
     def admit(self, peer: Peer) -> bool:
         """Count a new connection; False when it is one too many, in all or of its user."""
-        of_user = sum(other.uid == peer.uid for other in self._peers) if self._max_per_user < len(self._peers) else 0
-        room = len(self._peers) < self._max_connections and of_user < self._max_per_user
         self._peers.add(peer)
-        return room
+        if len(self._peers) > self._max_connections:
+            return False
+        return self._max_per_user is None or sum(other.uid == peer.uid for other in self._peers) <= self._max_per_user
 
     def forget(self, peer: Peer) -> None:
         """Take a connection that ended off the list, and tell."""

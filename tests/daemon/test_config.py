@@ -1,0 +1,190 @@
+import os
+import re
+import tomllib
+
+import pytest
+
+from gpud.config import Config, ConfigError, load, needs_restart
+
+NONE = "/nonexistent/config.toml"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """An empty home, and none of our variables."""
+    for name in [name for name in os.environ if name.startswith(("GPUD_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def own_file(home, text):
+    path = home / ".config" / "gpud" / "config.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_without_a_word_gpud_serves_its_own_user(home):
+    config = load([], {}, NONE)
+
+    assert config.socket == f"{config.state_dir}/gpud.sock"
+    assert config.state_dir.startswith(f"{home}/.local/state/gpud/")
+    assert (config.system, config.simulate, config.gpus, config.policy, config.files) == (
+        False,
+        None,
+        None,
+        "priority",
+        (),
+    )
+    assert config.assumed_runtime_s == 24 * 3600
+
+
+def test_the_later_word_wins(home):
+    machine = home / "etc.toml"
+    machine.write_text('policy = "a"\naging_per_hour = 1\nlog_level = "error"\nassumed_runtime = "1h"\n')
+    own = own_file(home, 'policy = "b"\naging_per_hour = 2\nlog_level = "warning"\n')
+
+    config = load(["--policy", "d"], {"GPUD_POLICY": "c", "GPUD_AGING_PER_HOUR": "3"}, str(machine))
+
+    assert (config.policy, config.aging_per_hour, config.log_level, config.assumed_runtime_s) == (
+        "d",
+        3.0,
+        "warning",
+        3600,
+    )
+    assert config.files == (str(machine), str(own))
+
+
+def test_a_named_file_is_read_alone(home):
+    machine = home / "etc.toml"
+    machine.write_text('policy = "a"\n')
+    own_file(home, "aging_per_hour = 2\n")
+    named = home / "named.toml"
+    named.write_text('log_level = "debug"\n')
+
+    by_option = load(["--config", str(named)], {}, str(machine))
+    by_variable = load([], {"GPUD_CONFIG": str(named)}, str(machine))
+
+    assert by_option == by_variable
+    assert (by_option.policy, by_option.aging_per_hour, by_option.log_level) == ("priority", 1.0, "debug")
+
+
+def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home):
+    text = (
+        'socket = "/s/gpud.sock"\nstate_dir = "/s"\nsimulate = "4xH100"\nnvml_library = "/lib/x.so"\nsystem = false\n'
+        'gpus = [0, 2]\nforeign_ignore = ["Xorg", "obs"]\ncuda_visible_devices = "uuid"\npolicy = "fcfs"\n'
+        'aging_per_hour = 0.5\nassumed_runtime = "1d12h"\nlog_level = "debug"\nadmin_groups = ["wheel"]\n'
+    )
+    own = own_file(home, text)
+    in_file = load([], {}, NONE)
+    own.unlink()
+    words = {
+        key: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for key, value in tomllib.loads(text).items()
+    }
+    in_variables = load([], {f"GPUD_{key.upper()}": word for key, word in words.items()}, NONE)
+    options = [f"--{key.replace('_', '-')}={word}" for key, word in words.items() if key != "system"]
+    in_options = load([*options, "--no-system"], {}, NONE)
+
+    assert in_variables == in_options
+    assert in_file.files == (str(own),)
+    assert in_options == Config(
+        socket="/s/gpud.sock",
+        state_dir="/s",
+        simulate="4xH100",
+        nvml_library="/lib/x.so",
+        gpus=(0, 2),
+        foreign_ignore=("Xorg", "obs"),
+        cuda_visible_devices="uuid",
+        policy="fcfs",
+        aging_per_hour=0.5,
+        assumed_runtime_s=36 * 3600,
+        log_level="debug",
+        admin_groups=("wheel",),
+    )
+    assert needs_restart(in_file, in_options) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint", "hint"),
+    [
+        ('simulte = "4xH100"', "unknown key 'simulte'", "did you mean 'simulate'?"),
+        ("simulate = 4", "simulate must be text, not a whole number", None),
+        ("gpus = [0, true]", "gpus[1] must be a whole number, not true or false", None),
+        ("gpus = [1, 1]", "gpus: GPUs are counted from 0, and named once", None),
+        (
+            'log_level = "inf"',
+            "log_level must be one of debug, error, info, warning; not 'inf'",
+            "did you mean 'info'?",
+        ),
+        ('assumed_runtime = "5 apples"', "assumed_runtime: '5 apples' is not a duration", None),
+        ("aging_per_hour = nan", "aging_per_hour must be a number, not nan", None),
+        ("aging_per_hour = -1", "aging_per_hour: -1 is out of range", None),
+        ('state_dir = "here"', "state_dir: 'here' is not a full path", None),
+        ("gpus = [", "is not TOML", None),
+    ],
+)
+def test_a_file_that_is_not_understood_is_named_with_its_key_and_what_is_known(home, line, complaint, hint):
+    own = own_file(home, line)
+
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as refused:
+        load([], {}, NONE)
+
+    assert str(own) in str(refused.value)
+    assert refused.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "complaint", "hint"),
+    [
+        (["--simulat", "x"], {}, "unrecognized arguments: --simulat x", "did you mean '--simulate'?"),
+        (["--simulate"], {}, "argument --simulate: expected one argument", "gpud --help lists what it takes"),
+        (["--gpus", "a"], {}, "--gpus: 'a' is not a list of GPUs", None),
+        ([], {"GPUD_SYSTEM": "maybe"}, "$GPUD_SYSTEM: 'maybe' is neither yes nor no", None),
+        ([], {"GPUD_CONFIG": "/nonexistent.toml"}, "/nonexistent.toml: no such file", "--config names a file"),
+    ],
+)
+def test_a_word_that_is_not_understood_is_named_with_where_it_stands(arguments, variables, complaint, hint):
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as refused:
+        load(arguments, variables, NONE)
+
+    assert hint is None or hint in refused.value.hint
+
+
+def test_a_users_gpud_leaves_the_places_of_the_machines_own_alone(home):
+    machine = home / "etc.toml"
+    machine.write_text('socket = "/run/lab.sock"\nstate_dir = "/var/lib/lab"\npolicy = "fcfs"\n')
+
+    config = load([], {}, str(machine))
+
+    assert config.state_dir.startswith(str(home))
+    assert config.policy == "fcfs"
+
+
+def test_variables_that_are_empty_say_nothing():
+    assert load([], {"GPUD_SIMULATE": "", "GPUD_GPUS": ""}, NONE) == load([], {}, NONE)
+
+
+def test_places_are_meant_from_where_one_stands(home, monkeypatch):
+    monkeypatch.chdir(home)
+
+    config = load(["--state-dir", "here"], {"GPUD_SOCKET": "~/there.sock"}, NONE)
+
+    assert (config.state_dir, config.socket) == (str(home / "here"), str(home / "there.sock"))
+
+
+def test_a_reload_names_what_it_cannot_change():
+    old = load([], {}, NONE)
+
+    assert needs_restart(old, load(["--policy", "x", "--log-level", "debug"], {}, NONE)) == []
+    assert needs_restart(old, load(["--simulate", "4xH100", "--gpus", "1"], {}, NONE)) == ["simulate", "gpus"]
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_questions_are_answered_on_stdout(capsys, option):
+    with pytest.raises(SystemExit) as done:
+        load([option], {}, NONE)
+
+    assert done.value.code == 0
+    assert "gpud" in capsys.readouterr().out
