@@ -1,0 +1,87 @@
+# gpuctl for bash; made by `gpuctl completion bash`: change the commands, not this file
+_gpuctl_verb() { # sets options, valued, words, takes of a command
+    options='' valued='' words='' takes=''
+    case $1 in
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain pause resume daemon doctor demo completion' ;;
+    'submit') options='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
+    'run') options='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
+    'status') options='--json --socket -h --help'; valued='--socket' ;;
+    'list') options='-a --all -m --mine -u --user -s --state -n --name --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --since --limit --socket'; takes=ids ;;
+    'show') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket'; takes=ids ;;
+    'wait') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'watch') options='--json --socket -h --help'; valued='--socket' ;;
+    'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
+    'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'requeue') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'gpus') options='--json --socket -h --help'; valued='--socket' ;;
+    'nodes') options='--json --socket -h --help'; valued='--socket' ;;
+    'drain') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
+    'undrain') options='--json --socket -h --help'; valued='--socket' ;;
+    'pause') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
+    'resume') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon') options='-h --help'; valued=''; words='logs reload restart start status stop' ;;
+    'daemon logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket' ;;
+    'daemon reload') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon restart') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon start') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon status') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
+    'doctor') options='--json --socket -h --help'; valued='--socket' ;;
+    'demo') options='-h --help'; valued='' ;;
+    'completion') options='-h --help'; valued=''; words='bash zsh fish' ;;
+    *) return 1 ;;
+    esac
+}
+
+_gpuctl() {
+    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes at=1 word
+    COMPREPLY=()
+    _gpuctl_verb ''
+    while ((at < COMP_CWORD)); do
+        word=${COMP_WORDS[at]}
+        if [[ $word == -- && $takes == command ]]; then
+            ((at++))
+            break
+        elif [[ $word == -* ]]; then
+            [[ " $valued " == *" $word "* ]] && ((at++))
+        elif [[ $takes == command ]]; then
+            break
+        elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
+            path=${path:+$path }$word
+        fi
+        ((at++))
+    done
+    if ((at > COMP_CWORD)); then # the value of an option
+        case ${COMP_WORDS[COMP_CWORD - 1]} in
+        --env-file) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --error) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --output) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --socket) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --state) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
+        --workdir) COMPREPLY=($(compgen -d -- "$current")) ;;
+        -C) COMPREPLY=($(compgen -d -- "$current")) ;;
+        -o) COMPREPLY=($(compgen -f -- "$current")) ;;
+        -s) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
+        esac
+    elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
+        if declare -F _command_offset >/dev/null; then
+            _command_offset $at
+        elif ((at == COMP_CWORD)); then
+            COMPREPLY=($(compgen -c -- "$current") $(compgen -f -- "$current"))
+        else
+            COMPREPLY=($(compgen -f -- "$current"))
+        fi
+    elif [[ $current == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$current"))
+    elif [[ $takes == ids ]]; then
+        COMPREPLY=($(compgen -W "$(gpuctl completion ids 2>/dev/null | cut -f1)" -- "$current"))
+    else
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+    fi
+}
+complete -F _gpuctl gpuctl

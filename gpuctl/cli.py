@@ -1,0 +1,154 @@
+"""The command line's table of contents; a command's module is imported when it is called, not before.
+
+So `gpuctl submit` pays for itself alone, and `--help` and completion for nobody. To add a command: a module in
+`commands`, and a line here.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import click
+
+from gpuctl import session
+from gpuctl.errors import OWN_FAILURE, GpuctlError
+from gpud import __version__
+
+# Section, command, its module's name in gpuctl.commands and the attribute there, help. The order is that of --help.
+COMMANDS = (
+    ("Queue", "submit", "submit:submit", "Queue a command or a script; print the job's id."),
+    ("Queue", "run", "run:run", "Submit, show the output, exit as the job exits."),
+    ("Look", "status", "status:status", "One screen of everything; also what bare gpuctl shows."),
+    ("Look", "list", "list:list_", "Jobs: everybody's unfinished ones, and your own of the last day."),
+    ("Look", "show", "show:show", "Everything about a job."),
+    ("Look", "why", "why:why", "Why a job waits, and when it will start."),
+    ("Look", "logs", "logs:logs", "What a job printed."),
+    ("Look", "wait", "wait:wait", "Wait for jobs to end; exit as they exited."),
+    ("Look", "watch", "watch:watch", "GPUs and queue, live."),
+    ("Look", "events", "events:events", "What happened."),
+    ("Change", "cancel", "change:cancel", "Cancel jobs, whether they wait or run."),
+    ("Change", "hold", "change:hold", "Keep waiting jobs from starting."),
+    ("Change", "release", "change:release", "Let held jobs start."),
+    ("Change", "requeue", "change:requeue", "Run jobs again, from the start."),
+    ("Change", "priority", "change:priority", "Set the priority of jobs."),
+    ("Machine", "gpus", "gpus:gpus", "The GPUs, and what is on them."),
+    ("Machine", "nodes", "nodes:nodes", "The machines."),
+    ("Machine", "drain", "drain:drain", "Give GPUs or a node no new jobs."),
+    ("Machine", "undrain", "drain:undrain", "Give them jobs again."),
+    ("Machine", "pause", "pause:pause", "Start no more jobs; those that run go on."),
+    ("Machine", "resume", "pause:resume", "Start jobs again."),
+    ("gpud", "daemon", "daemon:daemon", "Start, stop, restart, ask the daemon."),
+    ("gpud", "doctor", "doctor:doctor", "Check this machine for what gpud needs."),
+    ("gpud", "demo", "demo:demo", "Watch a queue work, on simulated GPUs."),
+    ("gpud", "completion", "completion:completion", "Print the completions of a shell."),
+)
+
+
+class Commands(click.Group):
+    """A group that knows its commands by the table alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
+        """Return the names, in the table's order."""
+        return [name for _, name, _, _ in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Return the command, imported now; None when there is none of this name."""
+        for _, name, where, _ in COMMANDS:
+            if name == cmd_name:
+                module, _, attribute = where.partition(":")
+                found = __import__(f"gpuctl.commands.{module}", fromlist=[attribute])
+                command: click.Command = getattr(found, attribute)
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names. Raises UsageError with the nearest names for another word."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            hint = nearest(args[0], self.list_commands(ctx)) or "see gpuctl --help"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """Write the table by its sections, without importing a command."""
+        section = None
+        rows: list[tuple[str, str]] = []
+        for of, name, _, text in (*COMMANDS, (None, "", "", "")):
+            if of != section and rows:
+                with formatter.section(str(section)):
+                    formatter.write_dl(rows)
+                rows = []
+            section = of
+            rows.append((name, text))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "did you mean ...?" with the known words that look like this one; "" when none does."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
+
+    close = get_close_matches(word, list(known), n=2)
+    return f"did you mean {' or '.join(close)}?" if close else ""
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="gpuctl %(version)s")
+@session.options
+@click.pass_context
+def cli(context: click.Context) -> int | None:
+    """Queue jobs for this machine's GPUs, and look after them.
+
+    Start with `gpuctl submit -- python train.py`; then `gpuctl list`, `gpuctl logs -f`, `gpuctl gpus`.
+    """
+    context.ensure_object(session.Session)
+    if context.invoked_subcommand is not None:
+        return None
+    group = context.command
+    status = group.get_command(context, "status") if isinstance(group, Commands) else None
+    return context.invoke(status) if status is not None else None
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run gpuctl and exit with its status."""
+    for stream in (sys.stdout, sys.stderr):  # a job may have any name, and a terminal any encoding
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are text wrappers
+    try:
+        status: Any = cli.main(args=args, prog_name="gpuctl", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx is not None else None
+        status = OWN_FAILURE if isinstance(command, JobStatusCommand) else error.exit_code
+    except GpuctlError as error:
+        show_error(error)
+        status = error.exit_status
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def show_error(error: GpuctlError) -> None:
+    """Print what is wrong, and what to do about it."""
+    click.echo(f"gpuctl: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
+
+
+class JobStatusCommand(click.Command):
+    """A command that exits as its job does: its own failures are 125, so that the two are never confused."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Raises GpuctlError, with the exit status of an own failure."""
+        try:
+            return super().invoke(ctx)
+        except GpuctlError as error:
+            error.exit_status = OWN_FAILURE
+            raise

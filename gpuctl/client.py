@@ -1,0 +1,228 @@
+"""One conversation with gpud: a blocking Unix socket, requests answered in order, events pushed.
+
+A request whose answer was lost with its connection (gpud was restarted, or killed) is sent again where that is
+safe: reads, and everything that may be done twice. A submit is among them, since its nonce makes a second one
+return the first one's job. Once connected, a client never times out.
+
+Costs what `socket` and `msgpack` cost to import; `gpuctl submit` has no time for more.
+"""
+
+import errno
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError, refusal
+from gpud import __version__
+from gpud.wire import address
+from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
+
+_ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
+_COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
+
+
+class ConnectionLostError(UnreachableError):
+    """gpud closed the connection, or died."""
+
+
+class Client:
+    """A connection to the gpud on `path` (default: `$GPUD_SOCKET`, the system's gpud, one's own), open at once.
+
+    `start` is called when nobody answers; it returns whether somebody should by now, or raises UnreachableError.
+    """
+
+    def __init__(self, path: str | None = None, *, start: Callable[[], bool] | None = None) -> None:
+        self.path = socket_path(path)
+        self.welcome: dict[str, Any] | None = None
+        self._start = start
+        self._last_id = 0
+        self._socket: socket.socket
+        self._unsent: bytes
+        self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; jobs do not notice."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """Return the socket, for poll: when it is readable, `pushed` has something or the connection is over."""
+        return self._socket.fileno()
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Return gpud's reply. Raises RefusedError when it says no, UnreachableError when it is gone."""
+        try:
+            return self._ask(op, fields)
+        except ConnectionLostError as lost:
+            if op in _ONCE:
+                raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
+        self._reopen()
+        return self._ask(op, {**fields, "retry": True} if op == "submit" else fields)
+
+    def reconnect(self, within_s: float) -> None:
+        """Connect anew when the connection was lost; wait for gpud to come back. Raises UnreachableError."""
+        deadline = time.monotonic() + within_s
+        self.close()
+        while True:
+            try:
+                return self._open(start=False)
+            except UnreachableError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.1)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield what gpud pushes after a `subscribe`, for ever. Raises ConnectionLostError when it goes."""
+        while True:
+            yield from self.pushed(wait=True)
+
+    def has_pushed(self) -> bool:
+        """Return whether something pushed has arrived already, with an earlier reply: poll would not tell of it."""
+        return bool(self._arrived)
+
+    def pushed(self, *, wait: bool) -> list[dict[str, Any]]:
+        """Return what gpud has pushed; with `wait`, at least one thing. Raises ConnectionLostError."""
+        if not self._arrived and (wait or self._readable()):
+            self._receive()
+        pushed = [message for message in self._arrived if message.get("id") is None]
+        self._arrived.clear()
+        return pushed
+
+    def _ask(self, op: str, fields: dict[str, Any]) -> dict[str, Any]:
+        self._last_id += 1
+        try:
+            frame = pack({"op": op, "id": self._last_id, **fields})
+        except FrameError as error:
+            raise GpuctlError(f"the request is too large: {error}") from error
+        try:
+            self._socket.sendall(self._unsent + frame)
+        except OSError:  # it may have said why before it hung up
+            self._unsent = b""
+        self._unsent = b""
+        while True:
+            reply = self._reply()
+            if reply.get("id") in (self._last_id, None):
+                break
+        if not reply.get("ok", False):
+            raise refusal(reply["error"])
+        return reply
+
+    def _reply(self) -> dict[str, Any]:
+        """Return the next message that answers something; what was pushed meanwhile is kept."""
+        kept: list[dict[str, Any]] = []
+        while True:
+            while self._arrived:
+                message = self._arrived.popleft()
+                if "ok" in message:
+                    self._arrived.extendleft(reversed(kept))
+                    return message
+                kept.append(message)
+            self._receive()
+
+    def _receive(self) -> None:
+        """Wait for bytes; keep the messages that they complete."""
+        try:
+            data = self._socket.recv(1 << 18)
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from error
+        if not data:
+            raise self._lost("it closed the connection")
+        try:
+            messages = self._frames.feed(data)
+        except FrameError as error:
+            raise GpuctlError(f"what answers on {self.path} is no gpud: {error}") from error
+        if self.welcome is None and messages:
+            self.welcome = self._checked(messages.pop(0))
+        self._arrived.extend(messages)
+
+    def _checked(self, first: dict[str, Any]) -> dict[str, Any]:
+        """Return the Welcome. Raises RefusedError for a gpud that speaks another protocol."""
+        if first.get("ok") is False or "error" in first:
+            error = refusal(first["error"])
+            if error.code == "protocol":
+                error.hint = error.hint or (
+                    f"this gpuctl ({__version__}) speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}: "
+                    "upgrade the older of the two; after an upgrade: gpuctl daemon restart"
+                )
+            raise error
+        return first
+
+    def _readable(self) -> bool:
+        self._socket.setblocking(False)
+        try:
+            return bool(self._socket.recv(1, socket.MSG_PEEK)) or True  # an end is something to read, too
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self._socket.setblocking(True)
+
+    def _open(self, *, start: bool = True) -> None:
+        self._frames = Frames()
+        self._arrived: deque[dict[str, Any]] = deque()
+        self.welcome = None
+        hello = {"protocol": [PROTOCOL_OLDEST, PROTOCOL], "version": __version__}
+        self._unsent = pack(hello)  # sent with the first request: one system call less, and no round trip
+        try:
+            self._socket = _connected(self.path)
+        except UnreachableError:
+            if not start or self._start is None or not self._start():
+                raise
+            self._socket = _connected(self.path)
+
+    def _reopen(self) -> None:
+        self.close()
+        if self._start is not None:  # one's own gpud: nobody else would start it
+            self._open()
+        else:
+            self.reconnect(_COMES_BACK_S)
+
+    def _lost(self, why: str) -> ConnectionLostError:
+        return ConnectionLostError(f"gpud on {self.path} went away: {why}", hint="gpuctl daemon status")
+
+
+def socket_path(explicit: str | None) -> str:
+    """Return the path of the socket to speak to. Raises GpuctlError where it cannot be trusted."""
+    try:
+        return address.socket_path(explicit)
+    except address.AddressError as error:
+        raise GpuctlError(str(error), hint=error.hint) from error
+
+
+def _connected(path: str) -> socket.socket:
+    """Return a connected socket. Raises UnreachableError, or NotPermittedError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(address.reachable(path))
+    except OSError as error:
+        connection.close()
+        if error.errno is None:  # refused by Python, before the kernel saw it
+            hint = f"a path may have {address.ADDRESS_MAX} bytes; a gpud that runs there says its short one beside it"
+            raise UnreachableError(f"the socket path {path} is too long, and no gpud runs there", hint=hint) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise NotPermittedError(f"no permission on gpud's socket {path}", hint=_whose(path)) from error
+        why = error.strerror or str(error)
+        raise UnreachableError(
+            f"gpud does not answer on {path}: {why}", hint="is it running? try: gpuctl doctor"
+        ) from error
+    return connection
+
+
+def _whose(path: str) -> str:
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return "a directory above it may not be entered; is it another user's gpud?"
+    return f"it belongs to user {owner}, you are {os.getuid()}; without --socket you get your own gpud"

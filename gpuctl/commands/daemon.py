@@ -1,0 +1,167 @@
+"""One's own gpud: start it, stop it, see how it is. A service manager's gpud is left to the service manager."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import click
+
+from gpuctl import session, starting
+from gpuctl.client import Client, socket_path
+from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.follower import shown
+from gpuctl.following import Changes, Log
+from gpuctl.parse import COUNT
+from gpuctl.render.plain import reply
+from gpuctl.session import Session, note
+from gpud.model.units import format_duration, format_size
+from gpud.wire import address
+
+
+@click.group()
+def daemon() -> None:
+    """Start, stop, restart, ask the daemon. Jobs run on without it."""
+
+
+@daemon.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[GPUD OPTIONS]...")
+@session.options
+@click.pass_obj
+def start(session: Session, options: tuple[str, ...]) -> None:
+    """Start your own gpud in the background; gpuctl does so by itself where it is needed.
+
+    What gpud understands may follow: gpuctl daemon start --simulate 4xRTX4090
+    """
+    path = socket_path(session.socket)
+    try:
+        with Client(path) as client:
+            note(f"gpud runs already (pid {client.request('status')['pid']})")
+            if options:
+                raise GpuctlError("its options stay as they are", hint="gpuctl daemon stop, then start it anew")
+            return
+    except UnreachableError:
+        pass
+    _start(session, path, list(options))
+
+
+@daemon.command()
+@session.options
+@click.pass_obj
+def stop(session: Session) -> None:
+    """Stop your own gpud; jobs that run go on, and waiting ones wait until it is started again."""
+    pid = _running(session)
+    if pid is None:
+        note("gpud does not run")
+        return
+    starting.stop_daemon(pid)
+    note("gpud stopped; jobs that run go on")
+
+
+@daemon.command()
+@session.options
+@click.pass_obj
+def restart(session: Session) -> None:
+    """Stop your own gpud and start it with the options it had; jobs that run go on."""
+    path = socket_path(session.socket)
+    pid = _running(session)
+    options: list[str] = []
+    if pid is not None:
+        options = _options_of(pid)
+        starting.stop_daemon(pid)
+    _start(session, path, options)
+
+
+@daemon.command()
+@session.options
+@click.pass_obj
+def status(session: Session) -> None:
+    """Say whether gpud runs, and how it is; exit with 69 when it does not."""
+    with session.connect(start=False) as client:
+        answer = reply(client.request("status"))
+    if session.json:
+        session.print_json(answer)
+        return
+    launcher = " ".join(f"{key}={value}" for key, value in answer["launcher"].items())
+    facts = [
+        ("version", f"{answer['version']}, protocol {answer['protocol'][0]} to {answer['protocol'][-1]}"),
+        ("pid", f"{answer['pid']}, up {format_duration(time.time() - answer['started_at'])}"),
+        ("memory", format_size(answer["memory_mib"])),
+        ("serves", "every user of the machine" if answer["system"] else "its own user"),
+        ("GPUs", f"simulated: {answer['simulated']}" if answer["simulated"] else answer["driver"] or answer["problem"]),
+        ("policy", answer["policy"] + ("" if answer["paused"] is None else " (paused)")),
+        ("socket", answer["socket"]),
+        ("state", answer["state_dir"]),
+        ("config", answer["config_file"] or "none"),
+        ("launcher", launcher),
+    ]
+    click.echo("\n".join(f"{name:<9} {value}" for name, value in facts if value))
+
+
+@daemon.command()
+@session.options
+@click.pass_obj
+def reload(session: Session) -> None:
+    """Make gpud read its configuration again."""
+    pid = _running(session)
+    if pid is None:
+        raise UnreachableError("gpud does not run", hint="gpuctl daemon start")
+    os.kill(pid, signal.SIGHUP)
+    note("gpud reads its configuration again; what it has to say: gpuctl daemon logs")
+
+
+@daemon.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what it says from now.")
+@click.option("-n", "--lines", type=COUNT, default=50, show_default=True, help="Only the last N lines.")
+@session.options
+@click.pass_obj
+def logs(session: Session, follow: bool, lines: int) -> None:  # noqa: ARG001 - every command may be given a socket
+    """Print what your own gpud said."""
+    log = Log(starting.log_path(address.state_dir()))
+    if not log.there:
+        raise GpuctlError(f"there is no {log.path}", hint="a service's is in its journal: journalctl [--user] -u gpud")
+    log.start_at_last(lines)
+    changes = Changes([log.path])
+    shown(log)
+    try:
+        while follow:
+            changes.wait()
+            shown(log)
+    finally:
+        changes.close()
+
+
+def _start(session: Session, path: str, options: list[str]) -> None:
+    if session.socket is not None:
+        options = [*options, "--socket", path]
+    elif not starting.is_own(path):
+        raise GpuctlError(f"the gpud on {path} is not yours to start", hint="sudo systemctl start gpud")
+    pid = starting.start_daemon(path, options)
+    note("gpud was being started already" if pid is None else f"gpud started (pid {pid})")
+
+
+def _running(session: Session) -> int | None:
+    """Return the pid of the gpud that answers; None where none does. Raises GpuctlError where it is a service."""
+    try:
+        with session.connect(start=False) as client:
+            answer: dict[str, Any] = client.request("status")
+    except UnreachableError:
+        return None
+    pid = int(answer["pid"])
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            groups = file.read()
+    except OSError:
+        groups = ""
+    if "gpud.service" in groups:
+        command = "sudo systemctl" if answer["system"] else "systemctl --user"
+        raise GpuctlError("this gpud is a service of systemd", hint=f"{command} stop|restart|reload gpud")
+    return pid
+
+
+def _options_of(pid: int) -> list[str]:
+    """Return the options that a gpud was started with: `python -m gpud ...` or `.../gpud ...`."""
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    at = next((at for at, word in enumerate(words) if os.path.basename(word) in {"gpud", "__main__.py"}), len(words))
+    return words[at + 1 :]

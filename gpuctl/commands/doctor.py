@@ -1,0 +1,196 @@
+"""What gpud needs of this machine, checked one by one, each with what to do about it."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.client import Client, socket_path
+from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.render.plain import reply
+from gpuctl.render.text import clean
+from gpuctl.session import Session
+from gpud import __version__
+from gpud.wire import address
+
+_COLORS = {"ok": "green", "warn": "yellow", "fail": "red"}
+_ASK_NVML = (
+    "import pynvml as n; n.nvmlInit(); v = n.nvmlSystemGetDriverVersion(); "
+    "print(v.decode() if isinstance(v, bytes) else v, n.nvmlDeviceGetCount())"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `result` is `ok`, `warn` (something will be missing) or `fail` (gpud cannot work)."""
+
+    result: str
+    check: str
+    message: str
+    hint: str | None = None
+
+
+@click.command()
+@session.options
+@click.pass_obj
+def doctor(session: Session) -> int:
+    """Check this machine for what gpud needs; exit with 1 when something keeps it from working."""
+    findings = [finding for check in _CHECKS for finding in check(session)]
+    if session.json:
+        session.print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{click.style(f'{finding.result:<4}', fg=_COLORS[finding.result])}  {_line(finding)}")
+            if finding.hint and finding.result != "ok":
+                click.echo(f"      hint: {finding.hint}")
+    return int(any(finding.result == "fail" for finding in findings))
+
+
+def _line(finding: Finding) -> str:
+    return clean(f"{finding.check}: {finding.message}")
+
+
+def _python(_: Session) -> Iterator[Finding]:
+    yield Finding("ok", "python", f"{platform.python_version()} ({sys.executable}), gpud {__version__}")
+    release = platform.release()
+    if sys.platform != "linux" or tuple(int(part) for part in release.split(".")[:2] if part.isdigit()) < (5, 4):
+        yield Finding("fail", "kernel", f"{platform.system()} {release}", "gpud needs Linux 5.4 or newer")
+
+
+def _binding(_: Session) -> Iterator[Finding]:
+    """Look for the package that took the name of NVIDIA's own binding."""
+    try:
+        version = metadata.version("nvidia-ml-py")
+    except metadata.PackageNotFoundError:
+        yield Finding("fail", "nvidia-ml-py", "not installed", "pip install nvidia-ml-py")
+        return
+    try:
+        shadow = metadata.version("pynvml")
+    except metadata.PackageNotFoundError:
+        yield Finding("ok", "nvidia-ml-py", version)
+    else:
+        hint = "pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py"
+        yield Finding("warn", "nvidia-ml-py", f"the deprecated package pynvml {shadow} stands beside it", hint)
+
+
+def _driver(session: Session) -> Iterator[Finding]:
+    """Ask gpud where it runs: it may know another library. Else ask NVML, in a process that may hang or crash."""
+    status = _status(session)
+    if status is not None:
+        if status["simulated"]:
+            yield Finding("ok", "GPUs", f"simulated by gpud: {status['simulated']}")
+        elif status["problem"]:
+            yield Finding("warn", "GPUs", status["problem"], "CPU jobs (-g 0) run; GPU jobs wait until it is there")
+        else:
+            count = sum(status["gpus"].values())
+            yield Finding("ok", "GPUs", f"{count} seen by gpud, driver {status['driver']}")
+        return
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-c", _ASK_NVML], capture_output=True, text=True, timeout=15, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield Finding(
+            "fail", "GPUs", "the driver does not answer within 15 s", "look for Xid errors: dmesg | grep -i nvrm"
+        )
+        return
+    if asked.returncode == 0:
+        driver, count = asked.stdout.split()
+        yield Finding("ok", "GPUs", f"{count} seen, driver {driver}")
+    else:
+        said = (asked.stderr.strip().splitlines() or ["no answer"])[-1].rpartition(": ")[2]
+        hint = "CPU jobs (-g 0) run; to try the rest: gpuctl demo"
+        yield Finding("warn", "GPUs", f"no NVIDIA driver: {said}", hint)
+
+
+def _state(_: Session) -> Iterator[Finding]:
+    try:
+        state = address.state_dir()
+    except address.AddressError as error:
+        yield Finding("fail", "state", str(error), error.hint)
+        return
+    there = state
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    network = address.network_type(state)
+    if network:
+        hint = "set GPUD_STATE_DIR to a directory on a local disk"
+        yield Finding("fail", "state", f"{state} is on a network file system ({network})", hint)
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Finding("fail", "state", f"{there} is not writable", "set GPUD_STATE_DIR to a directory of yours")
+    else:
+        space = os.statvfs(there)
+        free_mib = space.f_bavail * space.f_frsize >> 20
+        result = "warn" if free_mib < 256 else "ok"
+        yield Finding(result, "state", f"{state}, {free_mib} MiB free", "logs and the queue need room")
+
+
+def _daemon(session: Session) -> Iterator[Finding]:
+    try:
+        path = socket_path(session.socket)
+        with Client(path) as client:
+            status = client.request("status")
+        where = f"pid {status['pid']} on {path}, version {status['version']}"
+        if status["version"] == __version__:
+            yield Finding("ok", "gpud", where)
+        else:
+            yield Finding("warn", "gpud", f"{where}; this gpuctl is {__version__}", "gpuctl daemon restart")
+    except UnreachableError as error:
+        if address.has_system_gpud() or session.socket is not None:
+            yield Finding("fail", "gpud", error.message, "sudo systemctl start gpud")
+        else:
+            yield Finding("ok", "gpud", "does not run; the first gpuctl submit starts it")
+    except GpuctlError as error:
+        yield Finding("fail", "gpud", error.message, error.hint)
+
+
+def _cgroup(_: Session) -> Iterator[Finding]:
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            own = next((line[3:].strip() for line in file if line.startswith("0::")), None)
+    except OSError:
+        own = None
+    folder = f"/sys/fs/cgroup{own}"
+    if own is not None and os.path.exists(f"{folder}/cgroup.procs") and os.access(folder, os.W_OK):
+        yield Finding("ok", "cgroup", f"{folder} is writable")
+    else:
+        yield Finding(
+            "ok", "cgroup", "none to write to: memory is counted, not limited; jobs end by their process tree"
+        )
+
+
+def _service(_: Session) -> Iterator[Finding]:
+    home = os.path.expanduser("~/.config/systemd/user/gpud.service")
+    units = [path for path in ("/etc/systemd/system/gpud.service", home) if os.path.exists(path)]
+    if not units:
+        yield Finding("ok", "service", "no systemd unit; gpuctl starts gpud where it is needed, not at boot")
+    for path in units:
+        lingers = path != home or os.path.exists(f"/var/lib/systemd/linger/{os.environ.get('USER', '')}")
+        hint = "its jobs end when you log out; loginctl enable-linger"
+        yield Finding("ok" if lingers else "warn", "service", path, hint)
+
+
+def _status(session: Session) -> dict[str, Any] | None:
+    try:
+        with session.connect(start=False) as client:
+            return reply(client.request("status"))
+    except GpuctlError:
+        return None
+
+
+_CHECKS: tuple[Callable[[Session], Iterator[Finding]], ...] = (
+    _python,
+    _binding,
+    _driver,
+    _state,
+    _daemon,
+    _cgroup,
+    _service,
+)

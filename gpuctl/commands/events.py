@@ -1,0 +1,62 @@
+"""What happened, from the store's own numbered list."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.client import Client, ConnectionLostError
+from gpuctl.parse import JOBS, POSITIVE
+from gpuctl.render.text import clean, clock
+from gpuctl.session import Session, note
+from gpuctl.waiting import await_back
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, type=JOBS)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now.")
+@click.option("-n", "--limit", type=POSITIVE, help="At most so many old ones (default: 50).")
+@session.options
+@click.pass_obj
+def events(session: Session, jobs: tuple[str, ...], follow: bool, limit: int | None) -> None:
+    """List what happened, the newest last; of these jobs, or of everything."""
+    narrowed = {"jobs": list(jobs)} if jobs else {}
+    with session.connect() as client:
+        reply = client.request("events", limit=limit or 50, **narrowed)
+        if session.json and not follow:
+            session.print_json(reply["events"])
+            return
+        _print(session, reply["events"])
+        if not reply["events"] and not follow:
+            note("nothing happened yet")
+        if follow:
+            _follow(session, client, reply["last"], narrowed)
+
+
+def _follow(session: Session, client: Client, last: int, narrowed: dict[str, Any]) -> None:
+    while True:
+        try:
+            client.request("subscribe", since=last, **narrowed)
+            for message in client.events():
+                if "event" in message:
+                    last = message["event"]["seq"]
+                    _print(session, [message["event"]])
+        except ConnectionLostError as lost:
+            await_back(client, lost)
+
+
+def _print(session: Session, events: Iterable[dict[str, Any]]) -> None:
+    for event in events:
+        if session.json:
+            session.print_json(event)
+        else:
+            click.echo(line(event))
+
+
+def line(event: dict[str, Any]) -> str:
+    """Return an event in a line: when, what, of which job, and what else is known."""
+    job = "" if event["job"] is None else f"job {event['job']}"
+    detail = " ".join(f"{key}={value}" for key, value in (event["detail"] or {}).items() if value is not None)
+    words = (clock(event["at"]), f"{event['kind']:<10}", job, f"by {event['user']}" if event["user"] else "", detail)
+    return clean("  ".join(word for word in words if word).rstrip())

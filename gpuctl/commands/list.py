@@ -1,0 +1,48 @@
+"""The queue, and what has left it."""
+
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.parse import JOBS, POSITIVE, SINCE
+from gpuctl.render import jobs as render
+from gpuctl.render.gpus import SIMULATED
+from gpuctl.session import Session, note
+
+STATES = ("held", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled", "timed_out", "lost")
+
+
+@click.command("list")
+@click.argument("jobs", nargs=-1, type=JOBS)
+@click.option("-a", "--all", "all_", is_flag=True, help="Ended jobs of everybody, too.")
+@click.option("-m", "--mine", is_flag=True, help="Only your own.")
+@click.option("-u", "--user", help="Only this user's.")
+@click.option("-s", "--state", type=click.Choice(STATES), multiple=True, help="Only in this state; may be repeated.")
+@click.option("-n", "--name", help="Only of this name.")
+@click.option("--since", type=SINCE, help="Only those that changed since: 2h (ago), 18:30, 2026-05-01.")
+@click.option("--limit", type=POSITIVE, help="At most so many, the newest.")
+@session.options
+@click.pass_obj
+def list_(session: Session, /, jobs: tuple[str, ...], all_: bool, state: tuple[str, ...], **filters: Any) -> None:
+    """List jobs: everybody's that have not ended, then your own of the last 24 hours.
+
+    An array has one row for what has not started, and one for each element that has.
+    """
+    asked = {**filters, "jobs": list(jobs), "all": all_, "state": list(state)}
+    with session.connect() as client:
+        reply = client.request("list", **{key: value for key, value in asked.items() if value})
+        simulated = client.welcome is not None and client.welcome["simulated"]
+    if session.json:
+        session.print_json(reply["jobs"])
+        return
+    if reply["jobs"]:
+        click.echo("\n".join(render.rows(reply["jobs"])))
+    elif any(asked.values()):
+        note("no such jobs")
+    else:
+        note("no jobs; queue one: gpuctl submit -- python train.py")
+    if reply["more"]:
+        note(f"{reply['more']} more; see them with --limit {len(reply['jobs']) + reply['more']}")
+    if simulated:
+        note(SIMULATED)

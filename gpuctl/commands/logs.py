@@ -1,0 +1,71 @@
+"""What a job printed, read from its file by whoever asks."""
+
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.client import Client
+from gpuctl.errors import GpuctlError
+from gpuctl.follower import Follower, shown
+from gpuctl.following import Log
+from gpuctl.parse import COUNT, JOB
+from gpuctl.render.jobs import written_end
+from gpuctl.session import Session, note
+
+
+@click.command()
+@click.argument("job", required=False, type=JOB)
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("-n", "--lines", type=COUNT, help="Only the last N lines.")
+@session.options
+@click.pass_obj
+def logs(session: Session, job: str | None, follow: bool, lines: int | None) -> None:
+    """Print a job's output; without JOB, that of your job that started last.
+
+    `-f` waits for a job that has not started. Where errors go to a file of their own, `-f` shows them on stderr.
+    """
+    with session.connect() as client:
+        job = job or _last_started(client)
+        answer = client.request("show", job=job)
+        _refuse_array(answer)
+        if session.json:
+            session.print_json({key: answer["job"][key] for key in ("id", "state", "output", "error")})
+        elif follow:
+            ended = Follower(client, job, lines=lines).follow()["job"]
+            if ended["state"] != "completed":
+                note(written_end(ended))
+        else:
+            _print(answer["job"], lines)
+
+
+def _print(job: dict[str, Any], lines: int | None) -> None:
+    if job["started_at"] is None:
+        why = job["reason"] or job["state"]
+        raise GpuctlError(f"job {job['id']} has not started: {why}", hint="wait for it with: gpuctl logs -f")
+    if job["output"] is None:
+        raise GpuctlError(f"the output of job {job['id']} is not yours to see")
+    log = Log(job["output"])
+    if lines is not None:
+        log.start_at_last(lines)
+    if not log.there:
+        note(f"no output: there is no file {job['output']} (any more)")
+    shown(log)
+    if job.get("error"):
+        note(f"its errors are in {job['error']}")
+
+
+def _last_started(client: Client) -> str:
+    jobs = client.request("list", mine=True)["jobs"]
+    started = [job for job in jobs if job["started_at"] is not None]
+    if not started:
+        raise GpuctlError("none of your jobs has started in the last day", hint="gpuctl list --all --mine")
+    return str(max(started, key=lambda job: job["started_at"])["id"])
+
+
+def _refuse_array(answer: dict[str, Any]) -> None:
+    job = answer["job"]
+    if "array" in job and job["array_index"] is None:
+        started = [element["id"] for element in answer.get("elements") or []]
+        hint = f"name an element: gpuctl logs {started[-1]}" if started else "none of its elements has started"
+        raise GpuctlError(f"job {job['id']} is an array; each element has its own output", hint=hint)

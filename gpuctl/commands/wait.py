@@ -1,0 +1,37 @@
+"""Wait for jobs to end, told by gpud, and exit as they did."""
+
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.cli import JobStatusCommand
+from gpuctl.parse import JOBS
+from gpuctl.render.jobs import written_end
+from gpuctl.session import Session, note
+from gpuctl.waiting import exit_status, named, wait_for
+
+
+@click.command(cls=JobStatusCommand)
+@click.argument("jobs", nargs=-1, required=True, type=JOBS)
+@session.options
+@click.pass_obj
+def wait(session: Session, jobs: tuple[str, ...]) -> int:
+    """Wait until these jobs have ended.
+
+    Exits with the job's own status (128+N for signal N); of several, with the first that is not 0, in the order
+    given; with 125 when it fails itself.
+    """
+    answers: dict[str, dict[str, Any]] = {}
+
+    def ended(answer: dict[str, Any]) -> None:
+        answers[answer["job"]["id"]] = answer
+        if not session.json:
+            note(written_end(answer["job"]))
+
+    with session.connect() as client:
+        ids = named(client, jobs)
+        wait_for(client, ids, ended)
+    if session.json:
+        session.print_json([answers[job]["job"] for job in ids])
+    return next(filter(None, (exit_status(answers[job]) for job in ids)), 0)

@@ -1,0 +1,115 @@
+"""GPUs and queue, live: drawn anew when gpud says that something changed, at most twice a second.
+
+Fixed-width lines, not Rich's tables: those cost 14 times as much a frame.
+"""
+
+import select
+import shutil
+import sys
+import time
+from typing import Any
+
+import click
+from rich.live import Live
+from rich.text import Text
+
+from gpuctl import session
+from gpuctl.client import Client, ConnectionLostError
+from gpuctl.errors import UsageError
+from gpuctl.render import gpus as render_gpus
+from gpuctl.render import jobs as render_jobs
+from gpuctl.render.plain import reply
+from gpuctl.render.text import clock, cut, plural
+from gpuctl.session import Session
+from gpuctl.waiting import await_back
+
+_FRAME_S = 0.5
+_TICK_S = 1.0  # times that run on are not told by anybody
+
+
+@click.command()
+@session.options
+@click.pass_obj
+def watch(session: Session) -> None:
+    """Show GPUs and queue live; leave with Ctrl-C. With --json: one object per change."""
+    if not session.json and not sys.stdout.isatty():
+        raise UsageError("watch draws on a terminal", hint="for programs: gpuctl watch --json, gpuctl events -f --json")
+    with session.connect() as client:
+        try:
+            if session.json:
+                _print(session, client)
+            else:
+                with Live(screen=True, auto_refresh=False) as live:
+                    _draw(live, client)
+        except KeyboardInterrupt:
+            return
+
+
+def look(client: Client) -> dict[str, Any]:
+    """Return what a frame shows: GPUs, unfinished jobs, and gpud's own state."""
+    return {
+        "gpus": client.request("gpus")["gpus"],
+        "jobs": client.request("list", limit=200)["jobs"],
+        "status": reply(client.request("status")),
+    }
+
+
+def frame(seen: dict[str, Any], *, width: int, height: int) -> str:
+    """Return a frame, with colours as ANSI sequences: GPUs, then as many jobs as there is room for."""
+    status, gpus, jobs = seen["status"], seen["gpus"], seen["jobs"]
+    simulated = f"simulates {status['simulated']}" if status["simulated"] else ""
+    paused = "PAUSED" if status["paused"] is not None else ""
+    heading = "  ".join(filter(None, ("gpud", clock(time.time()), paused, simulated, status["problem"])))
+    room = max(4, height // 2)
+    lines = [cut(heading, width), ""]
+    lines += render_gpus.rows(gpus[:room], width=width) if gpus else ["no GPUs"]
+    if len(gpus) > room:
+        lines.append(f"... {render_gpus.summary(gpus)}")
+    lines += ["", *_jobs(jobs, width, height - len(lines) - 1)]
+    return "\n".join(lines[:height])
+
+
+def _jobs(jobs: list[dict[str, Any]], width: int, room: int) -> list[str]:
+    waiting = [job for job in jobs if job["state"] not in render_jobs.ENDS | render_jobs.ACTIVE]
+    shown = [job for job in jobs if job["state"] in render_jobs.ACTIVE] + waiting
+    shown += [job for job in reversed(jobs) if job["state"] in render_jobs.ENDS]
+    if not shown:
+        return ["no jobs"]
+    fits = shown if len(shown) < room else shown[: max(1, room - 2)]
+    more = [f"... {plural(len(shown) - len(fits), 'job')} more"] if len(fits) < len(shown) else []
+    return [*render_jobs.rows(fits, width=width), *more]
+
+
+def _draw(live: Live, client: Client) -> None:
+    while True:
+        try:
+            client.request("subscribe", readings=True)
+            while True:
+                size = shutil.get_terminal_size()
+                live.update(Text.from_ansi(frame(look(client), width=size.columns, height=size.lines - 1)))
+                live.refresh()
+                _until_changed(client)
+        except ConnectionLostError as lost:
+            live.update(Text(lost.message))
+            live.refresh()
+            await_back(client, lost)
+
+
+def _until_changed(client: Client) -> None:
+    """Return when something was pushed, or it is time for clocks to move on; not before the next frame is due."""
+    time.sleep(_FRAME_S)
+    if not client.has_pushed():
+        select.select([client], [], [], _TICK_S - _FRAME_S)
+    client.pushed(wait=False)
+
+
+def _print(session: Session, client: Client) -> None:
+    """Print a JSON object for every change, until the reader goes."""
+    while True:
+        try:
+            client.request("subscribe", readings=True)
+            while True:
+                session.print_json(look(client))
+                client.pushed(wait=True)
+        except ConnectionLostError as lost:
+            await_back(client, lost)

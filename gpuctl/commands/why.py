@@ -1,0 +1,40 @@
+"""Why jobs wait, in the words of the code that decided."""
+
+import time
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.parse import JOB
+from gpuctl.render.text import clean, in_words
+from gpuctl.session import Session, note
+from gpuctl.submission import ordinal
+
+
+@click.command()
+@click.argument("job", required=False, type=JOB)
+@session.options
+@click.pass_obj
+def why(session: Session, job: str | None) -> None:
+    """Say why a job waits and when it will start; without JOB, of every job that waits."""
+    jobs = session.request("why", **({"limit": 20} if job is None else {"job": job}))["jobs"]
+    if session.json:
+        session.print_json(jobs)
+    elif not jobs:
+        note("no job waits")
+    for each in [] if session.json else jobs:
+        click.echo("\n".join(_lines(each)))
+
+
+def _lines(job: dict[str, Any]) -> list[str]:
+    reason = job.get("reason") or "nothing keeps it"
+    lines = [clean(f"job {job['id']} ({job['state']}): {reason}")]
+    if job.get("position") is not None:
+        lines.append(f"  {ordinal(job['position'])} in line")
+    if job.get("expected_start_at") is not None:
+        lines.append(f"  expected to start {in_words(job['expected_start_at'], time.time())}")
+    lines += [f"  {clean(line)}" for line in job.get("details") or []]
+    if job.get("hint"):
+        lines.append(f"  hint: {clean(job['hint'])}")
+    return lines

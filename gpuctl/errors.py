@@ -1,0 +1,65 @@
+"""What can go wrong for a caller of gpud, and the exit status that says so.
+
+0 done; 1 refused or failed; 2 usage; 3 no such job, GPU or node; 4 not permitted; 69 gpud does not answer
+(EX_UNAVAILABLE of sysexits.h). `run` and `wait` keep those for the job and exit with 125 for their own failures.
+"""
+
+from typing import Any
+
+FAILED = 1
+USAGE = 2
+NOT_FOUND = 3
+NOT_PERMITTED = 4
+UNAVAILABLE = 69
+OWN_FAILURE = 125
+
+_STATUS_OF_CODE = {
+    "usage": USAGE,
+    "no_such_job": NOT_FOUND,
+    "no_such_gpu": NOT_FOUND,
+    "no_such_node": NOT_FOUND,
+    "not_permitted": NOT_PERMITTED,
+}
+
+
+class GpuctlError(Exception):
+    """Something that a person must know of: what it is, what to do about it, and the exit status."""
+
+    exit_status = FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(GpuctlError):
+    """The command line says something that cannot be meant."""
+
+    exit_status = USAGE
+
+
+class NotPermittedError(GpuctlError):
+    """The kernel keeps this user from gpud's socket."""
+
+    exit_status = NOT_PERMITTED
+
+
+class UnreachableError(GpuctlError):
+    """Nobody answers on the socket."""
+
+    exit_status = UNAVAILABLE
+
+
+class RefusedError(GpuctlError):
+    """gpud said no, and did nothing. `code` is stable: see `gpud.wire.messages.Error`."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.exit_status = _STATUS_OF_CODE.get(code, FAILED)
+
+
+def refusal(error: dict[str, Any]) -> RefusedError:
+    """Return gpud's `error` map as what is raised for it."""
+    return RefusedError(str(error.get("code")), str(error.get("message")), hint=error.get("hint"))

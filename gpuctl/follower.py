@@ -1,0 +1,148 @@
+"""A job's output on ours, from its start to its end, through retries and restarts of gpud; and Ctrl-C handed on."""
+
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from gpuctl.client import Client, ConnectionLostError
+from gpuctl.errors import GpuctlError
+from gpuctl.following import Changes, Log
+from gpuctl.render.jobs import ENDS
+from gpuctl.session import note, on_terminal
+from gpuctl.waiting import await_back, subscribe
+
+
+def sizes(paths: Iterable[str]) -> dict[str, int]:
+    """Return how large these files are now: a job appends to them, and what was there before is not its output."""
+    return {path: os.stat(path).st_size for path in paths if os.path.isfile(path)}
+
+
+def shown(log: Log, descriptor: int = 1) -> None:
+    """Write what is new in a log to a descriptor. Raises GpuctlError where the log may not be read."""
+    try:
+        for data in log.read():
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise GpuctlError(f"cannot read {log.path}: {error.strerror}") from error
+
+
+class Interrupts:
+    """Ctrl-C while a job is followed: the first ends one that waits and interrupts one that runs, the second cancels.
+
+    The third one is ours: gpud does not answer then. Signals are only counted where they arrive, and wake a poll:
+    an exception in the middle of a conversation would leave half a reply unread.
+    """
+
+    def __init__(self, client: Client, job: str) -> None:
+        self.count = 0
+        self._client = client
+        self._job = job
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._handled_before = signal.signal(signal.SIGINT, self._count)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._handled_before)
+        signal.set_wakeup_fd(self._woken_before)
+        os.close(self.wake)
+        os.close(self._write)
+
+    def _count(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        self.count += 1
+        if self.count > 2:
+            raise KeyboardInterrupt
+
+    def hand_on(self) -> None:
+        """Tell gpud of the interrupts since the last call."""
+        if not self._done < self.count:
+            return
+        os.read(self.wake, 4096)
+        self._done = self.count
+        op = "interrupt" if self.count == 1 else "cancel"
+        if on_terminal():
+            note("interrupted; Ctrl-C again cancels the job" if op == "interrupt" else f"cancelling job {self._job}")
+        self._client.request(op, select={"jobs": [self._job]})
+
+
+class Follower:
+    """Copies a job's output to stdout, and its errors, where they go elsewhere, to stderr.
+
+    `skip` says for a file how many bytes of it are older than the job; `lines` how many old ones to begin with.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        job: str,
+        *,
+        skip: Mapping[str, int] | None = None,
+        lines: int | None = None,
+        interrupts: Interrupts | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._client = client
+        self._job = job
+        self._skip = skip or {}
+        self._lines = lines
+        self._interrupts = interrupts
+        self._quiet = quiet
+        self._logs: dict[str, tuple[Log, int]] = {}
+
+    def follow(self) -> dict[str, Any]:
+        """Return what `show` says of the job once it has ended and all its output was shown."""
+        while True:
+            try:
+                subscribe(self._client, [self._job])
+                while True:
+                    answer = self._client.request("show", job=self._job)
+                    with_output = self._found(answer["job"])
+                    if answer["job"]["state"] in ENDS:
+                        self._show()
+                        return answer
+                    self._until_told(with_output)
+            except ConnectionLostError as lost:
+                await_back(self._client, lost)
+
+    def _found(self, job: dict[str, Any]) -> list[str]:
+        """Return the files that this job writes now."""
+        if self._quiet:
+            return []
+        paths = [(job["output"], 1), (job.get("error"), 2)]
+        for path, descriptor in paths:
+            if path is not None and path not in self._logs:
+                log = Log(path, self._skip.get(path, 0))
+                if self._lines is not None and job["started_at"] is not None:
+                    log.start_at_last(self._lines)
+                self._logs[path] = log, descriptor
+        return [path for path, _ in paths if path is not None]
+
+    def _until_told(self, paths: list[str]) -> None:
+        """Show output until gpud tells of a change, or an interrupt was handed on."""
+        told = self._client.fileno()
+        changes = Changes(paths, [told, *([self._interrupts.wake] if self._interrupts else [])])
+        try:
+            while True:
+                self._show()
+                if self._interrupts is not None:
+                    self._interrupts.hand_on()
+                told_now = self._client.has_pushed() or told in changes.wait()
+                if told_now and self._client.pushed(wait=False):
+                    return
+        finally:
+            changes.close()
+
+    def _show(self) -> None:
+        for log, descriptor in self._logs.values():
+            shown(log, descriptor)

@@ -1,0 +1,141 @@
+"""A log, read by whoever may read it: gpud is not asked, and never opens a path that a user chose.
+
+What is new is waited for by inotify(7); on a network file system, whose other machines inotify does not see, the
+size is looked at four times a second.
+"""
+
+import ctypes
+import os
+import select
+import stat
+from collections.abc import Iterable, Iterator
+
+from gpud.wire import address
+
+_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # inotify(7), linux/inotify.h
+_IN_CLOEXEC, _IN_NONBLOCK = 0x80000, 0x800
+_CHUNK = 1 << 16
+_LOOK_EVERY_S = 0.25
+
+
+class Log:
+    """A file that grows, and may not be there yet; or that must not be read (a FIFO, a device).
+
+    `skip` is how many bytes of it are older than what is to be read.
+    """
+
+    def __init__(self, path: str, skip: int = 0) -> None:
+        self.path = path
+        self._skip = skip
+        self._file: int | None = None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @property
+    def there(self) -> bool:
+        """Return whether the file is there, and one that may be read."""
+        return self._opened() is not None
+
+    def start_at_last(self, lines: int) -> None:
+        """Skip all but the last lines."""
+        file = self._opened()
+        if file is not None:
+            os.lseek(file, _offset_of_last(file, lines), os.SEEK_SET)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what was written since the last call, in pieces; nothing while there is no file.
+
+        Raises OSError where the file may not be read.
+        """
+        file = self._opened()
+        while file is not None and (data := os.read(file, _CHUNK)):
+            yield data
+
+    def _opened(self) -> int | None:
+        if self._file is None:
+            try:
+                file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            if not stat.S_ISREG(os.fstat(file).st_mode):  # to read a FIFO would take it from its reader
+                os.close(file)
+                return None
+            os.lseek(file, min(self._skip, os.fstat(file).st_size), os.SEEK_SET)
+            self._file = file
+        return self._file
+
+
+class Changes:
+    """Wakes up when one of some files grew, or came to be, or when a descriptor of `also` is readable.
+
+    What was written before this was made, or before `wait` returned, is to be read then.
+    """
+
+    def __init__(self, paths: Iterable[str], also: Iterable[int] = ()) -> None:
+        self._poll = select.poll()
+        self._also = frozenset(also)
+        for descriptor in self._also:
+            self._poll.register(descriptor, select.POLLIN)
+        self._unwatched = set(paths)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._inotify: int = self._libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
+        if self._inotify >= 0:
+            self._poll.register(self._inotify, select.POLLIN)
+        self._sure = self._watch()
+
+    def wait(self) -> frozenset[int]:
+        """Wait for the next change; return those of `also` that are readable."""
+        ready = {fd for fd, _ in self._poll.poll(None if self._sure else _LOOK_EVERY_S * 1000)}
+        if self._inotify in ready:
+            os.read(self._inotify, _CHUNK)
+        self._sure = self._watch()
+        return self._also & ready
+
+    def close(self) -> None:
+        """Give the watches back."""
+        if self._inotify >= 0:
+            os.close(self._inotify)
+            self._inotify = -1
+
+    def _watch(self) -> bool:
+        """Watch what is not watched yet; return whether every change will be told."""
+        sure = True
+        for path in list(self._unwatched):
+            folder = os.path.dirname(path)
+            if address.network_type(folder):
+                sure = False
+                continue
+            waits = self._told_of(folder, _IN_CREATE | _IN_MOVED_TO)  # first, or a file made meanwhile goes unseen
+            if self._told_of(path, _IN_MODIFY):
+                self._unwatched.discard(path)
+            else:
+                sure = sure and waits
+        return sure
+
+    def _told_of(self, path: str, mask: int) -> bool:
+        if self._inotify < 0:
+            return False
+        watch: int = self._libc.inotify_add_watch(self._inotify, os.fsencode(path), ctypes.c_uint32(mask))
+        return watch >= 0
+
+
+def _offset_of_last(file: int, lines: int) -> int:
+    """Return where the last lines of a file begin, reading from its end."""
+    end = os.lseek(file, 0, os.SEEK_END)
+    if lines <= 0:
+        return end
+    at, found = end, 0
+    while at > 0:
+        size = min(_CHUNK, at)
+        at -= size
+        data = os.pread(file, size, at)
+        cut = len(data) - 1 if at + size == end else len(data)  # the last line's own end ends no other
+        while (cut := data.rfind(b"\n", 0, cut)) >= 0:
+            found += 1
+            if found == lines:
+                return at + cut + 1
+    return 0

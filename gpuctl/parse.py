@@ -1,0 +1,187 @@
+"""Words of the command line that mean quantities, moments and jobs.
+
+Checked here so that a typing mistake costs nothing: no daemon is started or asked for it.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpuctl.errors import UsageError
+from gpud.model.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # generic since Click 8.5 only
+
+COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
+PRIORITY_MAX = 1_000_000
+
+
+class Parsed(_Type):
+    """A word that a function understands, or refuses by ValueError with what it would have understood."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value of a word."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def parse_count(text: str) -> int:
+    """Return a number of things: 0 or more. Raises ValueError."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f"{text!r} is not a number of 0 or more")
+    if len(text) > 12 or int(text) > COUNT_MAX:
+        raise ValueError(f"{text} is more than any machine has")
+    return int(text)
+
+
+def parse_positive(text: str) -> int:
+    """Return a number of things, 1 or more. Raises ValueError."""
+    count = parse_count(text)
+    if count == 0:
+        raise ValueError("it must be 1 or more")
+    return count
+
+
+def parse_priority(text: str) -> int:
+    """Return a priority. Raises ValueError."""
+    digits = text.removeprefix("-").removeprefix("+")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12 and int(digits) <= PRIORITY_MAX):
+        raise ValueError(f"{text!r} is not a whole number between -{PRIORITY_MAX} and {PRIORITY_MAX}")
+    return int(text)
+
+
+def parse_grace(text: str) -> float:
+    """Return a duration that may be 0. Raises ValueError."""
+    return 0.0 if text.strip() in ("0", "0s") else parse_duration(text)
+
+
+def parse_job(text: str) -> str:
+    """Return one job's id, `12` or `12_7`. Raises ValueError."""
+    number, underscore, index = text.partition("_")
+    if not (_digits(number) and (_digits(index) if underscore else True)):
+        raise ValueError(f"{text!r} is no job id; write 12, or 12_7 for an array's element")
+    return text
+
+
+def parse_jobs(text: str) -> str:
+    """Return jobs as gpud reads them: `12`, `12_7`, `12_3-9`, `12_[3-9]` or `3-9`. Raises ValueError."""
+    number, underscore, inner = text.partition("_")
+    bracketed = inner[:1] == "[" and inner[-1:] == "]"
+    spans = (inner[1:-1] if bracketed else inner) if underscore else number
+    ranges = [span.split(":")[0].split("-") for span in spans.split(",")]
+    good = all(len(ends) <= 2 and all(_digits(end) for end in ends) for ends in ranges)
+    if not good or (underscore and not _digits(number)) or ("," in text and not bracketed):
+        raise ValueError(f"{text!r} is no job id; write 12, 12_7, 12_[3-9], or 3-9 for a range")
+    return text
+
+
+def parse_time(text: str, *, past: bool = False, now: float | None = None) -> float:
+    """Return a moment as seconds since 1970: `18:30`, `2026-05-01`, `2026-05-01T18:30`, or `2h` from now.
+
+    What has no zone is local; an hour alone is the next one, or, of the `past`, the last one. Raises ValueError.
+    """
+    now = time.time() if now is None else now
+    try:
+        away = parse_duration(text.removeprefix("now").removeprefix("-" if past else "+"))
+    except ValueError:
+        away = None
+    if away is not None and not _is_clock(text):
+        return now - away if past else now + away
+    from datetime import datetime, timedelta  # noqa: PLC0415 - most calls name no moment
+
+    try:
+        if _is_clock(text):
+            hour, minute, second = ([int(part) for part in text.split(":")] + [0])[:3]
+            today = datetime.fromtimestamp(now).astimezone()
+            moment = today.replace(hour=hour, minute=minute, second=second, microsecond=0)
+            if past and moment > today:
+                moment -= timedelta(days=1)
+            elif not past and moment < today:
+                moment += timedelta(days=1)
+        else:
+            moment = datetime.fromisoformat(text)
+        return moment.timestamp()
+    except (ValueError, OverflowError) as error:
+        example = "2h (ago)" if past else "2h (from now)"
+        raise ValueError(f"{text!r} is no time; write 18:30, 2026-05-01T18:30 or {example}") from error
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """Return the key and value of `K=V`. Raises ValueError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"{text!r} is no label; write KEY=VALUE")
+    return key, value
+
+
+def variables(words: tuple[str, ...], file: str | None) -> dict[str, str]:
+    """Return what `--env-file` and then `-e` set: `K=V`, or `K` as it is here. Raises UsageError."""
+    lines = _read_variables(file) if file is not None else []
+    given: dict[str, str] = {}
+    for word in (*lines, *words):
+        key, equals, value = word.partition("=")
+        if not key:
+            raise UsageError(f"{word!r} names no variable", hint="write -e KEY=VALUE, or -e KEY for its value here")
+        if "\0" in word:
+            raise UsageError(f"the variable {key} holds a zero byte")
+        if not equals:
+            here = os.environ.get(key)
+            if here is None:
+                raise UsageError(f"the variable {key} is not set here", hint=f"write -e {key}=VALUE")
+            value = here
+        given[key] = value
+    return given
+
+
+def _read_variables(path: str) -> list[str]:
+    """Return the assignments of an env file: one a line, `export` allowed, quotes around a value taken off."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = [line.strip() for line in file]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    words = []
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.removeprefix("export ").strip().partition("=")
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        words.append(f"{key.rstrip()}{equals}{value}")
+    return words
+
+
+def _digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def _is_clock(text: str) -> bool:
+    parts = text.split(":")
+    return len(parts) in (2, 3) and all(part.isascii() and part.isdigit() and len(part) <= 2 for part in parts)
+
+
+COUNT = Parsed("N", parse_count)
+POSITIVE = Parsed("N", parse_positive)
+PRIORITY = Parsed("INT", parse_priority)
+SIZE = Parsed("SIZE", parse_size)
+DURATION = Parsed("DUR", parse_duration)
+GRACE = Parsed("DUR", parse_grace)
+TIME = Parsed("TIME", parse_time)
+SINCE = Parsed("TIME", lambda text: parse_time(text, past=True))
+JOB = Parsed("JOB", parse_job)
+JOBS = Parsed("JOB", parse_jobs)
+LABEL = Parsed("K=V", parse_label)

@@ -1,0 +1,1 @@
+"""How things look: tables for people, JSON for programs."""

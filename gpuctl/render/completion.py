@@ -1,0 +1,249 @@
+"""The command tree as completion files: what Click knows of commands and options, in three shells' words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+_FILES = frozenset({"FILE", "PATH"})
+_IDS = "gpuctl completion ids 2>/dev/null"
+_MADE_BY = "made by `gpuctl completion {}`: change the commands, not this file"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An option: its spellings, its help, and what its value is ("" for none): `files`, `dirs`, words, or a name."""
+
+    names: tuple[str, ...]
+    help: str
+    value: str = ""
+    words: tuple[str, ...] = ()
+    repeats: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A command. `takes` is what follows the options: `ids`, `command` (another program's line), words, or nothing."""
+
+    name: str
+    help: str
+    flags: tuple[Flag, ...]
+    takes: str = ""
+    words: tuple[str, ...] = ()
+    verbs: tuple["Verb", ...] = ()
+
+    @property
+    def valued(self) -> list[str]:
+        """Return the spellings of the options that want a value."""
+        return [name for flag in self.flags if flag.value for name in flag.names]
+
+
+def tree(context: click.Context) -> Verb:
+    """Return what is to be completed under a context's command."""
+    return _verb("gpuctl", context.command, context)
+
+
+def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
+    verbs: list[Verb] = []
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            if found is not None:
+                verbs.append(_verb(each, found, click.Context(found, info_name=each, parent=context)))
+    takes, words = "", tuple(verb.name for verb in verbs)
+    for parameter in command.params:
+        if isinstance(parameter, click.Argument) and parameter.name in {"job", "jobs"}:
+            takes = "ids"
+        elif isinstance(parameter, click.Argument) and parameter.name == "command":
+            takes = "command"
+        elif isinstance(parameter, click.Argument) and isinstance(parameter.type, click.Choice):
+            words = tuple(str(word) for word in parameter.type.choices if word != "ids")
+    flags = tuple(_flag(each) for each in command.get_params(context) if isinstance(each, click.Option))
+    return Verb(name, command.get_short_help_str(100), flags, takes, words, tuple(verbs))
+
+
+def _flag(option: click.Option) -> Flag:
+    names, text = (*option.opts, *option.secondary_opts), (option.help or "").rstrip(".")
+    if option.is_flag:
+        return Flag(names, text)
+    words = tuple(str(word) for word in option.type.choices) if isinstance(option.type, click.Choice) else ()
+    metavar = option.metavar or option.type.name.upper()
+    value = "files" if metavar in _FILES else "dirs" if metavar == "DIR" else metavar
+    return Flag(names, text, value, words, option.multiple)
+
+
+def bash(root: Verb) -> str:
+    """Return the completion for bash."""
+    cases = []
+    for path, verb in _paths(root):
+        options = " ".join(name for flag in verb.flags for name in flag.names)
+        lines = [f"options='{options}'", f"valued='{' '.join(verb.valued)}'"]
+        if verb.words:
+            lines.append(f"words='{' '.join(verb.words)}'")
+        if verb.takes:
+            lines.append(f"takes={verb.takes}")
+        cases.append(f"    '{path}') {'; '.join(lines)} ;;")
+    values: dict[str, str] = {}
+    for _, verb in _paths(root):
+        for flag in verb.flags:
+            for name in flag.names:
+                if flag.words:
+                    values[name] = f"COMPREPLY=($(compgen -W '{' '.join(flag.words)}' -- \"$current\"))"
+                elif flag.value in {"files", "dirs"}:
+                    values[name] = f'COMPREPLY=($(compgen -{flag.value[0]} -- "$current"))'
+    answers = "\n".join(f"        {name}) {answer} ;;" for name, answer in sorted(values.items()))
+    return _BASH % {"made": _MADE_BY.format("bash"), "cases": "\n".join(cases), "answers": answers, "ids": _IDS}
+
+
+_BASH = r"""# gpuctl for bash; %(made)s
+_gpuctl_verb() { # sets options, valued, words, takes of a command
+    options='' valued='' words='' takes=''
+    case $1 in
+%(cases)s
+    *) return 1 ;;
+    esac
+}
+
+_gpuctl() {
+    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes at=1 word
+    COMPREPLY=()
+    _gpuctl_verb ''
+    while ((at < COMP_CWORD)); do
+        word=${COMP_WORDS[at]}
+        if [[ $word == -- && $takes == command ]]; then
+            ((at++))
+            break
+        elif [[ $word == -* ]]; then
+            [[ " $valued " == *" $word "* ]] && ((at++))
+        elif [[ $takes == command ]]; then
+            break
+        elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
+            path=${path:+$path }$word
+        fi
+        ((at++))
+    done
+    if ((at > COMP_CWORD)); then # the value of an option
+        case ${COMP_WORDS[COMP_CWORD - 1]} in
+%(answers)s
+        esac
+    elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
+        if declare -F _command_offset >/dev/null; then
+            _command_offset $at
+        elif ((at == COMP_CWORD)); then
+            COMPREPLY=($(compgen -c -- "$current") $(compgen -f -- "$current"))
+        else
+            COMPREPLY=($(compgen -f -- "$current"))
+        fi
+    elif [[ $current == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$current"))
+    elif [[ $takes == ids ]]; then
+        COMPREPLY=($(compgen -W "$(%(ids)s | cut -f1)" -- "$current"))
+    else
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+    fi
+}
+complete -F _gpuctl gpuctl
+"""
+
+
+def zsh(root: Verb) -> str:
+    """Return the completion for zsh."""
+    functions = [_zsh_function(path, verb) for path, verb in _paths(root)]
+    return _ZSH % {"made": _MADE_BY.format("zsh"), "functions": "\n".join(functions), "ids": _IDS}
+
+
+_ZSH = r"""#compdef gpuctl
+# gpuctl for zsh; %(made)s
+_gpuctl_ids() {
+    local -a jobs
+    jobs=(${(f)"$(%(ids)s)"})
+    jobs=(${jobs//:/\\:})
+    jobs=(${jobs//$'\t'/:})
+    _describe -t jobs job jobs
+}
+
+%(functions)s
+_gpuctl "$@"
+"""
+
+
+def _zsh_function(path: str, verb: Verb) -> str:
+    name = "_gpuctl" + ("_" + path.replace(" ", "_") if path else "")
+    specs = [spec for flag in verb.flags for spec in _zsh_specs(flag)]
+    if verb.verbs:
+        specs += ["'1: :->verb'", "'*:: :->rest'"]
+    elif verb.takes == "command":
+        specs.append("'*:::command: _normal'")
+    elif verb.takes == "ids":
+        specs.append("'*:job:_gpuctl_ids'")
+    elif verb.words:
+        specs.append(f"'1: :({' '.join(verb.words)})'")
+    lines = [f"{name}() {{", "    local state line", "    local -a verbs", "    typeset -A opt_args"]
+    lines += [f"    _arguments -C{'' if verb.verbs else ' -S' if verb.takes != 'command' else ''} \\"]
+    lines += [f"        {spec} \\" for spec in specs[:-1]] + [f"        {spec}" for spec in specs[-1:]]
+    if verb.verbs:
+        described = " ".join(_zsh_quoted(f"{each.name}:{each.help}") for each in verb.verbs)
+        lines += ["    case $state in", f"    verb) verbs=({described}); _describe command verbs ;;"]
+        lines += ["    rest)", "        case $words[1] in"]
+        lines += [f"        {each.name}) {name}_{each.name} ;;" for each in verb.verbs]
+        lines += ["        esac ;;", "    esac"]
+    return "\n".join([*lines, "}", ""])
+
+
+def _zsh_specs(flag: Flag) -> Iterator[str]:
+    action = {"files": "_files", "dirs": "_files -/"}.get(flag.value, f"({' '.join(flag.words)})" if flag.words else "")
+    text = flag.help.replace("[", "(").replace("]", ")").replace(":", r"\:")
+    value = f":{flag.value}:{action}" if flag.value else ""
+    before = "*" if flag.repeats else f"({' '.join(flag.names)})"
+    for name in flag.names:
+        equals = "=" if flag.value and name.startswith("--") else ""
+        yield _zsh_quoted(f"{before}{name}{equals}[{text}]{value}")
+
+
+def _zsh_quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def fish(root: Verb) -> str:
+    """Return the completion for fish."""
+    lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", "complete -c gpuctl -f"]
+    for path, verb in _paths(root):
+        seen = [f"__fish_seen_subcommand_from {word}" for word in path.split()]
+        if verb.verbs:
+            unseen = f"not __fish_seen_subcommand_from {' '.join(verb.words)}"
+            when = "; and ".join([*seen, unseen])
+            lines += [
+                f"complete -c gpuctl -n '{when}' -a {each.name} -d {_fish_quoted(each.help)}" for each in verb.verbs
+            ]
+        else:
+            when = "; and ".join(seen)
+        if verb.takes == "ids":
+            lines.append(f"complete -c gpuctl -n '{when}' -a '({_IDS})'")
+        elif verb.takes == "command":
+            lines.append(f"complete -c gpuctl -n '{when}' -F -a '(__fish_complete_external_command)'")
+        elif verb.words and not verb.verbs:
+            lines.append(f"complete -c gpuctl -n '{when}' -a '{' '.join(verb.words)}'")
+        lines += [f"complete -c gpuctl -n '{when}' {_fish_flag(flag)}" for flag in verb.flags]
+    return "\n".join(lines) + "\n"
+
+
+def _fish_flag(flag: Flag) -> str:
+    words = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in flag.names]
+    if flag.words:
+        words.append(f"-x -a '{' '.join(flag.words)}'")
+    elif flag.value == "dirs":
+        words.append("-x -a '(__fish_complete_directories)'")
+    elif flag.value:
+        words.append("-r -F" if flag.value == "files" else "-x")
+    return " ".join([*words, f"-d {_fish_quoted(flag.help)}"])
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _paths(verb: Verb, path: str = "") -> Iterator[tuple[str, Verb]]:
+    """Yield every command with its words: "", "submit", "daemon start"."""
+    yield path, verb
+    for each in verb.verbs:
+        yield from _paths(each, f"{path} {each.name}".strip())

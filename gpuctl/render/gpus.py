@@ -1,0 +1,90 @@
+"""GPUs and nodes for people."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gpuctl.render.text import Column, colored, plural, size, table
+
+Gpu = dict[str, Any]
+
+_COLUMNS = (
+    Column("GPU"),
+    Column("NAME", elastic=True),
+    Column("STATE"),
+    Column("MEMORY", right=True),
+    Column("UTIL", right=True),
+    Column("TEMP", right=True),
+    Column("POWER", right=True),
+    Column("WHAT IS ON IT", elastic=True),
+)
+SIMULATED = "simulated GPUs: no hardware is behind them"
+
+
+def rows(gpus: Sequence[Gpu], *, width: int | None = None) -> list[str]:
+    """Return the table of GPUs."""
+    nodes = len({gpu["node"] for gpu in gpus}) > 1
+    heading, *lines = table(_COLUMNS, [_row(gpu, nodes) for gpu in gpus], width=width)
+    return [heading, *(colored(line, gpu["state"]) for line, gpu in zip(lines, gpus, strict=True))]
+
+
+def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
+    return (
+        f"{gpu['node']}:{gpu['index']}" if nodes else str(gpu["index"]),
+        gpu["name"].removeprefix("NVIDIA ") + (" (simulated)" if gpu["simulated"] else ""),
+        gpu["state"],
+        f"{size(gpu['memory_used_mib'])}/{size(gpu['memory_total_mib'])}",
+        _with_unit(gpu["utilization_percent"], "%"),
+        _with_unit(gpu["temperature_c"], "C"),
+        _with_unit(gpu["power_w"], "W"),
+        on_it(gpu),
+    )
+
+
+def on_it(gpu: Gpu) -> str:
+    """Return the jobs on a GPU, what is wrong with it, and whose processes gpud did not start."""
+    words = []
+    jobs = gpu["jobs"] or []
+    if jobs:
+        words.append(("job " if len(jobs) == 1 else "jobs ") + ", ".join(jobs))
+    if gpu["health_reason"]:
+        words.append(gpu["health_reason"])
+    return "; ".join(words)
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{round(value)}{unit}"
+
+
+def node_rows(nodes: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the table of nodes."""
+    columns = (
+        Column("NODE"),
+        Column("STATE"),
+        Column("GPUS FREE", right=True),
+        Column("CPUS USED", right=True),
+        Column("MEMORY USED", right=True),
+        Column("DRIVER"),
+        Column("WHY", elastic=True),
+    )
+    cells = [
+        (
+            node["name"],
+            node["state"],
+            f"{node['gpus_free']}/{node['gpus']}",
+            f"{node['cpus_used']}/{node['cpus']}",
+            f"{size(node['memory_used_mib'])}/{size(node['memory_mib'])}",
+            "simulated" if node["simulated"] else node["driver"] or "none",
+            node["reason"] or "",
+        )
+        for node in nodes
+    ]
+    heading, *lines = table(columns, cells)
+    return [heading, *(colored(line, node["state"]) for line, node in zip(lines, nodes, strict=True))]
+
+
+def summary(gpus: Sequence[Gpu]) -> str:
+    """Return how many GPUs there are of each state: `16 GPUs: 12 busy, 4 free`."""
+    counts: dict[str, int] = {}
+    for gpu in gpus:
+        counts[gpu["state"]] = counts.get(gpu["state"], 0) + 1
+    return f"{plural(len(gpus), 'GPU')}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))

@@ -1,0 +1,198 @@
+"""Jobs for people: a row each, or everything about one."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from gpuctl.render.text import Column, clean, clock, colored, in_words, plural, table
+from gpud.model.units import format_duration, format_size
+
+Job = dict[str, Any]
+
+ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
+ACTIVE = frozenset({"starting", "running", "stopping"})
+_COLUMNS = (
+    Column("ID"),
+    Column("STATE"),
+    Column("NAME", elastic=True),
+    Column("USER"),
+    Column("GPUS", right=True),
+    Column("PRIO", right=True),
+    Column("TIME", right=True),
+    Column("WHERE OR WHY", elastic=True),
+)
+
+
+def rows(jobs: Sequence[Job], *, now: float | None = None, width: int | None = None) -> list[str]:
+    """Return the table of jobs. The users' column is left out where all are one user's, priorities where all are 0."""
+    now = time.time() if now is None else now
+    several = len({job["user"] for job in jobs}) > 1
+    cells = [_row(job, now, several) for job in jobs]
+    heading, *lines = table(_COLUMNS, cells, width=width)
+    return [heading, *(colored(line, job["state"]) for line, job in zip(lines, jobs, strict=True))]
+
+
+def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:
+    return (
+        written_id(job),
+        job["state"],
+        job["name"],
+        job["user"] if several_users else "",
+        str(job["gpus"]),
+        str(job["priority"] or ""),
+        _time(job, now),
+        where_or_why(job, now),
+    )
+
+
+def written_id(job: Job) -> str:
+    """Return an id; an array's row says which elements have not started: `14_[3-9]`."""
+    pending = job.get("array_pending")
+    return f"{job['id']}_[{pending}]" if pending else str(job["id"])
+
+
+def _time(job: Job, now: float) -> str:
+    """Return how long it ran, or has waited."""
+    if job["started_at"] is None:
+        return format_duration((job["ended_at"] or now) - job["submitted_at"])
+    return format_duration((job["ended_at"] or now) - job["started_at"])
+
+
+def where_or_why(job: Job, now: float) -> str:
+    """Return where it runs, how it ended, or why it waits."""
+    if job["state"] in ENDS:
+        return ending(job)
+    if job["state"] in ACTIVE:
+        return "; ".join(filter(None, (where(job), job["reason"])))
+    expected = job["expected_start_at"]
+    start = f" (starts {in_words(expected, now)})" if expected is not None and expected > now else ""
+    return (job["reason"] or "") + start
+
+
+def where(job: Job) -> str:
+    """Return the node and the GPUs by their numbers: `host:0,1`."""
+    parts = [(part["node"], part.get("gpu_indices") or []) for part in job["allocation"] or []]
+    return " ".join(node + (":" + ",".join(map(str, gpus)) if gpus else "") for node, gpus in parts)
+
+
+def ending(job: Job) -> str:
+    """Return how it ended: `exit 3`, `signal 9`, its reason."""
+    words = []
+    if job["signal"] is not None:
+        words.append(f"signal {job['signal']}")
+    elif job["exit_code"]:
+        words.append(f"exit {job['exit_code']}")
+    counts = job.get("array_counts")
+    if counts:
+        words.append(", ".join(f"{count} {end}" for end, count in counts.items()))
+    if job["reason"]:
+        words.append(job["reason"])
+    return "; ".join(words)
+
+
+def written_end(job: Job) -> str:
+    """Return how a job ended, in a line: `job 12 failed: exit 3`."""
+    how = ending(job)
+    return f"job {job['id']} {job['state'].replace('_', ' ')}" + (f": {how}" if how else "")
+
+
+def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
+    """Return everything about one job, a line a fact."""
+    job, now = answer["job"], time.time() if now is None else now
+    kind = "array" if "array" in job else "job"
+    lines = [colored(f"{kind} {job['id']} {clean(job['name'])}: {job['state']}", job["state"])]
+    facts = [
+        ("why" if job["state"] not in ENDS else "end", _why(job, now)),
+        ("command", shlex.join(job["command"]) if job["command"] else None),
+        ("directory", job["workdir"]),
+        ("user", f"{job['user']} (uid {job['uid']})"),
+        ("demand", demand(job)),
+        ("priority", str(job["priority"]) if job["priority"] else None),
+        ("labels", " ".join(f"{key}={value}" for key, value in job["labels"].items())),
+        ("elements", _elements(job)),
+        ("submitted", _moment(job["submitted_at"], now)),
+        ("started", _moment(job["started_at"], now)),
+        ("ended", _moment(job["ended_at"], now)),
+        ("ran", _ran(job)),
+        ("on", where(job)),
+        ("output", job["output"]),
+        ("errors", job.get("error")),
+    ]
+    lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
+    environment = answer.get("environment")
+    if environment:
+        lines.append(f"  {'variables':<10} {plural(len(environment), 'variable')} sent; their names: --json")
+    if len(answer["attempts"]) > 1 or (answer["attempts"] and job["state"] not in ENDS and job["attempt"] > 1):
+        lines += ["  attempts", *(f"    {line}" for line in _attempts(answer["attempts"]))]
+    if answer.get("elements"):
+        lines += ["  started elements", *(f"    {line}" for line in rows(answer["elements"], now=now))]
+    return lines
+
+
+def _why(job: Job, now: float) -> str:
+    if job["state"] == "completed":
+        return "exit 0"
+    return (ending(job) if job["state"] in ENDS else where_or_why(job, now)) if job["state"] not in ACTIVE else ""
+
+
+def demand(job: Job) -> str:
+    """Return what it needs: `2 GPUs (80G each, H100), 8 CPUs, 64G memory, at most 2h`."""
+    each = [f"{format_size(job['gpu_memory_mib'])} each"] if job["gpu_memory_mib"] else []
+    each += [job["gpu_type"]] if job["gpu_type"] else []
+    words = [plural(job["gpus"], "GPU") + (f" ({', '.join(each)})" if each else "")]
+    words += [plural(job["cpus"], "CPU")] if job.get("cpus") else []
+    words += [f"{format_size(job['memory_mib'])} memory"] if job.get("memory_mib") else []
+    words += [f"at most {format_duration(job['time_limit_s'])}"] if job["time_limit_s"] else []
+    words += [plural(job["retries"], "retry").replace("retrys", "retries")] if job["retries"] else []
+    return ", ".join(words)
+
+
+def _elements(job: Job) -> str | None:
+    if "array" not in job:
+        return None
+    words = [f"{count} {state}" for state, count in (job.get("array_counts") or {}).items() if count]
+    return ": ".join(filter(None, (job["array"], ", ".join(words))))
+
+
+def _moment(at: float | None, now: float) -> str | None:
+    return None if at is None else f"{clock(at)} ({in_words(at, now)})"
+
+
+def _ran(job: Job) -> str | None:
+    if job["started_at"] is None or job["ended_at"] is None:
+        return None
+    return format_duration(job["ended_at"] - job["started_at"])
+
+
+def _attempts(attempts: Sequence[dict[str, Any]]) -> list[str]:
+    columns = (
+        Column("ATTEMPT", right=True),
+        Column("STARTED"),
+        Column("ENDED"),
+        Column("CPU", right=True),
+        Column("MEMORY", right=True),
+        Column("END", elastic=True),
+    )
+    return table(
+        columns,
+        [
+            (
+                str(each["attempt"]),
+                clock(each.get("started_at")),
+                clock(each.get("ended_at")),
+                "" if each.get("cpu_s") is None else format_duration(each["cpu_s"]),
+                "" if each.get("max_rss_mib") is None else format_size(each["max_rss_mib"]),
+                _attempt_end(each),
+            )
+            for each in attempts
+        ],
+    )
+
+
+def _attempt_end(attempt: dict[str, Any]) -> str:
+    if attempt.get("ended_at") is None:
+        return "running"
+    code, signal = attempt.get("exit_code"), attempt.get("signal")
+    words = f"signal {signal}" if signal is not None else "" if code is None else f"exit {code}"
+    return "; ".join(filter(None, (words, attempt.get("reason"))))

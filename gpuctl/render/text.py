@@ -1,0 +1,146 @@
+"""Tables and words for a terminal, 80 columns wide or more; whole lines where nobody's terminal is the limit.
+
+Plain strings, not a table library: that takes longer to import than gpud to answer, and boxes make columns that
+`grep` and `awk` cannot read. What users chose (names, commands) may hold anything, so control characters are
+written out: nobody's job name moves another's cursor.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unicodedata import east_asian_width
+
+import click
+
+from gpud.model.units import format_duration, format_size
+
+COLORS = {
+    "running": "green",
+    "completed": "green",
+    "free": "green",
+    "up": "green",
+    "busy": "blue",
+    "shared": "blue",
+    "starting": "cyan",
+    "stopping": "yellow",
+    "releasing": "cyan",
+    "held": "yellow",
+    "draining": "yellow",
+    "drained": "yellow",
+    "foreign": "magenta",
+    "failed": "red",
+    "timed_out": "red",
+    "lost": "red",
+    "unhealthy": "red",
+    "unknown": "red",
+    "cancelled": "bright_black",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its heading; `right` aligns numbers; `elastic` ones give way when a line is too long."""
+
+    heading: str
+    right: bool = False
+    elastic: bool = False
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
+    """Return the lines of a table: columns without content are left out, elastic ones cut to `width` cells.
+
+    `width` None: the terminal's, or no limit where stdout is none.
+    """
+    width = terminal_width() if width is None else width
+    cells = [[clean(cell) for cell in row] for row in rows]
+    shown = [at for at in range(len(columns)) if any(row[at] for row in cells)] or [0]
+    sizes = {at: max(cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)) for at in shown}
+    elastic = [at for at in shown if columns[at].elastic]
+    excess = sum(sizes.values()) + 2 * (len(shown) - 1) - width
+    while excess > 0 and elastic:
+        widest = max(elastic, key=lambda at: sizes[at])
+        if sizes[widest] <= 8:
+            break
+        sizes[widest] -= 1
+        excess -= 1
+    heading = [column.heading for column in columns]
+    return [_line(columns, row, shown, sizes) for row in (heading, *cells)]
+
+
+def _line(columns: Sequence[Column], row: Sequence[str], shown: list[int], sizes: dict[int, int]) -> str:
+    return "  ".join(aligned(cut(row[at], sizes[at]), sizes[at], right=columns[at].right) for at in shown).rstrip()
+
+
+def aligned(text: str, size: int, *, right: bool = False) -> str:
+    """Return text filled up to `size` cells."""
+    space = " " * (size - cell_len(text))
+    return space + text if right else text + space
+
+
+def cut(text: str, size: int) -> str:
+    """Return text in at most `size` cells, with an ellipsis where something is missing."""
+    if cell_len(text) <= size:
+        return text
+    kept, used = "", 1
+    for char in text:
+        used += cell_len(char)
+        if used > size:
+            break
+        kept += char
+    return kept.rstrip() + "…"
+
+
+def clean(text: str) -> str:
+    """Return text with everything that would not print written out."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape", "backslashreplace").decode()
+
+
+def cell_len(text: str) -> int:
+    """Return how many cells of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def colored(line: str, word: str) -> str:
+    """Return a table's line with the first `word` in its state's colour; without a terminal Click takes it out."""
+    color = COLORS.get(word)
+    return line.replace(word, click.style(word, fg=color), 1) if color else line
+
+
+def terminal_width() -> int:
+    """Return the terminal's width, at least 80, so that a table stays one; without a terminal, no limit."""
+    return max(80, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+
+
+def clock(at: float | None) -> str:
+    """Return a moment as people here read it: `18:30:05` today, else with its day; "-" for None."""
+    if at is None:
+        return "-"
+    local = time.localtime(at)
+    today = local[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", local)
+
+
+def in_words(at: float, now: float) -> str:
+    """Return when that is: `in 5m`, `now`, `3h ago`."""
+    if abs(at - now) < 1:
+        return "now"
+    return f"in {format_duration(at - now)}" if at > now else f"{format_duration(now - at)} ago"
+
+
+def plural(count: int, word: str) -> str:
+    """Return `1 job`, `2 jobs`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def size(mib: int | None) -> str:
+    """Return MiB for people; "-" for what is unknown."""
+    return "-" if mib is None else format_size(mib)

@@ -1,0 +1,85 @@
+"""What every command shares: which gpud it speaks to, and how it prints.
+
+Held by Click's context; a command gets it by `click.pass_obj`.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from gpuctl.client import Client, socket_path
+from gpuctl.errors import UnreachableError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Session:
+    """One call of gpuctl. `socket` is what `--socket` said, `json` whether JSON is wanted."""
+
+    def __init__(self) -> None:
+        self.socket: str | None = None
+        self.json = False
+
+    def connect(self, *, start: bool = True) -> Client:
+        """Return a connection to gpud; with `start`, the user's own is started where none runs."""
+        path = socket_path(self.socket)
+        return Client(path, start=(lambda: self._started(path)) if start else None)
+
+    def request(self, op: str, **fields: Any) -> dict[str, Any]:
+        """Ask gpud one thing."""
+        with self.connect() as client:
+            return client.request(op, **fields)
+
+    def print_json(self, document: object) -> None:
+        """Print one JSON document."""
+        from gpuctl.render.plain import to_json  # noqa: PLC0415 - submit has no time for json
+
+        click.echo(to_json(document))
+
+    def _started(self, path: str) -> bool:
+        """Return whether the user's own gpud was started: it is if no other is meant. Raises UnreachableError."""
+        from gpuctl import starting  # noqa: PLC0415 - as above
+        from gpud.wire import address  # noqa: PLC0415 - only where no gpud answers
+
+        if not starting.is_own(path):
+            if self.socket is None and address.has_system_gpud():
+                raise UnreachableError(
+                    f"this machine's gpud does not answer on {address.SYSTEM_SOCKET}",
+                    hint="ask the administrator, or: sudo systemctl start gpud",
+                )
+            return False
+        if starting.start_daemon(path) is not None:
+            note(f"started your own gpud (log: {starting.log_path(address.state_dir())})")
+        return True
+
+
+def note(text: str) -> None:
+    """Say something to the person, beside the data."""
+    click.echo(f"gpuctl: {text}", err=True)
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Session).json |= value
+
+
+def _set_socket(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.ensure_object(Session).socket = value
+
+
+def options(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command `--json` and `--socket`, which may stand before it as well as after it."""
+    for name, settings in (
+        ("--socket", {"metavar": "PATH", "callback": _set_socket, "help": "The gpud to speak to."}),
+        ("--json", {"is_flag": True, "callback": _set_json, "help": "Print JSON."}),
+    ):
+        command = click.option(name, expose_value=False, **settings)(command)  # type: ignore[arg-type]  # a table
+    return command
+
+
+def on_terminal() -> bool:
+    """Return whether a person reads what goes to stderr."""
+    return sys.stderr.isatty()

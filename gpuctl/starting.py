@@ -1,0 +1,137 @@
+"""Start the user's own gpud and wait until it answers.
+
+It runs detached, in a session of its own, with its output in `gpud.log` in the state directory, and says that it is
+ready the way services do (sd_notify, READY=1). Of two that are started at once one takes the state directory; the
+other ends, and whoever started it waits for the winner's socket.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from gpuctl.client import Client
+from gpuctl.errors import GpuctlError, UnreachableError
+from gpud.wire import address
+
+_READY_WITHIN_S = 30.0
+_STOPPED_WITHIN_S = 30.0
+
+
+def is_own(path: str) -> bool:
+    """Return whether a socket's path is the user's own gpud's, which gpuctl may start: never the machine's."""
+    if os.path.dirname(path) != address.state_dir():
+        return False
+    return bool(os.environ.get("GPUD_STATE_DIR")) or not address.has_system_gpud()
+
+
+def log_path(state_dir: str) -> str:
+    """Return where a gpud that gpuctl started writes what it has to say."""
+    return os.path.join(state_dir, "gpud.log")
+
+
+def start_daemon(
+    path: str, options: Sequence[str] = (), *, state: str | None = None, environ: Mapping[str, str] = os.environ
+) -> int | None:
+    """Start a gpud that will answer on `path`, with its log in `state` (default: the user's own), and wait for it.
+
+    Return its pid, or None when another was faster. Raises UnreachableError, with its last words, when it ends.
+    """
+    state = state or address.state_dir()
+    ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    name = f"gpuctl-{os.getpid()}-{os.urandom(8).hex()}"
+    ready.bind(f"\0{name}")
+    log = log_path(state)
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        output = open(log, "ab", buffering=0)  # noqa: SIM115 - closed below, whatever happens
+    except OSError as error:
+        raise GpuctlError(
+            f"cannot start gpud: its state directory {state} is not writable: {error.strerror}",
+            hint="set GPUD_STATE_DIR to a directory of yours on a local disk",
+        ) from error
+    with output, ready:
+        said_before = output.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gpud", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",  # it must not keep a file system from being unmounted
+            env={**environ, "NOTIFY_SOCKET": f"@{name}"},
+            start_new_session=True,
+        )
+        if _ready(process, ready, log):
+            return process.pid
+        _await_winner(process, path, log, said_before)
+        return None
+
+
+def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> bool:
+    """Return True once gpud says that it is ready, False when it ended instead. Raises UnreachableError."""
+    ended = os.pidfd_open(process.pid)
+    deadline = time.monotonic() + _READY_WITHIN_S
+    try:
+        poll = select.poll()
+        poll.register(ended, select.POLLIN)
+        poll.register(ready, select.POLLIN)
+        while (left_s := deadline - time.monotonic()) > 0:
+            found = [fd for fd, _ in poll.poll(left_s * 1000)]
+            if ready.fileno() in found:
+                if b"READY=1" in ready.recv(4096).split(b"\n"):
+                    process.returncode = 0  # it lives on; this object is not to wait for it
+                    return True
+            elif ended in found:
+                process.wait()
+                return False
+    finally:
+        os.close(ended)
+    raise UnreachableError(
+        f"gpud (pid {process.pid}) was started and is not ready after {_READY_WITHIN_S:.0f} s",
+        hint=f"look into {log}",
+    )
+
+
+def _await_winner(process: subprocess.Popen[bytes], path: str, log: str, said_before: int) -> None:
+    """Return when somebody else's gpud answers. Raises UnreachableError, with what ours said, when none does."""
+    deadline = time.monotonic() + 5.0  # the winner holds the state directory already, and is starting
+    while True:
+        try:
+            return Client(path).close()
+        except UnreachableError as error:
+            if time.monotonic() >= deadline:
+                with open(log, "rb") as file:
+                    file.seek(said_before)
+                    said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
+                words = said[-1] if said else f"exit status {process.returncode}"
+                raise UnreachableError(f"gpud could not start: {words}", hint=f"all it said is in {log}") from error
+        time.sleep(0.05)
+
+
+def stop_daemon(pid: int) -> None:
+    """End a gpud and wait until it is gone; jobs run on. Raises GpuctlError where that may not be, or does not work."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        if not gone(process, _STOPPED_WITHIN_S):
+            raise GpuctlError(f"gpud (pid {pid}) does not stop", hint="see: gpuctl daemon logs")
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise GpuctlError(f"gpud (pid {pid}) is another user's") from error
+    finally:
+        os.close(process)
+
+
+def gone(process: int, within_s: float) -> bool:
+    """Return whether the process of a pidfd has ended, waiting for it."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(within_s * 1000))

@@ -1,0 +1,243 @@
+"""What `submit` and `run` say to gpud: the options, and the request made of them.
+
+Without `--`, a first word is looked at once: a script (its `#!` line says how to run it) is read and sent, and what
+a shell would have done with the words is refused with what to write instead. gpuctl runs no shell.
+"""
+
+import os
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.parse import COUNT, DURATION, GRACE, LABEL, POSITIVE, PRIORITY, SIZE, TIME, variables
+
+SCRIPT_MAX = 4 * 1024 * 1024
+_LIMITS = (
+    *("AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS"),
+    *("RTPRIO", "RTTIME", "SIGPENDING", "STACK"),
+)
+_SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
+
+Options = Callable[..., Any]
+
+
+def options(command: Options) -> Options:
+    """Give a command everything that a job can be submitted with."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("-g", "--gpus", type=COUNT, help="GPUs in total (default: 1; 0 for a CPU job)."),
+    click.option("--gpus-per-node", type=COUNT, help="The same for a job on one node."),
+    click.option("--gpu-ids", metavar="LIST", help="Only these GPUs: 0,1, NODE:0, or UUID prefixes."),
+    click.option("--gpu-memory", type=SIZE, help="Memory that each GPU must have: 24G."),
+    click.option("--gpu-type", metavar="PATTERN", help="What its name must contain: H100, 'A100*80*'."),
+    click.option("--cpus", type=POSITIVE, help="CPUs to count for it (default: not counted)."),
+    click.option("--memory", type=SIZE, help="Memory of the machine: 64G."),
+    click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
+    click.option("-n", "--name", help="What to call it (default: the command's name)."),
+    click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
+    click.option("--retries", type=COUNT, help="Start it again so often when it fails."),
+    click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
+    click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
+    click.option("--hold", is_flag=True, help="Wait until it is released."),
+    click.option("--label", type=LABEL, multiple=True, help="A label to find it by; may be repeated."),
+    click.option("-e", "--env", metavar="K=V", multiple=True, help="Set a variable; may be repeated."),
+    click.option("--env-file", metavar="FILE", help="Set the variables of a file, K=V a line."),
+    click.option("-C", "--workdir", metavar="DIR", help="Where it runs (default: here)."),
+    click.option("-o", "--output", metavar="FILE", help="Where its output goes; %j id, %A array, %a index, %x name."),
+    click.option("--error", metavar="FILE", help="Where its errors go (default: with the output)."),
+    click.option("--grace", type=GRACE, help="Time between TERM and KILL when it is stopped (default: 30s)."),
+    click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARGS]..."),
+    session.options,
+)
+
+
+class WordsCommand(click.Command):
+    """A command whose options end at the first word, and that knows whether `--` stood before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; leave in `ctx.meta` whether the command is to be taken literally."""
+        ctx.allow_interspersed_args = False
+        before = list(args)
+        rest = super().parse_args(ctx, args)
+        words = len(ctx.params.get("command") or ())
+        ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
+        return rest
+
+
+def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
+    """Return the fields of a `submit` request, all but the nonce. Raises UsageError."""
+    workdir = _workdir(given["workdir"])
+    command = list(given["command"])
+    request: dict[str, Any] = {
+        "demand": _demand(given),
+        "command": command,
+        "workdir": workdir,
+        "environment": _environment(given, workdir),
+        "umask": _umask(),
+        "limits": _limits(),
+    }
+    script = _script(command, literal=literal)
+    if script is not None:
+        command[0] = os.path.abspath(command[0])
+        request["script"] = script
+    optional = {
+        "name": given["name"],
+        "priority": given["priority"],
+        "time_limit_s": given["time_limit"],
+        "grace_s": given["grace"],
+        "retries": given["retries"],
+        "array": given["array"],
+        "begin_at": given["begin"],
+        "hold": given["hold"] or None,
+        "labels": dict(given["label"]) or None,
+        "output": _pattern(given["output"], "--output", workdir),
+        "error": _pattern(given["error"], "--error", workdir),
+    }
+    return request | {key: value for key, value in optional.items() if value is not None}
+
+
+def new_nonce() -> str:
+    """Return what makes a submit safe to send twice."""
+    return os.urandom(16).hex()
+
+
+def next_words(job: str, reply: dict[str, Any]) -> str:
+    """Return what happens next to a job that was just submitted: `job 17: third in line`."""
+    position, reason = reply.get("position"), reply.get("reason")
+    place = "" if position is None else f"{ordinal(position)} in line"
+    return f"job {job}: " + ("; ".join(filter(None, (place, reason))) or "starts now")
+
+
+def ordinal(number: int) -> str:
+    """Return `first` ... `tenth`, then `11th`, `22nd`."""
+    words = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+    if 1 <= number <= len(words):
+        return words[number - 1]
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{suffix}"
+
+
+def _demand(given: dict[str, Any]) -> dict[str, Any]:
+    gpus, per_node, names = given["gpus"], given["gpus_per_node"], given["gpu_ids"]
+    ids = None if names is None else [word.strip() for word in names.split(",")]
+    if ids is not None and not all(ids):
+        raise UsageError(f"--gpu-ids {names!r} names no GPU", hint="write --gpu-ids 0,1; gpuctl gpus shows them")
+    if gpus is not None and per_node is not None and gpus != per_node:
+        raise UsageError(f"{gpus} GPUs in total are not {per_node} on one node", hint="give one of the two")
+    asked = gpus if gpus is not None else per_node
+    if asked is None:
+        asked = 1 if ids is None else len(ids)
+    optional = {
+        "gpu_memory_mib": given["gpu_memory"],
+        "gpu_type": given["gpu_type"],
+        "gpu_ids": ids,
+        "cpus": given["cpus"],
+        "memory_mib": given["memory"],
+    }
+    return {"gpus": asked} | {key: value for key, value in optional.items() if value is not None}
+
+
+def _workdir(asked: str | None) -> str:
+    """Return the directory the job runs in; that it exists is found out at its start, for a job may make it."""
+    if asked is not None:
+        if not asked or "\0" in asked:
+            raise UsageError("--workdir names no directory")
+        return os.path.normpath(os.path.join(_here(), os.path.expanduser(asked)))
+    return _here()
+
+
+def _here() -> str:
+    """Return the current directory under the name that the shell has for it: links and mounts keep theirs."""
+    named = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(named) and os.path.samestat(os.stat(named), os.stat(".")):
+            return named
+    except OSError:
+        pass
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise UsageError("the current directory is gone", hint="cd to another, or use -C DIR") from error
+
+
+def _environment(given: dict[str, Any], workdir: str) -> dict[str, str]:
+    environment = dict(os.environ)
+    if given["workdir"] is not None:
+        environment["PWD"] = workdir
+    return environment | variables(given["env"], given["env_file"])
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def _limits() -> dict[str, list[int]]:
+    kinds = {name: getattr(resource, f"RLIMIT_{name}", None) for name in _LIMITS}
+    return {name: list(resource.getrlimit(kind)) for name, kind in kinds.items() if kind is not None}
+
+
+def _pattern(path: str | None, option: str, workdir: str) -> str | None:
+    if path is None:
+        return None
+    if not path or path.endswith("/") or "\0" in path:
+        raise UsageError(f"{option} {path!r} names no file")
+    return os.path.join(workdir, os.path.expanduser(path))
+
+
+def _script(command: list[str], *, literal: bool) -> bytes | None:
+    """Return the content of the script that a command's first word is; None for a program. Raises UsageError."""
+    if not command:
+        raise UsageError("nothing to run", hint="write: gpuctl submit -- python train.py")
+    word = command[0]
+    if not word.strip():
+        raise UsageError("the command's first word is empty", hint="write: gpuctl submit -- python train.py")
+    if literal or ("/" not in word and _in_path(word)) or not os.path.isfile(word):
+        if not literal:
+            _refuse_shell(command)
+        return None
+    try:
+        with open(word, "rb") as file:
+            content = file.read(SCRIPT_MAX + 1)
+    except OSError as error:
+        if isinstance(error, PermissionError) and os.access(word, os.X_OK):
+            return None  # a program that may be run, not read
+        hint = f"to run it as it is then: gpuctl submit -- {word}"
+        raise GpuctlError(f"cannot read the script {word}: {error.strerror}", hint=hint) from error
+    if not content.startswith(b"#!"):
+        if os.access(word, os.X_OK):
+            return None
+        raise UsageError(f"{word} is neither a program nor a script: it has no #! line", hint=_with_program(command))
+    if len(content) > SCRIPT_MAX:
+        raise UsageError(f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl submit -- {word}")
+    return content
+
+
+def _in_path(word: str) -> bool:
+    """Return whether a shell here would find a program of this name."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    paths = (os.path.join(folder or ".", word) for folder in folders)
+    return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)
+
+
+def _with_program(command: list[str]) -> str:
+    program = {".py": "python", ".sh": "bash", ".R": "Rscript", ".jl": "julia"}.get(os.path.splitext(command[0])[1])
+    return f"write: gpuctl submit -- {program or 'PROGRAM'} {' '.join(command)}"
+
+
+def _refuse_shell(command: list[str]) -> None:
+    """Raise UsageError for what only a shell could run: `submit 'a && b'`."""
+    word = command[0]
+    if len(command) == 1 and " " in word.strip() and not os.path.exists(word):
+        shell = any(sign in word for sign in _SHELL_WORDS)
+        hint = f"write: gpuctl submit -- bash -c '{word}'" if shell else f"write it without quotes: -- {word}"
+        raise UsageError(f"{word!r} is no program: the words are run as they are, without a shell", hint=hint)

@@ -1,0 +1,113 @@
+"""Waiting for jobs, for `run` and `wait`: told by gpud, through its restarts, with nothing polled."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gpuctl.client import Client, ConnectionLostError
+from gpuctl.errors import NOT_FOUND, RefusedError
+from gpuctl.render.jobs import ENDS
+from gpuctl.session import note
+
+_COMES_BACK_S = 60.0
+
+Job = dict[str, Any]
+
+
+def exit_status(answer: dict[str, Any]) -> int:
+    """Return what to exit with for an ended job, or array, as `show` gives it: the status of its last attempt.
+
+    128+N for signal N; 127 or 126 for a job that could not be started, as a shell would; 1 for one that did not
+    complete and has no status of its own. An array: its first element's that is not 0.
+    """
+    job = answer["job"]
+    if job["state"] == "completed":
+        return 0
+    for element in sorted(answer.get("elements") or [], key=lambda element: element["array_index"]):
+        status = _own_status(element)
+        if status:
+            return status
+    return _own_status(job) or 1
+
+
+def _own_status(job: Job) -> int:
+    if job["signal"] is not None:
+        return 128 + int(job["signal"])
+    if job["exit_code"] is not None:
+        return int(job["exit_code"]) or int(job["state"] != "completed")
+    if job["state"] == "failed" and job["started_at"] is None:
+        reason = job["reason"] or ""
+        return 127 if reason.startswith("no such") or reason.endswith("is missing") else 126
+    return int(job["state"] in ENDS and job["state"] != "completed")
+
+
+def subscribe(client: Client, jobs: Iterable[str]) -> None:
+    """Ask for the events of jobs; what happened before is to be looked at after this, so that nothing is missed."""
+    client.request("subscribe", jobs=list(dict.fromkeys(job.partition("_")[0] for job in jobs)))
+
+
+def await_back(client: Client, lost: ConnectionLostError) -> None:
+    """Wait for a gpud that went away; jobs run on meanwhile. Raises UnreachableError when it stays away."""
+    note(f"{lost.message}; waiting for it to come back (jobs run on)")
+    client.reconnect(_COMES_BACK_S)
+
+
+def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None]) -> None:
+    """Return when every one of these jobs has ended; call `ended` with what `show` says of each, as they end."""
+    left = dict.fromkeys(jobs)
+
+    def look(among: list[str]) -> None:
+        for job in among:
+            answer = client.request("show", job=job)
+            if answer["job"]["state"] in ENDS:
+                del left[job]
+                ended(answer)
+
+    while left:
+        try:
+            subscribe(client, left)
+            look(list(left))
+            while left:
+                look(_perhaps_ended(client.pushed(wait=True), left))
+        except ConnectionLostError as lost:
+            await_back(client, lost)
+
+
+def _perhaps_ended(pushed: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
+    """Return the jobs that an end was told of, or a change of the array that they have not left yet."""
+    events = [message["event"] for message in pushed if "event" in message]
+    told = {event["job"] for event in events if event["kind"] in ENDS}
+    arrays = {event["job"] for event in events}
+    return [job for job in among if job in told or ("_" in job and job.partition("_")[0] in arrays)]
+
+
+def named(client: Client, words: Iterable[str]) -> list[str]:
+    """Return the ids that words name, gaps in ranges left out. Raises RefusedError for one that does not exist."""
+    ids: list[str] = []
+    for word in words:
+        number, _, inner = word.partition("_")
+        if "-" in number:
+            rows = client.request("list", jobs=[word])["jobs"]
+            ids += [row["id"].partition("_")[0] for row in rows]
+        elif inner.isdigit() or not inner:
+            client.request("show", job=word)
+            ids.append(word)
+        else:
+            ids += [f"{number}_{index}" for index in _indices(inner) if _exists(client, f"{number}_{index}")]
+    return list(dict.fromkeys(ids))
+
+
+def _indices(inner: str) -> Iterable[int]:
+    for part in inner.strip("[]").split(","):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _exists(client: Client, job: str) -> bool:
+    try:
+        client.request("show", job=job)
+    except RefusedError as error:
+        if error.exit_status == NOT_FOUND:
+            return False
+        raise
+    return True
