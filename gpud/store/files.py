@@ -22,6 +22,7 @@ _FULL = {
     sqlite3.SQLITE_IOERR_SHMSIZE,
 }
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_ELSEWHERE = "is the directory there, and yours? or take another: --state-dir"
 _UNREACHABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 
@@ -39,29 +40,35 @@ class StoreFullError(StoreError):
 
 @contextmanager
 def told(path: str) -> Iterator[None]:
-    """Turn SQLite's errors into words for people. A broken constraint is our own fault, and passes."""
+    """Turn the world's errors into words for people. A broken constraint or statement is our own fault, and passes."""
     try:
         yield
-    except sqlite3.IntegrityError:
-        raise
     except sqlite3.Error as error:
-        raise _in_words(path, error) from error
+        known = _in_words(path, error)
+        if known is None:
+            raise
+        raise known from error
 
 
-def _in_words(path: str, error: sqlite3.Error) -> StoreError:
+def _in_words(path: str, error: sqlite3.Error) -> StoreError | None:
     code = getattr(error, "sqlite_errorcode", 0)
+    kind = code & 0xFF  # the rest of it says more closely what failed
     if code in _FULL:
         return StoreFullError(f"cannot write to {path}: {error}", "make space on that disk; nothing was lost")
-    if code & 0xFF in _BROKEN:
+    if kind in _BROKEN:
         return StoreError(
             f"{path} is damaged: {error}",
             "it was left as it is; move it away to start with an empty queue, or put a backup in its place",
         )
-    if code & 0xFF in _UNREACHABLE:
+    if kind in _UNREACHABLE:
+        return StoreError(f"cannot write to {path}: {error}", _ELSEWHERE)
+    if kind in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StoreError(f"{path} is locked: {error}", "is another program writing to it? let it end, and try again")
+    if kind == sqlite3.SQLITE_IOERR:
         return StoreError(
-            f"cannot write to {path}: {error}", "is the directory there, and yours? or take another: --state-dir"
+            f"cannot read or write {path}: {error}", "does the disk work? the kernel's log may say: dmesg"
         )
-    return StoreError(f"{path}: {error}", "is another program using this database?")
+    return None
 
 
 def open_writer(
@@ -108,9 +115,7 @@ def _exists(path: str) -> bool:
     except FileExistsError:
         return Path(path).stat().st_size > 0  # empty: a gpud was killed before its first commit
     except OSError as error:
-        raise StoreError(
-            f"cannot create {path}: {error.strerror}", "is the directory there, and yours? or take another: --state-dir"
-        ) from error
+        raise StoreError(f"cannot create {path}: {error.strerror}", _ELSEWHERE) from error
     return False
 
 

@@ -63,7 +63,8 @@ _ARRAY = """UPDATE job SET live = ?1, pending = ?2, throttle = ?3, dropped = ?4,
 _QUEUE = """UPDATE job SET state = CASE WHEN pending = '' THEN 'running' ELSE ? END, attempt = ?, failures = ?,
     park = ?, not_before = ?, priority = ?, queued_us = ?, updated_at = ?, reason = CAST(? AS TEXT), ended_at = NULL
     WHERE id = ?"""
-_MOVE = "UPDATE job SET state = ?, attempt = ?, park = NULL, updated_at = ?, reason = NULL WHERE id = ?"
+_MOVE = """UPDATE job SET state = ?, attempt = ?, park = NULL, not_before = NULL, updated_at = ?, reason = NULL
+    WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job, attempt, starting_at, since, boot, allocation, started_at, pid, pid_start, shim,
     shim_start, cause, kill_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (job, attempt) DO UPDATE SET since = excluded.since, boot = excluded.boot,

@@ -32,7 +32,8 @@ _ENDS = frozenset(End)
 _TERMS_REMEMBERED = 4_096
 _ROW = (
     "job.id, job.state, job.reason, job.terms, job.name, job.command, job.workdir, job.labels, job.output, job.error,"
-    f" job.submitted, job.submitted_at, job.updated_at, job.ended_at, job.array, {PLACE}, {ARRAY}, {ATTEMPT}"
+    " json_extract(job.submitted, '$.begin_at'), job.submitted_at, job.updated_at, job.ended_at, job.array,"
+    f" {PLACE}, {ARRAY}, {ATTEMPT}"
 )
 _EVENT = (
     "SELECT seq, at, kind, event.job, event.attempt, job.user, detail FROM event LEFT JOIN job ON job.id = event.job"
@@ -136,7 +137,7 @@ class Reader:
 
     def _row(self, columns: Columns) -> JobRow:
         job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]
-        submitted, submitted_at, updated_at, ended_at, array = columns[10:15]
+        begin_at, submitted_at, updated_at, ended_at, array = columns[10:15]
         return JobRow(
             job=job,
             state=state,
@@ -149,7 +150,7 @@ class Reader:
             labels=json.loads(labels) if labels else {},
             output=output,
             error=error,
-            begin_at=json.loads(submitted)["begin_at"],
+            begin_at=begin_at,
             submitted_at=submitted_at,
             updated_at=updated_at,
             ended_at=ended_at,

@@ -62,11 +62,12 @@ _FIRST = (
     )""",
     "CREATE UNIQUE INDEX job_nonce ON job (nonce) WHERE nonce IS NOT NULL",
     # Everything that a start of gpud reads of a plain waiting job, in the order of submission; history is not in it.
+    # `ended_at` is in it because SQLite looks even at what an index's own WHERE says: without, it reads every row.
     """CREATE INDEX job_unfinished ON job (id, state, attempt, failures, park, not_before, live, terms, priority,
-        queued_us) WHERE ended_at IS NULL""",
+        queued_us, ended_at) WHERE ended_at IS NULL""",
     "CREATE INDEX job_ended ON job (ended_at, user, state) WHERE ended_at IS NOT NULL",
-    "CREATE INDEX job_owner ON job (user, id, state) WHERE ended_at IS NOT NULL",
-    "CREATE INDEX job_outcome ON job (state, id) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX job_owner ON job (user, id, state, ended_at) WHERE ended_at IS NOT NULL",
+    "CREATE INDEX job_outcome ON job (state, id, ended_at) WHERE ended_at IS NOT NULL",
     # `allocation`: [{node, shares: [{gpu, memory_mib}], cpus, memory_mib}].
     """CREATE TABLE attempt (
         job INTEGER NOT NULL,
