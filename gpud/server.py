@@ -12,6 +12,7 @@ import ctypes
 import errno
 import logging
 import os
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -30,6 +31,7 @@ _PAUSE_AT = 1024 * 1024  # bytes of unread answers at which no more requests are
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
 _BACKLOG = 1024
+_OTHER_FILES = 512
 _SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # include/uapi/asm-generic/socket.h
 
 
@@ -260,6 +262,7 @@ class Server:
 
     async def start(self, listen_fd: int | None = None) -> None:
         """Listen: on the path, or on a socket that was passed on (by systemd). Raises ListenError."""
+        self._max_connections = _make_room(self._max_connections)
         if listen_fd is not None:
             await self._listen(socket.socket(fileno=listen_fd))
             return
@@ -320,6 +323,16 @@ class Server:
                     await self._bind()  # the old one stays open, for who had connected to it already
                 except ListenError as error:
                     log.warning("%s", error)
+
+
+def _make_room(connections: int) -> int:
+    """Raise the limit on open files so that this many connections fit beside `_OTHER_FILES`; return how many do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft < wanted:  # never -1, unlimited: Linux has a limit for every process's files
+        soft = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(connections, max(soft - _OTHER_FILES, soft // 2))
 
 
 def _many_groups(fd: int) -> bytes:

@@ -79,18 +79,41 @@ class Line:
             self.unheard += self.frames.feed(data)
 
 
-def unlike(then, now, where="the answer"):
+# Maps whose keys are what there is to tell, not what a client asks for: of them, one value is like another.
+TALLIES = {"notes", "array_counts", "labels", "detail", "jobs", "gpus", "launcher"}
+
+
+def unlike(then, now, where="answer"):
     """Where an answer of today lacks what a client of then reads; empty if nowhere. More keys are no harm."""
     if then is None or now is None:
         return []
+    if isinstance(then, dict) and isinstance(now, dict) and where.rpartition(".")[2] in TALLIES:
+        then, now = list(then.values()), list(now.values())
     if isinstance(then, dict) and isinstance(now, dict):
-        gone = [f"{where} has no {key}" for key in then if key not in now]
-        return gone + [words for key in then if key in now for words in unlike(then[key], now[key], f"{where}.{key}")]
+        found = [f"{where} has no {key}" for key in then if key not in now]
+        for key in then.keys() & now.keys():
+            found += unlike(then[key], now[key], f"{where}.{key}")
+        return found
     if isinstance(then, list) and isinstance(now, list):
         return unlike(then[0], now[0], f"{where}[0]") if then and now else []
-    if isinstance(then, bool) or isinstance(now, bool) or not isinstance(then, (int, float)):
-        return [] if type(then) is type(now) else [f"{where} was {then!r}, is {now!r}"]
-    return [] if isinstance(now, (int, float)) else [f"{where} was {then!r}, is {now!r}"]
+    numbers = {type(then), type(now)} <= {int, float}
+    return [] if numbers or type(then) is type(now) else [f"{where} was {then!r}, is {now!r}"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "found"),
+    [
+        ({"a": 1}, {"a": 2.5, "b": None}, []),
+        ({"a": 1}, {"a": None}, []),
+        ({"a": 1}, {}, ["answer has no a"]),
+        ({"a": [{"b": True}]}, {"a": [{"b": 1}]}, ["answer.a[0].b was True, is 1"]),
+        ({"a": {"b": "x"}}, {"a": {"b": 1}}, ["answer.a.b was 'x', is 1"]),
+        ({"notes": {"12": "x"}}, {"notes": {"13": "y"}}, []),
+        ({"notes": {"12": "x"}}, {"notes": ["y"]}, ["answer.notes was {'12': 'x'}, is ['y']"]),
+    ],
+)
+def test_an_answer_that_an_old_client_could_not_read_is_noticed(then, now, found):
+    assert unlike(then, now) == found
 
 
 @pytest.mark.parametrize("spoken", [[0, 0], [0, 1], [1, 1], [1, 2], None], ids=str)
@@ -138,7 +161,7 @@ SUBMIT = {
     "labels": {"made": "once"},
     "next": True,
 }
-HELD = {**SUBMIT, "nonce": "recorded-2", "hold": True}
+HELD = {**SUBMIT, "nonce": "recorded-2", "hold": True, "command": ["sleep", "60"]}
 SCRIPT = {**SUBMIT, "nonce": "recorded-3", "script": b"#!/bin/sh\nsleep 60\n", "command": ["/tmp/job.sh", "1"]}
 ARRAY = {**HELD, "nonce": "recorded-4", "array": "0-9%2", "begin_at": 4_000_000_000.0}
 CONVERSATION = [
@@ -164,9 +187,14 @@ CONVERSATION = [
     {"op": "priority", "select": {"jobs": ["2"]}, "priority": -1},
     {"op": "release", "select": {"jobs": ["2"]}},
     {"op": "hold", "select": {"jobs": ["4"], "mine": True}},
-    {"op": "requeue", "select": {"jobs": ["1"]}},
     {"op": "interrupt", "select": {"jobs": ["3"]}},
-    {"op": "cancel", "select": {"jobs": ["1-4"]}, "force": True},
+    {"op": "cancel", "select": {"jobs": ["2-4"]}, "force": True},
+    "cancelled",
+    "cancelled",
+    "cancelled",
+    {"op": "requeue", "select": {"jobs": ["1"]}},
+    "completed",
+    {"op": "cancel", "select": {"jobs": ["1"]}},
     {"op": "drain", "targets": ["sim-1:0"], "reason": "recorded"},
     {"op": "gpus", "fresh": True},
     {"op": "undrain", "targets": ["sim-1:0"]},
