@@ -77,18 +77,13 @@ def where(job: Job) -> str:
 
 
 def ending(job: Job) -> str:
-    """Return how it ended: `exit 3`, `signal 9`, its reason."""
-    words = []
-    if job["signal"] is not None:
-        words.append(f"signal {job['signal']}")
-    elif job["exit_code"]:
-        words.append(f"exit {job['exit_code']}")
+    """Return how it ended, in gpud's words where it has some: `exit code 3`, `no such command: pyhton`."""
     counts = job.get("array_counts")
     if counts:
-        words.append(", ".join(f"{count} {end}" for end, count in counts.items()))
+        return ", ".join(f"{count} {end}" for end, count in counts.items())
     if job["reason"]:
-        words.append(job["reason"])
-    return "; ".join(words)
+        return str(job["reason"])
+    return f"signal {job['signal']}" if job["signal"] is not None else ""
 
 
 def written_end(job: Job) -> str:
