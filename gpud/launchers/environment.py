@@ -7,9 +7,8 @@ composes it just before exec, so that gpud never decodes an environment.
 from collections.abc import Mapping, Sequence
 
 # What names a terminal, a display or a service manager's channel that will be gone when the job runs.
-_SESSION = frozenset(
-    "DISPLAY WAYLAND_DISPLAY XAUTHORITY WINDOWID TMUX TMUX_PANE STY NOTIFY_SOCKET LISTEN_FDS LISTEN_PID _".split()
-)
+_SESSION = frozenset({"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "WINDOWID", "TMUX", "TMUX_PANE", "STY", "_"})
+_SESSION |= {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"}
 _SESSION_PREFIXES = ("SSH_", "DBUS_", "VSCODE_")
 # What an outer job was told of itself; settings such as GPUD_SOCKET are the submitter's own.
 _OUTER_PREFIXES = ("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT")
@@ -19,7 +18,8 @@ _RUNTIME = "XDG_RUNTIME_DIR"
 def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_dir_exists: bool) -> dict[str, str]:
     """Return the environment of a job from its submitter's and from `additions`.
 
-    What an outer job was told goes; a runtime directory stays where it still exists; PYTHONUNBUFFERED=1 unless it is set.
+    What an outer job was told goes; a runtime directory stays where it still exists; PYTHONUNBUFFERED is 1 unless it
+    is set.
     """
     kept = {
         name: value

@@ -6,6 +6,7 @@ than theirs; the submitter's limits come last, so that they limit the job and no
 """
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -102,7 +103,7 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record
     _limit(order["limits"])
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        os.execve(program, argv, variables)
+        os.execve(program, argv, variables)  # noqa: S606 - without a shell: that is the promise
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError):  # a NUL byte, an "=" in a name
             raise faults.CannotStartError(f"cannot pass the command or its environment on: {error}") from error
@@ -110,21 +111,21 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record
 
 
 def _open_streams(order: Order) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if order["makes_log_dir"]:
-        with contextlib.suppress(OSError):  # opening the log says it better
-            os.makedirs(os.path.dirname(order["output"]), mode=0o700, exist_ok=True)
-    os.dup2(_open_log(order["output"]), 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(_open_log(order["output"], makes_directory=order["makes_log_dir"]), 1)
     os.dup2(1 if order["error"] is None else _open_log(order["error"]), 2)
 
 
-def _open_log(path: str) -> int:
+def _open_log(path: str, *, makes_directory: bool = False) -> int:
     # O_NONBLOCK: a FIFO that nobody reads would hang the start for ever; it is taken off for the job's own writes.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
     try:
         log = os.open(path, flags, 0o600)
     except OSError as error:
+        if error.errno == errno.ENOENT and makes_directory:
+            with contextlib.suppress(OSError):  # opening the log says it better
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            return _open_log(path)
         raise faults.cannot(f"open the log {path}", error) from error
     os.set_blocking(log, True)
     return log
@@ -179,7 +180,6 @@ def _limit(limits: dict[str, Sequence[int]]) -> None:
             resource.setrlimit(which, (soft, hard))
         except (OSError, ValueError):
             most = resource.getrlimit(which)[1]
-            if most != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > most):
-                soft = most
+            fits = most == resource.RLIM_INFINITY or resource.RLIM_INFINITY != soft <= most
             with contextlib.suppress(OSError, ValueError):
-                resource.setrlimit(which, (soft, most))
+                resource.setrlimit(which, (soft if fits else most, most))

@@ -65,6 +65,12 @@ class Link:
         if len(self._outbox) == 1:
             self._flush()
 
+    def free(self, key: str) -> None:
+        """Tell that this attempt's shim will not be signalled any more, and may have another attempt."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # it stays unused then, and ends with the launcher process
+                self._socket.send(key.encode(), socket.MSG_NOSIGNAL)
+
     def close(self) -> None:
         """Leave; the launcher process stays as long as it has jobs."""
         self._closed = True
@@ -119,7 +125,7 @@ class Link:
             self._greeted.set_result(None)
 
     def _flush(self) -> None:
-        assert self._socket is not None
+        assert self._socket is not None  # noqa: S101 - dropping it removed this callback
         loop = asyncio.get_running_loop()
         while self._outbox:
             try:

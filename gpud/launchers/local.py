@@ -95,7 +95,7 @@ class LocalLauncher:
         self._attempts[key] = attempt
         match effect:
             case Launch() if known is None:
-                assert order is not None
+                assert order is not None  # noqa: S101 - the protocol says so
                 self._launch(attempt, order)
             case Stop(grace_s=grace_s):
                 self._stop(attempt, grace_s)
@@ -217,10 +217,10 @@ class LocalLauncher:
             self._settle(attempt)
         elif lives and attempt.stop is not None and not completed_later:
             self._stop_orphan(attempt, found)
-        elif completed_later and not lives or lives and attempt.stop is not None:
-            self._look_again(attempt)
-        elif not lives:
+        elif not lives and not completed_later:
             self._sweep(attempt, found)
+        elif not lives or attempt.stop is not None:
+            self._look_again(attempt)
 
     def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
@@ -245,6 +245,7 @@ class LocalLauncher:
         self._unwatch(attempt)
         attempt.over = True
         self._post(Exited(attempt.job, attempt.attempt, how))
+        self._link.free(attempt.key)
 
     def _look_again(self, attempt: _Attempt) -> None:
         if attempt.retry is not None:
@@ -276,6 +277,6 @@ class LocalLauncher:
             attempt.pidfd = None
 
     def _signal(self, attempt: _Attempt, number: int) -> None:
-        assert attempt.pidfd is not None
+        assert attempt.pidfd is not None  # noqa: S101 - callers looked
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(attempt.pidfd, number)

@@ -52,7 +52,7 @@ def exit_of(found: Record) -> Exit:
     if status is None and fault is None and lost is None:
         lost = "its shim and its launcher process were killed"
     return Exit(
-        at=Timestamp(found.get("ended", found["at"])),
+        at=Timestamp(found["ended"] if "ended" in found else found["at"]),
         exit_code=status if status is not None and status >= 0 and fault is None else None,
         signal=-status if status is not None and status < 0 and fault is None else None,
         fault=None if fault is None else Fault(fault[0], machine=fault[1], not_found=fault[2]),

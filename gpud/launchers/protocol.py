@@ -36,6 +36,10 @@ class LaunchOrder:
 class Launcher(Protocol):
     """Starts attempts, stops them, and finds them again."""
 
+    @property
+    def pid(self) -> int | None:
+        """Return the pid of the process that starts jobs here; None while there is none."""
+
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. `post` is called on the event loop's thread."""
 

@@ -24,6 +24,7 @@ REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; 
 TOMBSTONE_FILE = ".tombstone"
 
 Record = dict[str, Any]
+_TO_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def boot_id() -> str:
@@ -52,7 +53,7 @@ def start_time(pid: int) -> int | None:
 
 def encode(record: Record) -> bytes:
     """Return a record's 512 bytes. Its reason is cut to what fits."""
-    body = json.dumps(record, separators=(",", ":")).encode()
+    body = _TO_JSON(record).encode()
     excess = len(body) - (SIZE - 10)
     if excess > 0:
         reason, machine, not_found = record["fault"]
@@ -65,7 +66,7 @@ def decode(raw: bytes) -> Record | None:
     """Return what `encode` was given; None where the checksum does not fit."""
     checksum, _, body = raw.rstrip().partition(b" ")
     try:
-        record: Record = json.loads(body) if int(checksum, 16) == zlib.crc32(body) else None
+        record: Record | None = json.loads(body) if int(checksum, 16) == zlib.crc32(body) else None
     except ValueError:
         return None
     return record
@@ -90,8 +91,7 @@ def claim(path: str, record: Record) -> int | None:
     draft = f"{directory}/.{name}.{os.getpid()}"
     file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        if os.write(file, encode(record)) != SIZE:
-            raise OSError(28, "No space left on device")  # a short write: the disk filled up inside it
+        os.write(file, encode(record))  # of 512 bytes, never a part: a block is there or is not
         os.link(draft, path)
     except FileExistsError:
         os.close(file)

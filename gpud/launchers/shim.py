@@ -19,13 +19,13 @@ import signal
 import socket
 import stat
 import struct
-from typing import NoReturn
 
 from gpud.launchers import faults, record, tree
 from gpud.launchers.job import Order, as_user, become, tell
 
 GIVE_UP_S = 30.0
 TAIL = 4096
+_ORDERS = 64  # then the process goes, and with it whatever piled up in it
 SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
 _OUT_OF_MEMORY = (
@@ -56,19 +56,15 @@ class Deadlines:
             due: float | None = now + 0.02  # for those that forked while they were being killed
         else:
             due = min((at for at in (self.kill_at, self.stop_at) if at is not None), default=None)
-        if due is None:
-            event = signal.sigwaitinfo(SIGNALS)
-        else:
-            event = signal.sigtimedwait(SIGNALS, min(max(0.0, due - now), _NAP_S))
-        match event and event.si_signo:
+        match _next_signal(None if due is None else max(0.0, due - now)):
             case signal.SIGTERM:
                 self.stop(self.grace_s)
             case signal.SIGQUIT:
                 self.stop(0.0)
             case signal.SIGINT:
                 tree.send(signal.SIGINT, tree.descendants(self.root))
-            case None if self.stop_at is not None and self.kill_at is None and record.boot_time() >= self.stop_at:
-                self.timed_out = True
+            case None if self.stop_at is not None and record.boot_time() >= self.stop_at:
+                self.timed_out = self.kill_at is None
                 self.stop(self.grace_s)
 
     def stop(self, grace_s: float) -> None:
@@ -99,42 +95,40 @@ class Shim:
         self.lineage = lineage
         self.record: record.Record | None = None
         self.leases: list[socket.socket] = []
+        self.rss_kib = 0
 
-    def run(self) -> NoReturn:
-        """Run the attempt; exit 0 where its record is done, 1 where there is none of ours."""
-        code = 1
+    def run(self) -> bool:
+        """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
+        record.reached("shim before fork")
         try:
-            record.reached("shim before fork")
-            try:
-                self._lease()
-                pid = os.fork()
-            except faults.CannotStartError as error:
-                self._refuse(error)
-            except OSError as error:
-                self._refuse(faults.cannot("make a process", error, machine=True))
-            else:
-                if pid == 0:
-                    become(self.order, self.blobs, self.conversation, self.lineage)
-                record.reached("shim after fork")
-                os.close(self.blobs)
-                self._attend(pid)
-            code = 0 if self.record is not None else 1
-        finally:
-            os._exit(code)
-
-    def _attend(self, pid: int) -> None:
+            self._lease()
+            pid = os.fork()
+        except faults.CannotStartError as error:
+            self._refuse(error)
+            return True
+        except OSError as error:
+            self._refuse(faults.cannot("make a process", error, machine=True))
+            return True
+        if pid == 0:
+            become(self.order, self.blobs, self.conversation, self.lineage)
+        record.reached("shim after fork")
+        os.close(self.blobs)
         limit = self.order["time_limit_s"]
         deadlines = Deadlines(os.getpid(), None if limit is None else record.boot_time() + limit, self.order["grace_s"])
+        used = _cpu_s()
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
                 deadlines.stop(0.0)
             deadlines.wait()
-        if self.record is None:
-            if not deadlines.given_up():
-                return  # it did not get the claim
-            self.record = self._own(pid) or self.lineage
-            self.record |= {"lost": "its process cannot be killed", "ended": self._now()}
-        self._finish(deadlines)
+        if self.record is None and deadlines.given_up():
+            self.record = (self._own(pid) or self.lineage) | {"lost": "its process cannot be killed"}
+            self.record |= {"ended": self._now()}
+        if self.record is None:  # it did not get the claim, and has said so, if gpud listened
+            tell(self.conversation, self.order["key"], {"state": record.CHANGED}, wait=True)
+            self._release()
+            return True
+        self._finish(deadlines, _cpu_s() - used)
+        return self.order["uid"] is None and not deadlines.given_up()
 
     def _reap(self, pid: int, deadlines: Deadlines) -> bool:
         """Take every end that is there, the job's into the record first. Return False when no child is left."""
@@ -150,7 +144,7 @@ class Shim:
                 self._ended(pid, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
                 record.reached("shim after record")
                 deadlines.killed.clear()  # what is killed from here on are leftovers
-            os.waitpid(end.si_pid, 0)
+            self.rss_kib = max(self.rss_kib, os.wait4(end.si_pid, 0)[2].ru_maxrss)
 
     def _ended(self, pid: int, status: int) -> None:
         own = self._own(pid)
@@ -161,26 +155,26 @@ class Shim:
         self.record = own | {"ended": self._now()}
         record.overwrite(self.order["record"], self.record)
 
-    def _finish(self, deadlines: Deadlines) -> None:
+    def _finish(self, deadlines: Deadlines, cpu_s: float) -> None:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.record = (self.record or {}) | {
+        assert self.record is not None  # noqa: S101 - of an attempt that ended
+        self.record |= {
             "state": record.DONE,
-            "cpu_s": round(used.ru_utime + used.ru_stime, 3),
-            "rss_mib": used.ru_maxrss // 1024,
+            "cpu_s": round(cpu_s, 3),
+            "rss_mib": self.rss_kib >> 10,
             "leftovers": len(deadlines.killed),
             "timed_out": deadlines.timed_out,
             "stuck": deadlines.given_up(),
         }
-        file = os.open(self.order["record"], os.O_WRONLY | os.O_CLOEXEC)
-        for lease in self.leases:
-            lease.close()
+        file = os.open(self.order["record"], os.O_WRONLY)
+        self._release()
         with contextlib.suppress(OSError):
             as_user(self.order)
             self.record["finding"] = finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
                 os.unlink(self.order["script_path"])
         record.write(file, self.record)
+        os.close(file)
         record.reached("shim done")
         tell(self.conversation, self.order["key"], self.record, wait=True)
 
@@ -190,13 +184,21 @@ class Shim:
 
     def _refuse(self, error: faults.CannotStartError) -> None:
         """Record, where that is possible, that the attempt cannot start on this machine now."""
-        self.record = self.lineage | {"state": record.DONE, "fault": error.fault, "ended": self._now()}
-        try:
-            if record.claim(self.order["record"], self.record) is None:
-                self.record = {"state": record.REFUSED}
-        except OSError:
-            pass  # gpud is told, and after a crash of gpud the missing record says as much
-        tell(self.conversation, self.order["key"], self.record, wait=True)
+        refusal = self.lineage | {"state": record.DONE, "fault": error.fault, "ended": self._now()}
+        with contextlib.suppress(OSError):  # gpud is told; should it not hear, the missing record says as much
+            file = record.claim(self.order["record"], refusal)
+            if file is None:
+                refusal = {"state": record.REFUSED}
+            else:
+                os.close(file)
+        self._release()
+        os.close(self.blobs)
+        tell(self.conversation, self.order["key"], refusal, wait=True)
+
+    def _release(self) -> None:
+        for lease in self.leases:
+            lease.close()
+        self.leases.clear()
 
     def _lease(self) -> None:
         """Hold the GPUs against every other gpud of this machine: the kernel lets go when the shim ends."""
@@ -218,27 +220,28 @@ class Shim:
         return record.boot_time() + float(self.order["offset"])
 
 
-def spare(channel: socket.socket, lineage: record.Record) -> NoReturn:
-    """Wait for an order, from the launcher process, and be its shim. Exits when the launcher process does."""
-    code = 70
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        os.setsid()
-        tree.adopt_orphans()
-        tree.rename(b"gpud-shim")
-        shim = [os.getpid(), record.start_time(os.getpid())]
+def attend(channel: socket.socket, lineage: record.Record) -> None:
+    """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
+
+    A shim that has attended one is warm: half of what a start costs is memory touched for the first time.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.setsid()
+    tree.adopt_orphans()
+    tree.rename(b"gpud-shim")
+    lineage |= {"shim": [os.getpid(), record.start_time(os.getpid())]}
+    for _ in range(_ORDERS):
         message, files = receive(channel)
         if not message:
-            os._exit(0)
-        channel.close()
-        blobs, conversation = files
+            return
+        while signal.sigtimedwait(SIGNALS, 0) is not None:
+            pass  # meant for an attempt that is over
+        blobs, talk = files
         key, _, length = message.decode().rpartition(" ")
         order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
-        lineage |= {"shim": shim, "grace_s": order["grace_s"]}
-        spoken = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, conversation)
-        Shim(order, blobs, spoken, lineage).run()
-    finally:
-        os._exit(code)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, talk) as conversation:
+            if not Shim(order, blobs, conversation, lineage | {"grace_s": order["grace_s"]}).run():
+                return
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -265,6 +268,19 @@ def finding(path: str) -> str | None:
     finally:
         os.close(log)
     return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
+
+
+def _next_signal(timeout_s: float | None) -> int | None:
+    """Return the next signal; None when the time is over, or may be."""
+    if timeout_s is None:
+        return signal.sigwaitinfo(SIGNALS).si_signo
+    info = signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
+    return None if info is None else info.si_signo
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _holder(address: str) -> str:

@@ -36,8 +36,9 @@ class Zygote:
         self.records = records
         self.conversation = conversation
         self.listener = listener
-        self.spares: dict[int, socket.socket] = {}
-        self.shims: dict[int, str] = {}
+        self.idle: list[int] = []  # shims without an attempt, the one that was used last at the end
+        self.busy: dict[str, int] = {}
+        self.channels: dict[int, socket.socket] = {}
         self.identity = [os.getpid(), record.start_time(os.getpid())]
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -45,19 +46,19 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self.poll = select.poll()
         self.poll.register(self.wake, select.POLLIN)
+        if listener is not None:
+            self.poll.register(listener, select.POLLIN)
+        if conversation is not None:
+            self._greet(conversation)
 
     def serve(self) -> None:
         """Serve until gpud has gone and no child is left."""
-        if self.listener is not None:
-            self.poll.register(self.listener, select.POLLIN)
-        if self.conversation is not None:
-            self._greet()
         while self._reap() or self.conversation is not None or self.listener is not None:
-            wants_spare = self.conversation is not None and len(self.spares) < SPARES
+            wants_spare = self.conversation is not None and len(self.idle) < SPARES
             events = self.poll.poll(0 if wants_spare else None)
             if not events:
                 with contextlib.suppress(OSError):  # no process to be had: the next order will say so
-                    self._fork_spare()
+                    self._fork()
             for file, _ in events:
                 self._attend(file)
 
@@ -65,77 +66,92 @@ class Zygote:
         if file == self.wake:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.wake, 4096)
+        elif self.listener is not None and file == self.listener.fileno():
+            self._accept(self.listener)
         elif self.conversation is not None and file == self.conversation.fileno():
             message, files = shim.receive(self.conversation)
-            if message:
-                self._launch(message.decode(), files[0])
+            if files:
+                self._launch(self.conversation, message, files[0])
                 os.close(files[0])
+            elif message:
+                self._free(message.decode())
             else:
-                self._part()
-        elif self.listener is not None:
-            self._accept()
+                self._part(self.conversation)
 
-    def _greet(self) -> None:
-        assert self.conversation is not None
-        self.poll.register(self.conversation, select.POLLIN)
-        tell(self.conversation, "", {"zygote": self.identity})
+    def _greet(self, conversation: socket.socket) -> None:
+        self.poll.register(conversation, select.POLLIN)
+        tell(conversation, "", {"zygote": self.identity})
 
-    def _part(self) -> None:
-        """Forget gpud: it ended, or was killed."""
-        assert self.conversation is not None
-        self.poll.unregister(self.conversation)
-        self.conversation.close()
+    def _part(self, conversation: socket.socket) -> None:
+        """Forget gpud: it ended, or was killed. Shims read the end of their channels and go when their attempt has."""
+        self.poll.unregister(conversation)
+        conversation.close()
         self.conversation = None
-        if self.listener is None:  # nobody will ask again: the spares read the end of their channels, and end
-            for channel in self.spares.values():
-                channel.close()
-            self.spares.clear()
+        for channel in self.channels.values():
+            channel.close()
+        self.channels.clear()
+        self.idle.clear()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         """Serve the gpud that connects, instead of the one before it: a second one is refused by gpud's own lock."""
-        assert self.listener is not None
-        fresh, _ = self.listener.accept()
+        fresh, _ = listener.accept()
         uid = struct.unpack("3i", fresh.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
         if uid != os.getuid():
             fresh.close()
             return
         if self.conversation is not None:
-            self._part()
+            self._part(self.conversation)
         self.conversation = fresh
-        self._greet()
+        self._greet(fresh)
 
-    def _launch(self, message: str, blobs: int) -> None:
-        """Hand an order to a spare shim, or to a new one."""
-        assert self.conversation is not None
-        key = message.rpartition(" ")[0]
+    def _launch(self, conversation: socket.socket, message: bytes, blobs: int) -> None:
+        """Hand an order to an idle shim, or to a new one."""
+        key = message.decode().rpartition(" ")[0]
         record.reached("zygote before fork")
         try:
-            while True:
-                pid = next(iter(self.spares), None) or self._fork_spare()
-                with self.spares.pop(pid) as channel:
-                    self.shims[pid] = key
-                    try:
-                        send(channel, message.encode(), blobs, self.conversation.fileno())
-                        break
-                    except ConnectionError:  # this spare has ended
-                        del self.shims[pid]
+            while key not in self.busy:
+                if not self.idle:
+                    self._fork()
+                pid = self.idle.pop()
+                with contextlib.suppress(ConnectionError):  # this one has ended
+                    send(self.channels[pid], message, blobs, conversation.fileno())
+                    self.busy[key] = pid
         except OSError as error:
             fault = faults.cannot("make a process", error, machine=True).fault
-            tell(self.conversation, key, {"state": record.DONE, "fault": fault})
+            tell(conversation, key, {"state": record.DONE, "fault": fault})
         record.reached("zygote after fork")
 
-    def _fork_spare(self) -> int:
+    def _free(self, key: str) -> None:
+        """Let a shim have another attempt. gpud says when, for only it knows that it will not signal the shim again."""
+        pid = self.busy.pop(key, None)
+        if pid in self.channels:
+            if len(self.idle) < 2 * SPARES:
+                self.idle.append(pid)
+            else:
+                self.channels.pop(pid).close()
+
+    def _fork(self) -> None:
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             pid = os.fork()
             if pid == 0:
-                signal.set_wakeup_fd(-1)
-                # The ends of other spares' channels, and of gpud's, would keep those open.
-                os.dup2(its.fileno(), 3, inheritable=False)
-                os.closerange(4, 1 << 20)
-                shim.spare(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage)
-        self.spares[pid] = own
-        return pid
+                self._become_shim(its)
+        self.channels[pid] = own
+        self.idle.append(pid)
+
+    def _become_shim(self, its: socket.socket) -> NoReturn:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            # Only this channel: the ends of others', and of gpud's, would keep those open.
+            os.dup2(its.fileno(), 3, inheritable=False)
+            os.closerange(4, 1 << 20)
+            shim.attend(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage)
+            code = 0
+        except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
 
     def _reap(self) -> bool:
         """Take every end that is there. Return False when there is no child."""
@@ -147,9 +163,10 @@ class Zygote:
             if end is None:
                 return True
             os.waitpid(end.si_pid, 0)
-            self.shims.pop(end.si_pid, None)
-            if end.si_pid in self.spares:
-                self.spares.pop(end.si_pid).close()
+            if end.si_pid in self.channels:
+                self.channels.pop(end.si_pid).close()
+            if end.si_pid in self.idle:
+                self.idle.remove(end.si_pid)
 
 
 def send(channel: socket.socket, message: bytes, *files: int) -> None:
