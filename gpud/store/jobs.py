@@ -56,10 +56,8 @@ _COPIED = """terms, submitted_at, uid, user, tenant, name, name_group, group_nam
 _UNFOLD = f"""INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, updated_at,
     {_COPIED})
     SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
-_ARRAY = """UPDATE job SET live = ?1, pending = ?2, throttle = ?3, dropped = ?4, counts = ?5, updated_at = ?6,
-    ended_at = CASE WHEN ?7 IS NOT NULL THEN ?6 END,
-    state = CASE WHEN ?7 IS NOT NULL THEN ?7 WHEN ?2 = '' THEN 'running' WHEN park = 'held' THEN 'held'
-    ELSE 'queued' END WHERE id = ?8"""
+_ARRAY = """UPDATE job SET live = ?, pending = ?, throttle = ?, dropped = ?, counts = ?, updated_at = ?, ended_at = ?,
+    state = coalesce(?, CASE WHEN park = 'held' THEN 'held' ELSE 'queued' END) WHERE id = ?"""
 _QUEUE = """UPDATE job SET state = CASE WHEN pending = '' THEN 'running' ELSE ? END, attempt = ?, failures = ?,
     park = ?, not_before = ?, priority = ?, queued_us = ?, updated_at = ?, reason = CAST(? AS TEXT), ended_at = NULL
     WHERE id = ?"""
@@ -174,7 +172,8 @@ class Store:
             case Unfolded(job, at, place):
                 execute(_UNFOLD, (job, _waiting(place), *_place(place), at, array_of(job)))
             case ArrayPut(job, at, array, end):
-                execute(_ARRAY, (*_array(array), at, end, job))
+                word = end or (None if array.pending else "running")
+                execute(_ARRAY, (*_array(array), at, None if end is None else at, word, job))
             case Queued(job, at, place, _, reason):
                 execute(_QUEUE, (_waiting(place), *_place(place), at, text(reason), job))
             case Moved(job, at, attempt, state):
@@ -324,7 +323,7 @@ def _array(array: ArrayState) -> tuple[object, ...]:
 
 def _active(state: Active) -> tuple[object, ...]:
     """Return the columns of `attempt` from `since` to `kill_at`."""
-    held = (state.since, text(state.boot), encode_allocation(state.allocation))
+    held = (state.since, state.boot, encode_allocation(state.allocation))
     process = shim = started = cause = kill_at = None
     if isinstance(state, Running):
         process, shim, started = state.process, state.shim, state.since
