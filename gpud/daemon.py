@@ -17,7 +17,7 @@ from gpud.answers import Answers, Facts
 from gpud.check import Wrong
 from gpud.clock import Clock
 from gpud.config import Config
-from gpud.core.commands import Submit
+from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.policies import POLICIES
@@ -75,6 +75,7 @@ class Daemon:
         self._writer = ThreadPoolExecutor(1, "gpud-write")
         self._inbox: Inbox[Input] = Inbox()
         self._stopping = False
+        self._reconfigured = False
         self._seen = asyncio.Event()
         self._names = Names()
         self._wake_at: Timestamp | None = None
@@ -136,11 +137,14 @@ class Daemon:
         prune = loop.call_later(60.0, self._prune)
         try:
             while not self._stopping:
+                if self._reconfigured:  # between turns: a world loaded beside a commit would lack what it makes durable
+                    self._reconfigured = False
+                    await self._load_again()
                 until = None
                 if self._wake_at is not None:
                     until = loop.time() + max(0.0, self._wake_at - self._parts.clock())
                 batch = await self._inbox.drain(until)
-                await self._turn(batch)
+                await self._turn(self._without_repeats(batch))
         finally:
             prune.cancel()
 
@@ -159,7 +163,8 @@ class Daemon:
         log.info("configuration read again")
         self._parts = replace(self._parts, config=config)
         self._config = config
-        self._spawn(self._load_again())
+        self._reconfigured = True
+        self._inbox.wake()
 
     async def _turn(self, batch: Sequence[Input]) -> None:
         world, now = self.world, self._parts.clock()
@@ -179,6 +184,7 @@ class Daemon:
             except StoreError as error:
                 log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 await self._load_again()
+                self._wake_at = Timestamp(now + _RETRY_S)
                 self._refuse_batch(batch, error)
                 return
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
@@ -288,11 +294,14 @@ class Daemon:
         return world, looks
 
     async def _load_again(self) -> None:
-        """Forget the world and load it from the store; what was seen of the hardware stays known."""
+        """Forget the world and load it from the store; what was seen of the hardware stays known.
+
+        The launcher has forgotten nothing, so nothing needs to be looked at.
+        """
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._writer, self._parts.store.load)
         before = self.world
-        self.world, looks = self._world_of(loaded)
+        self.world, _ = self._world_of(loaded)
         for node in before.nodes.values():
             if node.present:
                 self.world.see_node(node.node)
@@ -301,9 +310,17 @@ class Daemon:
                 self.world.gpus[gpu].seen = state.seen
                 self.world.gpus[gpu].baseline_mib = state.baseline_mib
                 self.world.gpus[gpu].released_at = state.released_at
-        for look in looks:
-            self._parts.launcher.perform(look)
         self._wake_at = self._parts.clock()
+
+    def _without_repeats(self, batch: list[Input]) -> list[Input]:
+        """Put off a submit that is here twice until the first is durable: then the store knows its nonce."""
+        submits = [each for each in batch if isinstance(each, Submit)]
+        first = {each.spec.nonce: each for each in reversed(submits)}
+        if len(first) == len(submits):
+            return batch
+        repeats = {each.token for each in submits if each is not first[each.spec.nonce]}
+        self._post_all([each for each in submits if each.token in repeats])
+        return [each for each in batch if not isinstance(each, Submit) or each.token not in repeats]
 
     def _answer_known(self, batch: Sequence[Input], taken: NonceTakenError) -> None:
         for each in batch:
@@ -317,6 +334,8 @@ class Daemon:
         for each in batch:
             if isinstance(each, Started | Exited | NodeSeen | GpuSeen):
                 observed.append(each)
+            elif isinstance(each, Asked):
+                self._spawn(self._read(self.requests.asked(each.token)))
             else:
                 self.requests.fail(each.token, error)
         loop = asyncio.get_running_loop()
