@@ -1,4 +1,7 @@
-"""The composition root: configuration, lock, store, launcher, inventory, socket; then the loop."""
+"""The composition root: configuration, lock, store, launcher, inventory, socket; then the loop.
+
+`gpud` is `main`; `gpud-launcher` is `launcher`, which gives the launcher process a systemd unit of its own.
+"""
 
 import asyncio
 import logging
@@ -6,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gpud import __version__
 from gpud.clock import Clock, anchored
@@ -16,6 +20,7 @@ from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
 from gpud.inventory.simulated import SimulatedInventory
+from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.record import boot_id
 from gpud.listen import ListenError
@@ -29,25 +34,47 @@ from gpud.store.lock import lock_state
 
 log = logging.getLogger("gpud")
 
+_HINT = "is the state directory there, yours and writable? or take another: --state-dir"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run gpud in the foreground until SIGTERM; exits with 2 for a wrong setting, 1 when it cannot start."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    os.umask(0o077)
-    try:
-        config = _load(arguments)
-    except ConfigError as error:
-        _complain(error, error.hint)
-        raise SystemExit(2) from None
+    config = _begin(arguments)
     _start_log(config)
     try:
         asyncio.run(_serve(config, arguments))
     except (StoreError, ListenError, ConfigError) as error:
         _complain(error, error.hint)
         raise SystemExit(1) from None
-    except OSError as error:
-        _complain(error, "is the state directory there, yours and writable? or take another: --state-dir")
+    except ConnectionError as error:
+        _complain(error, "a service launches through one of its own: systemctl [--user] status gpud-launcher")
         raise SystemExit(1) from None
+    except OSError as error:
+        _complain(error, _HINT)
+        raise SystemExit(1) from None
+
+
+def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Become the launcher process of the gpud that is started with the same options, and let it find this one."""
+    config = _begin(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _make_state_dir(config)
+    except OSError as error:
+        _complain(error, _HINT)
+        raise SystemExit(1) from None
+    words = command(listen=f"{config.state_dir}/launcher.sock", records=f"{config.state_dir}/records")
+    os.execv(words[0], words)  # noqa: S606 - no shell is wanted
+
+
+def _begin(arguments: Sequence[str]) -> Config:
+    """Return the configuration; what is made from here on is nobody else's to read. Exits with 2 for a wrong one."""
+    os.umask(0o077)
+    try:
+        return _load(arguments)
+    except ConfigError as error:
+        _complain(error, error.hint)
+        raise SystemExit(2) from None
 
 
 def _load(arguments: Sequence[str]) -> Config:
@@ -73,7 +100,8 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
         store=store,
         reader=ReadThread(path),
         inventory=_inventory(config, clock),
-        launcher=LocalLauncher(config.state_dir, clock=clock),
+        # What a service starts by itself would end with it, jobs and all.
+        launcher=LocalLauncher(config.state_dir, clock=clock, spawns=not _is_service()),
         clock=clock,
         boot=boot,
         notifier=notifier,
@@ -106,6 +134,11 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
         await server.close()
         await daemon.close()
         lock.release()
+
+
+def _is_service() -> bool:
+    """Return whether systemd itself started this process, and not something else that it once started."""
+    return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def _inventory(config: Config, clock: Clock) -> Inventory:
@@ -154,8 +187,12 @@ def _feed_watchdog(notifier: Notifier) -> None:
 
 
 def _start_log(config: Config) -> None:
-    journal = "JOURNAL_STREAM" in os.environ
-    form = "%(levelname)s %(message)s" if journal else "%(asctime)s %(levelname)s %(message)s"
+    form = "%(asctime)s %(levelname)s %(message)s"
+    about = os.fstat(sys.stderr.fileno())
+    if os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}":  # which has times and, by <N>, levels
+        form = "%(levelname)s%(message)s"
+        for level, priority in ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7)):
+            logging.addLevelName(level, f"<{priority}>")
     logging.basicConfig(stream=sys.stderr, level=config.log_level.upper(), format=form)
 
 

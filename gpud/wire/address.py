@@ -18,7 +18,9 @@ SYSTEM_CONFIG = "/etc/gpud/config.toml"
 ADDRESS_MAX = 107  # bytes of sun_path in unix(7), less the closing zero
 
 _SYSTEM_UNITS = tuple(
-    f"{folder}/systemd/system/gpud.socket" for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+    f"{folder}/systemd/system/gpud.{kind}"
+    for folder in ("etc", "run", "usr/local/lib", "usr/lib", "lib")
+    for kind in ("service", "socket")
 )
 # File systems that several machines may see at once: SQLite's write-ahead log and flock cannot be trusted there.
 _NETWORK = frozenset(

@@ -128,7 +128,9 @@ def test_a_long_path_is_reached_by_the_address_beside_it(tmp_path):
     assert address.reachable("/short.sock") == "/short.sock"
 
 
-@pytest.mark.parametrize("sign", ["etc/gpud/config.toml", "usr/lib/systemd/system/gpud.socket"])
+@pytest.mark.parametrize(
+    "sign", ["etc/gpud/config.toml", "usr/lib/systemd/system/gpud.socket", "etc/systemd/system/gpud.service"]
+)
 def test_a_machine_with_a_gpud_of_its_own_is_known_by_its_files(tmp_path, sign):
     assert not address.has_system_gpud(str(tmp_path))
 
