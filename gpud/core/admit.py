@@ -4,11 +4,12 @@ Judged against everything ever seen, lost and drained GPUs included, so that a r
 refuses what fitted yesterday. Where no GPU was ever seen, a GPU job queues and says so.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from gpud.core.placement import suits, type_matches
 from gpud.core.world import NodeState, World
-from gpud.model.gpu import nominal_mib
+from gpud.model.gpu import Gpu, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import format_size
 
@@ -23,48 +24,51 @@ class Refused:
 
 
 def never_fits(world: World, demand: Demand) -> Refused | None:
-    """Return why a demand can never be met and what the largest possible would be; None if it can."""
-    nodes = list(world.nodes.values())
-    if demand.gpus and not world.any_gpu():
+    """Return why a demand can never be met and what the largest possible would be; None if it can, or nobody knows."""
+    nodes = [node for node in world.nodes.values() if node.present or not _simulated(node)]
+    gpus = [state.gpu for node in nodes for state in node.gpus]
+    if not nodes or (demand.gpus and not gpus):
         return None
     if any(_fits(demand, node) for node in nodes):
         return None
     return (
-        _no_such_type(world, demand)
-        or _no_such_memory(world, demand)
+        _no_such_type(demand, gpus)
+        or _no_such_memory(demand, gpus)
         or _too_many(demand, nodes)
         or _too_much(demand, nodes)
     )
 
 
+def _simulated(node: NodeState) -> bool:
+    """Return whether a node was made up: one that is not here now never comes back."""
+    return any(state.gpu.simulated for state in node.gpus)
+
+
+def _suitable(demand: Demand, node: NodeState) -> int:
+    return sum(1 for state in node.gpus if suits(demand, state.gpu))
+
+
 def _fits(demand: Demand, node: NodeState) -> bool:
-    suitable = sum(1 for state in node.gpus if suits(demand, state.gpu))
     return (
-        suitable >= demand.gpus
+        _suitable(demand, node) >= demand.gpus
         and node.node.cpus >= demand.cpus_counted
         and node.node.memory_mib >= demand.memory_mib
         and node.node.name not in demand.excluded_nodes
     )
 
 
-def _no_such_type(world: World, demand: Demand) -> Refused | None:
+def _no_such_type(demand: Demand, gpus: list[Gpu]) -> Refused | None:
     pattern = demand.gpu_type
-    if not demand.gpus or pattern is None:
+    if not demand.gpus or pattern is None or any(type_matches(pattern, gpu.name) for gpu in gpus):
         return None
-    if any(type_matches(pattern, state.gpu.name) for state in world.gpus.values()):
-        return None
-    return Refused("never_fits", f"no GPU here is of type {pattern!r}", f"there are: {_types(world)}")
+    return Refused("never_fits", f"no GPU here is of type {pattern!r}", f"there are: {_types(gpus)}")
 
 
-def _no_such_memory(world: World, demand: Demand) -> Refused | None:
+def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> Refused | None:
     wanted, pattern = demand.gpu_memory_mib, demand.gpu_type
     if not demand.gpus or wanted is None:
         return None
-    sizes = [
-        nominal_mib(state.gpu.memory_total_mib)
-        for state in world.gpus.values()
-        if pattern is None or type_matches(pattern, state.gpu.name)
-    ]
+    sizes = [nominal_mib(gpu.memory_total_mib) for gpu in gpus if pattern is None or type_matches(pattern, gpu.name)]
     if max(sizes) >= wanted:
         return None
     what = "no GPU" if pattern is None else f"no {pattern}"
@@ -73,7 +77,7 @@ def _no_such_memory(world: World, demand: Demand) -> Refused | None:
 
 
 def _too_many(demand: Demand, nodes: list[NodeState]) -> Refused | None:
-    most = max((sum(1 for state in node.gpus if suits(demand, state.gpu)) for node in nodes), default=0)
+    most = max(_suitable(demand, node) for node in nodes)
     if most >= demand.gpus:
         return None
     kind = " that suit" if demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids else ""
@@ -84,9 +88,9 @@ def _too_many(demand: Demand, nodes: list[NodeState]) -> Refused | None:
 
 
 def _too_much(demand: Demand, nodes: list[NodeState]) -> Refused:
-    able = [node for node in nodes if sum(1 for state in node.gpus if suits(demand, state.gpu)) >= demand.gpus]
-    cpus = max((node.node.cpus for node in able), default=0)
-    memory = max((node.node.memory_mib for node in able), default=0)
+    able = [node for node in nodes if _suitable(demand, node) >= demand.gpus]
+    cpus = max(node.node.cpus for node in able)
+    memory = max(node.node.memory_mib for node in able)
     if demand.cpus_counted > cpus:
         return Refused("never_fits", f"{demand.cpus_counted} CPUs are asked for; the most on one node is {cpus}")
     if demand.memory_mib > memory:
@@ -96,8 +100,6 @@ def _too_much(demand: Demand, nodes: list[NodeState]) -> Refused:
     return Refused("never_fits", message, "see what each node has: gpuctl nodes")
 
 
-def _types(world: World) -> str:
-    names: dict[str, int] = {}
-    for state in world.gpus.values():
-        names[state.gpu.name] = names.get(state.gpu.name, 0) + 1
+def _types(gpus: list[Gpu]) -> str:
+    names = Counter(gpu.name for gpu in gpus)
     return ", ".join(f"{count} x {name}" for name, count in sorted(names.items()))

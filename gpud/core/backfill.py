@@ -5,14 +5,16 @@ GPUs there and the earliest moment at which everything it needs will be free: en
 there is none from `Rules.assumed_runtime_s`; an end that has passed is corrected to a minute from now. A later job may
 use reserved GPUs only if its own time limit ends before that moment. A reservation is sticky: it moves only to a
 strictly earlier moment, or when it can no longer be kept.
+
+Cost: O(active jobs) once a cycle, while a job is blocked.
 """
 
 from dataclasses import dataclass
 
-from gpud.core.condition import Condition, condition
+from gpud.core.condition import RELEASE_S, Condition, condition
 from gpud.core.placement import Room, place
-from gpud.core.world import ActiveJob, Reservation, World
-from gpud.model.gpu import Allocation, GpuId, NodeName
+from gpud.core.world import ActiveJob, GpuState, Reservation, World
+from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, Running, Starting, Stopping
 from gpud.model.units import Seconds, Timestamp
 
@@ -32,7 +34,7 @@ class Guard:
         kept = self.reservation
         if room.name != kept.node or self._over_in_time(demand, now):
             return frozenset()
-        if demand.cpus_counted > self.spare_cpus or demand.memory_mib > self.spare_memory_mib:
+        if 0 < demand.cpus_counted > self.spare_cpus or 0 < demand.memory_mib > self.spare_memory_mib:
             return None
         return kept.gpus
 
@@ -46,23 +48,31 @@ class Guard:
         return demand.time_limit_s is not None and now + demand.time_limit_s <= self.reservation.at
 
 
+@dataclass(frozen=True, slots=True)
+class _Freed:
+    """What a node has again from `at` on."""
+
+    at: Timestamp
+    gpus: tuple[GpuState, ...] = ()
+    cpus: int = 0
+    memory_mib: int = 0
+
+
 def reserve(world: World, job: JobId, demand: Demand, spaces: list[Room], now: Timestamp) -> Guard | None:
     """Return the reservation for a job that does not fit now; None where no end of any job would make it fit."""
-    ends = _ends_by_node(world, now)
-    options = [option for room in spaces if (option := _earliest(world, job, demand, room, ends, now)) is not None]
+    freed = _freed(world, now)
+    options = [
+        option for room in spaces if (option := _earliest(job, demand, room, freed.get(room.name, []))) is not None
+    ]
     if not options:
         return None
     chosen = min(options, key=lambda option: option.at)
     kept = world.reservation
-    if kept is not None and kept.job == job and now < kept.at <= chosen.at and _can_be_kept(world, kept, now):
-        chosen = kept
-    room = next(room for room in spaces if room.name == chosen.node)
-    freed = [allocation for at, allocation in ends[chosen.node] if at <= chosen.at]
-    return Guard(
-        chosen,
-        room.cpus + sum(allocation.cpus for allocation in freed) - chosen.cpus,
-        room.memory_mib + sum(allocation.memory_mib for allocation in freed) - chosen.memory_mib,
-    )
+    if kept is not None and kept.job == job and now < kept.at <= chosen.at:
+        guard = _guard(kept, spaces, freed, Timestamp(kept.at + OVERRUN_S))
+        if guard is not None:
+            return guard
+    return _guard(chosen, spaces, freed, chosen.at)
 
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
@@ -76,42 +86,52 @@ def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     return end if end > now else Timestamp(now + OVERRUN_S)
 
 
-Ends = dict[NodeName, list[tuple[Timestamp, Allocation]]]
-
-
-def _ends_by_node(world: World, now: Timestamp) -> Ends:
-    ends: Ends = {}
+def _freed(world: World, now: Timestamp) -> dict[NodeName, list[_Freed]]:
+    """Return what every node gets back, in order: as its jobs end, and as GPUs settle after the end of one."""
+    freed: dict[NodeName, list[_Freed]] = {}
     for active in world.active.values():
-        allocation = active.state.allocation
-        ends.setdefault(allocation.node, []).append((expected_end(world, active, now), allocation))
-    for each in ends.values():
-        each.sort(key=lambda end: end[0])
-    return ends
+        held = active.state.allocation
+        # Not what is drained or lost: it will not be given out again when its job ends.
+        gpus = [world.gpus[gpu] for gpu in held.gpus if gpu in world.gpus]
+        back = tuple(gpu for gpu in gpus if gpu.drained is None and condition(world, gpu, now) is Condition.BUSY)
+        at = expected_end(world, active, now)
+        freed.setdefault(held.node, []).append(_Freed(at, back, held.cpus, held.memory_mib))
+    for gpu in world.gpus.values():
+        if gpu.released_at is not None and condition(world, gpu, now) is Condition.RELEASING:
+            freed.setdefault(gpu.node, []).append(_Freed(Timestamp(gpu.released_at + RELEASE_S), (gpu,)))
+    for each in freed.values():
+        each.sort(key=lambda one: one.at)
+    return freed
 
 
-def _earliest(world: World, job: JobId, demand: Demand, room: Room, ends: Ends, now: Timestamp) -> Reservation | None:
-    """Return the first moment at which the node, as its jobs end one by one, has room."""
+def _earliest(job: JobId, demand: Demand, room: Room, freed: list[_Freed]) -> Reservation | None:
+    """Return the first moment at which the node, as it gets things back one by one, has room."""
     future = Room(room.node, list(room.free), room.cpus, room.memory_mib)
-    for at, allocation in ends.get(room.name, ()):
-        future.cpus += allocation.cpus
-        future.memory_mib += allocation.memory_mib
-        future.free += [world.gpus[gpu] for gpu in allocation.gpus if _comes_back(world, gpu, now)]
+    for each in freed:
+        _give_back(future, each)
         fit = place(demand, future)
         if fit is not None:
-            return Reservation(
-                job=job, at=at, node=room.name, gpus=frozenset(fit.gpus), cpus=fit.cpus, memory_mib=fit.memory_mib
-            )
+            gpus = frozenset(fit.gpus)
+            return Reservation(job=job, at=each.at, node=room.name, gpus=gpus, cpus=fit.cpus, memory_mib=fit.memory_mib)
     return None
 
 
-def _comes_back(world: World, gpu: GpuId, now: Timestamp) -> bool:
-    """Return whether a GPU will be given out again when its job ends: not one that is drained or lost."""
-    return world.gpus[gpu].drained is None and condition(world, world.gpus[gpu], now) is Condition.BUSY
+def _guard(kept: Reservation, spaces: list[Room], freed: dict[NodeName, list[_Freed]], by: Timestamp) -> Guard | None:
+    """Return a reservation put in force; None if what it names will not be there by then."""
+    room = next((room for room in spaces if room.name == kept.node), None)
+    if room is None:
+        return None
+    future = Room(room.node, list(room.free), room.cpus, room.memory_mib)
+    for each in freed.get(room.name, []):
+        if each.at <= by:
+            _give_back(future, each)
+    spare_cpus, spare_memory_mib = future.cpus - kept.cpus, future.memory_mib - kept.memory_mib
+    if min(spare_cpus, spare_memory_mib) < 0 or not kept.gpus <= {state.gpu.id for state in future.free}:
+        return None
+    return Guard(kept, spare_cpus, spare_memory_mib)
 
 
-def _can_be_kept(world: World, kept: Reservation, now: Timestamp) -> bool:
-    usable = {Condition.FREE, Condition.BUSY, Condition.RELEASING}
-    return all(
-        gpu in world.gpus and world.gpus[gpu].drained is None and condition(world, world.gpus[gpu], now) in usable
-        for gpu in kept.gpus
-    )
+def _give_back(room: Room, freed: _Freed) -> None:
+    room.free += freed.gpus
+    room.cpus += freed.cpus
+    room.memory_mib += freed.memory_mib

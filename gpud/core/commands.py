@@ -50,7 +50,11 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Run jobs again: running ones are stopped first, `finished` ones come from the store."""
+    """Run jobs again: running ones are stopped first, `finished` ones come from the store, as they are there now.
+
+    An element in `finished` carries its array's state in `array`; one that was cancelled before it started, and so has
+    no row, the array's place and `end` cancelled.
+    """
 
     token: int
     jobs: tuple[JobId, ...]

@@ -7,11 +7,12 @@ answer needs a fresh look; simulated ones have nothing to look at.
 
 from enum import StrEnum
 
-from gpud.core.world import GpuState, NodeState, World
+from gpud.core.world import GpuState, World
 from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.units import Mib, Seconds, Timestamp
 
-FRESH_S: Seconds = 1.5  # a look older than this is looked again before the GPU is given out
+FRESH_S: Seconds = 1.5  # what was heard longer ago is looked at again before the GPU is given out
+SLOWEST_S: Seconds = 6.0  # a look may take this long (a sleeping driver wakes up for seconds) and count when it comes
 RELEASE_S: Seconds = 30.0  # what is on a GPU this long after its job's end is foreign
 SETTLED_MIB = 256  # a driver's own use moves by less than this; a CUDA context takes more (250 to 600 MiB)
 
@@ -52,7 +53,10 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
 
 def fresh(state: GpuState, now: Timestamp) -> bool:
     """Return whether the last look is young enough to give the GPU out on it."""
-    return state.gpu.simulated or (isinstance(state.seen, Reading) and state.seen.at >= now - FRESH_S)
+    if state.gpu.simulated:
+        return True
+    heard = state.heard_at is not None and state.heard_at >= now - FRESH_S
+    return heard and isinstance(state.seen, Reading) and state.seen.at >= now - SLOWEST_S
 
 
 def occupants(world: World, reading: Reading) -> list[GpuProcess]:
@@ -65,11 +69,11 @@ def occupants(world: World, reading: Reading) -> list[GpuProcess]:
     ]
 
 
-def take_in(world: World, state: GpuState, seen: Reading | Unreadable) -> None:
+def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Timestamp) -> None:
     """Take in one look: what was seen, and whether it shows the last job gone."""
     if state.seen is not None and seen.at < state.seen.at:
         return  # late: something newer is known
-    state.seen = seen
+    state.seen, state.heard_at = seen, now
     if not isinstance(seen, Reading) or seen.processes is None:
         return
     empty = not occupants(world, seen) and seen.lease is None
@@ -80,10 +84,12 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable) -> None:
         state.baseline_mib = used if state.baseline_mib is None else Mib(min(state.baseline_mib, used))
 
 
-def looks_wanted(world: World, node: NodeState, now: Timestamp) -> list[GpuState]:
-    """Return the GPUs of a node whose state only another look can change: releasing, foreign, unreadable."""
-    waits = {Condition.RELEASING, Condition.FOREIGN, Condition.UNKNOWN}
-    return [state for state in node.gpus if not state.gpu.simulated and condition(world, state, now) in waits]
+def looks_wanted(world: World, state: GpuState, now: Timestamp) -> bool:
+    """Return whether only another look can change a GPU's state: it is releasing, foreign, unreadable or lost."""
+    if state.gpu.simulated or not state.present:
+        return False
+    waits = {Condition.RELEASING, Condition.FOREIGN, Condition.UNKNOWN, Condition.LOST}
+    return condition(world, state, now) in waits
 
 
 def _settled(state: GpuState, seen: Reading) -> bool:

@@ -8,6 +8,7 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from heapq import heappop, heapreplace
 
 from gpud.core import jobs
@@ -40,7 +41,7 @@ from gpud.model.changes import Added, InventoryPut, SettingPut, Told
 from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import Demand, JobId, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
-from gpud.model.spec import ArrayState, Park, Place
+from gpud.model.spec import ArrayState, LoadedJob, Park, Place
 from gpud.model.units import Seconds, Timestamp
 
 Input = Command | Observation
@@ -76,7 +77,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                         out.look(state.node, state.gpu.id)
             case GpuSeen(_, gpu, reading):
                 if gpu in world.gpus:
-                    take_in(world, world.gpus[gpu], reading)
+                    take_in(world, world.gpus[gpu], reading, now)
             case Submit():
                 _submit(world, out, each, told)
             case _:
@@ -120,7 +121,6 @@ def schedule(world: World, out: Outcome) -> None:
             guard.took(demand, room, out.now)
         if stale:
             heappop(heads)
-            _ask(world, out, stale)
             world.blocked[demand] = Looking(tuple(stale))
             continue
         first = world.queue.first(demand)
@@ -155,21 +155,21 @@ def _stale(world: World, room: Room, demand: Demand, allocation: Allocation, now
     ]
 
 
-def _ask(world: World, out: Outcome, gpus: Iterable[GpuId]) -> None:
-    for gpu in gpus:
-        state = world.gpus[gpu]
-        if state.asked_at is None or state.asked_at <= out.now - LOOK_RELEASING_S:
-            state.asked_at = out.now
-            out.look(state.node, gpu)
-
-
 def _look_around(world: World, out: Outcome) -> None:
-    """Ask for looks at GPUs that only a look can free: soon after a job's end, slowly while a job waits for them."""
+    """Ask for looks that have something to tell, again and again until they do.
+
+    At a GPU that a start waits for, or whose job has ended: soon; at one that only a look can free (foreign,
+    unreadable): slowly, while a job waits.
+    """
     wake_at = world.wake_at
+    soon = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
     for node in world.nodes.values():
-        for state in looks_wanted(world, node, out.now):
-            every_s = LOOK_RELEASING_S if state.released_at is not None else LOOK_BLOCKED_S
-            if state.released_at is None and not world.blocked:
+        for state in node.gpus:
+            if state.gpu.id in soon or (state.released_at is not None and looks_wanted(world, state, out.now)):
+                every_s = LOOK_RELEASING_S
+            elif world.blocked and looks_wanted(world, state, out.now):
+                every_s = LOOK_BLOCKED_S
+            else:
                 continue
             if state.asked_at is None or state.asked_at + every_s <= out.now:
                 state.asked_at = out.now
@@ -211,23 +211,21 @@ def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, Job
 
 def _command(world: World, out: Outcome, asked: Command) -> None:
     """Do what was asked of many jobs, each for itself, or of the scheduler."""
-    notes: list[tuple[JobId, str | None]]
+    finished: tuple[LoadedJob, ...] = ()
+    act: jobs.Act
     match asked:
-        case Cancel(_, named, force):
-            notes = [(job, jobs.cancel(world, out, job, force=force)) for job in named]
-        case Hold(_, named):
-            notes = [(job, jobs.hold(world, out, job)) for job in named]
-        case Release(_, named):
-            notes = [(job, jobs.release(world, out, job)) for job in named]
-        case Requeue(_, named, finished):
-            notes = [(job, jobs.requeue(world, out, job)) for job in named]
-            for loaded in finished:
-                jobs.requeue_finished(world, out, loaded)
-            notes += [(loaded.job, None) for loaded in finished]
-        case SetPriority(_, named, priority):
-            notes = [(job, jobs.prioritise(world, out, job, priority)) for job in named]
-        case Interrupt(_, named):
-            notes = [(job, jobs.interrupt(world, out, job)) for job in named]
+        case Cancel():
+            act = partial(jobs.cancel, force=asked.force)
+        case Hold():
+            act = jobs.hold
+        case Release():
+            act = jobs.release
+        case Requeue():
+            act, finished = jobs.requeue, asked.finished
+        case SetPriority():
+            act = partial(jobs.prioritise, priority=asked.priority)
+        case Interrupt():
+            act = jobs.interrupt
         case Drain():
             out.replies.append((asked.token, _drain(world, out, asked)))
             return
@@ -242,6 +240,8 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
             return
         case _:
             raise TypeError(asked)
+    notes = [(job, jobs.every(world, out, job, act)) for job in asked.jobs]
+    notes += [(loaded.job, jobs.requeue_finished(world, out, loaded)) for loaded in finished]
     changed_jobs = tuple(job for job, note in notes if note is None)
     out.replies.append((asked.token, Changed(changed_jobs, tuple((job, note) for job, note in notes if note))))
 

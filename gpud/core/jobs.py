@@ -4,12 +4,13 @@ An element of an array that has not started is a number in its array's row. What
 (hold 12_7) first unfolds it: it gets a row of its own, and is a job like any other from then on.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from gpud.core import lifecycle
 from gpud.core.outcome import Outcome
 from gpud.core.world import ActiveJob, Array, World
+from gpud.model.array import IndexSet
 from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Unfolded
 from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
 from gpud.model.gpu import Allocation
@@ -33,6 +34,7 @@ from gpud.model.units import Seconds, Timestamp
 
 LOOK_AGAIN_S: Seconds = 60.0
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
+_OVER = "has ended already"
 
 
 def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allocation) -> None:
@@ -58,6 +60,7 @@ def unfold(world: World, out: Outcome, array: Array, element: JobId) -> JobId:
     assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
     rest = pending.without_first() if index == pending.first else pending.without(index)
     array.state = replace(array.state, pending=rest, live=array.state.live + 1)
+    array.elements[element] = None
     if not rest:
         world.unwait(array_of(element))
     out.changes.append(Unfolded(element, out.now, array.place))
@@ -73,22 +76,20 @@ def throttle(world: World, job: JobId) -> None:
 
 
 def started(world: World, out: Outcome, seen: Started) -> None:
-    """A process won the claim."""
+    """A process won the claim, or is found to hold it still."""
     active = _current(world, seen.job, seen.attempt)
     if active is None:
         return
     match active.state:
         case Starting(_, allocation, boot):
-            state = Running(seen.at, allocation, boot, seen.process, seen.shim)
-        case Stopping(started=None) as stopping:
-            stopped = replace(stopping, started=seen.at, process=seen.process, shim=seen.shim)
-            _move(world, out, active, stopped)
-            # The stop may have come before there was anything to stop.
-            out.effects.append(Stop(seen.job, seen.attempt, None))
-            return
-        case _:
-            return
-    _move(world, out, active, state)
+            _move(world, out, active, Running(seen.at, allocation, boot, seen.process, seen.shim))
+        case Stopping() as stopping:
+            if stopping.started is None:
+                state = replace(stopping, started=seen.at, process=seen.process, shim=seen.shim)
+                _move(world, out, active, state)
+            # The stop came before there was anything to stop, or went down with an earlier gpud.
+            grace_s = max(0.0, stopping.kill_at - KILL_SLACK_S - out.now)
+            out.effects.append(Stop(seen.job, seen.attempt, grace_s))
 
 
 def exited(world: World, out: Outcome, seen: Exited) -> None:
@@ -100,13 +101,12 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     world.leave(seen.job)
     since, cause = _since_and_cause(active)
     for gpu in active.state.allocation.gpus:
-        state = world.gpus[gpu]
-        if not state.gpu.simulated:
+        state = world.gpus.get(gpu)
+        if state is not None and not state.gpu.simulated:
             state.released_at = out.now
             state.asked_at = out.now
             out.look(state.node, gpu)
-    held_s = 0.0 if since is None else max(0.0, seen.exit.at - since)
-    gpu_s = held_s * len(active.state.allocation.shares)
+    gpu_s = max(0.0, seen.exit.at - since) * len(active.state.allocation.shares)
     terms = active.terms
     out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s))
     verdict = lifecycle.after(seen.exit, cause, active.place, terms.retries, out.now)
@@ -123,6 +123,7 @@ def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None,
     out.changes.append(Ended(job, out.now, end, exit_, reason))
     if index_of(job) is not None:
         array = world.arrays[array_of(job)]
+        del array.elements[job]
         array.state = replace(array.state, live=array.state.live - 1, counts=array.state.counted(end))
         out.touch(array_of(job))
         throttle(world, job)
@@ -140,44 +141,56 @@ def stop(world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, for
         case Stopping():
             if state.cause is cause and not force:
                 return False
-            # Whoever preempts or requeues yields to the user who cancels.
-            stopping = replace(state, cause=cause, kill_at=min(state.kill_at, kill_at))
+            # Whoever preempts or requeues yields to the user who cancels. A stop that is overdue begins anew.
+            sooner = kill_at if state.kill_at <= out.now else min(state.kill_at, kill_at)
+            stopping = replace(state, cause=cause, kill_at=sooner)
     _move(world, out, active, stopping)
     out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None))
     world.alarm(stopping.kill_at, active.job)
     return True
 
 
-def cancel(world: World, out: Outcome, job: JobId, *, force: bool) -> str | None:
-    """End a job, or all of an array; return why nothing was done, if so."""
-    if job in world.arrays:
-        array = world.arrays[job]
-        pending = array.state.pending
-        if pending:
-            counts = array.state.counted(End.CANCELLED, len(pending))
-            array.state = replace(array.state, pending=type(pending)(), dropped=pending, counts=counts)
-            world.unwait(job)
-            out.touch(job)
-        for element in list(elements(world, job)):
-            cancel(world, out, element, force=force)
-        return None
+def every(world: World, out: Outcome, job: JobId, act: "Act") -> str | None:
+    """Do something to a job; of an array to what is pending of it and to each of its elements that is not over.
+
+    Return why nothing was done, if so.
+    """
+    array = world.arrays.get(job)
+    if array is None:
+        return act(world, out, job)
+    notes = [act(world, out, each) for each in (job, *array.elements)]
+    return None if None in notes else next((note for note in notes if note != _OVER), _OVER)
+
+
+Act = Callable[[World, Outcome, JobId], str | None]
+
+
+def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False) -> str | None:
+    """End a job, or what is pending of an array; return why nothing was done, if so."""
     active = world.active.get(job)
     if active is not None:
         return None if stop(world, out, active, StopCause.CANCELLED, force=force) else "is being cancelled already"
     if _alone(world, out, job) is None:
-        return "has ended already"
+        return _OVER
     world.unwait(job)
-    finish(world, out, job, End.CANCELLED, None)
+    array = world.arrays.get(job)
+    if array is None:
+        finish(world, out, job, End.CANCELLED, None)
+        return None
+    pending = array.state.pending
+    counts = array.state.counted(End.CANCELLED, len(pending))
+    array.state = replace(array.state, pending=IndexSet(), dropped=pending, counts=counts)
+    out.touch(job)
     return None
 
 
 def hold(world: World, out: Outcome, job: JobId) -> str | None:
-    """Park a waiting job; return why nothing was done, if so."""
+    """Park a waiting job, or what is pending of an array; return why nothing was done, if so."""
     if job in world.active:
         return "is running; to stop it: gpuctl cancel, to run it again later: gpuctl requeue"
     place = _alone(world, out, job)
     if place is None:
-        return _nothing_waits(world, job)
+        return _OVER
     if place.park is Park.HELD:
         return "is held already"
     _wait(world, out, job, replace(place, park=Park.HELD), "held")
@@ -185,19 +198,19 @@ def hold(world: World, out: Outcome, job: JobId) -> str | None:
 
 
 def release(world: World, out: Outcome, job: JobId) -> str | None:
-    """Let a held job wait for its turn again; return why nothing was done, if so."""
+    """Let a held job, or array, wait for its turn again; return why nothing was done, if so."""
     waiting = world.waiting(job)
-    place = None if waiting is None else waiting.place
-    if place is None or place.park is not Park.HELD:
-        return "is not held" if place is not None or job in world.active else _nothing_waits(world, job)
+    if waiting is None or waiting.place.park is not Park.HELD:
+        return "is not held" if waiting is not None or job in world.active else _OVER
+    place = _alone(world, out, job) or waiting.place
     later = place.not_before is not None and place.not_before > out.now
     kind = (Park.BEGIN if place.attempt == 1 else Park.RETRY) if later else None
     _wait(world, out, job, replace(place, park=kind, not_before=place.not_before if later else None), "released")
     return None
 
 
-def prioritise(world: World, out: Outcome, job: JobId, priority: int) -> str | None:
-    """Change a job's priority; of a running one it counts when it queues again."""
+def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str | None:
+    """Change a job's priority; of a running one it counts when it queues again. Return why nothing was done, if so."""
     active = world.active.get(job)
     if active is not None:
         world.enter(replace(active, place=replace(active.place, priority=priority)))
@@ -205,69 +218,99 @@ def prioritise(world: World, out: Outcome, job: JobId, priority: int) -> str | N
         return None
     place = _alone(world, out, job)
     if place is None:
-        return _nothing_waits(world, job)
+        return _OVER
     _wait(world, out, job, replace(place, priority=priority), "priority")
     return None
 
 
-def requeue(world: World, out: Outcome, job: JobId) -> str | None:
-    """Stop a running job, or an array's running elements, and queue it again, in its old place."""
-    if job in world.arrays:
-        notes = [requeue(world, out, element) for element in list(elements(world, job)) if element in world.active]
-        return None if None in notes else "has nothing that runs"
+def interrupt(world: World, out: Outcome, job: JobId) -> str | None:
+    """Pass a Ctrl-C on to a job that runs, and cancel one that waits; return why nothing was done, if so."""
     active = world.active.get(job)
     if active is None:
-        return "is queued already" if world.waiting(job) is not None else "has ended already"
-    if isinstance(active.state, Stopping) and active.state.cause is StopCause.CANCELLED:
-        return "is being cancelled"
-    return None if stop(world, out, active, StopCause.REQUEUED) else "is being requeued already"
+        return cancel(world, out, job)
+    out.effects.append(Interrupt(job, active.place.attempt))
+    return None
 
 
-def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> None:
+def requeue(world: World, out: Outcome, job: JobId) -> str | None:
+    """Stop a running job and queue it again, in its old place; return why nothing was done, if so.
+
+    What was cancelled of an array before it started is pending again.
+    """
+    active = world.active.get(job)
+    if active is not None:
+        if isinstance(active.state, Stopping) and active.state.cause is StopCause.CANCELLED:
+            return "is being cancelled"
+        return None if stop(world, out, active, StopCause.REQUEUED) else "is being requeued already"
+    if world.waiting(job) is not None:
+        return "is queued already"
+    array = world.arrays.get(array_of(job))
+    if array is None:
+        return _OVER
+    return _take_up(world, out, array, job, Place(priority=array.place.priority, queued_us=world.moment_us(out.now)))
+
+
+def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
     """Queue a job again that was over: a new place, a new attempt, its retries whole."""
-    job, state = loaded.job, loaded.array
+    job, key = loaded.job, array_of(loaded.job)
+    if job in world.active or world.waiting(job) is not None:
+        return "is queued already"
     place = Place(priority=loaded.place.priority, queued_us=world.moment_us(out.now), attempt=loaded.place.attempt + 1)
-    key = array_of(job)
-    if state is not None:
-        array = world.arrays.setdefault(key, Array(loaded.terms, replace(place, attempt=1), state))
-        if index_of(job) is None:
-            counts = array.state.counted(End.CANCELLED, -len(array.state.dropped))
-            again = array.state.dropped
-            array.state = replace(array.state, pending=again, dropped=type(again)(), counts=counts)
-            place = array.place
-        elif loaded.end is not None:
-            counts = array.state.counted(loaded.end, -1)
-            array.state = replace(array.state, live=array.state.live + 1, counts=counts)
-        out.touch(key)
+    if loaded.array is None and index_of(job) is None:
+        _wait(world, out, job, place, "requeued", loaded.terms)
+        return None
+    array = world.arrays.get(key)
+    if array is None:
+        if loaded.array is None:
+            return "has an array that is not known here"
+        array = Array(loaded.terms, replace(place, attempt=1), loaded.array)
+    note = _take_up(world, out, array, job, replace(place, attempt=1))
+    if note is not None and index_of(job) is None:
+        return "has started all its elements; name those that are to run again"
+    if note is None or loaded.end is None:
+        return note
+    world.arrays[key] = array
+    array.elements[job] = None
+    counts = array.state.counted(loaded.end, -1)
+    array.state = replace(array.state, live=array.state.live + 1, counts=counts)
+    out.touch(key)
     _wait(world, out, job, place, "requeued", loaded.terms)
+    return None
 
 
-def interrupt(world: World, out: Outcome, job: JobId) -> str | None:
-    """Pass a Ctrl-C on, to a job or to all of an array that runs."""
-    running = [each for each in (elements(world, job) if job in world.arrays else [job]) if each in world.active]
-    out.effects += [Interrupt(each, world.active[each].place.attempt) for each in running]
-    return None if running else "is not running"
+def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place) -> str | None:
+    """Queue again what was cancelled before it started: all of an array, or one element of it."""
+    state, index = array.state, index_of(job)
+    if not (state.dropped if index is None else index in state.dropped):
+        return _OVER
+    key = array_of(job)
+    world.arrays[key] = array
+    if index is None:
+        counts = state.counted(End.CANCELLED, -len(state.dropped))
+        array.state = replace(state, pending=state.dropped, dropped=IndexSet(), counts=counts)
+    else:
+        array.state = replace(
+            state,
+            dropped=state.dropped.without(index),
+            live=state.live + 1,
+            counts=state.counted(End.CANCELLED, -1),
+        )
+        array.elements[job] = None
+        out.changes.append(Unfolded(job, out.now, place))
+    out.touch(key)
+    _wait(world, out, job, place, "requeued", array.terms)
+    return None
 
 
 def come_due(world: World, out: Outcome, job: JobId) -> None:
     """A moment came that a job had set an alarm for: time to begin, to retry, or to look why it does not end."""
     parked = world.parked.get(job)
-    if parked is not None and parked.place.park is not Park.HELD:
-        at = parked.place.not_before
-        if at is not None and at <= out.now:
-            _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
+    if parked is not None:
+        _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
         return
-    active = world.active.get(job)
-    if active is not None and isinstance(active.state, Stopping) and active.state.kill_at <= out.now:
-        out.effects.append(Look(job, active.place.attempt, active.state.boot))
-        world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)
-
-
-def elements(world: World, array: JobId) -> Iterator[JobId]:
-    """Yield an array's elements that have rows of their own and are not over."""
-    pools: tuple[Iterable[JobId], ...] = (world.active, world.parked, world.arrays[array].waiting)
-    for pool in pools:
-        yield from (job for job in pool if array_of(job) == array and job != array)
+    active = world.active[job]
+    out.effects.append(Look(job, active.place.attempt, active.state.boot))
+    world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)
 
 
 def _current(world: World, job: JobId, attempt: int) -> ActiveJob | None:
@@ -287,10 +330,6 @@ def _alone(world: World, out: Outcome, job: JobId) -> Place | None:
     return None if waiting is None else waiting.place
 
 
-def _nothing_waits(world: World, job: JobId) -> str:
-    return "has started all its elements" if job in world.arrays else "has ended already"
-
-
 def _wait(world: World, out: Outcome, job: JobId, place: Place, word: str, terms: Terms | None = None) -> None:
     if terms is None:
         waiting = world.waiting(job)
@@ -307,11 +346,10 @@ def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stoppi
     out.changes.append(Moved(active.job, out.now, active.place.attempt, state))
 
 
-def _since_and_cause(active: ActiveJob) -> tuple[Timestamp | None, StopCause | None]:
+def _since_and_cause(active: ActiveJob) -> tuple[Timestamp, StopCause | None]:
+    """Return since when a job held what it held, as far as is known, and why it was being stopped, if it was."""
     match active.state:
-        case Running(since=since):
+        case Stopping(since, started=started, cause=cause):
+            return since if started is None else started, cause
+        case Starting(since=since) | Running(since=since):
             return since, None
-        case Stopping(started=since, cause=cause):
-            return since, cause
-        case _:
-            return None, None

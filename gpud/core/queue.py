@@ -3,7 +3,8 @@
 Jobs with equal terms stand in one line, ordered by the policy's key. A waiting job is one packed integer (order, then
 the line's number, then the job's key) in its line's heap, and the same integer again in a dict by job; everything
 else about it stays in the store until it starts. An entry counts while the dict holds that very object, so what
-leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces.
+leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces, or swept
+out once there are more of its kind than others.
 
 Cost: O(log line) to add, O(1) to remove, O(lines whose head changed) to find the next. Memory: about 150 bytes a
 job, however long the line.
@@ -11,6 +12,7 @@ job, however long the line.
 
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
@@ -19,20 +21,26 @@ _JOB_BITS = 64
 _LINE_BITS = 32
 _JOB_MASK = (1 << _JOB_BITS) - 1
 _LINE_MASK = (1 << _LINE_BITS) - 1
+_SWEEP = 64  # entries that may be left over, beside as many as count, before they are swept out
 
 Rank = Callable[[Terms], int]
 
 
 class Line:
-    """Jobs of equal terms. `head` is the packed entry of the first, None when nobody is left."""
+    """Jobs of equal terms: `count` of them.
 
-    __slots__ = ("head", "heap", "number", "terms")
+    `head` is the packed entry of the first, None when nobody is left; no entry ever was greater than `last`.
+    """
+
+    __slots__ = ("count", "head", "heap", "last", "number", "terms")
 
     def __init__(self, number: int, terms: Terms) -> None:
         self.number = number
         self.terms = terms
         self.heap: list[int] = []
         self.head: int | None = None
+        self.count = 0
+        self.last = -inf
 
     def __lt__(self, other: "Line") -> bool:
         """Equal entries are of one line, whose order among themselves means nothing."""
@@ -42,11 +50,12 @@ class Line:
 class Queue:
     """All lines, grouped by demand. `rank` (lower first) comes before the order of the jobs inside a line."""
 
-    __slots__ = ("_by_terms", "_entries", "_groups", "_lines", "_rank")
+    __slots__ = ("_by_terms", "_entries", "_groups", "_lines", "_rank", "_unused")
 
     def __init__(self, rank: Rank) -> None:
         self._rank = rank
-        self._lines: list[Line] = []
+        self._lines: list[Line] = []  # by number; one that ran empty is there until its number is used again
+        self._unused: list[int] = []
         self._by_terms: dict[Terms, Line] = {}
         self._groups: dict[Demand, list[tuple[int, int, Line]]] = {}
         self._entries: dict[JobId, int] = {}
@@ -61,16 +70,14 @@ class Queue:
         """Put a job into its line; one that stands somewhere already moves."""
         self.remove(job)
         line = self._line(terms)
-        entry = self._entries[job] = _pack(order, line, job)
-        heappush(line.heap, entry)
+        heappush(line.heap, self._enter(line, job, order))
         self._settle(line)
 
     def fill(self, jobs: Iterable[tuple[JobId, Terms, int]]) -> None:
         """Put many jobs into an empty queue at once, as after a restart."""
         for job, terms, order in jobs:
             line = self._line(terms)
-            entry = self._entries[job] = _pack(order, line, job)
-            line.heap.append(entry)
+            line.heap.append(self._enter(line, job, order))
         for line in self._lines:
             heapify(line.heap)
             self._settle(line)
@@ -80,7 +87,12 @@ class Queue:
         entry = self._entries.pop(job, None)
         if entry is None:
             return False
-        self._settle(self._line_of(entry))
+        line = self._line_of(entry)
+        line.count -= 1
+        self._settle(line)
+        if not line.count:
+            del self._by_terms[line.terms]
+            self._unused.append(line.number)
         return True
 
     def terms(self, job: JobId) -> Terms:
@@ -114,44 +126,68 @@ class Queue:
 
     def standing(self) -> Iterator[tuple[int, int]]:
         """Yield (rank, entry) of everybody in a line, in no order; sorted, they give the positions."""
-        for line in self._lines:
-            if line.head is not None:
-                rank = self._rank(line.terms)
-                yield from ((rank, entry) for entry in line.heap if self._entries.get(job_of(entry)) is entry)
+        for line in self._by_terms.values():
+            rank = self._rank(line.terms)
+            yield from ((rank, entry) for entry in self._alive(line))
 
     def position(self, job: JobId) -> int | None:
-        """Return a job's place among all that stand in lines, from 1. Costs a look at every one of them."""
+        """Return a job's place among all that stand in lines, from 1.
+
+        Costs a look at every line, and at everybody in those of which not all come before it: few, for a new job.
+        """
         entry = self._entries.get(job)
         if entry is None:
             return None
         mine = (self._rank(self._line_of(entry).terms), entry)
-        return 1 + sum(1 for theirs in self.standing() if theirs < mine)
+        position = 0
+        for line in self._by_terms.values():
+            rank = self._rank(line.terms)
+            if (rank, line.last) <= mine:
+                position += line.count
+            elif line.head is not None and (rank, line.head) <= mine:
+                position += sum(1 for theirs in self._alive(line) if (rank, theirs) <= mine)
+        return position
+
+    def _enter(self, line: Line, job: JobId, order: int) -> int:
+        entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
+        line.count += 1
+        line.last = max(line.last, entry)
+        return entry
 
     def _line(self, terms: Terms) -> Line:
         line = self._by_terms.get(terms)
         if line is None:
-            line = self._by_terms[terms] = Line(len(self._lines), terms)
-            self._lines.append(line)
+            number = self._unused.pop() if self._unused else len(self._lines)
+            line = self._by_terms[terms] = Line(number, terms)
+            self._lines[number : number + 1] = [line]
         return line
 
     def _line_of(self, entry: int) -> Line:
         return self._lines[entry >> _JOB_BITS & _LINE_MASK]
 
+    def _alive(self, line: Line) -> Iterator[int]:
+        return (entry for entry in line.heap if self._entries.get(job_of(entry)) is entry)
+
     def _settle(self, line: Line) -> None:
+        """See to a line's head, and to its place in its group, after the line changed."""
         heap = line.heap
         while heap and self._entries.get(job_of(heap[0])) is not heap[0]:
             heappop(heap)
+        if len(heap) > 2 * line.count + _SWEEP:
+            heap[:] = self._alive(line)
+            heapify(heap)
         head = heap[0] if heap else None
-        if head is not line.head:
-            line.head = head
-            if head is not None:
-                heappush(self._groups.setdefault(line.terms.demand, []), (self._rank(line.terms), head, line))
+        if head is line.head:
+            return
+        line.head = head
+        if head is not None:
+            group = self._groups.setdefault(line.terms.demand, [])
+            if len(group) > 2 * len(self._by_terms) + _SWEEP:
+                group[:] = {each[2]: each for each in group if each[2].head is each[1]}.values()
+                heapify(group)
+            heappush(group, (self._rank(line.terms), head, line))
 
 
 def job_of(entry: int) -> JobId:
     """Return the job of a packed entry."""
     return JobId(entry & _JOB_MASK)
-
-
-def _pack(order: int, line: Line, job: JobId) -> int:
-    return (order << _LINE_BITS | line.number) << _JOB_BITS | job

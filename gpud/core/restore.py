@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from gpud.core.world import ActiveJob, Array, World
 from gpud.model.effects import Look
 from gpud.model.gpu import GpuId, Node, NodeName
-from gpud.model.job import JobId, Stopping, index_of
+from gpud.model.job import JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
 
 
@@ -20,18 +20,22 @@ def restore(
 ) -> list[Look]:
     """Fill an empty world, and return a look at every attempt that may still be running.
 
-    `waiting` are plain first attempts: (job, terms, priority, queued_us). `others` are arrays, parked, retried and
-    active jobs.
+    `waiting` are jobs and elements in line for their first attempt: (job, terms, priority, queued_us). `others` are
+    arrays, and parked, retried and active ones.
     """
     world.next_number = next_number
     for node in nodes:
         world.remember(node)
     _restore_settings(world, settings)
-    world.queue.fill(_plain(world, waiting))
+    elements: list[LoadedJob] = []
+    world.queue.fill(_plain(world, waiting, elements))
     looks = []
     # Arrays first: their elements count against them.
-    for loaded in sorted(others, key=lambda each: index_of(each.job) is not None):
-        if loaded.array is not None and index_of(loaded.job) is None:
+    for loaded in sorted([*others, *elements], key=lambda each: index_of(each.job) is not None):
+        world.queued_us = max(world.queued_us, loaded.place.queued_us)
+        if index_of(loaded.job) is not None:
+            world.arrays[array_of(loaded.job)].elements[loaded.job] = None
+        elif loaded.array is not None:
             world.arrays[loaded.job] = Array(loaded.terms, loaded.place, loaded.array)
         if loaded.active is None:
             if loaded.array is None or loaded.array.pending:
@@ -46,10 +50,17 @@ def restore(
     return looks
 
 
-def _plain(world: World, waiting: Iterable[tuple[JobId, Terms, int, int]]) -> Iterable[tuple[JobId, Terms, int]]:
+def _plain(
+    world: World, waiting: Iterable[tuple[JobId, Terms, int, int]], elements: list[LoadedJob]
+) -> Iterable[tuple[JobId, Terms, int]]:
+    """Yield what stands in lines, and put elements of arrays aside."""
     order = world.policy.order
     for job, terms, priority, queued_us in waiting:
-        if priority:
+        world.queued_us = max(world.queued_us, queued_us)
+        if index_of(job) is not None:
+            place = Place(priority=priority, queued_us=queued_us)
+            elements.append(LoadedJob(job=job, terms=terms, place=place))
+        elif priority:
             place = world.places[job] = Place(priority=priority, queued_us=queued_us)
             yield job, terms, order(place)
         else:

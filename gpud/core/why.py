@@ -1,21 +1,22 @@
 """The reason of one waiting job, from what the last cycle decided."""
 
+from math import inf
+
 from gpud.core.condition import Condition, condition
 from gpud.core.placement import rooms, suits
 from gpud.core.waits import BeginsAt, Held, Next, NoCapacity, NoGpus, Paused, RetriesAt, Throttled, Wait
-from gpud.core.world import World
+from gpud.core.world import ActiveJob, World
 from gpud.model.gpu import GpuId, NodeName
-from gpud.model.job import Demand, JobId, array_of
+from gpud.model.job import Demand, JobId, Stopping, array_of
 from gpud.model.spec import Park
 from gpud.model.units import Timestamp
 
 
 def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
-    """Return why a job, or what is left of an array, waits; None if it does not."""
+    """Return why a job, an element, or what is pending of an array, waits; None if it does not."""
     waiting = world.waiting(job)
     if waiting is None:
-        array = world.arrays.get(array_of(job))
-        return None if array is None or array_of(job) == job else why(world, array_of(job), now)
+        return None
     place = waiting.place
     match place.park:
         case Park.HELD:
@@ -27,14 +28,17 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     if world.paused is not None:
         return Paused(world.paused)
     array = world.arrays.get(array_of(job))
-    if array is not None and array.full and array.state.throttle is not None:
+    if array is not None and not array.room and array.state.throttle is not None:
         return Throttled(array.state.throttle)
     demand = waiting.terms.demand
     if demand.gpus and not world.any_gpu():
         return NoGpus(world.problem() or "no GPU was found")
     if demand not in world.blocked:
         return Next()
-    return world.blocked[demand] or capacity(world, demand, now)
+    found = world.blocked[demand]
+    if found is None:
+        found = world.blocked[demand] = capacity(world, demand, now)  # the next with this demand asks the same
+    return found
 
 
 def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
@@ -59,9 +63,16 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
 
 
 def blockers(world: World, demand: Demand, node: NodeName | None = None) -> list[tuple[JobId, list[GpuId]]]:
-    """Return the active jobs on GPUs that this demand could use, the soonest known to end first."""
+    """Return the active jobs on GPUs that this demand could use, the soonest to reach its time limit first."""
     held: dict[JobId, list[GpuId]] = {}
     for state in world.gpus.values():
         if state.holder is not None and suits(demand, state.gpu) and node in {None, state.node}:
             held.setdefault(state.holder, []).append(state.gpu.id)
-    return list(held.items())
+    return sorted(held.items(), key=lambda each: _latest_end(world.active[each[0]]))
+
+
+def _latest_end(active: ActiveJob) -> float:
+    if isinstance(active.state, Stopping):
+        return active.state.kill_at
+    limit_s = active.terms.demand.time_limit_s
+    return inf if limit_s is None else active.state.since + limit_s

@@ -8,6 +8,7 @@ here: they live in the store.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import inf
 
 from gpud.core.policies import Policy
 from gpud.core.queue import Queue
@@ -22,14 +23,15 @@ from gpud.model.units import Mib, Seconds, Timestamp
 class GpuState:
     """A GPU and all that decides whether it may be given out.
 
-    `baseline_mib` is the least memory seen in use with nobody on it; `released_at` is set from a job's end until a
-    reading shows it gone; `asked_at` is when a look was last asked for.
+    `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
+    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for.
     """
 
     gpu: Gpu
     node: NodeName
     present: bool = False
     seen: Reading | Unreadable | None = None
+    heard_at: Timestamp | None = None
     baseline_mib: Mib | None = None
     released_at: Timestamp | None = None
     asked_at: Timestamp | None = None
@@ -69,18 +71,24 @@ class Parked:
 
 @dataclass(slots=True)
 class Array:
-    """An array that is not over. `waiting` are elements with rows of their own that its throttle may keep back."""
+    """An array that is not over.
+
+    `elements` have rows of their own and have not ended. Those that wait stand `lined` up in the queue or are `kept`
+    back by the throttle: a heap of (order, job) in which only those count that still wait.
+    """
 
     terms: Terms
     place: Place
     state: ArrayState
     running: int = 0
-    waiting: dict[JobId, Terms] = field(default_factory=dict)
+    elements: dict[JobId, None] = field(default_factory=dict)
+    lined: dict[JobId, None] = field(default_factory=dict)
+    kept: list[tuple[int, JobId]] = field(default_factory=list)
 
     @property
-    def full(self) -> bool:
-        """Return whether as many elements run as may."""
-        return self.state.throttle is not None and self.running >= self.state.throttle
+    def room(self) -> float:
+        """Return how many more elements may run."""
+        return inf if self.state.throttle is None else max(0, self.state.throttle - self.running)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +129,14 @@ class World:
         self.paused: str | None = None
         self.next_number = 1
         self.boot = boot
-        self._queued_us = 0
+        self.queued_us = 0  # the last moment at which a job queued
         self._alarms: list[tuple[Timestamp, JobId]] = []
+        self._alarm_at: dict[JobId, Timestamp] = {}
 
     def moment_us(self, now: Timestamp) -> int:
         """Return now in microseconds, and never the same twice: among equals the first to come is first."""
-        self._queued_us = max(self._queued_us + 1, round(now * 1_000_000))
-        return self._queued_us
+        self.queued_us = max(self.queued_us + 1, round(now * 1_000_000))
+        return self.queued_us
 
     # -- who holds what
 
@@ -143,18 +152,22 @@ class World:
     def leave(self, job: JobId) -> ActiveJob:
         """Record that a job is active no more, and return it as it was."""
         active = self.active.pop(job)
+        self._alarm_at.pop(job, None)
         self._hold(active, None, -1)
         if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
         return active
 
     def _hold(self, active: ActiveJob, holder: JobId | None, sign: int) -> None:
+        """Count an allocation. Parts of it that were never seen since the start count once they are: see `know`."""
         allocation = active.state.allocation
         for gpu in allocation.gpus:
-            self.gpus[gpu].holder = holder
-        node = self.nodes[allocation.node]
-        node.cpus_used += sign * allocation.cpus
-        node.memory_used_mib += sign * allocation.memory_mib
+            if gpu in self.gpus:
+                self.gpus[gpu].holder = holder
+        node = self.nodes.get(allocation.node)
+        if node is not None:
+            node.cpus_used += sign * allocation.cpus
+            node.memory_used_mib += sign * allocation.memory_mib
 
     # -- who waits
 
@@ -166,61 +179,88 @@ class World:
             if place.not_before is not None and place.park != Park.HELD:
                 self.alarm(place.not_before, job)
             return
-        if place != Place(queued_us=place.queued_us) or index_of(job) is not None:
-            self.places[job] = place
         array = self.arrays.get(array_of(job))
         if array is not None and index_of(job) is not None:
-            array.waiting[job] = terms
-        if array is None or not array.full:
+            self.places[job] = place
+            if array.room:
+                self._line_up(array, job)
+            else:
+                heappush(array.kept, (self.policy.order(place), job))
+            return
+        if place != Place(queued_us=place.queued_us):
+            self.places[job] = place
+        if array is None or array.room:
             self.queue.add(job, terms, self.policy.order(place))
 
     def unwait(self, job: JobId) -> None:
         """Take a job out of wherever it waits."""
-        self.parked.pop(job, None)
+        if self.parked.pop(job, None) is not None:
+            self._alarm_at.pop(job, None)
+            return
         self.queue.remove(job)
         self.places.pop(job, None)
-        array = self.arrays.get(array_of(job))
-        if array is not None:
-            array.waiting.pop(job, None)
+        if index_of(job) is not None:
+            self.arrays[array_of(job)].lined.pop(job, None)
 
     def waiting(self, job: JobId) -> Parked | None:
-        """Return the terms and place of a waiting job or array, None if it does not wait."""
+        """Return the terms and place of a waiting job, element or array, None if it does not wait."""
         parked = self.parked.get(job)
         if parked is not None:
             return parked
-        array = self.arrays.get(array_of(job))
+        place = self.places.get(job)
+        array, index = self.arrays.get(array_of(job)), index_of(job)
         if array is not None:
-            if job in array.waiting:
-                return Parked(array.waiting[job], self.places[job])
-            return Parked(array.terms, array.place) if array_of(job) == job and array.state.pending else None
+            if index is not None and place is not None:
+                return Parked(array.terms, place)
+            pending = array.state.pending
+            return Parked(array.terms, array.place) if (pending if index is None else index in pending) else None
         if job not in self.queue:
             return None
-        place = self.places.get(job) or Place(queued_us=self.queue.order(job))
-        return Parked(self.queue.terms(job), place)
+        return Parked(self.queue.terms(job), place or Place(queued_us=self.queue.order(job)))
 
     def throttle(self, number: JobId) -> None:
-        """Put an array's waiting elements, and its own entry, into their lines or take them out, as its limit says."""
+        """Let as many of an array's waiting elements stand in line as may run, and its own entry; or none of them.
+
+        Cost: what its limit is, however many wait.
+        """
         array = self.arrays[number]
-        members = {**array.waiting, **({number: array.terms} if array.state.pending and not array.place.park else {})}
-        for job, terms in members.items():
-            if array.full:
+        if not array.room:
+            self.queue.remove(number)
+            for job in array.lined:
                 self.queue.remove(job)
-            elif job not in self.queue:
-                place = array.place if job == number else self.places[job]
-                self.queue.add(job, terms, self.policy.order(place))
+                heappush(array.kept, (self.policy.order(self.places[job]), job))
+            array.lined.clear()
+            return
+        while array.kept and len(array.lined) < array.room:
+            order, job = heappop(array.kept)
+            if job in self.places and job not in array.lined and self.policy.order(self.places[job]) == order:
+                self._line_up(array, job)
+        if array.state.pending and array.place.park is None and number not in self.queue:
+            self.queue.add(number, array.terms, self.policy.order(array.place))
+
+    def _line_up(self, array: Array, job: JobId) -> None:
+        array.lined[job] = None
+        self.queue.add(job, array.terms, self.policy.order(self.places[job]))
+
+    # -- when to look again
 
     def alarm(self, at: Timestamp, job: JobId) -> None:
-        """See to it that a cycle runs at that moment."""
+        """See to it that a cycle runs at that moment. A job has one alarm: the one set last."""
+        self._alarm_at[job] = at
         heappush(self._alarms, (at, job))
 
     def due(self, now: Timestamp) -> Iterator[JobId]:
-        """Yield the jobs whose moment has come; whoever takes one looks whether it still means anything."""
-        while self._alarms and self._alarms[0][0] <= now:
-            yield heappop(self._alarms)[1]
+        """Yield the jobs whose moment has come."""
+        while (at := self.wake_at) is not None and at <= now:
+            _, job = heappop(self._alarms)
+            del self._alarm_at[job]
+            yield job
 
     @property
     def wake_at(self) -> Timestamp | None:
         """Return when the next cycle must run even if nothing happens."""
+        while self._alarms and self._alarm_at.get(self._alarms[0][1]) != self._alarms[0][0]:
+            heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else None
 
     # -- what there is
@@ -230,9 +270,7 @@ class World:
 
         Simulated GPUs that are gone are forgotten: they were never hardware that may come back.
         """
-        state = self.nodes.get(node.name)
-        if state is None:
-            state = self.nodes[node.name] = NodeState(node)
+        state = self._know_node(node)
         state.node, state.present = node, True
         there = {gpu.id for gpu in node.gpus}
         for known in list(state.gpus):
@@ -247,16 +285,32 @@ class World:
 
     def remember(self, node: Node) -> None:
         """Take in what the store says was ever seen, before the inventory speaks: known, and not present."""
-        state = self.nodes.setdefault(node.name, NodeState(node))
+        state = self._know_node(node)
         for gpu in node.gpus:
             self.know(gpu, state, present=False)
 
+    def _know_node(self, node: Node) -> NodeState:
+        state = self.nodes.get(node.name)
+        if state is None:
+            state = self.nodes[node.name] = NodeState(node)
+            held = [each.state.allocation for each in self.active.values() if each.state.allocation.node == node.name]
+            state.cpus_used = sum(allocation.cpus for allocation in held)
+            state.memory_used_mib = sum(allocation.memory_mib for allocation in held)
+        return state
+
     def know(self, gpu: Gpu, node: NodeState, *, present: bool) -> None:
-        """Take in one GPU, seen now or (from the store) ever."""
+        """Take in one GPU, seen now or (from the store) ever. It may be known from another node: a host's old name."""
         state = self.gpus.get(gpu.id)
         if state is None:
             state = self.gpus[gpu.id] = GpuState(gpu, node.node.name)
+            state.holder = next(
+                (job for job, each in self.active.items() if gpu.id in each.state.allocation.gpus), None
+            )
             node.gpus.append(state)
+        elif state.node != node.node.name:
+            self.nodes[state.node].gpus.remove(state)
+            node.gpus.append(state)
+            state.node = node.node.name
         state.gpu, state.present = gpu, present
 
     def any_gpu(self) -> bool:
