@@ -55,6 +55,13 @@ def store(path):
     opened.close()
 
 
+@pytest.fixture
+def reader(store):
+    opened = Reader(store.path)
+    yield opened
+    opened.close()
+
+
 def reopened(store):
     with closing(Store.open(store.path)) as another:
         return another.load()
@@ -110,7 +117,7 @@ def test_an_element_is_launched_with_its_arrays_spec(store):
     assert committed.specs == (a_spec(1, nonce=""),)
 
 
-def test_events_are_numbered_without_gaps_and_survive(store, path):
+def test_events_are_numbered_without_gaps_and_survive(store, reader):
     first = store.commit([added(1), Told(T0, "paused", {"reason": "é"})])
     second = store.commit([starts(ONE), running(ONE), *over(ONE, End.FAILED, code=3)])
 
@@ -119,7 +126,7 @@ def test_events_are_numbered_without_gaps_and_survive(store, path):
     assert {event.user for event in second.events} == {"ann"}
     assert second.events[0].detail == {"node": "here", "gpus": ["GPU-1", "GPU-2"]}
     assert second.events[2].detail["exit_code"] == 3
-    assert Reader(path).events() == [*first.events, *second.events]
+    assert reader.events() == [*first.events, *second.events]
     assert reopened(store).last_event == 5
 
 
@@ -273,7 +280,7 @@ def test_use_is_counted_by_user_day_and_end(store, path):
     ]
 
 
-def test_environments_and_scripts_are_stored_once_and_removed_when_no_attempt_can_need_them(store, path):
+def test_environments_and_scripts_are_stored_once_and_removed_when_no_attempt_can_need_them(store, path, reader):
     day = 86_400.0
     count = "SELECT (SELECT count(*) FROM environment), (SELECT count(*) FROM script)"
     store.commit([*a_whole_life(1, script=b"#!/bin/sh"), *a_whole_life(2, at=T0 + 5, script=b"#!/bin/sh")])
@@ -288,17 +295,17 @@ def test_environments_and_scripts_are_stored_once_and_removed_when_no_attempt_ca
 
     assert store.prune(T0 + 41 * day) == 1
     assert rows(path, "SELECT data FROM environment") == [(b'{"OTHER": "1"}',)]
-    assert Reader(path).finished([ONE, job_id(3)]) == {ONE: None}
+    assert reader.finished([ONE, job_id(3)]) == {ONE: None}
 
     # What was pruned is stored again when somebody submits with it.
     store.commit([added(5)])
     assert store.commit([], [(job_id(5), 1)]).specs[0].environment == ENVIRONMENT
 
 
-def test_a_fault_is_told_apart_from_an_exit(store, path):
+def test_a_fault_is_told_apart_from_an_exit(store, reader):
     fault = Exit(at=T0, fault=Fault("no such program: x\udcff", machine=False, not_found=True))
     store.commit([added(1), starts(ONE), AttemptEnded(ONE, 1, fault, None, 1000, "lab", 0.0)])
     store.commit([Ended(ONE, T0, End.FAILED, fault, "no such program: x\udcff")])
 
-    row = Reader(path).job(ONE)
+    row = reader.job(ONE)
     assert (row.state, row.reason, row.run.exit) == ("failed", "no such program: x\udcff", fault)

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from stored import PROCESS, SHIM, T0, TERMS, a_spec, a_whole_life, added, for_user
 
@@ -141,7 +141,7 @@ def in_full(loaded):
     return sorted([*plain, *loaded.others], key=lambda known: known.job)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=[Phase.reuse, Phase.generate])  # shrinking a database takes minutes
 @given(st.data())
 def test_what_is_loaded_is_what_the_changes_said(data):
     story = Story(data)
