@@ -6,8 +6,7 @@ The record is overwritten before the job's process is reaped, because what is re
 job left behind is killed: a process that daemonised comes to the shim as a child. What cannot die (D state: a dead
 file server, a broken driver) is given up after `GIVE_UP_S`, and the record says `stuck`.
 
-A `Keeper` does the same for a job whose shim was killed; the launcher process, to which the job has gone as a
-child, writes its record.
+For a job whose shim was killed a keeper does the same: see `orphans`.
 """
 
 import contextlib
@@ -19,6 +18,7 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Callable
 
 from gpud.launchers import faults, record, tree
 from gpud.launchers.job import Order, as_user, become, tell
@@ -38,10 +38,13 @@ _OUT_OF_MEMORY = (
 
 
 class Deadlines:
-    """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot."""
+    """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
 
-    def __init__(self, root: int, stop_at: float | None, grace_s: float) -> None:
-        self.root = root
+    `members` gives the processes that the job has now.
+    """
+
+    def __init__(self, members: Callable[[], list[int]], stop_at: float | None, grace_s: float) -> None:
+        self.members = members
         self.stop_at = stop_at
         self.grace_s = grace_s
         self.kill_at: float | None = None
@@ -62,7 +65,7 @@ class Deadlines:
             case signal.SIGQUIT:
                 self.stop(0.0)
             case signal.SIGINT:
-                tree.send(signal.SIGINT, tree.descendants(self.root))
+                tree.send(signal.SIGINT, self.members())
             case None if self.stop_at is not None and record.boot_time() >= self.stop_at:
                 self.timed_out = self.kill_at is None
                 self.stop(self.grace_s)
@@ -71,7 +74,7 @@ class Deadlines:
         """Ask every process to end, once, and kill what is left after the grace."""
         kill_at = record.boot_time() + grace_s
         if self.kill_at is None and grace_s > 0:
-            tree.end_gently(self.root)
+            tree.end_gently(self.members)
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         self.stop_at = None
 
@@ -80,7 +83,7 @@ class Deadlines:
         return self.kill_at is not None and record.boot_time() >= self.kill_at + GIVE_UP_S
 
     def _kill(self) -> None:
-        rest = tree.descendants(self.root)
+        rest = self.members()
         tree.send(signal.SIGKILL, rest)
         self.killed.update(rest)
 
@@ -88,11 +91,19 @@ class Deadlines:
 class Shim:
     """One attempt, from the order to the end."""
 
-    def __init__(self, order: Order, blobs: int, conversation: socket.socket, lineage: record.Record) -> None:
+    def __init__(
+        self, order: Order, blobs: int, conversation: socket.socket, lineage: record.Record, last: Callable[[], None]
+    ) -> None:
         self.order = order
         self.blobs = blobs
+        self.last = last
         self.conversation = conversation
-        self.lineage = lineage
+        limit_s = order["time_limit_s"]
+        self.lineage = lineage | {
+            "limit_at": None if limit_s is None else round(record.boot_time() + limit_s, 3),
+            "grace_s": order["grace_s"],
+            "offset": order["offset"],
+        }
         self.record: record.Record | None = None
         self.leases: list[socket.socket] = []
         self.rss_kib = 0
@@ -113,8 +124,8 @@ class Shim:
             become(self.order, self.blobs, self.conversation, self.lineage)
         record.reached("shim after fork")
         os.close(self.blobs)
-        limit = self.order["time_limit_s"]
-        deadlines = Deadlines(os.getpid(), None if limit is None else record.boot_time() + limit, self.order["grace_s"])
+        own = os.getpid()
+        deadlines = Deadlines(lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"])
         used = _cpu_s()
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
@@ -127,8 +138,11 @@ class Shim:
             tell(self.conversation, self.order["key"], {"state": record.CHANGED}, wait=True)
             self._release()
             return True
+        again = self.order["uid"] is None and not deadlines.given_up()
+        if not again:
+            self.last()
         self._finish(deadlines, _cpu_s() - used)
-        return self.order["uid"] is None and not deadlines.given_up()
+        return again
 
     def _reap(self, pid: int, deadlines: Deadlines) -> bool:
         """Take every end that is there, the job's into the record first. Return False when no child is left."""
@@ -223,24 +237,28 @@ class Shim:
 def attend(channel: socket.socket, lineage: record.Record) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
 
-    A shim that has attended one is warm: half of what a start costs is memory touched for the first time.
+    A shim that has attended one is warm: half of what a start costs is memory touched for the first time. One that
+    will attend no more closes its channel before it tells of the end: an order that is sent after it fails, and goes
+    to another shim, where one that just arrived would be lost.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.setsid()
     tree.adopt_orphans()
     tree.rename(b"gpud-shim")
     lineage |= {"shim": [os.getpid(), record.start_time(os.getpid())]}
-    for _ in range(_ORDERS):
+    for left in reversed(range(_ORDERS)):
         message, files = receive(channel)
         if not message:
             return
+        if not left:
+            channel.close()
         while signal.sigtimedwait(SIGNALS, 0) is not None:
             pass  # meant for an attempt that is over
         blobs, talk = files
         key, _, length = message.decode().rpartition(" ")
         order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, talk) as conversation:
-            if not Shim(order, blobs, conversation, lineage | {"grace_s": order["grace_s"]}).run():
+            if not Shim(order, blobs, conversation, lineage, channel.close).run():
                 return
 
 

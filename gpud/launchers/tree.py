@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36  # linux/prctl.h
@@ -63,11 +63,11 @@ def send(number: int, pids: Iterable[int]) -> None:
             os.kill(pid, number)
 
 
-def end_gently(root: int) -> None:
-    """Send TERM, and CONT for those that are stopped, to every descendant once; also to those it forked meanwhile."""
+def end_gently(members: Callable[[], list[int]]) -> None:
+    """Send TERM, and CONT for those that are stopped, to every member once; also to those forked meanwhile."""
     told: set[int] = set()
     for _ in range(3):
-        fresh = [pid for pid in descendants(root) if pid not in told]
+        fresh = [pid for pid in members() if pid not in told]
         if not fresh:
             return
         send(signal.SIGTERM, fresh)

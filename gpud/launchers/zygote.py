@@ -25,6 +25,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
 
 from gpud.launchers import faults, record, shim, tree
 from gpud.launchers.job import tell
+from gpud.launchers.orphans import Orphans
 
 SPARES = 4
 
@@ -39,6 +40,7 @@ class Zygote:
         self.idle: list[int] = []  # shims without an attempt, the one that was used last at the end
         self.busy: dict[str, int] = {}
         self.channels: dict[int, socket.socket] = {}
+        self.orphans = Orphans(records, self._tell_changed)
         self.identity = [os.getpid(), record.start_time(os.getpid())]
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,9 +56,10 @@ class Zygote:
     def serve(self) -> None:
         """Serve until gpud has gone and no child is left."""
         while self._reap() or self.conversation is not None or self.listener is not None:
+            self.orphans.tend({*self.channels, *self.busy.values()})
             wants_spare = self.conversation is not None and len(self.idle) < SPARES
-            events = self.poll.poll(0 if wants_spare else None)
-            if not events:
+            events = self.poll.poll(0 if wants_spare else 250 if self.orphans.pressing else None)
+            if not events and wants_spare:
                 with contextlib.suppress(OSError):  # no process to be had: the next order will say so
                     self._fork()
             for file, _ in events:
@@ -162,11 +165,23 @@ class Zygote:
                 return False
             if end is None:
                 return True
-            os.waitpid(end.si_pid, 0)
-            if end.si_pid in self.channels:
-                self.channels.pop(end.si_pid).close()
-            if end.si_pid in self.idle:
-                self.idle.remove(end.si_pid)
+            pid = end.si_pid
+            key = next((key for key, shim in self.busy.items() if shim == pid), None)
+            if key is None and pid not in self.channels:
+                self.orphans.reap(pid, end.si_code, end.si_status)
+            os.waitpid(pid, 0)
+            if pid in self.channels:
+                self.channels.pop(pid).close()
+            if pid in self.idle:
+                self.idle.remove(pid)
+            if key is not None:
+                del self.busy[key]
+                if end.si_code != os.CLD_EXITED or end.si_status != 0:
+                    self.orphans.adopt(key)
+
+    def _tell_changed(self, key: str) -> None:
+        if self.conversation is not None:
+            tell(self.conversation, key, {"state": record.CHANGED})
 
 
 def send(channel: socket.socket, message: bytes, *files: int) -> None:

@@ -1,0 +1,149 @@
+"""Attempts whose shim was killed: the launcher process, now the parent of their processes, sees to their end.
+
+It writes the status of a job's first process into the record before reaping it, as the shim would have. A `keeper`
+takes the shim's place in the record and takes its signals: it stops the job when told to, and at its time limit. When
+the first process has ended, whatever else it left is killed. Which of the launcher process's children belongs to
+which attempt is told by the session and the environment; what neither tells is killed when no other orphan lives.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+
+from gpud.launchers import record, tree
+from gpud.launchers.record import Record
+from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines
+
+_TIMED_OUT = 3  # a keeper's exit status
+
+
+class Orphans:
+    """The attempts that the launcher process attends itself; `told(key)` is called when a record was changed."""
+
+    def __init__(self, records: str, told: Callable[[str], None]) -> None:
+        self.records = records
+        self.told = told
+        self.ends: dict[str, float | None] = {}  # since when (seconds since boot) the first process is gone
+        self.keepers: dict[int, str] = {}
+        self.timed_out: set[str] = set()
+
+    @property
+    def pressing(self) -> bool:
+        """Tell whether an attempt is over but for what it left, so that it must be looked at again soon."""
+        return any(since is not None for since in self.ends.values())
+
+    def adopt(self, key: str) -> None:
+        """Take an attempt whose shim, or keeper, was killed."""
+        path = f"{self.records}/{key}"
+        with contextlib.suppress(OSError):  # no space for a link: gpud tries again when it is told
+            if record.read(path) is None:
+                record.bury(path)
+        found = record.read(path)
+        if found is not None and found["state"] in {record.CLAIMED, record.ENDED}:
+            self.ends.setdefault(key, None)
+            if record.start_time(found["pid"]) == found["start"]:
+                keeper = self._fork_keeper(found)
+                self.keepers[keeper] = key
+                record.overwrite(path, found | {"shim": [keeper, record.start_time(keeper)]})
+        self.told(key)
+
+    def reap(self, pid: int, code: int, status: int) -> None:
+        """Take the end of a child that is no shim, before it is reaped; `code` and `status` as in waitid(2)."""
+        if pid in self.keepers:
+            key = self.keepers.pop(pid)
+            if code != os.CLD_EXITED:
+                self.adopt(key)
+            elif status == _TIMED_OUT:
+                self.timed_out.add(key)
+            return
+        for key in os.listdir(self.records):
+            path = f"{self.records}/{key}"
+            found = None if key.startswith(".") else record.read(path)
+            if found is not None and found.get("pid") == pid and found["state"] != record.DONE:
+                if found["state"] == record.CLAIMED:
+                    found |= {"state": record.ENDED, "status": status if code == os.CLD_EXITED else -status}
+                record.overwrite(path, found | {"ended": record.boot_time() + found["offset"]})
+                self.ends.setdefault(key, None)
+                tree.send(signal.SIGCHLD, [keeper for keeper, kept in self.keepers.items() if kept == key])
+
+    def tend(self, shims: Collection[int]) -> None:
+        """Kill what ended attempts left, and complete the records of those that have left nothing."""
+        if not self.ends:
+            return
+        processes = tree.parents()
+        own = os.getpid()
+        found = {key: record.read(f"{self.records}/{key}") for key in self.ends}
+        living = {
+            about["pid"]: key
+            for key, about in found.items()
+            if about is not None and about["state"] == record.CLAIMED and about["pid"] in processes
+        }
+        strays: dict[int, str | None] = {
+            pid: _owner(pid, session, found)
+            for pid, (parent, session) in processes.items()
+            if parent == own and pid not in shims and pid not in self.keepers and pid not in living
+        }
+        tree.send(
+            signal.SIGKILL,
+            [pid for pid, key in strays.items() if not living or key not in {None, *living.values()}],
+        )
+        left = set(strays.values()) | set(living.values()) | set(self.keepers.values())
+        for key, about in found.items():
+            if about is None:
+                del self.ends[key]
+            elif key not in living.values():
+                self._complete(key, about, clean=key not in left and (None not in strays.values() or bool(living)))
+
+    def _complete(self, key: str, about: Record, *, clean: bool) -> None:
+        now = record.boot_time()
+        since = self.ends[key] = self.ends[key] or now
+        if not clean and now < since + GIVE_UP_S:
+            return
+        if about["state"] == record.CLAIMED:
+            about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
+        done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
+        record.overwrite(f"{self.records}/{key}", done)
+        del self.ends[key]
+        self.timed_out.discard(key)
+        self.told(key)
+
+    def _fork_keeper(self, found: Record) -> int:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = _keep(found)
+            except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(code)
+        return pid
+
+
+def _owner(pid: int, session: int, found: dict[str, Record | None]) -> str | None:
+    """Return which of these attempts a process belongs to; None where nothing tells."""
+    for key, about in found.items():
+        if about is not None and about["pid"] == session:
+            return key
+    variables: dict[bytes, bytes] = {}
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        for variable in file.read().split(b"\0"):
+            name, _, value = variable.partition(b"=")
+            variables[name] = value
+    key = os.fsdecode(variables.get(b"GPUD_JOB_ID", b"") + b"." + variables.get(b"GPUD_ATTEMPT", b""))
+    return key if key in found else None
+
+
+def _keep(found: Record) -> int:
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    os.closerange(3, 1 << 20)  # other shims' channels among them
+    os.setsid()
+    tree.rename(b"gpud-keeper")
+    pid, start = found["pid"], found["start"]
+    deadlines = Deadlines(lambda: [pid, *tree.descendants(pid)], found["limit_at"], found["grace_s"])
+    while record.start_time(pid) == start and not deadlines.given_up():
+        deadlines.wait()
+    return _TIMED_OUT if deadlines.timed_out else 0

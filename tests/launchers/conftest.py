@@ -1,0 +1,3 @@
+"""What tests of launchers share."""
+
+pytest_plugins = ["workplace"]

@@ -1,0 +1,94 @@
+"""What of the submitter's environment a job gets, and what gpud adds."""
+
+import pytest
+
+from gpud.launchers.environment import additions, compose
+from gpud.launchers.logs import log_path
+from gpud.model.job import job_id
+
+ADDED = additions(job="12", attempt=1, node="box", uuids=("GPU-a", "GPU-b"), indices=(0, 3))
+
+
+def test_everything_is_kept_but_what_dies_with_the_session():
+    shell = {
+        "HF_TOKEN": "secret",
+        "PATH": "/bin",
+        "LD_PRELOAD": "x.so",
+        "GPUD_SOCKET": "/s",
+        "BASH_FUNC_f%%": "() { :; }",
+        "DISPLAY": ":0",
+        "SSH_AUTH_SOCK": "/tmp/ssh",
+        "TMUX": "/tmp/tmux",
+        "WINDOWID": "7",
+        "DBUS_SESSION_BUS_ADDRESS": "unix:path=/x",
+        "VSCODE_PID": "1",
+        "_": "/usr/bin/env",
+    }
+    kept = compose(shell, {}, runtime_dir_exists=True)
+    assert kept == {
+        "HF_TOKEN": "secret",
+        "PATH": "/bin",
+        "LD_PRELOAD": "x.so",
+        "GPUD_SOCKET": "/s",
+        "BASH_FUNC_f%%": "() { :; }",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def test_an_outer_jobs_gpus_and_ids_do_not_reach_a_job_submitted_from_it():
+    outer = ADDED | {"GPUD_ARRAY_ID": "9", "GPUD_ARRAY_INDEX": "3", "GPUD_SCRIPT": "/x.sh"}
+    inner = compose(outer, additions(job="13", attempt=2, node="box", uuids=(), indices=()), runtime_dir_exists=True)
+    assert inner == {
+        "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "NVIDIA_VISIBLE_DEVICES": "void",
+        "GPUD_JOB_ID": "13",
+        "GPUD_ATTEMPT": "2",
+        "GPUD_GPU_COUNT": "0",
+        "GPUD_GPU_UUIDS": "",
+        "GPUD_NODE": "box",
+    }
+
+
+def test_gpus_are_numbered_or_named_and_always_named_to_gpud_and_to_containers():
+    named = additions(job="12", attempt=1, node="box", uuids=("GPU-a", "GPU-b"), indices=(0, 3), by="uuid")
+    assert ADDED["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert named["CUDA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert ADDED["GPUD_GPU_UUIDS"] == ADDED["NVIDIA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert ADDED["GPUD_GPU_COUNT"] == "2"
+
+
+def test_an_element_knows_its_array_and_a_script_its_first_home():
+    element = additions(job="12_7", attempt=1, node="box", uuids=(), indices=(), script="/home/me/x.sh")
+    assert [element[name] for name in ("GPUD_JOB_ID", "GPUD_ARRAY_ID", "GPUD_ARRAY_INDEX", "GPUD_SCRIPT")] == [
+        "12_7",
+        "12",
+        "7",
+        "/home/me/x.sh",
+    ]
+    assert not {"GPUD_ARRAY_ID", "GPUD_ARRAY_INDEX", "GPUD_SCRIPT"} & set(ADDED)
+
+
+@pytest.mark.parametrize(("exists", "kept"), [(True, {"XDG_RUNTIME_DIR": "/run/user/7"}), (False, {})])
+def test_a_runtime_directory_is_kept_while_it_exists(exists, kept):
+    made = compose({"XDG_RUNTIME_DIR": "/run/user/7"}, {}, runtime_dir_exists=exists)
+    assert made == {"PYTHONUNBUFFERED": "1"} | kept
+
+
+def test_a_submitter_who_wants_buffered_output_gets_it():
+    assert compose({"PYTHONUNBUFFERED": ""}, {}, runtime_dir_exists=True)["PYTHONUNBUFFERED"] == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("out.%j", "/w/out.12_7"),
+        ("%A/%a.log", "/w/12/7.log"),
+        ("/abs/%x", "/abs/a_b"),
+        ("100%%j", "/w/100%j"),
+        ("%q%", "/w/%q%"),
+    ],
+)
+def test_log_patterns_name_job_array_index_and_name(pattern, path):
+    assert log_path(pattern, job=job_id(12, 7), name="a/b", workdir="/w") == path

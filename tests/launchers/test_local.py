@@ -1,0 +1,498 @@
+"""Real processes under the local launcher: started once, told truly, stopped whole."""
+
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from workplace import OFFSET, Workplace, clock, died, gone, kill
+
+from gpud.launchers import record, tree
+from gpud.model.job import Fault, job_id
+from gpud.model.observations import Exited, Started
+
+TREE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve("/bin/sleep", ["sleep", "1000"], {"MARK": sys.argv[1]})
+    os._exit(0)
+os.wait()
+print("ready", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_an_exit_code_is_told_with_times_and_use(workplace):
+    before = clock()
+    job = workplace.shell(1, "echo out; echo err >&2; exit 3")
+    exit_ = workplace.ended(job)
+    started = workplace.started(job)
+
+    assert (exit_.exit_code, exit_.signal, exit_.fault, exit_.lost) == (3, None, None, None)
+    assert before <= started.at <= exit_.at <= clock()
+    assert exit_.cpu_s < 5
+    assert exit_.max_rss_mib >= 1
+    assert (exit_.leftovers, exit_.timed_out, exit_.stuck, exit_.finding) == (0, False, False, None)
+    assert workplace.output(job) == "out\nerr\n"
+    assert workplace.log(job).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_signal_is_told_apart_from_an_exit_code(workplace):
+    exit_ = workplace.ended(workplace.shell(1, "kill -SEGV $$"))
+    assert (exit_.exit_code, exit_.signal) == (None, signal.SIGSEGV)
+
+
+def test_starting_twice_runs_once(workplace):
+    job = workplace.shell(1, "echo ran")
+    workplace.shell(1, "echo ran")
+    workplace.ended(job)
+    workplace.shell(1, "echo ran")
+    last = workplace.launch(2, "true")
+    workplace.ended(last)
+
+    assert workplace.output(job) == "ran\n"
+    assert len(workplace.observed(Started, job)) == len(workplace.observed(Exited, job)) == 1
+
+
+def test_a_shim_attends_one_attempt_after_the_other_and_mixes_none_up(workplace):
+    shims = set()
+    for number in range(1, 81):
+        job = workplace.shell(number, f"exit {number % 7}")
+        assert workplace.ended(job).exit_code == number % 7
+        shims.add(workplace.started(job).shim)
+        workplace.forget(job)
+    assert 1 < len(shims) < 20
+    assert [left.name for left in (workplace.state / "records").iterdir()] == [record.TOMBSTONE_FILE]
+
+
+def test_a_job_finds_clean_ground(workplace):
+    """No files but three, no signals ignored or blocked, a session of its own, standard input at its end."""
+    job = workplace.shell(
+        1,
+        "ls -l /proc/self/fd | grep -c -- '->'; grep -E 'Sig(Blk|Ign)' /proc/self/status | grep -o '.......$'; "
+        "test $(cut -d' ' -f6 /proc/self/stat) = $$ && echo session; cat; umask; ulimit -Sn; ulimit -Hn; pwd",
+        umask=0o027,
+        limits={"NOFILE": (512, 600), "CORE": (0, 0)},
+    )
+    workplace.ended(job)
+    lines = workplace.output(job).splitlines()
+    assert lines == [
+        "4",  # 0, 1, 2, and the directory that ls lists
+        "0000000",  # signals blocked, 1 to 28: what lies above is libc's own
+        "0000000",
+        "session",
+        "0027",
+        "512",
+        "600",
+        str(workplace.state),
+    ]
+
+
+def test_a_limit_that_may_not_be_raised_is_set_as_far_as_it_goes(workplace):
+    job = workplace.shell(1, "ulimit -Sn", limits={"NOFILE": (-1, -1), "NOSUCH": (1, 1)})
+    assert workplace.ended(job).exit_code == 0
+    assert int(workplace.output(job)) >= 256
+
+
+def test_an_environment_larger_than_any_message_arrives_whole(workplace):
+    big = {f"V{number}": "x" * 100_000 for number in range(8)} | {"PATH": os.environ["PATH"], "ODD": "a\udcffb"}
+    job = workplace.shell(1, 'printf %s "$V0$V7" | wc -c; printf %s "$ODD"', environment=big)
+    workplace.ended(job)
+    assert workplace.log(job).read_bytes() == b"200000\na\xffb"
+
+
+def test_250_orders_at_once_are_all_carried_out(workplace):
+    jobs = [workplace.launch(number, "true") for number in range(1, 251)]
+    assert {workplace.ended(job).exit_code for job in jobs} == {0}
+
+
+@pytest.mark.parametrize(
+    ("command", "spec", "fault"),
+    [
+        (["nosuch"], {}, Fault("no such command: nosuch", machine=False, not_found=True)),
+        (["./nosuch"], {}, Fault("no such command: ./nosuch", machine=False, not_found=True)),
+        ([""], {}, Fault("no such command: ''", machine=False, not_found=True)),
+        (["/etc/passwd"], {}, Fault("/etc/passwd: permission denied (is it executable?)", machine=False)),
+        (["true"], {"workdir": "/no/where"}, Fault("no such directory: /no/where", machine=False, not_found=True)),
+        (
+            ["true", "x" * 200_000],
+            {},
+            Fault("argument list too long (arguments and environment together)", machine=False),
+        ),
+        (["true"], {"output": "/"}, Fault("cannot open the log /: Is a directory", machine=False)),
+        (
+            ["true"],
+            {"output": "/no/where/x"},
+            Fault("cannot open the log /no/where/x: No such file or directory", machine=False),
+        ),
+        (
+            ["x.sh"],
+            {"script": b"#!/no/such/python\n"},
+            Fault("bad interpreter in the script's #! line: '/no/such/python'", machine=False, not_found=True),
+        ),
+        (
+            ["x.sh"],
+            {"script": b"#!/bin/sh\r\necho\r\n"},
+            Fault("the script has Windows line ends; try: dos2unix", machine=False, not_found=True),
+        ),
+    ],
+    ids=lambda value: value.reason[:20] if isinstance(value, Fault) else "",
+)
+def test_a_job_that_cannot_start_says_why(workplace, command, spec, fault):
+    exit_ = workplace.ended(workplace.launch(1, *command, **spec))
+    assert exit_.fault == fault
+    assert (exit_.exit_code, exit_.signal, exit_.lost) == (None, None, None)
+
+
+def test_programs_are_found_through_the_jobs_path_and_relative_to_its_directory(workplace):
+    (workplace.state / "bin").mkdir()
+    tool = workplace.state / "bin" / "tool"
+    tool.write_text("#!/bin/sh\necho found\n")
+    tool.chmod(0o755)
+    through_path = workplace.launch(1, "tool", environment={"PATH": "/nowhere:bin"})
+    by_name = workplace.launch(2, "bin/tool")
+    workplace.ended(through_path)
+    workplace.ended(by_name)
+    assert workplace.output(through_path) == workplace.output(by_name) == "found\n"
+
+
+def test_a_file_that_is_no_program_is_named(workplace):
+    (workplace.state / "data").write_text("no #! line\n")
+    (workplace.state / "data").chmod(0o755)
+    exit_ = workplace.ended(workplace.launch(1, "./data"))
+    assert exit_.fault == Fault("./data is not a program: it has no #! line, or is for another machine", machine=False)
+
+
+def test_a_script_runs_from_its_kept_copy_which_goes_with_it(workplace):
+    script = b'#!/usr/bin/env -S sh -e\necho "$0 $1 $GPUD_SCRIPT"; false; echo not reached\n'
+    job = workplace.launch(1, "train.sh", "arg", script=script)
+    assert workplace.ended(job).exit_code == 1
+    copy = workplace.state / "scripts" / "1.1"
+    assert workplace.output(job) == f"{copy} arg \n"
+    assert not copy.exists()
+
+
+def test_output_and_error_go_where_the_patterns_say_and_append(workplace):
+    for number in (1, 1):
+        job = workplace.shell(number, "echo out; echo err >&2", output="%x.out", error="%j.err")
+        workplace.ended(job)
+    (workplace.state / "train.out").write_text("before\n")
+    job = workplace.shell(2, "echo out; echo err >&2", output="%x.out", error="%j.err")
+    workplace.ended(job)
+    assert (workplace.state / "train.out").read_text() == "before\nout\n"
+    assert (workplace.state / "2.err").read_text() == "err\n"
+
+
+def test_a_fifo_that_nobody_reads_does_not_hang_the_start(workplace):
+    os.mkfifo(workplace.state / "pipe")
+    exit_ = workplace.ended(workplace.shell(1, "echo hello", output="pipe"))
+    assert "No such device or address" in exit_.fault.reason
+    assert not exit_.fault.machine
+
+    reader = os.open(workplace.state / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert workplace.ended(workplace.shell(2, "echo hello", output="pipe")).exit_code == 0
+    assert os.read(reader, 100) == b"hello\n"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+def test_a_log_that_ends_in_cuda_out_of_memory_is_a_finding(workplace, stream):
+    words = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
+    exit_ = workplace.ended(workplace.shell(1, f"seq 9999; echo {words!r} {stream}; exit 1"))
+    assert exit_.finding == "cuda out of memory"
+
+
+def test_stopping_asks_every_process_and_lets_them_use_their_grace(workplace):
+    job = workplace.shell(1, "sh -c 'trap \"echo saved; exit 0\" TERM; echo ready; sleep 1000 & wait' & wait")
+    workplace.printed(job, "ready")
+    workplace.stop(job)
+    exit_ = workplace.ended(job)
+
+    assert exit_.signal == signal.SIGTERM  # the outer shell's
+    assert workplace.output(job) == "ready\nsaved\n"
+    assert gone(lambda: tree.session(workplace.started(job).process.pid))
+
+
+def test_after_the_grace_everything_is_killed_wherever_it_went(workplace):
+    job = workplace.launch(1, "python3", "-c", TREE, str(workplace.state), "1000", grace_s=0.3)
+    workplace.printed(job, "ready")
+    assert len(workplace.mine()) > 4
+    workplace.stop(job)
+    exit_ = workplace.ended(job)
+
+    assert exit_.signal == signal.SIGKILL
+    assert not [pid for pid in workplace.mine() if b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_what_a_job_leaves_behind_is_killed_and_counted(workplace):
+    job = workplace.launch(1, "python3", "-c", TREE, str(workplace.state), "0")
+    exit_ = workplace.ended(job)
+
+    assert (exit_.exit_code, exit_.leftovers) == (0, 3)
+    assert not [pid for pid in workplace.mine() if b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("grace_s", [0, 0.2])
+def test_a_stop_may_shorten_the_jobs_own_grace(workplace, grace_s):
+    job = workplace.shell(1, "trap '' TERM; echo ready; sleep 1000 & wait; wait; sleep 1000", grace_s=1000)
+    workplace.printed(job, "ready")
+    workplace.stop(job, grace_s)
+    assert workplace.ended(job).signal == signal.SIGKILL
+
+
+def test_a_stopped_process_is_ended_too(workplace):
+    job = workplace.shell(1, "kill -STOP $$", grace_s=1000)
+    pid = workplace.started(job).process.pid
+    workplace.until(lambda: b") T" in Path(f"/proc/{pid}/stat").read_bytes())
+    workplace.stop(job)
+    assert workplace.ended(job).signal == signal.SIGTERM
+
+
+def test_stopping_twice_and_what_has_ended_does_no_harm(workplace):
+    job = workplace.shell(1, "trap 'echo term' TERM; echo ready; sleep 0.3 & wait; wait; sleep 0.3")
+    workplace.printed(job, "ready")
+    workplace.stop(job)
+    workplace.stop(job)
+    workplace.ended(job)
+    workplace.stop(job)
+    workplace.interrupt(job)
+    assert workplace.output(job).count("term") == 1
+    assert len(workplace.observed(Exited, job)) == 1
+
+
+def test_a_late_stop_does_not_hit_the_next_job_of_the_same_shim(workplace):
+    first = workplace.shell(1, "sleep 0.05")
+    shim = workplace.started(first).shim
+    workplace.until(lambda: (workplace.record(first) or {}).get("state") == record.DONE)
+    kill(shim.pid, signal.SIGTERM)  # sent by who has not heard yet that the job ended
+    workplace.ended(first)
+    for number in range(2, 10):
+        job = workplace.shell(number, "exit 0")
+        assert workplace.ended(job).exit_code == 0
+
+
+def test_an_interrupt_reaches_every_process_as_a_terminals_would(workplace):
+    code = "import signal, sys\nprint('ready', flush=True)\ntry: signal.pause()\nexcept KeyboardInterrupt: sys.exit(5)"
+    job = workplace.launch(2, "bash", "-c", "trap 'echo outer' INT; python3 -c \"$0\"; echo inner $?", code)
+    workplace.printed(job, "ready")
+    workplace.interrupt(job)
+    assert workplace.ended(job).exit_code == 0
+    assert workplace.output(job) == "ready\nouter\ninner 5\n"
+
+
+def test_the_time_limit_is_the_shims_own_and_needs_no_gpud(workplace):
+    job = workplace.shell(1, "trap 'echo asked; exit 7' TERM; echo ready; sleep 1000 & wait", time_limit_s=0.5)
+    workplace.printed(job, "ready")
+    shim = workplace.started(job).shim
+    workplace.close()
+    workplace.until(lambda: workplace.record(job)["state"] == record.DONE)
+    assert died(shim.pid)
+    workplace.open()
+    workplace.look(job)
+    exit_ = workplace.ended(job)
+    assert (exit_.exit_code, exit_.timed_out) == (7, True)
+    assert workplace.output(job) == "ready\nasked\n"
+
+
+def test_jobs_run_on_without_gpud_and_their_ends_are_found(workplace):
+    os.mkfifo(workplace.state / "go")
+    jobs = [workplace.shell(number, f"echo ready; read line < go; exit {number}") for number in (1, 2, 3)]
+    for job in jobs:
+        workplace.printed(job, "ready")
+    before = [workplace.started(job) for job in jobs]
+    workplace.reopen()
+    for job in jobs:
+        workplace.look(job)
+        workplace.look(job)
+    assert [workplace.started(job) for job in jobs] == before
+    with (workplace.state / "go").open("w") as go:
+        go.write("on\n" * 3)
+        go.flush()
+        assert [workplace.ended(job).exit_code for job in jobs] == [1, 2, 3]
+
+
+def test_what_an_earlier_gpud_started_can_be_stopped(workplace):
+    job = workplace.shell(1, "echo ready; sleep 1000")
+    workplace.printed(job, "ready")
+    workplace.reopen()
+    workplace.stop(job)
+    assert workplace.ended(job).signal == signal.SIGTERM
+
+
+def test_an_attempt_that_never_started_is_the_machines_fault_and_never_will(workplace):
+    workplace.look(job_id(77))
+    fault = workplace.ended(job_id(77)).fault
+    assert fault.machine
+    workplace.reopen()
+    workplace.launch(77, "sh", "-c", "echo ran")
+    workplace.until(lambda: workplace.launcher._attempts["77.1"].refused)
+    assert not workplace.log(job_id(77)).exists()
+
+
+def test_a_reboot_loses_what_was_running_and_keeps_what_had_ended(workplace):
+    running = workplace.shell(1, "echo ready; sleep 1000")
+    done = workplace.shell(2, "exit 4")
+    workplace.printed(running, "ready")
+    workplace.ended(done)
+    workplace.reopen()
+    about = workplace.record(running)
+    record.overwrite(f"{workplace.state}/records/1.1", about | {"boot": "earlier"})
+    workplace.look(running, boot="earlier")
+    workplace.look(done, boot="earlier")
+    assert workplace.ended(running).lost == "the node was rebooted"
+    assert workplace.ended(done).exit_code == 4
+
+
+def test_a_gpu_is_leased_while_its_job_lives_and_free_at_once_after(workplace, tmp_path_factory):
+    gpu = f"GPU-test-{os.getpid()}"
+    job = workplace.shell(1, "echo ready; sleep 1000", leases=(gpu,))
+    workplace.printed(job, "ready")
+    other = Workplace(tmp_path_factory.mktemp("other"))
+    try:
+        other.open()
+        held = other.ended(other.shell(1, "true", leases=(gpu,))).fault
+        assert held == Fault(f"{gpu} is held by another gpud (pid {workplace.started(job).shim.pid})", machine=True)
+        workplace.stop(job, 0)
+        workplace.ended(job)
+        assert other.ended(other.shell(2, "true", leases=(gpu,))).exit_code == 0
+    finally:
+        other.clear()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        assert probe.connect_ex(f"\0gpud/{gpu}") != 0
+
+
+def test_a_job_becomes_its_user_before_anything_of_the_users_is_touched(workplace):
+    """As root; anybody else is told that it cannot be done."""
+    workplace.state.chmod(0o755)
+    home = workplace.state / "home"
+    home.mkdir()
+    if os.getuid() == 0:
+        os.chown(home, 65534, 65534)
+    for parent in workplace.state.parents:
+        if os.getuid() == 0 and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    job = workplace.shell(1, "id -u; id -g; id -G", uid=65534, output=str(home / "log"), workdir=str(home))
+    exit_ = workplace.ended(job)
+    if os.getuid() == 0:
+        assert exit_.exit_code == 0
+        assert (home / "log").read_text() == "65534\n65534\n65534\n"
+        assert (home / "log").stat().st_uid == 65534
+        assert workplace.ended(workplace.launch(2, "true", uid=65534, output="/root/x")).fault.reason == (
+            "cannot open the log /root/x: Permission denied"
+        )
+    else:
+        assert exit_.fault.reason.startswith("cannot become user 65534")
+        assert exit_.fault.machine
+
+
+def test_a_killed_job_is_a_signal_and_a_killed_shim_is_not_noticed_by_its_job(workplace):
+    job = workplace.shell(1, "echo ready; sleep 1000")
+    workplace.printed(job, "ready")
+    kill(workplace.started(job).process.pid)
+    assert workplace.ended(job).signal == signal.SIGKILL
+
+    orphan = workplace.shell(2, "echo ready; sleep 0.5; exit 6")
+    workplace.printed(orphan, "ready")
+    kill(workplace.started(orphan).shim.pid)
+    assert workplace.ended(orphan).exit_code == 6
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_the_orphan_of_a_killed_shim_can_be_stopped_and_leaves_nothing(workplace, restart):
+    job = workplace.launch(1, "python3", "-c", TREE, str(workplace.state), "1000", grace_s=0.3)
+    workplace.printed(job, "ready")
+    kill(workplace.started(job).shim.pid)
+    if restart:
+        workplace.reopen()
+        workplace.look(job)
+    workplace.stop(job)
+    assert workplace.ended(job).signal == signal.SIGKILL
+    assert not [pid for pid in workplace.mine() if b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_the_orphan_of_a_killed_shim_keeps_its_time_limit(workplace):
+    job = workplace.shell(1, "echo ready; sleep 1000", time_limit_s=1.0)
+    workplace.printed(job, "ready")
+    kill(workplace.started(job).shim.pid)
+    exit_ = workplace.ended(job)
+    assert (exit_.signal, exit_.timed_out) == (signal.SIGTERM, True)
+
+
+def test_a_killed_launcher_process_is_replaced_and_its_jobs_run_on(workplace):
+    job = workplace.shell(1, "echo ready; sleep 0.6; exit 6")
+    workplace.printed(job, "ready")
+    old = workplace.launcher.pid
+    kill(old)
+    workplace.until(lambda: workplace.launcher.pid not in {None, old})
+    workplace.zygotes.append(workplace.launcher.pid)
+    assert workplace.ended(workplace.launch(2, "true")).exit_code == 0
+    assert workplace.ended(job).exit_code == 6
+
+
+def test_orders_that_died_with_the_launcher_process_are_told_as_the_machines_fault(workplace):
+    old = workplace.launcher.pid
+    kill(old, signal.SIGSTOP)
+    job = workplace.shell(1, "echo ran")
+    kill(old)
+    assert workplace.ended(job).fault.machine
+    assert not workplace.log(job).exists()
+    workplace.until(lambda: workplace.launcher.pid not in {None, old})
+    workplace.zygotes.append(workplace.launcher.pid)
+
+
+def test_with_shim_and_launcher_process_killed_an_orphan_is_lost_only_when_nothing_of_it_is_left(workplace):
+    job = workplace.shell(1, "echo ready; sleep 1000 & sleep 1000")
+    workplace.printed(job, "ready")
+    started = workplace.started(job)
+    old = workplace.launcher.pid
+    kill(old, signal.SIGSTOP)
+    kill(started.shim.pid)
+    kill(old)
+    workplace.until(lambda: workplace.launcher.pid not in {None, old})
+    workplace.zygotes.append(workplace.launcher.pid)
+    assert workplace.observed(Exited, job) == []
+    assert tree.session(started.process.pid)
+
+    workplace.stop(job)
+    assert workplace.ended(job).lost == "its shim and its launcher process were killed"
+    assert tree.session(started.process.pid) == []
+
+
+def test_a_stop_before_the_start_keeps_it_from_ever_running(workplace):
+    zygote = workplace.launcher.pid
+    kill(zygote, signal.SIGSTOP)
+    job = workplace.shell(1, "echo ran")
+    workplace.stop(job)
+    assert workplace.ended(job).fault.machine
+    workplace.forget(job)
+    assert workplace.record(job) is not None  # the order is still on its way
+    kill(zygote, signal.SIGCONT)
+    workplace.until(lambda: workplace.record(job) is None)
+    assert not workplace.log(job).exists()
+    assert workplace.seen == [o for o in workplace.seen if isinstance(o, Exited)]
+
+
+def test_the_launcher_process_ends_with_its_last_job_after_gpud_has_gone(workplace):
+    job = workplace.shell(1, "echo ready; read line < pipe")
+    os.mkfifo(workplace.state / "pipe")
+    workplace.printed(job, "ready")
+    zygote = workplace.launcher.pid
+    workplace.close()
+    assert record.start_time(zygote) is not None
+    with (workplace.state / "pipe").open("w") as pipe:
+        pipe.write("go on\n")
+    assert died(zygote)
+    assert stat.S_ISFIFO((workplace.state / "pipe").stat().st_mode)
+
+
+def test_times_in_records_are_the_daemons_clock(workplace):
+    job = workplace.launch(1, "true")
+    workplace.ended(job)
+    assert abs(workplace.record(job)["at"] - record.boot_time() - OFFSET) < 60

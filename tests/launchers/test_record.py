@@ -1,0 +1,88 @@
+"""The record: one winner, whole or not at all, no space needed."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gpud.launchers import record
+
+CLAIMER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from gpud.launchers import record
+sys.stdin.read()
+won = record.claim(sys.argv[2], {"state": "claimed", "pid": __import__("os").getpid()})
+print("won" if won is not None else "lost")
+"""
+
+
+def test_of_many_processes_that_claim_one_attempt_exactly_one_wins(tmp_path):
+    root = str(record.__file__).rpartition("/gpud/")[0]
+    record.prepare(str(tmp_path))
+    rivals = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMER, root, f"{tmp_path}/1.1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(6)
+    ]
+    for rival in rivals:
+        rival.stdin.close()
+    answers = {rival.pid: rival.stdout.read() for rival in rivals}
+    for rival in rivals:
+        rival.stdout.close()
+        rival.wait()
+
+    winners = [pid for pid, answer in answers.items() if answer == b"won\n"]
+    assert len(winners) == 1
+    assert record.read(f"{tmp_path}/1.1") == {"state": "claimed", "pid": winners[0]}
+    assert sorted(left.name for left in tmp_path.iterdir()) == [record.TOMBSTONE_FILE, "1.1"]
+
+
+def test_what_is_buried_cannot_be_claimed_and_what_is_claimed_cannot_be_buried(tmp_path):
+    record.prepare(str(tmp_path))
+    assert record.bury(f"{tmp_path}/1.1")
+    assert record.claim(f"{tmp_path}/1.1", {"state": record.CLAIMED}) is None
+    assert record.read(f"{tmp_path}/1.1")["state"] == record.TOMBSTONE
+
+    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.CLAIMED}))
+    assert not record.bury(f"{tmp_path}/2.1")
+    assert record.read(f"{tmp_path}/2.1") == {"state": record.CLAIMED}
+
+
+def test_tombstones_stay_until_the_machine_has_booted_anew(tmp_path):
+    record.prepare(str(tmp_path))
+    record.bury(f"{tmp_path}/1.1")
+    record.prepare(str(tmp_path))
+    assert record.read(f"{tmp_path}/1.1") is not None
+
+    record.overwrite(f"{tmp_path}/{record.TOMBSTONE_FILE}", {"state": record.TOMBSTONE, "boot": "another"})
+    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.DONE}))
+    record.prepare(str(tmp_path))
+    assert record.read(f"{tmp_path}/1.1") is None
+    assert record.read(f"{tmp_path}/2.1") is not None
+
+
+@pytest.mark.parametrize("reason", ["", "no such command: x", "ä" * 300, "\udc80" * 600, '"' * 600])
+def test_a_record_is_512_bytes_whatever_its_reason(reason):
+    written = {"state": "done", "pid": 4194304, "fault": [reason, True, False], "boot": "0" * 36, "at": 1.8e9}
+    raw = record.encode(written)
+    read = record.decode(raw)
+
+    assert len(raw) == record.SIZE
+    assert reason.startswith(read["fault"][0])
+    assert read | {"fault": None} == written | {"fault": None}
+
+
+def test_a_record_of_which_a_byte_has_flipped_is_none():
+    raw = record.encode({"state": "done", "status": 0})
+    flipped = [raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :] for at in range(len(raw.rstrip()))]
+    assert [record.decode(wrong) for wrong in flipped] == [None] * len(flipped)
+
+
+def test_a_damaged_record_is_told_from_a_missing_one(tmp_path):
+    (tmp_path / "1.1").write_bytes(b"\0" * record.SIZE)
+    with pytest.raises(ValueError, match="damaged"):
+        record.read(f"{tmp_path}/1.1")
+    assert record.read(f"{tmp_path}/2.1") is None
