@@ -6,11 +6,11 @@ owner's, and root's, to change. Jobs are looked up in the store, off the loop, b
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Any
 
 from gpud.check import Wrong
 from gpud.core.admit import Refused
@@ -40,11 +40,13 @@ from gpud.reading import ReadThread
 from gpud.selection import Chosen, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
-from gpud.submission import spec_of
+from gpud.submission import PRIORITY_MOST, spec_of
 from gpud.wire.codec import Message
 from gpud.words import words
 
 log = logging.getLogger(__name__)
+
+Work = Coroutine[None, None, None]
 
 FIRST_LOOK_S = 5.0
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
@@ -93,26 +95,60 @@ class Requests:
         self._system = system
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy: dict[Peer, asyncio.Task[None]] = {}
 
     def take(self, peer: Peer, message: Message) -> None:
-        """Take one request in; it is answered once what it asks for is durable, or refused."""
+        """Take one request in; it is answered once what it asks for is durable, or refused.
+
+        A client's requests are taken in the order in which it sent them, also where one has to be looked up first.
+        """
+        before = self._busy.get(peer)
         try:
-            match message["op"]:
-                case "submit":
-                    self._submit(peer, message)
-                case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
-                    self._later(peer, message, self._change(peer, message))
-                case "drain" | "undrain":
-                    self._drain(peer, message)
-                case "pause" | "resume":
-                    self._operator(peer)
-                    reason = message.get("reason", "") if message["op"] == "pause" else None
-                    self._ask(peer, message, lambda token: Pause(token, reason))
-                case _:
-                    self._ask(peer, message, Asked)
+            work = self._in_turn(before, peer, message) if before is not None else self._take(peer, message)
         except Wrong as wrong:
             refuse(peer, message, wrong)
+            return
+        if work is not None:
+            task = asyncio.create_task(self._guarded(peer, message, work))
+            self._busy[peer] = task
+            task.add_done_callback(partial(self._done, peer))
+
+    def _take(self, peer: Peer, message: Message) -> Work | None:
+        """Hand a request to the loop, or return what must be waited for first."""
+        match message["op"]:
+            case "submit":
+                return self._submit(peer, message)
+            case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
+                return self._change(peer, message)
+            case "drain" | "undrain":
+                self._drain(peer, message)
+            case "pause" | "resume":
+                self._operator(peer)
+                reason = message.get("reason", "") if message["op"] == "pause" else None
+                self._ask(peer, message, lambda token: Pause(token, reason))
+            case _:
+                self._ask(peer, message, Asked)
+        return None
+
+    async def _in_turn(self, before: asyncio.Task[None], peer: Peer, message: Message) -> None:
+        await asyncio.wait([before])
+        work = self._take(peer, message)
+        if work is not None:
+            await work
+
+    async def _guarded(self, peer: Peer, message: Message, work: Work) -> None:
+        try:
+            await work
+        except Wrong as wrong:
+            refuse(peer, message, wrong)
+        except StoreError as error:
+            peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+
+    def _done(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        if self._busy.get(peer) is task:
+            del self._busy[peer]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a request was not answered", exc_info=task.exception())
 
     def asked(self, token: int) -> Pending:
         """Return the read that a token stands for, to answer it."""
@@ -161,31 +197,18 @@ class Requests:
         self._pending[token] = Pending(peer, message, notes)
         self._post(make(token))
 
-    def _later(self, peer: Peer, message: Message, work: Any) -> None:  # noqa: ANN401 - a coroutine
-        async def guarded() -> None:
-            try:
-                await work
-            except Wrong as wrong:
-                refuse(peer, message, wrong)
-            except StoreError as error:
-                peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
-
-        task = asyncio.create_task(guarded())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _submit(self, peer: Peer, message: Message) -> None:
+    def _submit(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for."""
         user = self._names.known(peer.uid)
         if message.get("retry") or user is None or not self._seen.is_set():
-            self._later(peer, message, self._submit_slowly(peer, message))
-            return
+            return self._submit_slowly(peer, message)
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._clock() + (begin_at - self._wall())
         if message["demand"].get("gpu_ids"):
             found = [self._gpu(word).gpu.id for word in message["demand"]["gpu_ids"]]
             message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
+        self._check_priority(peer, message.get("priority", 0))
         spec = spec_of(
             message,  # type: ignore[arg-type]  # the server has held it to this type
             uid=peer.uid,
@@ -196,6 +219,7 @@ class Requests:
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
         self._ask(peer, message, lambda token: Submit(token, spec, dry_run=dry_run, tell=tell))
+        return None
 
     async def _submit_slowly(self, peer: Peer, message: Message) -> None:
         if message.pop("retry", False):
@@ -227,10 +251,7 @@ class Requests:
             self._ask(peer, message, lambda token: Cancel(token, live, force), notes)
         elif op == "priority":
             priority = message["priority"]
-            if abs(priority) > 1_000_000:
-                raise Wrong(f"the priority must be from -1000000 to 1000000, not {priority}")
-            if priority > 0 and self._system and not self._may_all(peer):
-                raise Wrong("a priority above 0 is an operator's to give", None, "not_permitted")
+            self._check_priority(peer, priority)
             self._ask(peer, message, lambda token: SetPriority(token, live, priority), notes)
         else:
             self._ask(peer, message, lambda token: _CHANGES[op](token, live), notes)
@@ -273,6 +294,12 @@ class Requests:
             return matching[0]
         what = "more than one GPU is" if matching else "there is no GPU"
         raise Wrong(f"{what} named {word!r}", "see what there is: gpuctl gpus", "usage" if matching else "no_such_gpu")
+
+    def _check_priority(self, peer: Peer, priority: int) -> None:
+        if abs(priority) > PRIORITY_MOST:
+            raise Wrong(f"the priority must be from -{PRIORITY_MOST} to {PRIORITY_MOST}, not {priority}")
+        if priority > 0 and not self._may_all(peer):
+            raise Wrong("a priority above 0 is an operator's to give", "leave it out, or ask root", "not_permitted")
 
     def _operator(self, peer: Peer) -> None:
         if not self._may_all(peer):

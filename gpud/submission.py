@@ -17,7 +17,7 @@ from gpud.model.units import Mib, Timestamp
 from gpud.wire.messages import DemandMap, Submit
 
 _MOST = 100_000
-_PRIORITY_MOST = 1_000_000
+PRIORITY_MOST = 1_000_000
 _RETRIES_MOST = 1_000
 _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
@@ -64,7 +64,7 @@ def spec_of(
         output=_path_pattern("the output file", message.get("output")),
         error=_path_pattern("the error file", message.get("error")),
         labels=_labels(message.get("labels", {})),
-        priority=int(_between("the priority", message.get("priority", 0), -_PRIORITY_MOST, _PRIORITY_MOST)),
+        priority=message.get("priority", 0),
         hold=message.get("hold", False),
         begin_at=None if begin_at is None else Timestamp(begin_at),
         array=array,
