@@ -128,6 +128,8 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
     _feed_watchdog(notifier)
     try:
         await daemon.run()
+        server.quiet()
+        await daemon.finish()
     finally:
         notifier.stopping()
         log.info("gpud ends; jobs run on")

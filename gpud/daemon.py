@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
 _FRESH_S = 1.5  # how long `gpus` waits for GPUs that do not answer
 _WATCH_S = 2.0
+_STATUS_S = 0.5
+_FINISH_S = 3.0
 _KEEP_ENVIRONMENTS_S = 30 * 86_400.0
 _DAY_S = 86_400.0
 
@@ -83,6 +85,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = False
         self._told_readings: asyncio.TimerHandle | None = None
+        self._told_status: asyncio.TimerHandle | None = None
         self.world, self._looks = self._world_of(loaded)
         self.subscriptions = Subscriptions(parts.reader)
         self.subscriptions.last = loaded.last_event
@@ -148,6 +151,13 @@ class Daemon:
         finally:
             prune.cancel()
 
+    async def finish(self) -> None:
+        """Decide and answer what has been asked already, for a moment at most."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _FINISH_S
+        while (self.requests.busy or self._tasks) and loop.time() < end:
+            await self._turn(self._without_repeats(await self._inbox.drain(loop.time() + 0.02)))
+
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""
         for task in list(self._tasks):
@@ -195,7 +205,7 @@ class Daemon:
             self._spawn(self._read(self.requests.asked(token)))
         self.subscriptions.publish(committed.events)
         if committed.events:
-            self._parts.notifier.status(self.status_line())
+            self._status_changed()
 
     def _perform(self, outcome: Outcome, specs: dict[Launch, JobSpec]) -> None:
         """Make visible what is durable now."""
@@ -218,6 +228,7 @@ class Daemon:
         if any(isinstance(each, NodeSeen) for each in batch):
             self._seen.set()
             self._report_nodes(batch)
+            self._status_changed()
         if not read:
             return
         for left, future in self._fresh:
@@ -234,6 +245,15 @@ class Daemon:
                 node = each.node
                 what = f"{len(node.gpus)} GPUs" if node.problem is None else f"no GPUs: {node.problem}"
                 log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
+
+    def _status_changed(self) -> None:
+        """Say soon how things are; not at once, for a thousand short jobs are not worth a thousand words."""
+        if self._told_status is None:
+            self._told_status = asyncio.get_running_loop().call_later(_STATUS_S, self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._told_status = None
+        self._parts.notifier.status(self.status_line())
 
     def _tell_readings(self) -> None:
         self._told_readings = None

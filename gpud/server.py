@@ -269,6 +269,13 @@ class Server:
         await self._bind()
         self._guard = asyncio.create_task(self._guard_name())
 
+    def quiet(self) -> None:
+        """Take no more connections or requests; what has been taken may still be answered."""
+        for listening in self._listening:
+            listening.close()
+        for peer in self._peers:
+            peer.pause_writing()
+
     async def close(self, drain_s: float = 5.0) -> None:
         """Take no more connections or requests, let everybody read their answers for `drain_s`, and end."""
         if self._guard is not None:
