@@ -1,0 +1,251 @@
+"""gpud for everybody on the machine, under a real systemd: installed by the README's commands, restarted, killed."""
+
+import json
+from shlex import quote
+
+import pytest
+from box import lacking
+from documented import commands
+from watched import Running, state, succeeded
+
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.xdist_group("systemd"),
+    pytest.mark.skipif(lacking() is not None, reason=lacking() or ""),
+]
+
+CONFIG = """simulate = "4xRTX4090"
+log_level = "info"
+"""
+# Soon enough for a test; everything else is as it is installed.
+WATCHDOG_SOON = """mkdir -p /etc/systemd/system/gpud.service.d
+printf '[Service]\nWatchdogSec=2\n' > /etc/systemd/system/gpud.service.d/soon.conf
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(boot):
+    box = boot()
+    install, _ = commands("For everybody on the machine")
+    box.run(f"mkdir -p /etc/gpud; cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\n{WATCHDOG_SOON}")
+    box.run(f"cd /srv/checkout\n{install}", within_s=100)
+    return box
+
+
+def test_the_units_hold_nothing_that_systemd_does_not_understand(machine):
+    done = machine.run(
+        "systemd-analyze verify /etc/systemd/system/gpud.service /etc/systemd/system/gpud-launcher.service"
+    )
+
+    assert done.stdout + done.stderr == ""
+
+
+def test_gpud_starts_with_the_machine_and_says_how_things_are(machine):
+    assert machine.says("systemctl is-enabled gpud") == "enabled"
+    assert state(machine)["ActiveState"] == "active"
+    machine.await_("systemctl show gpud -p StatusText --value", "0 running, 0 waiting, 4 GPUs")
+
+    job = Running(machine)
+    machine.await_("systemctl show gpud -p StatusText --value", "1 running, 0 waiting, 4 GPUs")
+    assert job.end(0) == (0, "told 0")
+
+
+@pytest.mark.parametrize("user", ["alice", "root"])
+def test_a_job_is_its_submitters_shell(machine, user):
+    shell = (
+        "id; pwd; umask; echo $HOME $USER; ulimit -Sa; ulimit -Ha; nice; cat /proc/self/oom_score_adj; "
+        "grep -E '^(Cap|NoNew|Seccomp:|Sig(Blk|Ign|Cgt))' /proc/self/status; readlink /proc/self/ns/*"
+    )
+
+    here = machine.says(f"umask 027; ulimit -Sn 512; bash -c {quote(shell)}", user=user)
+    there = machine.says(f"umask 027; ulimit -Sn 512; gpuctl run -g 0 -- bash -c {quote(shell)}", user=user)
+
+    assert there == here
+
+
+def test_a_job_has_the_groups_that_its_submitter_had_whatever_the_files_say(machine):
+    alice = "HOME=/home/alice setpriv --reuid alice --regid alice --groups 4242,4243 --"
+
+    assert machine.says(f"cd /; {alice} gpuctl run -g 0 -- id -G") == machine.says(f"{alice} id -G")
+
+
+def test_a_script_of_a_users_runs_as_that_user(machine):
+    script = "#!/bin/sh\nid -un; stat -c '%U %A' $0\n"
+    machine.run(f"printf %s {quote(script)} > job.sh; chmod +x job.sh", user="alice")
+
+    assert machine.says("gpuctl run -g 0 ./job.sh", user="alice").split() == ["alice", "alice", "-rwx------"]
+
+
+def test_nobody_sees_into_or_changes_anothers_job(machine):
+    job = Running(machine)
+
+    for command in ("cancel", "hold", "requeue", "priority"):
+        refused = machine.run(
+            f"gpuctl {command} {job.id} {'5' if command == 'priority' else ''}", user="bob", check=False
+        )
+        assert refused.returncode == 4, refused
+        assert "alice" in refused.stderr
+    assert job.lives()
+
+    [row] = [row for row in json.loads(machine.says("gpuctl list --json", user="bob")) if row["id"] == job.id]
+    shown = json.loads(machine.says(f"gpuctl show {job.id} --json", user="bob"))
+    for seen in (row, shown):
+        assert seen["user"] == "alice"
+        assert seen["state"] == "running"
+        assert "bash" not in json.dumps(seen["command"])
+        assert seen["output"] is None
+    log = json.loads(machine.says(f"gpuctl show {job.id} --json", user="alice"))["output"]
+    assert machine.run(f"cat {log}", user="bob", check=False).returncode != 0
+    assert machine.run("ls /var/lib/gpud", user="bob", check=False).returncode != 0
+    assert machine.says(f"stat -c '%U %a' {log} $(dirname {log})").split() == ["alice", "600", "alice", "700"]
+    assert machine.run(f"gpuctl cancel {job.id}").returncode == 0
+    assert machine.run(f"gpuctl wait {job.id}", check=False).returncode == 128 + 15
+    assert not job.lives()
+
+
+def test_only_root_governs_the_machine(machine):
+    for command in ("drain 0", "pause", "resume"):
+        refused = machine.run(f"gpuctl {command}", user="alice", check=False)
+        assert refused.returncode == 4, refused
+
+
+def test_the_machines_gpud_is_never_replaced_by_ones_own(machine):
+    machine.run("systemctl stop gpud")
+    refused = machine.run("gpuctl list", user="alice", check=False)
+    machine.run("systemctl start gpud")
+
+    assert refused.returncode == 69
+    assert "this machine's gpud does not answer" in refused.stderr
+    assert "systemctl start gpud" in refused.stderr
+
+
+DEEDS = {
+    "gpud restarted": ("systemctl restart gpud", "gpud"),
+    "gpud killed": ("systemctl kill -s KILL --kill-who=main gpud", "gpud"),
+    "gpud frozen": ("systemctl kill -s STOP --kill-who=main gpud", "gpud"),
+    "launcher restarted": ("systemctl restart gpud-launcher", "gpud-launcher"),
+    "launcher killed": ("systemctl kill -s KILL --kill-who=main gpud-launcher", "gpud-launcher"),
+    "both restarted": ("systemctl restart gpud-launcher gpud", "gpud"),
+}
+
+
+@pytest.mark.parametrize(("deed", "unit"), DEEDS.values(), ids=DEEDS)
+def test_a_job_does_not_notice_that(machine, deed, unit):
+    job = Running(machine)
+    before = state(machine, unit)
+
+    machine.run(deed)
+    succeeded(machine, before, unit)
+
+    assert job.lives()
+    assert machine.says("gpuctl run -g 1 -- echo next", user="alice") == "next"
+    assert job.lives()
+    assert job.end(7) == (7, "told 7")
+
+
+def test_what_ends_while_gpud_is_down_is_known_afterwards(machine):
+    job = Running(machine)
+    machine.run("systemctl stop gpud")
+    job.tell(9)
+    job.gone()
+    machine.run("systemctl start gpud")
+
+    assert machine.run(f"gpuctl wait {job.id}", user="alice", check=False).returncode == 9
+
+
+def test_without_a_launcher_jobs_wait_and_start_with_the_next(machine):
+    machine.run("systemctl stop gpud-launcher")
+    job = machine.says("gpuctl submit -g 0 -- true", user="alice")
+    machine.await_(f"gpuctl show {job} --json | grep -c 'launcher process is not there' || true", "1")
+    machine.run("systemctl start gpud-launcher")
+
+    assert machine.run(f"gpuctl wait {job}", user="alice").returncode == 0
+
+
+def test_a_reload_changes_what_the_next_job_is_told(machine):
+    assert machine.says("gpuctl run -- sh -c 'echo $CUDA_VISIBLE_DEVICES'", user="alice").isdigit()
+    before = state(machine)["MainPID"]
+
+    machine.run("echo 'cuda_visible_devices = \"uuid\"' >> /etc/gpud/config.toml")
+    [_, reload] = commands("For everybody on the machine")
+    machine.run(reload)
+    told = machine.says("gpuctl run -- sh -c 'echo $CUDA_VISIBLE_DEVICES'", user="alice")
+    machine.run("echo 'cuda_visible = 1' >> /etc/gpud/config.toml")
+    machine.run(reload)
+    wrong = machine.says("journalctl -u gpud -p err -o cat")
+    machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl reload gpud")
+
+    assert told.startswith("GPU-")
+    assert "cuda_visible" in wrong
+    assert state(machine)["MainPID"] == before
+    assert state(machine)["ActiveState"] == "active"
+
+
+def test_a_wrong_setting_ends_the_start_and_is_not_tried_again(machine):
+    machine.run("systemctl stop gpud; echo 'nonsense = 1' >> /etc/gpud/config.toml")
+    assert machine.run("systemctl start gpud", check=False).returncode != 0
+
+    assert state(machine)["ActiveState"] == "failed"
+    assert "unknown key 'nonsense'" in machine.says("journalctl -u gpud -o cat -n 20")
+    machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl start gpud")
+
+
+ASK = """
+import os, signal, socket, subprocess, sys
+sys.path[:0] = ["/srv/checkout", *__import__("glob").glob("/opt/gpud/lib/python*/site-packages")]
+from gpud.wire.codec import Frames, pack
+"""
+
+
+def test_what_was_asked_before_a_stop_is_answered(machine):
+    script = (
+        ASK
+        + """
+pid = int(subprocess.check_output(["systemctl", "show", "gpud", "-p", "MainPID", "--value"]))
+asked = socket.socket(socket.AF_UNIX)
+asked.connect("/run/gpud/gpud.sock")
+asked.sendall(pack({"protocol": [1, 1], "version": "0"}) + pack({"op": "ping", "id": 0}))
+frames, replies = Frames(), []
+while len(replies) < 2:
+    replies += frames.feed(asked.recv(65536))
+os.kill(pid, signal.SIGSTOP)
+submit = {"op": "submit", "demand": {"gpus": 0}, "command": ["true"], "workdir": "/", "environment": {}, "umask": 18,
+          "limits": {}}
+for number in range(1, 51):
+    asked.sendall(pack({**submit, "id": number, "nonce": f"{os.urandom(8).hex()}"}))
+    asked.sendall(pack({"op": "list", "id": 100 + number}))
+os.kill(pid, signal.SIGTERM)
+os.kill(pid, signal.SIGCONT)
+while data := asked.recv(65536):
+    replies += frames.feed(data)
+print(len([reply for reply in replies[2:] if reply["ok"]]))
+"""
+    )
+    machine.run(f"cat > /root/ask.py <<'.'\n{script}.")
+
+    assert machine.says("/opt/gpud/bin/python /root/ask.py") == "100"
+    machine.await_("systemctl show gpud -p ActiveState --value", "inactive")
+    assert state(machine)["Result"] == "success"
+    machine.run("systemctl start gpud")
+
+
+def test_an_upgrade_leaves_jobs_alone(machine):
+    job = Running(machine)
+    [upgrade] = commands("Upgrade")
+
+    machine.run(f"cd /srv/checkout\n{upgrade}", within_s=100)
+
+    assert job.lives()
+    assert job.end(3) == (3, "told 3")
+
+
+def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
+    job = Running(machine)
+    [remove] = commands("Remove")
+
+    machine.run(remove)
+
+    assert job.lives()
+    assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit
+    job.tell(0)
+    job.gone()
