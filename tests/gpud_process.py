@@ -129,13 +129,20 @@ class Gpud:
 
     def kill(self):
         """kill -9."""
+        self._hang_up()
         self.process.kill()
         self.process.wait(WITHIN_S)
 
     def stop(self):
         """End it as a service manager would; return its exit status."""
+        self._hang_up()
         self.process.terminate()
         return self.process.wait(WITHIN_S)
+
+    def _hang_up(self):
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def restart(self):
         """End it, and start it anew."""
@@ -147,7 +154,7 @@ class Gpud:
         return Client(self.socket)
 
     def ask(self, op, **fields):
-        """Return the reply to a request. Raises RefusedError. A connection that a restart broke is made anew."""
+        """Return the reply to a request. Raises RefusedError."""
         if self._client is None:
             self._client = self.connect()
         return self._client.request(op, **fields)
@@ -232,8 +239,6 @@ class Gpud:
                 self.stop()
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self._client is not None:
-            self._client.close()
         left = _lasting(self.folder)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
