@@ -97,6 +97,11 @@ class Requests:
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Return whether anything that was asked has not been answered."""
+        return bool(self._pending or self._busy)
+
     def take(self, peer: Peer, message: Message) -> None:
         """Take one request in; it is answered once what it asks for is durable, or refused.
 
