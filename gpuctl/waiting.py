@@ -34,7 +34,7 @@ def _own_status(job: Job) -> int:
         return 128 + int(job["signal"])
     if job["exit_code"] is not None:
         return int(job["exit_code"]) or int(job["state"] != "completed")
-    if job["state"] == "failed" and job["started_at"] is None:
+    if job["state"] == "failed" and "array" not in job:
         reason = job["reason"] or ""
         return 127 if reason.startswith("no such") or reason.endswith("is missing") else 126
     return int(job["state"] in ENDS and job["state"] != "completed")

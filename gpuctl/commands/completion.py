@@ -28,7 +28,7 @@ def completion(context: click.Context, shell: str) -> None:
     if shell == "ids":
         _print_ids(root.ensure_object(Session))
     else:
-        click.echo(_WRITERS[shell](render.tree(root)), nl=False)
+        click.echo(_WRITERS[shell](render.tree(root.command)), nl=False)
 
 
 def _print_ids(session: Session) -> None:

@@ -38,9 +38,9 @@ class Verb:
         return [name for flag in self.flags if flag.value for name in flag.names]
 
 
-def tree(context: click.Context) -> Verb:
-    """Return what is to be completed under a context's command."""
-    return _verb("gpuctl", context.command, context)
+def tree(command: click.Command) -> Verb:
+    """Return what is to be completed under gpuctl's own command."""
+    return _verb("gpuctl", command, click.Context(command, info_name="gpuctl", **command.context_settings))
 
 
 def _verb(name: str, command: click.Command, context: click.Context) -> Verb:

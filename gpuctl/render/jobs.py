@@ -16,7 +16,7 @@ _COLUMNS = (
     Column("ID"),
     Column("STATE"),
     Column("NAME", elastic=True),
-    Column("USER"),
+    Column("USER", elastic=True),
     Column("GPUS", right=True),
     Column("PRIO", right=True),
     Column("TIME", right=True),

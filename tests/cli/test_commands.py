@@ -1,0 +1,339 @@
+"""The commands, against a real gpud with simulated GPUs: what they print, and how they exit."""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+JOB_KEYS = """
+    id uid name user tenant group labels state reason priority command workdir gpus gpu_memory_mib gpu_type share
+    array_index attempt retries time_limit_s estimate_s submitted_at started_at ended_at updated_at
+    expected_start_at exit_code signal allocation output queue_position
+"""
+GPU_KEYS = """
+    index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent temperature_c
+    power_w health health_reason state simulated jobs processes
+"""
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def test_submit_prints_the_id_alone_and_the_job_runs(gpuctl):
+    done = gpuctl("submit", "--", "sh", "-c", "echo hello")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+    assert gpuctl("wait", "1").returncode == 0
+    assert gpuctl.ok("logs", "1") == "hello"
+
+
+def test_a_job_in_json_has_the_keys_that_every_job_has(gpuctl):
+    job = gpuctl.ended("-n", "name", "--label", "k=v", "--", "sh", "-c", "exit 3")
+
+    assert job.keys() >= set(JOB_KEYS.split())
+    assert (job["state"], job["exit_code"], job["signal"]) == ("failed", 3, None)
+    assert (job["name"], job["labels"], job["command"]) == ("name", {"k": "v"}, ["sh", "-c", "exit 3"])
+    assert all(RFC_3339.fullmatch(job[key]) for key in ("submitted_at", "started_at", "ended_at", "updated_at"))
+    assert "PATH" in job["environment"]
+
+
+def test_submit_in_json_is_the_job(gpuctl):
+    job = gpuctl.json("submit", "--hold", "--", "true")
+    assert job.keys() >= set(JOB_KEYS.split())
+    assert (job["id"], job["state"]) == ("1", "held")
+
+
+def test_json_may_stand_before_and_after_the_command(gpuctl):
+    assert gpuctl.ok("--json", "list") == gpuctl.ok("list", "--json") == "[]"
+    assert gpuctl.ok("events", "--json") == "[]"
+
+
+def test_the_socket_may_stand_before_and_after_the_command(gpuctl):
+    elsewhere = {"GPUD_SOCKET": "/nowhere"}
+    path = str(gpuctl.state / "gpud.sock")
+    assert gpuctl("--socket", path, "list", environ=elsewhere).returncode == 0
+    assert gpuctl("list", "--socket", path, environ=elsewhere).returncode == 0
+    assert gpuctl("list", environ=elsewhere).returncode == 69
+
+
+def test_an_empty_queue_says_what_to_do_and_that_its_gpus_are_simulated(gpuctl):
+    done = gpuctl("list")
+    assert done.stdout == ""
+    assert "gpuctl submit -- python train.py" in done.stderr
+    assert "simulated" in done.stderr
+
+
+def test_a_dry_run_queues_nothing(gpuctl):
+    done = gpuctl("submit", "--dry-run", "--", "true")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert gpuctl.json("list") == []
+
+
+def test_gpus_and_nodes(gpuctl):
+    gpus = gpuctl.json("gpus")
+    assert [gpu["index"] for gpu in gpus] == [0, 1]
+    assert all(gpu.keys() >= set(GPU_KEYS.split()) for gpu in gpus)
+    assert {gpu["state"] for gpu in gpus} == {"free"}
+    assert gpuctl.ok("gpus").count("(simulated)") == 2
+    assert gpuctl.json("nodes")[0]["gpus_free"] == 2
+    assert "simulated" in gpuctl.ok("nodes")
+
+
+def test_a_script_is_kept_as_it_was_at_submit(gpuctl):
+    script = gpuctl.directory / "job.sh"
+    script.write_text('#!/bin/sh\necho "first $1 $GPUD_SCRIPT"\n')
+    job = gpuctl.ok("submit", "-g", "0", "--hold", "job.sh", "argument")
+    script.write_text("#!/bin/sh\necho second\n")
+    gpuctl.ok("release", job)
+    gpuctl.ok("wait", job)
+    assert gpuctl.ok("logs", job) == f"first argument {script}"
+
+
+def test_a_job_is_my_shell(gpuctl):
+    umask = os.umask(0o027)
+    os.umask(umask)
+    job = gpuctl.ended("-e", "MINE=1", "-o", "out", "--", "sh", "-c", "umask; pwd; ulimit -n; echo $MINE; id -u")
+    lines = (gpuctl.directory / "out").read_text().splitlines()
+    assert job["state"] == "completed"
+    assert int(lines[0], 8) == umask
+    assert lines[1] == str(gpuctl.directory)
+    assert lines[3:] == ["1", str(os.getuid())]
+    assert stat.S_IMODE((gpuctl.directory / "out").stat().st_mode) == 0o600
+
+
+def test_an_array_is_one_row_until_it_starts(gpuctl):
+    array = gpuctl.ok("submit", "--array", "0-99999%2", "--hold", "--", "true")
+    (row,) = gpuctl.json("list")
+    assert (row["id"], row["array"], row["array_pending"]) == (array, "0-99999", "0-99999")
+    assert f"{array}_[0-99999]" in gpuctl.ok("list")
+    assert gpuctl("cancel", array).returncode == 0
+    assert gpuctl.json("show", array)["state"] == "cancelled"
+
+
+def test_wait_exits_as_the_first_job_that_did_not_succeed(gpuctl):
+    for command in ("exit 0", "exit 5", "kill -9 $$"):
+        gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", command)
+    assert gpuctl("wait", "1").returncode == 0
+    assert gpuctl("wait", "1", "2", "3").returncode == 5
+    assert gpuctl("wait", "3", "2").returncode == 128 + 9
+    assert gpuctl("wait", "1-9").returncode == 5
+
+
+def test_wait_for_an_array_is_for_all_of_it(gpuctl):
+    array = gpuctl.ok("submit", "-g", "0", "--array", "0-3", "--", "sh", "-c", "exit $((GPUD_ARRAY_INDEX / 3))")
+    assert gpuctl("wait", array).returncode == 1
+    assert gpuctl.json("show", array)["array_counts"] == {"completed": 3, "failed": 1}
+    assert gpuctl("wait", f"{array}_[0-2]").returncode == 0
+    assert gpuctl("wait", f"{array}_3").returncode == 1
+
+
+def test_wait_keeps_its_own_failures_apart_from_the_jobs(gpuctl):
+    assert gpuctl("wait", "77").returncode == 125
+    assert gpuctl("wait").returncode == 125
+    assert gpuctl("wait", "x").returncode == 125
+    assert gpuctl("--socket", "/nowhere", "wait", "1").returncode == 125
+
+
+def test_run_shows_the_output_and_exits_as_the_job(gpuctl):
+    done = gpuctl("run", "-g", "1", "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout) == (7, "out\nerr\n")
+    assert gpuctl("run", "-g", "0", "--", "sh", "-c", "kill -15 $$").returncode == 128 + 15
+    assert gpuctl("run", "-g", "0", "--", "no-such-program").returncode == 127
+    assert gpuctl("run", "-g", "0", "--", "/etc/passwd").returncode == 126
+    assert gpuctl("run", "-g", "99", "--", "true").returncode == 125
+    assert gpuctl("run", "--no-such-option").returncode == 125
+
+
+def test_run_shows_only_what_this_job_wrote(gpuctl):
+    (gpuctl.directory / "log").write_text("old\n")
+    words = ("run", "-g", "0", "-o", "log", "--error", "err", "--", "sh", "-c", "echo new; echo wrong >&2")
+    done = gpuctl(*words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "new\n", "wrong\n")
+
+
+def read_until(process, text: str) -> None:
+    """Read a process's output until a text has come."""
+    seen = ""
+    while text not in seen:
+        assert select.select([process.stdout], [], [], 30)[0], seen
+        data = os.read(process.stdout.fileno(), 4096).decode()
+        assert data, seen
+        seen += data
+
+
+def test_ctrl_c_interrupts_a_running_job_and_a_second_one_cancels_it(gpuctl):
+    trap = 'trap "echo interrupted" INT; echo ready; while :; do sleep 0.05; done'
+    with gpuctl.start("run", "-g", "0", "--grace", "1", "--", "bash", "-c", trap) as run:
+        read_until(run, "ready")
+        run.send_signal(signal.SIGINT)
+        read_until(run, "interrupted")
+        run.send_signal(signal.SIGINT)
+        run.communicate(timeout=30)
+    assert run.returncode in {128 + 15, 128 + 9}
+    assert gpuctl.json("show", "1")["state"] == "cancelled"
+
+
+def test_ctrl_c_cancels_a_job_that_waits(gpuctl):
+    with gpuctl.start("run", "--hold", "--", "true") as run, gpuctl.start("events", "-f") as events:
+        read_until(events, "submitted")
+        while run.poll() is None:  # it may not listen yet; a signal more does no harm
+            run.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(0.2)
+        events.terminate()
+    assert run.returncode == 130
+    assert gpuctl.json("show", "1")["state"] == "cancelled"
+
+
+def test_a_job_outlives_the_terminal_it_was_run_from(gpuctl):
+    with gpuctl.start("run", "-g", "0", "--", "sh", "-c", "echo ready; sleep 0.5; echo done") as run:
+        read_until(run, "ready")
+        run.send_signal(signal.SIGHUP)
+        run.communicate(timeout=30)
+    assert gpuctl("wait", "1").returncode == 0
+    assert gpuctl.ok("logs", "1") == "ready\ndone"
+
+
+def test_logs_follow_from_before_the_start_to_the_end(gpuctl):
+    job = gpuctl.ok("submit", "-g", "0", "--hold", "--", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done")
+    assert "has not started" in gpuctl("logs", job).stderr
+    with gpuctl.start("logs", "-f", job) as logs:
+        gpuctl.ok("release", job)
+        out, _ = logs.communicate(timeout=30)
+    assert out == "1\n2\n3\n"
+    assert gpuctl.ok("logs", "-n", "2") == "2\n3"
+    assert gpuctl.ok("logs", "-n", "0") == ""
+
+
+def test_why_and_reasons(gpuctl):
+    gpuctl.ok("submit", "-g", "2", "-t", "1h", "--", "sleep", "60")
+    gpuctl.ok("submit", "-g", "1", "--", "true")
+    gpuctl.ok("submit", "--hold", "--", "true")
+    assert "waits for a GPU" in gpuctl.ok("why", "2")
+    assert "hint: to let it start: gpuctl release 3" in gpuctl.ok("why", "3")
+    assert [job["id"] for job in gpuctl.json("why")] == ["2", "3"]
+    assert "waits for a GPU" in gpuctl.ok("list")
+    gpuctl.ok("cancel", "--mine", "--force")
+
+
+def test_jobs_are_changed_by_id_by_range_and_by_filter(gpuctl):
+    for _ in range(4):
+        gpuctl.ok("submit", "--hold", "--", "true")
+    assert gpuctl.json("priority", "1", "2", "-5") == {"changed": ["1", "2"], "notes": {}}
+    assert [job["priority"] for job in gpuctl.json("list")] == [-5, -5, 0, 0]
+    assert gpuctl.json("cancel", "2-3")["changed"] == ["2", "3"]
+    assert gpuctl.json("release", "--state", "held")["changed"] == ["1", "4"]
+    gpuctl.ok("wait", "1", "4")
+    assert gpuctl.json("requeue", "1")["changed"] == ["1"]
+    gpuctl.ok("wait", "1")
+    assert gpuctl.json("show", "1")["attempt"] == 2
+
+
+def test_cancelling_what_has_ended_is_done_already(gpuctl):
+    gpuctl.ended("--", "true")
+    done = gpuctl("cancel", "1")
+    assert done.returncode == 0
+    assert "ended" in done.stderr
+
+
+def test_a_selection_of_everything_by_oversight_is_refused(gpuctl):
+    done = gpuctl("cancel")
+    assert done.returncode == 2
+    assert "--mine" in done.stderr
+
+
+def test_a_drained_gpu_gets_no_job(gpuctl):
+    gpuctl.ok("drain", "0", "--reason", "dust")
+    assert [gpu["state"] for gpu in gpuctl.json("gpus")] == ["draining", "free"]
+    assert "dust" in gpuctl.ok("gpus")
+    gpuctl.ok("undrain", "0")
+    assert [gpu["state"] for gpu in gpuctl.json("gpus")] == ["free", "free"]
+
+
+def test_a_paused_queue_starts_nothing(gpuctl):
+    gpuctl.ok("pause", "--reason", "upgrade")
+    job = gpuctl.ok("submit", "-g", "0", "--", "true")
+    assert "upgrade" in gpuctl.json("show", job)["reason"]
+    assert "paused: upgrade" in gpuctl.ok("status")
+    gpuctl.ok("resume")
+    assert gpuctl("wait", job).returncode == 0
+
+
+def test_status_is_what_bare_gpuctl_shows(gpuctl):
+    gpuctl.ok("submit", "--hold", "--", "true")
+    screen = gpuctl.ok()
+    assert "simulates 2xRTX4090" in screen
+    assert "1 held" in screen
+    assert screen.splitlines()[2:] == gpuctl.ok("status").splitlines()[2:]
+
+
+def test_events_tell_what_happened(gpuctl):
+    gpuctl.ended("--", "true")
+    kinds = [event["kind"] for event in gpuctl.json("events", "1")]
+    assert kinds == ["submitted", "starting", "running", "completed"]
+    assert "completed" in gpuctl.ok("events").splitlines()[-1]
+
+
+def test_watch_is_for_terminals_and_in_json_for_programs(gpuctl):
+    assert gpuctl("watch").returncode == 2
+    with gpuctl.start("watch", "--json") as watch:
+        read_until(watch, '"gpus"')
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["show", "99"], 3, "99"),
+        (["cancel", "99"], 3, "99"),
+        (["cancel", "5-9"], 0, "no such jobs"),
+        (["drain", "7"], 3, "7"),
+        (["show", "x"], 2, "no job id"),
+        (["lst"], 2, "did you mean list"),
+        (["list", "--bogus"], 2, "--bogus"),
+        (["submit", "-g", "3", "--", "true"], 1, "2"),
+        (["submit", "--gpu-type", "H9000", "--", "true"], 1, "H9000"),
+        (["submit", "--gpu-memory", "900G", "--", "true"], 1, "24"),
+        (["submit", "--array", "9-0", "--", "true"], 2, "9-0"),
+        (["submit", "--", ""], 2, "empty"),
+        (["submit"], 2, "nothing to run"),
+    ],
+)
+def test_what_is_wrong_costs_nothing_and_says_what_to_do(gpuctl, words, status, said):
+    done = gpuctl(*words)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["no-such-program"], "no such command: no-such-program"),
+        (["-C", "/no/such/directory", "--", "true"], "no such directory: /no/such/directory"),
+    ],
+)
+def test_what_is_missing_is_missed_at_the_start(gpuctl, words, said):
+    job = gpuctl.ended(*words)
+    assert (job["state"], job["exit_code"]) == ("failed", None)
+    assert said in job["reason"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(gpuctl):
+    for _ in range(3):
+        gpuctl.ok("submit", "--hold", "--", "true")
+    with gpuctl.start("list") as listing:
+        listing.stdout.close()
+        err = listing.stderr.read()
+    assert "Traceback" not in err
+
+
+def test_output_that_is_gone_is_told(gpuctl):
+    job = gpuctl.ended("--", "true")
+    Path(job["output"]).unlink()
+    assert "there is no file" in gpuctl("logs", "1").stderr

@@ -1,0 +1,61 @@
+"""The completion files: up to date, and of use to the shells that are here."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from gpuctl.cli import COMMANDS, cli
+from gpuctl.render import completion
+
+FOLDER = Path(__file__).parents[2] / "completions"
+WRITERS = {"gpuctl.bash": completion.bash, "_gpuctl": completion.zsh, "gpuctl.fish": completion.fish}
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_the_file_is_what_the_commands_are_now(name):
+    written = WRITERS[name](completion.tree(cli))
+    assert (FOLDER / name).read_text() == written, "stale: gpuctl completion SHELL > completions/FILE"
+
+
+def test_the_table_of_commands_says_what_the_commands_say():
+    context = click.Context(cli, info_name="gpuctl")
+    for _, name, _, _ in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+
+
+def bash_completes(*words: str) -> list[str]:
+    asked = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gpuctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    script = f"source {FOLDER}/gpuctl.bash; {asked}"
+    command = ["bash", "--norc", "-c", script, "bash", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["gpuctl", "subm"], ["submit"]),
+        (["gpuctl", "--json", "wat"], ["watch"]),
+        (["gpuctl", "--socket", "list", "wat"], ["watch"]),
+        (["gpuctl", "submit", "--gpu-t"], ["--gpu-type"]),
+        (["gpuctl", "submit", "-g", "2", "--gpu-t"], ["--gpu-type"]),
+        (["gpuctl", "daemon", "rest"], ["restart"]),
+        (["gpuctl", "list", "--state", "ti"], ["timed_out"]),
+        (["gpuctl", "completion", "f"], ["fish"]),
+        (["gpuctl", "submit", "--", "cat", "/etc/hostna"], ["/etc/hostname"]),
+        (["gpuctl", "submit", "-C", "/et"], ["/etc"]),
+    ],
+)
+def test_bash_completes(words, found):
+    assert bash_completes(*words) == found
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
+def test_a_shell_that_is_here_takes_its_file_without_a_word(shell):
+    file = {"bash": "gpuctl.bash", "zsh": "_gpuctl", "fish": "gpuctl.fish"}[shell]
+    read = subprocess.run([shell, "-n", FOLDER / file], check=False, capture_output=True, text=True)
+    assert (read.returncode, read.stderr) == (0, "")

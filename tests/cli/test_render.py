@@ -1,0 +1,154 @@
+"""How things look to people, and to programs."""
+
+import json
+from typing import Any
+
+from gpuctl.render import gpus as render_gpus
+from gpuctl.render.jobs import rows, whole, written_id
+from gpuctl.render.plain import to_json
+from gpuctl.render.text import Column, cell_len, clean, cut, table
+
+NOW = 1_000_000.0
+
+
+def a_job(**facts: Any) -> dict[str, Any]:
+    job: dict[str, Any] = {
+        "id": "12",
+        "uid": 1000,
+        "name": "train",
+        "user": "ada",
+        "labels": {},
+        "state": "queued",
+        "reason": "waits for 2 GPUs: 1 of 4 that suit are free",
+        "priority": 0,
+        "command": ["python", "train.py", "a b"],
+        "workdir": "/home/ada",
+        "gpus": 2,
+        "gpu_memory_mib": None,
+        "gpu_type": None,
+        "cpus": 0,
+        "memory_mib": None,
+        "array_index": None,
+        "attempt": 1,
+        "retries": 0,
+        "time_limit_s": None,
+        "submitted_at": NOW - 60,
+        "started_at": None,
+        "ended_at": None,
+        "expected_start_at": None,
+        "exit_code": None,
+        "signal": None,
+        "allocation": [],
+        "output": None,
+        "error": None,
+    }
+    return job | facts
+
+
+def a_running_job(**facts: Any) -> dict[str, Any]:
+    place = [{"node": "box", "gpu_indices": [0, 1]}]
+    return a_job(state="running", reason=None, started_at=NOW - 5, allocation=place, **facts)
+
+
+def a_gpu(**facts: Any) -> dict[str, Any]:
+    gpu: dict[str, Any] = {
+        "index": 0,
+        "node": "box",
+        "name": "NVIDIA H100 80GB HBM3",
+        "state": "free",
+        "memory_used_mib": 4,
+        "memory_total_mib": 81559,
+        "utilization_percent": 0,
+        "temperature_c": 33,
+        "power_w": 70.4,
+        "health_reason": None,
+        "simulated": False,
+        "jobs": [],
+        "processes": [],
+    }
+    return gpu | facts
+
+
+def test_a_waiting_job_shows_why_and_a_running_one_where():
+    heading, waiting, running = rows([a_job(), a_running_job(id="13", priority=5)], now=NOW)
+    assert heading.split() == ["ID", "STATE", "NAME", "GPUS", "PRIO", "TIME", "WHERE", "OR", "WHY"]
+    assert waiting.split("  ")[-1] == "waits for 2 GPUs: 1 of 4 that suit are free"
+    assert running.split() == ["13", "\x1b[32mrunning\x1b[0m", "train", "2", "5", "5s", "box:0,1"]
+
+
+def test_users_are_shown_where_there_are_several():
+    assert "USER" not in rows([a_job(), a_job()], now=NOW)[0]
+    assert "USER" in rows([a_job(), a_job(user="bob")], now=NOW)[0]
+
+
+def test_an_array_s_row_says_what_has_not_started():
+    assert written_id(a_job(array="0-9", array_pending="3-9")) == "12_[3-9]"
+    assert written_id(a_job(array="0-9", array_pending="")) == "12"
+
+
+def test_long_names_give_way_so_that_a_row_fits_80_columns():
+    long = a_job(id="1234567_[0-99999]", name="n" * 70, reason="r" * 200, user="somebody-with-a-name", priority=100)
+    lines = rows([long, a_job()], now=NOW, width=80)
+    assert max(len(line) for line in lines) <= 80
+    assert "…" in lines[1]
+
+
+def test_without_a_terminal_nothing_is_cut():
+    assert "r" * 200 in rows([a_job(reason="r" * 200)], now=NOW)[1]
+
+
+def test_what_users_chose_cannot_move_the_cursor():
+    assert clean("a\x1b[2J\r\nb\udcff\u202e") == "a\\x1b[2J\\r\\nb\\xff\\u202e"
+    assert "\x1b[2J" not in "\n".join(rows([a_job(name="\x1b[2J")], now=NOW))
+
+
+def test_columns_stand_under_each_other_in_any_script():
+    lines = table([Column("A"), Column("B")], [["漢字", "x"], ["abcd", "x"], ["é", "x"]], width=80)
+    assert {cell_len(line) for line in lines} == {7}
+    assert cut("漢字漢字", 5) == "漢字…"
+
+
+def test_everything_about_a_job():
+    job = a_running_job(labels={"a": "b"}, gpu_memory_mib=24576, gpu_type="RTX", retries=1, time_limit_s=7200.0)
+    lines = whole({"job": job, "attempts": [], "environment": ["PATH", "HOME"]}, now=NOW)
+    facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[1:]}
+    assert lines[0] == "job 12 train: \x1b[32mrunning\x1b[0m"
+    assert facts["command"] == "python train.py 'a b'"
+    assert facts["demand"] == "2 GPUs (24G each, RTX), at most 2h, 1 retry"
+    assert facts["labels"] == "a=b"
+    assert facts["on"] == "box:0,1"
+    assert "PATH" not in "".join(lines)
+
+
+def test_gpus_say_what_is_unknown_and_who_is_on_them():
+    foreign = a_gpu(index=1, state="foreign", health_reason="used by bob jupyter (pid 7)", utilization_percent=None)
+    busy = a_gpu(index=2, state="busy", jobs=["12"], simulated=True)
+    _, free, taken, simulated = render_gpus.rows([a_gpu(), foreign, busy], width=200)
+    assert free.split() == ["0", "H100", "80GB", "HBM3", "\x1b[32mfree\x1b[0m", "4M/79.6G", "0%", "33C", "70W"]
+    assert "used by bob jupyter (pid 7)" in taken
+    assert " - " in taken
+    assert "(simulated)" in simulated
+    assert "job 12" in simulated
+
+
+def test_gpus_of_several_nodes_are_named_by_their_node():
+    assert render_gpus.rows([a_gpu(), a_gpu(node="other")])[1].startswith("box:0")
+
+
+def test_times_in_json_are_rfc_3339_in_utc_to_the_millisecond():
+    document = [
+        {"submitted_at": 0.0004, "ended_at": 1777638605.9996, "started_at": None, "at": 1, "nested": {"x_at": 2}}
+    ]
+    assert json.loads(to_json(document)) == [
+        {
+            "submitted_at": "1970-01-01T00:00:00.000Z",
+            "ended_at": "2026-05-01T12:30:06.000Z",
+            "started_at": None,
+            "at": "1970-01-01T00:00:01.000Z",
+            "nested": {"x_at": "1970-01-01T00:00:02.000Z"},
+        }
+    ]
+
+
+def test_json_holds_names_that_are_no_utf_8():
+    assert to_json({"name": "\udcff"}) == '{"name": "\\udcff"}'

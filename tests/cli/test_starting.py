@@ -1,0 +1,201 @@
+"""A gpud for who has none: started by the first gpuctl, once, and only where it is one's own to start."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gpud.wire.codec import Frames, pack
+
+
+def test_the_first_command_starts_gpud_and_says_so(alone):
+    done = alone("submit", "--", "true", environ={"GPUD_SIMULATE": "1xT4"})
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert "started your own gpud" in done.stderr
+    again = alone("submit", "--", "true")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "2\n", "")
+
+
+def test_two_at_once_start_one(alone):
+    both = [alone.start("submit", "--hold", "--", "true", environ={"GPUD_SIMULATE": "1xT4"}) for _ in range(2)]
+    out = sorted(process.communicate(timeout=30)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert out == ["1\n", "2\n"]
+
+
+def test_it_is_nobody_s_child_and_holds_no_terminal(alone):
+    alone.ok("daemon", "start", "--simulate", "1xT4")
+    pid = alone.json("daemon", "status")["pid"]
+    assert os.getsid(pid) == pid
+    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (1, 2)} == {str(alone.state / "gpud.log")}
+    assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+
+
+def test_it_is_stopped_and_restarted_with_the_options_it_had(alone):
+    alone.ok("daemon", "start", "--simulate", "3xT4")
+    first = alone.json("daemon", "status")
+    job = alone.ok("submit", "-g", "1", "--", "sleep", "60")
+    alone.ok("daemon", "restart")
+    second = alone.json("daemon", "status")
+    assert second["pid"] != first["pid"]
+    assert second["simulated"] == "3xT4"
+    assert alone.json("show", job)["state"] == "running"
+    assert "runs already" in alone("daemon", "start").stderr
+    alone.ok("daemon", "reload")
+    assert "listens on" in alone.ok("daemon", "logs")
+    alone.ok("cancel", job, "--force")
+    alone("wait", job)
+    alone.ok("daemon", "stop")
+    assert alone("daemon", "status").returncode == 69
+    assert "does not run" in alone("daemon", "stop").stderr
+
+
+def test_one_that_cannot_start_says_why(alone):
+    done = alone("list", environ={"GPUD_SIMULATE": "4xRTX409"})
+    assert done.returncode == 69
+    assert "RTX4090" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_socket_that_was_named_is_nobody_s_to_start(alone):
+    for words in (["--socket", "/nowhere/gpud.sock"], ["--socket", "relative.sock"]):
+        done = alone(*words, "list")
+        assert done.returncode == 69
+        assert "does not answer" in done.stderr
+    assert not (alone.state / "gpud.sock").exists()
+
+
+def test_looking_for_it_starts_nothing(alone):
+    assert alone("daemon", "status").returncode == 69
+    assert alone("completion", "ids").stdout == ""
+    assert alone("doctor").returncode == 0
+    assert not alone.state.exists()
+
+
+def test_a_state_directory_that_cannot_be_made_is_told(alone):
+    done = alone("list", environ={"GPUD_STATE_DIR": "/proc/gpud"})
+    assert done.returncode == 1
+    assert "state directory /proc/gpud is not writable" in done.stderr
+    assert "GPUD_STATE_DIR" in done.stderr
+    assert alone("doctor", environ={"GPUD_STATE_DIR": "/proc/gpud"}).returncode == 1
+
+
+def test_a_socket_path_that_is_too_long_is_told(alone):
+    done = alone("--socket", f"/tmp/{'long/' * 30}gpud.sock", "list")
+    assert done.returncode == 69
+    assert "too long" in done.stderr
+
+
+def test_a_state_directory_with_a_long_name_works(alone):
+    environ = {"GPUD_STATE_DIR": f"{alone.state}/{'long/' * 20}", "GPUD_SIMULATE": "1xT4"}
+    done = alone("submit", "--", "true", environ=environ)
+    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert alone("daemon", "stop", environ=environ).returncode == 0
+
+
+@pytest.mark.skipif("os.getuid() != 0")
+def test_no_permission_on_the_socket_is_told_apart(gpuctl):
+    gpuctl.state.chmod(0o755)
+    done = gpuctl("--socket", str(gpuctl.state / "gpud.sock"), "list", user=65534)
+    assert done.returncode == 4
+    assert "no permission" in done.stderr
+
+
+@contextmanager
+def answering(path: Path, *answers: bytes) -> Iterator[list[dict]]:
+    """Run a peer that hears one frame for each answer that it gives, a connection for each list of answers."""
+    heard: list[dict] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listening.bind(str(path))
+        listening.listen()
+        pid = os.fork()
+        if not pid:
+            try:
+                _answer(listening, answers)
+            finally:
+                os._exit(0)
+        yield heard
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def _answer(listening: socket.socket, answers: tuple[bytes, ...]) -> None:
+    for answer in answers:
+        connection, _ = listening.accept()
+        frames = Frames()
+        heard: list[dict] = []
+        while len(heard) < 2 and (data := connection.recv(65536)):
+            heard += frames.feed(data)
+        connection.sendall(answer)
+        connection.close()
+
+
+WELCOME = pack({"protocol": 1, "version": "9", "pid": 1, "simulated": False, "system": False})
+
+
+def test_a_gpud_of_another_protocol_says_what_to_upgrade(alone):
+    error = {"code": "protocol", "message": "gpud speaks protocol 3 to 5"}
+    with answering(alone.state / "gpud.sock", pack({"id": None, "ok": False, "error": error})):
+        done = alone("list")
+    (alone.state / "gpud.sock").unlink()
+    assert done.returncode == 1
+    assert "gpud speaks protocol 3 to 5" in done.stderr
+    assert "upgrade" in done.stderr
+
+
+def test_what_is_no_gpud_is_told(alone):
+    with answering(alone.state / "gpud.sock", b"HTTP/1.1 400 Bad Request\r\n\r\n"):
+        done = alone("list")
+    (alone.state / "gpud.sock").unlink()
+    assert done.returncode == 1
+    assert "is no gpud" in done.stderr
+
+
+def test_an_answer_that_was_lost_is_asked_for_again(alone):
+    reply = WELCOME + pack({"id": 2, "ok": True, "job": "17"})
+    with answering(alone.state / "gpud.sock", WELCOME, reply):
+        done = alone("--socket", str(alone.state / "gpud.sock"), "submit", "--", "true")
+    (alone.state / "gpud.sock").unlink()
+    assert (done.returncode, done.stdout) == (0, "17\n")
+
+
+def test_wait_goes_on_through_a_restart_and_a_kill(gpuctl, gpud):
+    job = gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", "while [ ! -e over ]; do sleep 0.05; done; exit 4")
+    with gpuctl.start("wait", job) as wait, gpuctl.start("logs", "-f", job) as logs:
+        gpud.restart()
+        assert "went away" in wait.stderr.readline()
+        gpud.kill()
+        gpud.start()
+        (gpuctl.directory / "over").touch()
+        wait.communicate(timeout=30)
+        logs.communicate(timeout=30)
+    assert (wait.returncode, logs.returncode) == (4, 0)
+
+
+def test_doctor_says_that_there_is_no_driver_and_what_runs_without(alone):
+    findings = {finding["check"]: finding for finding in alone.json("doctor")}
+    assert findings["python"]["result"] == "ok"
+    assert findings["state"]["result"] == "ok"
+    assert findings["gpud"]["message"].startswith("does not run")
+
+
+def test_the_demo_ends_as_expected_and_leaves_nothing(alone, tmp_path):
+    done = alone("demo", environ={"TMPDIR": str(tmp_path), "GPUD_POLICY": "nonsense"})
+    assert done.returncode == 0, done.stderr
+    assert "simulated" in done.stderr
+    assert "as expected" in done.stderr
+    assert not list(tmp_path.glob("gpud-demo-*"))
+
+
+def test_a_demo_that_is_ended_leaves_nothing(alone, tmp_path):
+    with alone.start("demo", environ={"TMPDIR": str(tmp_path)}) as demo:
+        while "prepare" not in demo.stderr.readline():
+            assert demo.poll() is None
+        demo.terminate()
+        demo.communicate(timeout=30)
+    assert demo.returncode == 1
+    assert not list(tmp_path.glob("gpud-demo-*"))

@@ -1,0 +1,201 @@
+"""What submit makes of a command line, before anything is asked of gpud."""
+
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from gpuctl import submission
+from gpuctl.commands.submit import submit
+from gpuctl.errors import GpuctlError, UsageError
+
+
+def request_of(*words: str) -> dict[str, Any]:
+    context = submit.make_context("submit", list(words))
+    return submission.fields(context.params, literal=context.meta["gpuctl.literal"])
+
+
+def hint_of(*words: str) -> str:
+    with pytest.raises(UsageError) as refused:
+        request_of(*words)
+    return f"{refused.value.message} {refused.value.hint}"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    return tmp_path
+
+
+def test_a_job_takes_everything_of_the_shell_along(here, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    os.umask(umask := os.umask(0))
+
+    request = request_of("--", "true")
+
+    assert request["demand"] == {"gpus": 1}
+    assert request["workdir"] == str(here)
+    assert request["environment"] == dict(os.environ)
+    assert request["umask"] == umask
+    assert request["limits"]["NOFILE"] == list(resource.getrlimit(resource.RLIMIT_NOFILE))
+
+
+def test_what_was_not_asked_is_not_sent():
+    asked = {"demand", "command", "workdir", "environment", "umask", "limits"}
+    assert request_of("--", "true").keys() == asked
+
+
+def test_every_option_arrives(here):
+    words = "-g 2 --gpu-memory 24G --gpu-type RTX4090 --cpus 8 --memory 64G -p -3 -n name -t 1h --retries 2"
+    more = "--array 0-9%2 --hold --label a=b -e X=1 -C sub -o out-%j --error err --grace 0 --begin 1970-01-02T00:00Z"
+
+    request = request_of(*words.split(), *more.split(), "prog", "-g", "7")
+
+    assert request["command"] == ["prog", "-g", "7"]
+    assert request["demand"] == {
+        "gpus": 2,
+        "gpu_memory_mib": 24 * 1024,
+        "gpu_type": "RTX4090",
+        "cpus": 8,
+        "memory_mib": 64 * 1024,
+    }
+    assert request["environment"]["X"] == "1"
+    assert request["environment"]["PWD"] == f"{here}/sub"
+    del request["environment"], request["limits"], request["demand"], request["command"], request["umask"]
+    assert request == {
+        "workdir": f"{here}/sub",
+        "priority": -3,
+        "name": "name",
+        "time_limit_s": 3600.0,
+        "retries": 2,
+        "array": "0-9%2",
+        "hold": True,
+        "labels": {"a": "b"},
+        "output": f"{here}/sub/out-%j",
+        "error": f"{here}/sub/err",
+        "grace_s": 0.0,
+        "begin_at": 86_400.0,
+    }
+
+
+def test_gpus_that_are_named_are_as_many_as_their_names():
+    assert request_of("--gpu-ids", "0,2", "true")["demand"] == {"gpus": 2, "gpu_ids": ["0", "2"]}
+    assert "names no GPU" in hint_of("--gpu-ids", "0,,2", "true")
+
+
+def test_gpus_per_node_are_the_gpus_of_a_job_on_one_node():
+    assert request_of("--gpus-per-node", "4", "true")["demand"] == {"gpus": 4}
+    assert "give one" in hint_of("-g", "2", "--gpus-per-node", "4", "true")
+
+
+def test_a_link_s_name_for_the_directory_is_kept(here, monkeypatch):
+    (here / "real").mkdir()
+    (here / "link").symlink_to("real")
+    monkeypatch.chdir(here / "link")
+    monkeypatch.setenv("PWD", str(here / "link"))
+    assert request_of("true")["workdir"] == str(here / "link")
+
+    monkeypatch.setenv("PWD", "/")
+    assert request_of("true")["workdir"] == str(here / "real")
+
+
+def test_a_script_is_read_and_sent(here):
+    (here / "job.sh").write_text("#!/bin/sh\necho\n")
+
+    request = request_of("job.sh", "--flag")
+
+    assert request["command"] == [f"{here}/job.sh", "--flag"]
+    assert request["script"] == b"#!/bin/sh\necho\n"
+
+
+def test_a_program_of_the_path_is_no_script(here, monkeypatch):
+    script = here / "tool"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(here))
+    assert "script" not in request_of("tool")
+    assert "script" in request_of("./tool")
+
+
+def test_after_two_dashes_words_are_taken_as_they_are(here):
+    (here / "job.sh").write_text("#!/bin/sh\n")
+    for word in ("job.sh", "a && b", "train.py"):
+        request = request_of("-g", "0", "--", word)
+        assert request["command"] == [word]
+        assert "script" not in request
+
+
+def test_a_python_file_without_its_first_line_gets_the_command_to_write(here):
+    (here / "train.py").write_text("print()\n")
+    assert "gpuctl submit -- python train.py --lr 1" in hint_of("train.py", "--lr", "1")
+
+
+def test_a_program_without_a_first_line_is_a_program(here):
+    (here / "prog").write_bytes(b"\x7fELF")
+    (here / "prog").chmod(0o755)
+    assert "script" not in request_of("./prog")
+
+
+def test_a_line_for_a_shell_gets_the_command_to_write():
+    assert "gpuctl submit -- bash -c 'a && b'" in hint_of("a && b")
+    assert "without a shell" in hint_of("python train.py")
+
+
+def test_nothing_to_run_is_refused():
+    assert "nothing to run" in hint_of()
+    assert "nothing to run" in hint_of("--")
+    assert "empty" in hint_of("--", "")
+    assert "empty" in hint_of(" ")
+
+
+def test_a_script_that_cannot_be_read_is_refused_with_the_reason():
+    with pytest.raises(GpuctlError, match="cannot read the script /proc/self/mem: Input/output error"):
+        request_of("/proc/self/mem")  # regular, and unreadable even to root
+
+
+def test_a_script_that_is_too_large_is_refused(here):
+    (here / "big.sh").write_bytes(b"#!/bin/sh\n" + b"#" * submission.SCRIPT_MAX)
+    assert "larger than 4 MiB" in hint_of("big.sh")
+
+
+@pytest.mark.parametrize("path", ["", "logs/"])
+def test_an_output_that_is_no_file_is_refused(path):
+    assert "names no file" in hint_of("-o", path, "true")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-g", "-1"],
+        ["-g", "99999999999999999999"],
+        ["--gpu-memory", "5 apples"],
+        ["--memory", "-5G"],
+        ["-t", "0"],
+        ["-t", "soon"],
+        ["--cpus", "0"],
+        ["--label", "x"],
+        ["-p", "1.5"],
+        ["--begin", "whenever"],
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused_with_the_option_s_name(words):
+    with pytest.raises(click.BadParameter) as refused:
+        request_of(*words, "true")
+    assert words[0] in refused.value.format_message()
+
+
+@pytest.mark.parametrize("option", ["--share", "--mig", "--nodes", "--after", "--group", "--key", "--tenant"])
+def test_an_option_that_is_not_there_yet_is_not_ignored(option):
+    with pytest.raises(click.NoSuchOption):
+        request_of(option, "1", "true")
+
+
+def test_positions_in_words():
+    said = [submission.ordinal(number) for number in (1, 3, 10, 11, 12, 13, 21, 22, 101, 111)]
+    assert said == ["first", "third", "tenth", "11th", "12th", "13th", "21st", "22nd", "101st", "111th"]
+    assert submission.next_words("17", {"position": 3, "reason": None}) == "job 17: third in line"
+    assert submission.next_words("17", {"position": None, "reason": None}) == "job 17: starts now"
