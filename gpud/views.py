@@ -155,7 +155,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
     expected = None
     if kept is not None and kept.job == row.job and wait is not None:
         expected = kept.at
-        details.append(f"starts in {format_duration(kept.at - scene.now)} at the latest, on {kept.node}")
+        if kept.gpus:
+            details.append(f"{_places(world, kept.gpus)} will be kept free for it")
     return {
         "id": written,
         "state": row.state,

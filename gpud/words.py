@@ -47,7 +47,7 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
             number = format_job(job)
             soon = format_duration(at - now)
             hint = "a time limit that ends before then lets it pass: --time-limit"
-            return "yields", f"would delay job {number}, which starts in {soon} at the latest", hint
+            return "yields", f"would delay job {number}, which is to start in {soon}", hint
         case Looking():
             return "looking", "its GPUs are being looked at", None
         case Next():
@@ -65,8 +65,8 @@ def _capacity(wait: NoCapacity) -> Words:
     if gone == wait.suitable and wait.out:
         why = ", ".join(f"{count} {_OUT.get(word, word)}" for word, count in wait.out)
         return "no_capacity", f"waits for {many}: none can be given ({why})", "see which: gpuctl gpus"
-    free = f"{wait.free} of {wait.suitable} that suit are free"
+    free = f"{wait.free} of {wait.suitable} are free"
     if wait.free and wait.node is not None:
-        free = f"{wait.free} free on {wait.node}, {wait.suitable} suit in all"
+        free = f"{wait.free} free on {wait.node}, of {wait.suitable} that would do"
     aside = "".join(f", {count} {_OUT.get(word, word)}" for word, count in wait.out)
     return "no_capacity", f"waits for {many}: {free}{aside}", None
