@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_indices
-from gpud.model.job import NUMBER_MAX, JobId, array_of, format_job, job_id
+from gpud.model.job import NUMBER_MAX, JobId, array_of, format_job, index_of, job_id
+from gpud.model.spec import Park
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
 from gpud.wire.messages import Selection
@@ -111,10 +112,17 @@ def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
         for row, key in _meant(reader, named):
             if uid is not None and row.terms.uid != uid:
                 raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
-            state = row.state if row.job == key else "queued"
+            state = row.state if row.job == key else _state_within(row, key)
             if (not states or state in states) and select.get("user", row.terms.user) == row.terms.user:
                 found[key] = state
     return Chosen(found)
+
+
+def _state_within(array: JobRow, element: JobId) -> str:
+    """Return the state of an element without a row: it waits with its array, or was cancelled with it."""
+    state, index = array.array_state, index_of(element)
+    dropped = state is not None and index is not None and index in state.dropped
+    return "cancelled" if dropped else "held" if array.place.park is Park.HELD else "queued"
 
 
 def _meant(reader: Reader, named: Named) -> list[tuple[JobRow, JobId]]:
@@ -129,8 +137,9 @@ def _meant(reader: Reader, named: Named) -> list[tuple[JobRow, JobId]]:
     rows, _ = reader.jobs(JobQuery(spans=tuple(spans), limit=_MANY))
     keys = [(row, row.job) for row in rows if named.names(row.job)]
     if array is not None and array.array_state is not None and named.elements is not None:
-        rest = array.array_state.pending
-        keys += [(array, job_id(named.first, index)) for index in named.elements if index in rest]
+        pending, dropped = array.array_state.pending, array.array_state.dropped
+        rest = [index for index in named.elements if index in pending or index in dropped]
+        keys += [(array, job_id(named.first, index)) for index in rest]
     if named.alone and not keys:
         raise Wrong(f"there is no job {named.text}", "see what there is: gpuctl list --all", "no_such_job")
     return keys

@@ -3,10 +3,11 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
-from gpud.model.job import JobId, number_of
+from gpud.model.job import End, JobId, array_of, index_of, number_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
 from gpud.model.units import Mib
 from gpud.store.coding import CURRENT, LOADED, SPEC, decode_loaded, decode_spec, decode_terms, to_json
@@ -105,12 +106,27 @@ def known_nonces(connection: sqlite3.Connection, nonces: Sequence[str]) -> dict[
 
 
 def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
-    """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more."""
+    """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more.
+
+    An element comes with the state of its array, which may have ended too. One that was cancelled before it started
+    has no row: it comes with its array's place.
+    """
+    arrays = {array_of(job) for job in jobs}
     rows = connection.execute(
         f"SELECT {LOADED}, terms.body, job.environment IS NULL OR EXISTS"  # noqa: S608 - constants
         " (SELECT 1 FROM environment WHERE environment.hash = job.environment)"
         f" FROM job {CURRENT} JOIN terms ON terms.id = job.terms"
-        " WHERE job.id IN (SELECT value FROM json_each(?)) AND job.ended_at IS NOT NULL ORDER BY job.id",
-        (to_json(list(jobs)),),
+        " WHERE job.id IN (SELECT value FROM json_each(?))",
+        (to_json(sorted({*jobs, *arrays})),),
     )
-    return {columns[0]: decode_loaded(columns, decode_terms(columns[-2])) if columns[-1] else None for columns in rows}
+    known = {columns[0]: (decode_loaded(columns, decode_terms(columns[-2])), columns[-1]) for columns in rows}
+    found: dict[JobId, LoadedJob | None] = {}
+    for job in jobs:
+        index, (array, kept) = index_of(job), known.get(array_of(job), (None, False))
+        state = None if array is None else array.array
+        loaded, kept = known.get(job, (None, kept))
+        if loaded is None and array is not None and state is not None and index is not None and index in state.dropped:
+            loaded = replace(array, job=job, end=End.CANCELLED)
+        if loaded is not None and loaded.end is not None:
+            found[job] = replace(loaded, array=state) if kept else None
+    return found
