@@ -85,7 +85,7 @@ def test_a_listing_keeps_the_newest_and_says_how_many_more(history):
         JobQuery(own=("ann", T0)),
         JobQuery(ended=True),
         JobQuery(ended=True, user="ann"),
-        JobQuery(ended=True, states=frozenset({"failed", "lost"})),
+        JobQuery(ended=True, states=frozenset({"lost"})),
         JobQuery(ended=True, since=T0),
         JobQuery(spans=((job_id(1), job_id(2)),)),
     ],
