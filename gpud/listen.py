@@ -43,7 +43,7 @@ class Doorplate:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._name = self._short()
-            Path(self._name).parent.mkdir(mode=0o755 if self._open_to_all else 0o700, parents=True, exist_ok=True)
+            self._make_folder()
             self._remove_stale()
             os.fchmod(sock.fileno(), self._mode)  # before bind(2): the name is never there with wider permissions
             sock.bind(self._name)
@@ -102,6 +102,13 @@ class Doorplate:
         except AddressError as error:
             raise ListenError(str(error), error.hint) from error
         return f"{folder}/{hashlib.sha256(os.fsencode(self._path)).hexdigest()[:16]}.sock"
+
+    def _make_folder(self) -> None:
+        folder = Path(self._name).parent
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True)
+            if self._open_to_all:
+                folder.chmod(0o755)  # mkdir(2) would have left that to the umask
 
     def _remove_stale(self) -> None:
         """Take away what a gpud that was killed left behind."""

@@ -52,11 +52,11 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
 
 
 def _own_directory(path: str, uid: int, gid: int) -> None:
-    """Make a user's directory inside one of root's that others may pass through, once."""
+    """Make a user's directory inside one of root's that others may pass through."""
     place = Path(path)
-    if place.exists():
+    if place.exists() and place.stat().st_uid == uid:  # else a gpud was killed before it gave it away
         return
     place.parent.mkdir(mode=0o711, exist_ok=True)
     place.parent.chmod(0o711)
-    place.mkdir(mode=0o700)
+    place.mkdir(mode=0o700, exist_ok=True)
     os.chown(place, uid, gid)

@@ -342,6 +342,19 @@ def test_the_socket_is_open_to_whom_it_should_be(tmp_path, mode):
     assert story(body, tmp_path, mode=mode) == mode
 
 
+@pytest.mark.parametrize(("mode", "folder"), [(0o600, 0o700), (0o666, 0o755)])
+def test_a_directory_made_for_the_socket_lets_in_whom_the_socket_does(tmp_path, mode, folder):
+    async def body(_):
+        return stat.S_IMODE(path.parent.stat().st_mode)
+
+    path = tmp_path / "run" / "gpud.sock"
+    umask = os.umask(0o077)
+    try:
+        assert story(body, path.parent, mode=mode) == folder
+    finally:
+        os.umask(umask)
+
+
 def test_a_socket_that_vanished_is_bound_anew(tmp_path):
     async def body(daemon):
         before = await daemon.client(HELLO)

@@ -7,9 +7,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from box import Box
+from box import Box, lacking
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def possible():
+    """The one skip of this project: not every machine lets a test boot a systemd."""
+    if lacking() is not None:
+        pytest.skip(lacking())
 
 
 @pytest.fixture(scope="session")

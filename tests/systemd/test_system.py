@@ -4,15 +4,10 @@ import json
 from shlex import quote
 
 import pytest
-from box import lacking
 from documented import commands
 from watched import Running, state, succeeded
 
-pytestmark = [
-    pytest.mark.systemd,
-    pytest.mark.xdist_group("systemd"),
-    pytest.mark.skipif(lacking() is not None, reason=lacking() or ""),
-]
+pytestmark = pytest.mark.systemd
 
 CONFIG = """simulate = "4xRTX4090"
 log_level = "info"

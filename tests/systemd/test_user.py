@@ -1,15 +1,10 @@
 """One user's own gpud as a service of theirs, without root, under a real systemd."""
 
 import pytest
-from box import lacking
 from documented import commands
 from watched import Running, state, succeeded
 
-pytestmark = [
-    pytest.mark.systemd,
-    pytest.mark.xdist_group("systemd"),
-    pytest.mark.skipif(lacking() is not None, reason=lacking() or ""),
-]
+pytestmark = pytest.mark.systemd
 
 MINE = {"systemctl": "systemctl --user", "user": "alice"}
 
