@@ -66,7 +66,7 @@ def test_a_job_has_its_submitters_environment_limits_umask_groups_and_directory(
         assert inside[what] == there, what
     assert kept["ODD"] == os.fsdecode(b"\xff\xfe")
     assert inside["limits"]["RLIMIT_NOFILE"][0] == 777
-    assert {name for name in kept if gained.get(name) != kept[name]} == {*session, "_"}
+    assert {name for name in kept if gained.get(name) != kept[name]} - {"_"} == {*session}
     added = {name for name in gained if name not in kept}
     assert {name for name in added if not name.startswith("GPUD_")} == {
         *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "PYTHONUNBUFFERED"),
