@@ -23,6 +23,7 @@ from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
 _ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
 _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
+_RESTARTS_WITHIN_S = 3.0  # one's own, which no service manager starts
 
 
 class ConnectionLostError(UnreachableError):
@@ -183,11 +184,13 @@ class Client:
             self._socket = _connected(self.path)
 
     def _reopen(self) -> None:
-        self.close()
-        if self._start is not None:  # one's own gpud: nobody else would start it
+        """Connect anew; somebody may be restarting gpud, and knows its options. Where nobody is, start it."""
+        try:
+            self.reconnect(_COMES_BACK_S if self._start is None else _RESTARTS_WITHIN_S)
+        except UnreachableError:
+            if self._start is None:
+                raise
             self._open()
-        else:
-            self.reconnect(_COMES_BACK_S)
 
     def _lost(self, why: str) -> ConnectionLostError:
         return ConnectionLostError(f"gpud on {self.path} went away: {why}", hint="gpuctl daemon status")

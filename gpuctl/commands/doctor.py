@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -123,13 +124,22 @@ def _state(_: Session) -> Iterator[Finding]:
     if network:
         hint = "set GPUD_STATE_DIR to a directory on a local disk"
         yield Finding("fail", "state", f"{state} is on a network file system ({network})", hint)
-    elif not os.access(there, os.W_OK | os.X_OK):
+    elif not _writable(there):
         yield Finding("fail", "state", f"{there} is not writable", "set GPUD_STATE_DIR to a directory of yours")
     else:
         space = os.statvfs(there)
         free_mib = space.f_bavail * space.f_frsize >> 20
         result = "warn" if free_mib < 256 else "ok"
         yield Finding(result, "state", f"{state}, {free_mib} MiB free", "logs and the queue need room")
+
+
+def _writable(folder: str) -> bool:
+    """Return whether a file can be made there; only trying tells, for root too."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _daemon(session: Session) -> Iterator[Finding]:

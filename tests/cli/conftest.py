@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,22 @@ class Gpuctl:
         own = {"GPUD_STATE_DIR": str(self.state), "GPUD_CONFIG": "/dev/null", "PYTHONPATH": str(ROOT)}
         self.environ: dict[str, str] = gpud.environment | own
 
-    def start(self, *words: str, environ: dict[str, str] | None = None, **settings: Any) -> subprocess.Popen[str]:
-        """Start gpuctl; the caller waits for it."""
-        return subprocess.Popen(
+    @contextmanager
+    def start(self, *words: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Run gpuctl beside the test; it is gone afterwards."""
+        process = subprocess.Popen(
             [sys.executable, "-m", "gpuctl", *words],
             env=self.environ | (environ or {}),
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.directory} | settings,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.directory,
         )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def __call__(self, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run gpuctl to its end."""

@@ -63,7 +63,5 @@ def test_submit_costs_at_most_six_and_a_half_empty_pythons(gpuctl, tmp_path):
     subprocess.run([sys.executable, "-m", "gpuctl", "submit", "--hold", "--", "true"], env=gpuctl.environ, check=True)
     empty = instructions(gpuctl, "-c", "pass")
     submit = instructions(gpuctl, "-m", "gpuctl", "submit", "--hold", "--", "true")
-    print(
-        f"\ngpuctl submit: {submit / 1e6:.1f} M instructions, {submit / empty:.2f} x an empty Python", file=sys.stderr
-    )
+    sys.stderr.write(f"\ngpuctl submit: {submit / 1e6:.1f} M instructions, {submit / empty:.2f} x an empty Python\n")
     assert submit <= 6.5 * empty
