@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from gpud.launchers import environment, faults, record
 
+Limits = dict[str, Sequence[int]]
 Order = dict[str, Any]
 """What the shim is told, plain: see `local.order_of`."""
 
@@ -47,11 +48,13 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
         os._exit(code)
 
 
-def tell(conversation: socket.socket, key: str, notice: record.Record, *, wait: bool = False) -> None:
-    """Send gpud a notice, if it is there. It is a hint: the truth is the record."""
+def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
+    """Send gpud a notice, if it is there. It is a hint: the truth is the record.
+
+    Waits only for a gpud that lives, does not read (it was stopped), and has hundreds of notices to read already.
+    """
     with contextlib.suppress(OSError):
-        flags = socket.MSG_NOSIGNAL | (0 if wait else socket.MSG_DONTWAIT)
-        conversation.send(key.encode() + b"\n" + record.encode(notice), flags)
+        conversation.send(key.encode() + b"\n" + record.encode(notice), socket.MSG_NOSIGNAL)
 
 
 def as_user(order: Order) -> None:
@@ -170,7 +173,7 @@ def _keep_script(order: Order, blobs: int) -> tuple[str, list[str]]:
     return interpreter, [interpreter, *argument, path, *order["command"][1:]]
 
 
-def _limit(limits: dict[str, Sequence[int]]) -> None:
+def _limit(limits: Limits) -> None:
     """Set the submitter's limits: the hard ones where that is allowed, the soft ones as far as it is."""
     for name, (soft, hard) in limits.items():
         which = getattr(resource, f"RLIMIT_{name}", None)

@@ -185,7 +185,7 @@ class LocalLauncher:
         if found is None:
             self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
         elif found["state"] == record.TOMBSTONE:
-            self._end(attempt, Exit(at=self._clock(), fault=Fault("it was kept from starting", machine=True)))
+            self._end(attempt, Exit(at=self._clock(), fault=Fault("it never started", machine=True)))
         elif found["state"] == record.DONE:
             self._end(attempt, exit_of({"at": self._clock()} | found))
         elif found["boot"] != self._boot:

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Callable
 
 from gpud.launchers import faults, record, tree
-from gpud.launchers.job import Order, as_user, become, tell
+from gpud.launchers.job import Limits, Order, as_user, become, tell
 
 GIVE_UP_S = 30.0
 TAIL = 4096
@@ -135,7 +135,7 @@ class Shim:
             self.record = (self._own(pid) or self.lineage) | {"lost": "its process cannot be killed"}
             self.record |= {"ended": self._now()}
         if self.record is None:  # it did not get the claim, and has said so, if gpud listened
-            tell(self.conversation, self.order["key"], {"state": record.CHANGED}, wait=True)
+            tell(self.conversation, self.order["key"], {"state": record.CHANGED})
             self._release()
             return True
         again = self.order["uid"] is None and not deadlines.given_up()
@@ -190,7 +190,7 @@ class Shim:
         record.write(file, self.record)
         os.close(file)
         record.reached("shim done")
-        tell(self.conversation, self.order["key"], self.record, wait=True)
+        tell(self.conversation, self.order["key"], self.record)
 
     def _own(self, pid: int) -> record.Record | None:
         found = record.read(self.order["record"])
@@ -207,7 +207,7 @@ class Shim:
                 os.close(file)
         self._release()
         os.close(self.blobs)
-        tell(self.conversation, self.order["key"], refusal, wait=True)
+        tell(self.conversation, self.order["key"], refusal)
 
     def _release(self) -> None:
         for lease in self.leases:
@@ -234,12 +234,13 @@ class Shim:
         return record.boot_time() + float(self.order["offset"])
 
 
-def attend(channel: socket.socket, lineage: record.Record) -> None:
+def attend(channel: socket.socket, lineage: record.Record, limits: Limits) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
 
     A shim that has attended one is warm: half of what a start costs is memory touched for the first time. One that
     will attend no more closes its channel before it tells of the end: an order that is sent after it fails, and goes
-    to another shim, where one that just arrived would be lost.
+    to another shim, where one that just arrived would be lost. `limits` are those of a job whose submitter says
+    nothing.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.setsid()
@@ -257,6 +258,7 @@ def attend(channel: socket.socket, lineage: record.Record) -> None:
         blobs, talk = files
         key, _, length = message.decode().rpartition(" ")
         order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
+        order["limits"] = limits | order["limits"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, talk) as conversation:
             if not Shim(order, blobs, conversation, lineage, channel.close).run():
                 return

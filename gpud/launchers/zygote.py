@@ -13,6 +13,7 @@ asked to, and at its time limit.
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -24,7 +25,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from gpud.launchers import faults, record, shim, tree
-from gpud.launchers.job import tell
+from gpud.launchers.job import Limits, tell
 from gpud.launchers.orphans import Orphans
 
 SPARES = 4
@@ -42,6 +43,8 @@ class Zygote:
         self.channels: dict[int, socket.socket] = {}
         self.orphans = Orphans(records, self._tell_changed)
         self.identity = [os.getpid(), record.start_time(os.getpid())]
+        self.limits: Limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
+        _raise_files_limit()  # a channel for each shim
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_end)
@@ -149,7 +152,7 @@ class Zygote:
             # Only this channel: the ends of others', and of gpud's, would keep those open.
             os.dup2(its.fileno(), 3, inheritable=False)
             os.closerange(4, 1 << 20)
-            shim.attend(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage)
+            shim.attend(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage, self.limits)
             code = 0
         except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
             sys.excepthook(*sys.exc_info())
@@ -204,6 +207,7 @@ def main() -> NoReturn:
         conversation = socket.socket(fileno=int(where))
     else:
         listener = _listen(where)
+    os.chdir("/")  # so as to keep no file system from being unmounted
     zygote = Zygote(records, conversation, listener)
     gc.collect()
     gc.freeze()  # shims share this memory until they touch it, and a collection would touch it all
@@ -212,11 +216,19 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _raise_files_limit() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _listen(path: str) -> socket.socket:
+    directory, name = os.path.split(path)
+    os.chdir(directory)  # the path may be longer than an address can be
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
+    listener.bind(name)
     listener.listen(1)
     notify = os.environ.get("NOTIFY_SOCKET")
     if notify is not None:
