@@ -148,6 +148,19 @@ def test_what_ends_while_gpud_is_down_is_known_afterwards(machine):
     assert machine.run(f"gpuctl wait {job.id}", user="alice", check=False).returncode == 9
 
 
+def test_files_of_the_package_may_go_under_a_launcher_that_runs(machine):
+    job = Running(machine)
+    launchers = "$(echo /opt/gpud/lib/python*/site-packages/gpud/launchers)"
+
+    machine.run(f"mv {launchers} /root/launchers")
+    new = machine.says("gpuctl run -g 1 -- sh -c 'echo new; exit 0'", user="alice")
+    old = job.end(5)
+    machine.run(f"mv /root/launchers {launchers.replace('launchers)', ')')}")
+
+    assert new == "new"
+    assert old == (5, "told 5")
+
+
 def test_without_a_launcher_jobs_wait_and_start_with_the_next(machine):
     machine.run("systemctl stop gpud-launcher")
     job = machine.says("gpuctl submit -g 0 -- true", user="alice")
