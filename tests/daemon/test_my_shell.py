@@ -37,7 +37,8 @@ def as_submitted(gpud):
 
     def run(*command, before="", variables=None):
         environment = {**os.environ, **gpud.own, "GPUD_SOCKET": gpud.socket, **(variables or {})}
-        environment.pop("PWD", None)
+        for name in ("PWD", "PYTHONUNBUFFERED"):
+            environment.pop(name, None)
         submit = [sys.executable, "-m", "gpuctl", "submit", "-g", "0", "--", *command]
         shell = ["bash", "-c", f'{before}\nexec "$@"', "bash"]
         environment["PYTHONPATH"] = str(ROOT)
