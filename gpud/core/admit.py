@@ -82,7 +82,8 @@ def _too_many(demand: Demand, nodes: list[NodeState]) -> Refused | None:
         return None
     kind = " that suit" if demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids else ""
     where = "this machine has" if len(nodes) == 1 else "the largest node has"
-    message = f"{demand.gpus} GPUs are asked for; {where} {most}{kind}"
+    asked = f"{demand.gpus} GPUs are" if demand.gpus > 1 else "a GPU is"
+    message = f"{asked} asked for; {where} {most or 'none'}{kind}"
     hint = f"the largest possible job here has --gpus {most}" if most else "see what there is: gpuctl gpus"
     return Refused("never_fits", message, hint)
 

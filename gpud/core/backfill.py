@@ -2,7 +2,7 @@
 
 (Lifka, "The ANL/IBM SP scheduling system", 1995; Mu'alem and Feitelson, TPDS 2001.) The reservation names a node, its
 GPUs there and the earliest moment at which everything it needs will be free: ends come from time limits, and where
-there is none from `Rules.assumed_runtime_s`; an end that has passed is corrected to a minute from now. A later job may
+there is none from `Rules.assumed_runtime_s`; an end that has passed is corrected to one soon. A later job may
 use reserved GPUs only if its own time limit ends before that moment. A reservation is sticky: it moves only to a
 strictly earlier moment, or when it can no longer be kept.
 
@@ -18,7 +18,8 @@ from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, Running, Starting, Stopping
 from gpud.model.units import Seconds, Timestamp
 
-OVERRUN_S: Seconds = 60.0
+STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which the time limit counts
+OVERRUN_S: Seconds = 60.0  # at least; and a quarter of what it has overrun already, so that a guess is not made often
 
 
 @dataclass(slots=True)
@@ -69,21 +70,24 @@ def reserve(world: World, job: JobId, demand: Demand, spaces: list[Room], now: T
     chosen = min(options, key=lambda option: option.at)
     kept = world.reservation
     if kept is not None and kept.job == job and now < kept.at <= chosen.at:
-        guard = _guard(kept, spaces, freed, Timestamp(kept.at + OVERRUN_S))
+        guard = _guard(kept, spaces, freed)
         if guard is not None:
             return guard
-    return _guard(chosen, spaces, freed, chosen.at)
+    return _guard(chosen, spaces, freed)
 
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
+    limit_s = active.terms.demand.time_limit_s
+    runs_s = world.rules.assumed_runtime_s if limit_s is None else limit_s
     match active.state:
-        case Stopping(kill_at=at):
-            end = at
-        case Starting(since=since) | Running(since=since):
-            limit = active.terms.demand.time_limit_s
-            end = Timestamp(since + (world.rules.assumed_runtime_s if limit is None else limit))
-    return end if end > now else Timestamp(now + OVERRUN_S)
+        case Starting(since=since):
+            end = since + STARTING_S + runs_s
+        case Running(since=since):
+            end = since + runs_s
+        case Stopping(kill_at=kill_at, started=started):
+            end = kill_at if started is None else min(kill_at, started + runs_s)
+    return Timestamp(end) if end > now else Timestamp(now + max(OVERRUN_S, (now - end) / 4))
 
 
 def _freed(world: World, now: Timestamp) -> dict[NodeName, list[_Freed]]:
@@ -116,14 +120,14 @@ def _earliest(job: JobId, demand: Demand, room: Room, freed: list[_Freed]) -> Re
     return None
 
 
-def _guard(kept: Reservation, spaces: list[Room], freed: dict[NodeName, list[_Freed]], by: Timestamp) -> Guard | None:
-    """Return a reservation put in force; None if what it names will not be there by then."""
+def _guard(kept: Reservation, spaces: list[Room], freed: dict[NodeName, list[_Freed]]) -> Guard | None:
+    """Return a reservation put in force; None if what it names will not be there in time."""
     room = next((room for room in spaces if room.name == kept.node), None)
     if room is None:
         return None
     future = Room(room.node, list(room.free), room.cpus, room.memory_mib)
     for each in freed.get(room.name, []):
-        if each.at <= by:
+        if each.at <= kept.at:
             _give_back(future, each)
     spare_cpus, spare_memory_mib = future.cpus - kept.cpus, future.memory_mib - kept.memory_mib
     if min(spare_cpus, spare_memory_mib) < 0 or not kept.gpus <= {state.gpu.id for state in future.free}:

@@ -55,7 +55,8 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     """Take the inputs in, in their order, start what can start, and return everything that follows."""
     out = Outcome(now)
     told: list[tuple[int, JobId]] = []
-    stirred = False
+    # A reservation whose moment has come and gone was for a job that overruns: it moves.
+    stirred = world.reservation is not None and world.reservation.at <= now
     for job in world.due(now):
         jobs.come_due(world, out, job)
         stirred = True
@@ -161,7 +162,9 @@ def _look_around(world: World, out: Outcome) -> None:
     At a GPU that a start waits for, or whose job has ended: soon; at one that only a look can free (foreign,
     unreadable): slowly, while a job waits.
     """
-    wake_at = world.wake_at
+    wakes = [] if world.wake_at is None else [world.wake_at]
+    if world.reservation is not None:
+        wakes.append(world.reservation.at)
     soon = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
     for node in world.nodes.values():
         for state in node.gpus:
@@ -174,9 +177,8 @@ def _look_around(world: World, out: Outcome) -> None:
             if state.asked_at is None or state.asked_at + every_s <= out.now:
                 state.asked_at = out.now
                 out.look(state.node, state.gpu.id)
-            at = Timestamp(state.asked_at + every_s)
-            wake_at = at if wake_at is None else min(wake_at, at)
-    out.wake_at = wake_at
+            wakes.append(Timestamp(state.asked_at + every_s))
+    out.wake_at = min(wakes, default=None)
 
 
 def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, JobId]]) -> None:
@@ -248,18 +250,20 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
 
 def _drain(world: World, out: Outcome, asked: Drain) -> Done:
     states: list[GpuState | NodeState] = [
-        *(world.gpus[gpu] for gpu in asked.gpus),
-        *(world.nodes[node] for node in asked.nodes),
+        *(world.gpus[gpu] for gpu in asked.gpus if gpu in world.gpus),
+        *(world.nodes[node] for node in asked.nodes if node in world.nodes),
     ]
     changed = any(state.drained != asked.reason for state in states)
     for state in states:
         state.drained = asked.reason
-    drained = {
-        "gpus": {state.gpu.id: state.drained for state in world.gpus.values() if state.drained is not None},
-        "nodes": {name: node.drained for name, node in world.nodes.items() if node.drained is not None},
-    }
+        if isinstance(state, GpuState):
+            world.drained.pop(state.gpu.id, None)
+            if asked.reason is not None:
+                world.drained[state.gpu.id] = asked.reason
     if changed:
+        nodes = {name: node.drained for name, node in world.nodes.items() if node.drained is not None}
         kind = "drained" if asked.reason is not None else "undrained"
         detail: dict[str, object] = {"gpus": list(asked.gpus), "nodes": list(asked.nodes), "reason": asked.reason}
+        drained = {"gpus": dict(world.drained), "nodes": nodes}
         out.changes += [SettingPut("drained", drained), Told(out.now, kind, detail)]
     return Done(changed)

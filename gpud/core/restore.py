@@ -73,9 +73,10 @@ def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
     drained = settings.get("drained")
     if not isinstance(drained, dict):
         return
-    for gpu, reason in drained.get("gpus", {}).items():
-        if GpuId(gpu) in world.gpus:
-            world.gpus[GpuId(gpu)].drained = str(reason)
+    world.drained = {GpuId(gpu): str(reason) for gpu, reason in drained.get("gpus", {}).items()}
+    for gpu, reason in world.drained.items():
+        if gpu in world.gpus:
+            world.gpus[gpu].drained = reason
     for name, reason in drained.get("nodes", {}).items():
         if NodeName(name) in world.nodes:
             world.nodes[NodeName(name)].drained = str(reason)

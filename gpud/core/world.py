@@ -120,6 +120,7 @@ class World:
         self.queue = Queue(policy.rank)
         self.nodes: dict[NodeName, NodeState] = {}
         self.gpus: dict[GpuId, GpuState] = {}
+        self.drained: dict[GpuId, str] = {}  # of every GPU that was drained, known or not
         self.active: dict[JobId, ActiveJob] = {}
         self.parked: dict[JobId, Parked] = {}
         self.arrays: dict[JobId, Array] = {}
@@ -302,7 +303,7 @@ class World:
         """Take in one GPU, seen now or (from the store) ever. It may be known from another node: a host's old name."""
         state = self.gpus.get(gpu.id)
         if state is None:
-            state = self.gpus[gpu.id] = GpuState(gpu, node.node.name)
+            state = self.gpus[gpu.id] = GpuState(gpu, node.node.name, drained=self.drained.get(gpu.id))
             state.holder = next(
                 (job for job, each in self.active.items() if gpu.id in each.state.allocation.gpus), None
             )

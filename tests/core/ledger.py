@@ -124,9 +124,7 @@ class Ledger:
         array = self.rows[array_of(job)]
         row = self.rows.get(job)
         if row is None:
-            return LoadedJob(
-                job=job, terms=array.terms, place=array.place, array=array.array, end=End.CANCELLED
-            )
+            return LoadedJob(job=job, terms=array.terms, place=array.place, array=array.array, end=End.CANCELLED)
         return LoadedJob(job=job, terms=row.terms, place=row.place, array=array.array, end=row.end)
 
 
@@ -145,7 +143,7 @@ def picture(world: World) -> dict[str, object]:
         "jobs": {job: each for job, each in jobs.items() if job not in world.arrays},
         "arrays": {job: (array.terms, where(array), array.state) for job, array in world.arrays.items()},
         "paused": world.paused,
-        "drained": {state.gpu.id: state.drained for state in world.gpus.values() if state.drained is not None},
+        "drained": {**world.drained, **{gpu: state.drained for gpu, state in world.gpus.items() if state.drained}},
     }
 
 

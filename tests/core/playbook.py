@@ -20,6 +20,7 @@ from gpud.core.commands import (
     SetPriority,
     Submit,
 )
+from gpud.core.condition import occupants
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.policies.priority import Priority
@@ -28,9 +29,9 @@ from gpud.core.waits import Wait
 from gpud.core.why import why
 from gpud.core.world import Rules, World, recount
 from gpud.model.array import parse_array
-from gpud.model.effects import Effect, Launch, Look, ReadGpus
+from gpud.model.effects import Launch, ReadGpus
 from gpud.model.gpu import Gpu, GpuId, GpuProcess, Node, NodeName, ProcessIdentity, Reading, Unreadable
-from gpud.model.job import Demand, Exit, Fault, JobId, Running, Starting, job_id
+from gpud.model.job import Demand, Exit, Fault, JobId, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
 from gpud.model.spec import JobSpec, Park, Terms
 from gpud.model.units import Mib, Timestamp
@@ -59,11 +60,19 @@ def a_gpu(index: int, kind: str = "H100", node: str = "n1", *, simulated: bool =
     )
 
 
-def a_node(name: str = "n1", gpus: str = "4xH100", *, cpus: int = 64, memory: int = 512, simulated: bool = True) -> Node:
+def a_node(
+    name: str = "n1",
+    gpus: str = "4xH100",
+    *,
+    cpus: int = 64,
+    memory: int = 512,
+    simulated: bool = True,
+    problem: str | None = None,
+) -> Node:
     """`gpus` is like "4xH100,2xA10" or ""; `memory` is GiB."""
     kinds = [kind for part in gpus.split(",") if part for kind in [part.split("x", 1)[1]] * int(part.split("x", 1)[0])]
     there = tuple(a_gpu(index, kind, name, simulated=simulated) for index, kind in enumerate(kinds))
-    return Node(name=NodeName(name), cpus=cpus, memory_mib=Mib(memory * 1024), gpus=there)
+    return Node(name=NodeName(name), cpus=cpus, memory_mib=Mib(memory * 1024), gpus=there, problem=problem)
 
 
 def a_job(
@@ -135,7 +144,7 @@ class Play:
     world: World
     now: float = NOON
     ledger: Ledger = field(default_factory=Ledger)
-    effects: list[Effect] = field(default_factory=list)
+    wanted: dict[GpuId, None] = field(default_factory=dict)  # looks asked for and not answered
     hardware: dict[GpuId, Hardware] = field(default_factory=dict)
     out: Outcome = field(default_factory=lambda: Outcome(Timestamp(NOON)))
     checked: bool = True
@@ -145,7 +154,8 @@ class Play:
     def cycle(self, *inputs: Input) -> Outcome:
         self.now += 0.001
         self.out = cycle(self.world, inputs, Timestamp(self.now))
-        self.effects += self.out.effects
+        asked = [effect for effect in self.out.effects if isinstance(effect, ReadGpus)]
+        self.wanted.update((gpu, None) for effect in asked for gpu in effect.gpus)
         if self.checked:
             self.ledger.write(self.out.changes)
             self._check()
@@ -166,8 +176,12 @@ class Play:
         replies = self.cycle(*(Submit(token, spec) for token, spec in enumerate(specs))).replies
         return [reply.job for _, reply in replies if hasattr(reply, "job") and reply.job is not None]
 
-    def refused(self, spec: JobSpec) -> str:
-        ((_, reply),) = self.cycle(Submit(1, spec)).replies
+    def dry_run(self, spec: JobSpec) -> str:
+        return self.refused(spec, dry_run=True)
+
+    def refused(self, spec: JobSpec, *, dry_run: bool = False) -> str:
+        """Return the message and hint with which a submit is refused, or "accepted"."""
+        ((_, reply),) = self.cycle(Submit(1, spec, dry_run)).replies
         hint = getattr(reply, "hint", None)
         return f"{getattr(reply, 'message', 'accepted')}{f'; {hint}' if hint else ''}"
 
@@ -219,9 +233,20 @@ class Play:
         """End these jobs' attempts: `code=0`, `signal=9`, `fault=...`, `lost=...`, `timed_out=True`, `stuck=True`."""
         return self.cycle(*(an_end(job, self.attempt(job), self.now, **how) for job in jobs))
 
+    def sees(self, node: Node) -> Outcome:
+        """See a node's inventory anew."""
+        for gpu in node.gpus:
+            if not gpu.simulated:
+                self.hardware.setdefault(gpu.id, Hardware())
+        return self.cycle(NodeSeen(node))
+
     def look(self, *gpus: GpuId) -> Outcome:
         """Answer looks at these GPUs, or at all real ones."""
-        return self.cycle(*(self._seen(gpu) for gpu in gpus or self.hardware))
+        self.now += 0.001
+        seen = [self.seen(gpu) for gpu in gpus or self.hardware]
+        for each in seen:
+            self.wanted.pop(each.gpu, None)
+        return self.cycle(*seen)
 
     def settle(self) -> None:
         """Answer every look that was asked for until none is."""
@@ -229,10 +254,10 @@ class Play:
             self.look(*asked)
 
     def asked(self) -> list[GpuId]:
-        """Return the GPUs that the last cycle wants looked at."""
-        return [gpu for effect in self.out.effects if isinstance(effect, ReadGpus) for gpu in effect.gpus]
+        """Return the GPUs that are to be looked at."""
+        return list(self.wanted)
 
-    def _seen(self, gpu: GpuId) -> GpuSeen:
+    def seen(self, gpu: GpuId) -> GpuSeen:
         node, real, at = self.world.gpus[gpu].node, self.hardware[gpu], Timestamp(self.now)
         if real.broken is not None:
             return GpuSeen(node, gpu, Unreadable(at, real.broken, lost=real.lost))
@@ -257,7 +282,7 @@ class Play:
         assert {(look.job, look.attempt) for look in looks} == {
             (job, active.place.attempt) for job, active in self.world.active.items()
         }
-        again = replace(self, world=world, effects=[*self.effects, *looks])
+        again = replace(self, world=world, wanted={})
         again.cycle(*(NodeSeen(state.node) for state in self.world.nodes.values() if state.present))
         return again
 
@@ -334,7 +359,7 @@ class Play:
                     assert isinstance(state.seen, Reading)
                     assert state.seen.lease is None
                     assert state.seen.processes is not None
-                    assert all(process.kind != "compute" for process in state.seen.processes)
+                    assert not occupants(self.world, state.seen)
 
     def _check_jobs(self) -> None:
         """No job is forgotten: it waits and has a reason, or is active, or has ended; and no array is."""
@@ -393,7 +418,9 @@ def an_empty_world(*, aging: float = 1.0, rules: Rules | None = None) -> World:
     return World(Priority(aging), rules or Rules(), "boot-1")
 
 
-def a_cluster(*nodes: Node, gpus: str = "4xH100", aging: float = 1.0, rules: Rules | None = None, **more: object) -> Play:
+def a_cluster(
+    *nodes: Node, gpus: str = "4xH100", aging: float = 1.0, rules: Rules | None = None, **more: object
+) -> Play:
     """Return a play whose nodes have been seen. Real GPUs are looked at too."""
     play = Play(an_empty_world(aging=aging, rules=rules))
     there = nodes or (a_node(gpus=gpus, **more),)  # type: ignore[arg-type] - the rest of a node, as it is
@@ -403,11 +430,14 @@ def a_cluster(*nodes: Node, gpus: str = "4xH100", aging: float = 1.0, rules: Rul
     return play
 
 
+def an_empty_cluster() -> Play:
+    """Return a play in which no inventory has spoken yet."""
+    return Play(an_empty_world())
+
+
 def a_real_cluster(gpus: str = "2xH100", **more: object) -> Play:
     return a_cluster(gpus=gpus, simulated=False, **more)
 
 
 def element(job: JobId, index: int) -> JobId:
     return job_id(job >> 24, index)
-
-

@@ -1,0 +1,201 @@
+"""The first job that capacity blocks reserves, and nothing that comes later delays it."""
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpud.core.waits import NoCapacity, YieldsTo
+from gpud.model.job import JobId
+from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
+
+
+def test_a_later_job_passes_only_if_it_ends_in_time():
+    play = a_cluster(gpus="2xH100")
+    play.submit(a_job(limit=100))
+    wide, long, short = play.submit(a_job(2), a_job(limit=200), a_job(limit=50))
+    assert play.state(short) == "starting"
+    assert isinstance(play.why(wide), NoCapacity)
+    kept = play.world.reservation
+    assert kept is not None
+    assert (kept.job, round(kept.at - NOON)) == (wide, 105)
+    assert play.why(long) == YieldsTo(wide, kept.at)
+
+
+def test_an_unlimited_job_does_not_pass_onto_reserved_gpus_but_onto_others():
+    play = a_cluster(gpus="2xH100,1xT4")
+    play.submit(a_job(limit=100, type="H100"))
+    wide, onto_reserved, beside = play.submit(a_job(2, type="H100"), a_job(type="H100"), a_job(type="T4"))
+    assert [play.state(job) for job in (wide, onto_reserved, beside)] == ["queued", "queued", "starting"]
+
+
+def test_spare_cpus_may_be_used_beyond_the_reservation_and_others_not():
+    play = a_cluster(gpus="1xH100", cpus=8)
+    play.submit(a_job(1, cpus=2, limit=100))
+    first, two, more = play.submit(a_job(1, cpus=6), a_job(0, cpus=2), a_job(0, cpus=1))
+    assert [play.state(job) for job in (first, two, more)] == ["queued", "starting", "queued"]
+    assert isinstance(play.why(more), YieldsTo)
+
+
+def test_a_job_that_counts_nothing_is_not_kept_out_by_a_shortage():
+    play = a_cluster(gpus="2xH100", cpus=4)
+    play.submit(a_job(cpus=4, limit=100))
+    first, free = play.submit(a_job(0, cpus=4), a_job())
+    assert [play.state(job) for job in (first, free)] == ["queued", "starting"]
+
+
+def test_where_nothing_is_known_a_day_is_assumed_and_an_overrun_is_corrected():
+    play = a_cluster(gpus="1xH100")
+    play.submit(a_job())
+    (next_one,) = play.submit(a_job())
+    kept = play.world.reservation
+    assert kept is not None
+    assert round(kept.at - NOON) == 86_405
+    play.later(90_000)
+    kept = play.world.reservation
+    assert kept is not None
+    assert kept.job == next_one
+    assert 0 < kept.at - play.now <= 900
+
+
+def test_a_reservation_moves_only_to_an_earlier_moment():
+    play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"))
+    slow, fast = play.submit(a_job(limit=500), a_job(limit=300))
+    (next_one,) = play.submit(a_job())
+    promised = play.world.reservation
+    assert promised is not None
+    assert (promised.node, play.node(fast)) == ("n2", "n2")
+    play.now += 4  # starting took its time
+    play.starts(slow, fast)
+    kept = play.world.reservation
+    assert kept is not None
+    assert (kept.job, kept.node, round(promised.at - kept.at)) == (next_one, "n2", 1)
+    play.ends(slow)
+    assert play.state(next_one) == "starting"
+
+
+def test_an_earlier_job_that_takes_what_was_reserved_moves_the_reservation():
+    play = a_cluster(gpus="2xH100")
+    play.submit(a_job(limit=100))
+    (wide,) = play.submit(a_job(2))
+    (urgent,) = play.submit(a_job(priority=10, limit=5000))
+    assert play.state(urgent) == "starting"
+    kept = play.world.reservation
+    assert kept is not None
+    assert (kept.job, round(kept.at - NOON)) == (wide, 5005)
+
+
+def test_the_next_element_of_an_array_gets_its_own_reservation():
+    play = a_cluster(gpus="1xH100")
+    (first,) = play.submit(a_job(limit=100))
+    play.submit(a_job(limit=1000, array="0-9"))
+    play.later(50)
+    play.ends(first)
+    kept = play.world.reservation
+    assert kept is not None
+    assert round(kept.at - play.now) == 1005
+
+
+def test_a_drained_node_keeps_no_reservation():
+    play = a_cluster(a_node("n1", "", cpus=2), a_node("n2", "", cpus=1))
+    play.submit(a_job(0, cpus=2, limit=100))
+    (big,) = play.submit(a_job(0, cpus=2))
+    play.drain(nodes=("n1",))
+    assert play.world.reservation is None
+    assert play.state(big) == "queued"
+
+
+def test_a_lost_node_keeps_no_reservation():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "1xT4"))
+    play.submit(a_job(limit=100, type="H100"))
+    play.submit(a_job(2))
+    play.sees(a_node("n1", ""))
+    assert play.world.reservation is None
+
+
+def test_what_waits_for_no_end_of_a_job_reserves_nothing():
+    play = a_real_cluster("2xH100")
+    play.hardware["n1-H100-0"] = Hardware(processes=(a_process(),))
+    play.look()
+    play.submit(a_job(2), a_job(array="0-3%1", limit=10), a_job(hold=True), a_job(begin=100))
+    play.settle()
+    assert play.world.reservation is None
+    assert len(play.running) == 1
+
+
+def test_a_gpu_that_settles_after_an_end_stays_reserved():
+    play = a_real_cluster("2xH100")
+    one, _ = play.submit(a_job(), a_job(limit=300))
+    play.settle()
+    (wide,) = play.submit(a_job(2))
+    play.ends(one)
+    (later,) = play.submit(a_job())
+    play.settle()
+    play.later(1)
+    play.settle()
+    assert [play.state(job) for job in (wide, later)] == ["queued", "queued"]
+
+
+def test_a_throttled_array_lets_others_pass():
+    play = a_cluster(gpus="4xH100")
+    array, other = play.submit(a_job(array="0-9%2"), a_job(2))
+    assert play.running == [element(array, 0), element(array, 1), other]
+
+
+def test_the_last_of_a_thousand_blocked_demands_is_explained_too():
+    play = a_cluster(gpus="1xH100")
+    play.submit(a_job(limit=9))
+    jobs = play.submit(*(a_job(limit=10 + seconds) for seconds in range(100)))
+    assert all(play.why(job) is not None for job in jobs)
+
+
+# -- the promise itself
+
+needs = st.fixed_dictionaries(
+    {"gpus": st.integers(0, 4), "limit": st.sampled_from([None, 5.0, 10.0, 20.0, 40.0, 80.0])},
+    optional={"cpus": st.integers(1, 8), "type": st.sampled_from(["H100", "T4"]), "ram": st.sampled_from([16, 48])},
+)
+arrivals = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), needs, st.floats(0.1, 1.0)), max_size=25)
+
+
+@dataclass
+class Promises:
+    """What every job was promised when it first came to be the first in line."""
+
+    made: dict[JobId, float]
+
+    def take(self, job: JobId, at: float) -> None:
+        self.made[job] = min(at, self.made.get(job, at))
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrivals)
+def test_a_reserved_job_never_starts_later_than_promised_if_all_keep_their_limits(stream):
+    """Each job comes some seconds after the one before, and ends after a part of its limit, or of a day."""
+    play = a_cluster(a_node("n1", "3xH100,1xT4", cpus=12, memory=64), a_node("n2", "2xT4", cpus=8, memory=64))
+    promises, ends, begun = Promises({}), [], {}
+    parts: dict[JobId, float] = {}
+    pending = list(stream)
+    next_at = play.now
+    while pending or ends:
+        if pending and (not ends or next_at <= ends[0][0]):
+            play.now = max(play.now, next_at)
+            gap, spec, part = pending.pop(0)
+            next_at = play.now + gap
+            for job in play.submit(a_job(**spec)):
+                parts[job] = part
+        else:
+            at, job = heappop(ends)
+            play.now = max(play.now, at - 0.001)
+            play.ends(job)
+        play.starts(*play.started)
+        for job in sorted(play.world.active.keys() - begun.keys()):
+            limit = play.world.active[job].terms.demand.time_limit_s
+            begun[job] = play.now
+            heappush(ends, (play.now + parts[job] * (86_400.0 if limit is None else limit), job))
+        kept = play.world.reservation
+        if kept is not None:
+            promises.take(kept.job, kept.at)
+    slack_s = 0.001 * 3 * (len(stream) + 1)  # every cycle takes its millisecond
+    assert all(begun[job] <= at + slack_s for job, at in promises.made.items())
