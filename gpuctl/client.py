@@ -23,7 +23,7 @@ from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
 _ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
 _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
-_RESTARTS_WITHIN_S = 3.0  # one's own, which no service manager starts
+_RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
 
 class ConnectionLostError(UnreachableError):

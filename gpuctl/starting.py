@@ -97,19 +97,31 @@ def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> 
 
 
 def _await_winner(process: subprocess.Popen[bytes], path: str, log: str, said_before: int) -> None:
-    """Return when somebody else's gpud answers. Raises UnreachableError, with what ours said, when none does."""
-    deadline = time.monotonic() + 5.0  # the winner holds the state directory already, and is starting
+    """Return when somebody else's gpud answers. Raises UnreachableError, with what ours said, when there is none."""
+    deadline = time.monotonic() + _READY_WITHIN_S
     while True:
+        held = _is_locked(os.path.join(os.path.dirname(log), "lock"))  # looked at first: who let go may answer by now
         try:
             return Client(path).close()
         except UnreachableError as error:
-            if time.monotonic() >= deadline:
+            if not held or time.monotonic() >= deadline:
                 with open(log, "rb") as file:
                     file.seek(said_before)
                     said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
-                words = said[-1] if said else f"exit status {process.returncode}"
-                raise UnreachableError(f"gpud could not start: {words}", hint=f"all it said is in {log}") from error
+                words = [line for line in said if line.startswith("gpud: ")] or said or [f"status {process.returncode}"]
+                why = words[0].removeprefix("gpud: ")
+                raise UnreachableError(f"gpud could not start: {why}", hint=f"all it said is in {log}") from error
         time.sleep(0.05)
+
+
+def _is_locked(path: str) -> bool:
+    """Return whether somebody holds a lock on a file, by proc_locks(5): to try it could take it from who wants it."""
+    try:
+        inode = os.stat(path).st_ino
+        with open("/proc/locks", encoding="ascii") as file:
+            return any(line.split()[5].endswith(f":{inode}") for line in file if len(line.split()) > 5)
+    except OSError:
+        return False
 
 
 def stop_daemon(pid: int) -> None:

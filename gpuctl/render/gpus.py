@@ -30,7 +30,7 @@ def rows(gpus: Sequence[Gpu], *, width: int | None = None) -> list[str]:
 def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
     return (
         f"{gpu['node']}:{gpu['index']}" if nodes else str(gpu["index"]),
-        gpu["name"].removeprefix("NVIDIA ") + (" (simulated)" if gpu["simulated"] else ""),
+        gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ") + (" (simulated)" if gpu["simulated"] else ""),
         gpu["state"],
         f"{size(gpu['memory_used_mib'])}/{size(gpu['memory_total_mib'])}",
         _with_unit(gpu["utilization_percent"], "%"),

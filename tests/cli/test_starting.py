@@ -5,8 +5,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 from gpuctl import Client, NotPermittedError
+from gpuctl.waiting import exit_status, wait_for
 from gpud.wire.codec import Frames, pack
 
 
@@ -171,19 +173,23 @@ def test_an_answer_that_was_lost_is_asked_for_again(alone):
     assert (done.returncode, done.stdout) == (0, "17\n")
 
 
-def test_wait_goes_on_through_a_restart_and_a_kill(gpuctl, gpud):
-    script = "echo ready; while [ ! -e over ]; do sleep 0.05; done; exit 4"
+def test_who_waits_and_who_follows_go_on_through_a_restart_and_a_kill(gpuctl, gpud):
+    script = "echo ready; while [ ! -e over ]; do sleep 0.05; done; echo done; exit 4"
     job = gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", script)
-    with gpuctl.start("wait", job) as wait, gpuctl.start("logs", "-f", job) as logs:
+    ends = []
+    with gpuctl.start("logs", "-f", job) as logs, Client(gpud.socket) as client:
+        waits = Thread(target=wait_for, args=(client, [job], ends.append))
+        waits.start()
         assert logs.stdout.readline() == "ready\n"
         gpud.restart()
         assert "went away" in logs.stderr.readline()
         gpud.kill()
         gpud.start()
         (gpuctl.directory / "over").touch()
-        wait.communicate(timeout=30)
-        logs.communicate(timeout=30)
-    assert (wait.returncode, logs.returncode) == (4, 0)
+        assert logs.communicate(timeout=30)[0] == "done\n"
+        waits.join(30)
+    assert [exit_status(answer) for answer in ends] == [4]
+    assert logs.returncode == 0
 
 
 def test_doctor_says_that_there_is_no_driver_and_what_runs_without(alone):
