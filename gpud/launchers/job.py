@@ -15,7 +15,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from gpud.launchers import environment, faults, record
+from gpud.launchers import cgroup, environment, faults, record
 
 Limits = dict[str, Sequence[int]]
 Order = dict[str, Any]
@@ -30,6 +30,8 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
     code = 70
     try:
         os.setsid()
+        if order["cgroup"] is not None:
+            cgroup.enter(order["cgroup"])
         claimed = lineage | {
             "state": record.CLAIMED,
             "pid": os.getpid(),

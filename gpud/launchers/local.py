@@ -96,7 +96,7 @@ class LocalLauncher:
         match effect:
             case Launch() if known is None:
                 assert order is not None  # noqa: S101 - the protocol says so
-                self._launch(attempt, order)
+                self._launch(attempt, effect, order)
             case Stop(grace_s=grace_s):
                 self._stop(attempt, grace_s)
             case Interrupt() if attempt.attended:
@@ -113,9 +113,9 @@ class LocalLauncher:
         self._attempts.clear()
         self._link.close()
 
-    def _launch(self, attempt: _Attempt, order: LaunchOrder) -> None:
+    def _launch(self, attempt: _Attempt, effect: Launch, order: LaunchOrder) -> None:
         try:
-            self._link.send(attempt.key, *order_of(attempt.key, attempt.path, attempt.job, order))
+            self._link.send(attempt.key, *order_of(attempt.key, attempt.path, effect, order))
         except LauncherGoneError:
             attempt.refused = True  # nobody was told, so nobody can claim it
             self._end(attempt, Exit(at=self._clock(), fault=Fault("the launcher process is not there", machine=True)))

@@ -5,18 +5,19 @@ import json
 from gpud.launchers.logs import log_path
 from gpud.launchers.protocol import LaunchOrder
 from gpud.launchers.record import Record
-from gpud.model.job import Exit, Fault, JobId
+from gpud.model.effects import Launch
+from gpud.model.job import Exit, Fault
 from gpud.model.units import Mib, Timestamp
 
 
-def order_of(key: str, path: str, job: JobId, order: LaunchOrder) -> tuple[bytes, bytes]:
+def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[bytes, bytes]:
     """Return an order as the shim reads it: a JSON header, and behind it environment and script as they came.
 
     `path` is the record's.
     """
     spec = order.spec
     paths = [
-        None if pattern is None else log_path(pattern, job=job, name=spec.name, workdir=spec.workdir)
+        None if pattern is None else log_path(pattern, job=effect.job, name=spec.name, workdir=spec.workdir)
         for pattern in (spec.output, spec.error)
     ]
     script = spec.script or b""
@@ -36,6 +37,7 @@ def order_of(key: str, path: str, job: JobId, order: LaunchOrder) -> tuple[bytes
         "limits": spec.limits,
         "time_limit_s": spec.terms.demand.time_limit_s,
         "grace_s": spec.terms.grace_s,
+        "memory_mib": effect.allocation.memory_mib,
         "leases": order.leases,
         "uid": order.uid,
         "gid": order.gid,

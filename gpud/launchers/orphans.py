@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection
 
-from gpud.launchers import record, tree
+from gpud.launchers import cgroup, record, tree
 from gpud.launchers.record import Record
 from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines
 
@@ -22,8 +22,9 @@ _TIMED_OUT = 3  # a keeper's exit status
 class Orphans:
     """The attempts that the launcher process attends itself; `told(key)` is called when a record was changed."""
 
-    def __init__(self, records: str, told: Callable[[str], None]) -> None:
+    def __init__(self, records: str, cgroups: str | None, told: Callable[[str], None]) -> None:
         self.records = records
+        self.cgroups = cgroups
         self.told = told
         self.ends: dict[str, float | None] = {}  # since when (seconds since boot) the first process is gone
         self.keepers: dict[int, str] = {}
@@ -66,6 +67,7 @@ class Orphans:
                     found |= {"state": record.ENDED, "status": status if code == os.CLD_EXITED else -status}
                 record.overwrite(path, found | {"ended": record.boot_time() + found["offset"]})
                 self.ends.setdefault(key, None)
+                cgroup.kill(f"{self.cgroups}/job-{key}")
                 tree.send(signal.SIGCHLD, [keeper for keeper, kept in self.keepers.items() if kept == key])
 
     def tend(self, shims: Collection[int]) -> None:
@@ -105,6 +107,7 @@ class Orphans:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
         record.overwrite(f"{self.records}/{key}", done)
+        cgroup.remove(f"{self.cgroups}/job-{key}")
         del self.ends[key]
         self.timed_out.discard(key)
         self.told(key)

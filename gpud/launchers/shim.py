@@ -20,7 +20,7 @@ import stat
 import struct
 from collections.abc import Callable
 
-from gpud.launchers import faults, record, tree
+from gpud.launchers import cgroup, faults, record, tree
 from gpud.launchers.job import Limits, Order, as_user, become, tell
 
 GIVE_UP_S = 30.0
@@ -40,11 +40,14 @@ _OUT_OF_MEMORY = (
 class Deadlines:
     """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
 
-    `members` gives the processes that the job has now.
+    `members` gives the processes that the job has now, `group` is its cgroup where it has one.
     """
 
-    def __init__(self, members: Callable[[], list[int]], stop_at: float | None, grace_s: float) -> None:
+    def __init__(
+        self, members: Callable[[], list[int]], stop_at: float | None, grace_s: float, group: str | None = None
+    ) -> None:
         self.members = members
+        self.group = group
         self.stop_at = stop_at
         self.grace_s = grace_s
         self.kill_at: float | None = None
@@ -84,6 +87,8 @@ class Deadlines:
 
     def _kill(self) -> None:
         rest = self.members()
+        if self.group is not None:
+            cgroup.kill(self.group)
         tree.send(signal.SIGKILL, rest)
         self.killed.update(rest)
 
@@ -113,6 +118,8 @@ class Shim:
         record.reached("shim before fork")
         try:
             self._lease()
+            if self.order["cgroup"] is not None:
+                cgroup.make(self.order["cgroup"], self.order["memory_mib"])
             pid = os.fork()
         except faults.CannotStartError as error:
             self._refuse(error)
@@ -125,7 +132,9 @@ class Shim:
         record.reached("shim after fork")
         os.close(self.blobs)
         own = os.getpid()
-        deadlines = Deadlines(lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"])
+        deadlines = Deadlines(
+            lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"], self.order["cgroup"]
+        )
         used = _cpu_s()
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
@@ -184,7 +193,7 @@ class Shim:
         self._release()
         with contextlib.suppress(OSError):
             as_user(self.order)
-            self.record["finding"] = finding(self.order["error"] or self.order["output"])
+            self.record["finding"] = self.record.get("finding") or finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
                 os.unlink(self.order["script_path"])
         record.write(file, self.record)
@@ -210,6 +219,8 @@ class Shim:
         tell(self.conversation, self.order["key"], refusal)
 
     def _release(self) -> None:
+        if self.order["cgroup"] is not None and cgroup.remove(self.order["cgroup"]) and self.record is not None:
+            self.record["finding"] = f"out of memory: it used more than the {self.order['memory_mib']} MiB asked for"
         for lease in self.leases:
             lease.close()
         self.leases.clear()
@@ -234,13 +245,13 @@ class Shim:
         return record.boot_time() + float(self.order["offset"])
 
 
-def attend(channel: socket.socket, lineage: record.Record, limits: Limits) -> None:
+def attend(channel: socket.socket, lineage: record.Record, limits: Limits, cgroups: str | None) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
 
     A shim that has attended one is warm: half of what a start costs is memory touched for the first time. One that
     will attend no more closes its channel before it tells of the end: an order that is sent after it fails, and goes
     to another shim, where one that just arrived would be lost. `limits` are those of a job whose submitter says
-    nothing.
+    nothing, `cgroups` the directory below which each may have its own.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.setsid()
@@ -259,6 +270,7 @@ def attend(channel: socket.socket, lineage: record.Record, limits: Limits) -> No
         key, _, length = message.decode().rpartition(" ")
         order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
         order["limits"] = limits | order["limits"]
+        order["cgroup"] = None if cgroups is None else f"{cgroups}/job-{key}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, talk) as conversation:
             if not Shim(order, blobs, conversation, lineage, channel.close).run():
                 return

@@ -24,7 +24,7 @@ from typing import NoReturn
 if __name__ == "__main__":  # isolated, so nothing but the standard library is on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from gpud.launchers import faults, record, shim, tree
+from gpud.launchers import cgroup, faults, record, shim, tree
 from gpud.launchers.job import Limits, tell
 from gpud.launchers.orphans import Orphans
 
@@ -41,8 +41,9 @@ class Zygote:
         self.idle: list[int] = []  # shims without an attempt, the one that was used last at the end
         self.busy: dict[str, int] = {}
         self.channels: dict[int, socket.socket] = {}
-        self.orphans = Orphans(records, self._tell_changed)
         self.identity = [os.getpid(), record.start_time(os.getpid())]
+        self.cgroup = cgroup.divide()
+        self.orphans = Orphans(records, self.cgroup, self._tell_changed)
         self.limits: Limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
         _raise_files_limit()  # a channel for each shim
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
@@ -152,7 +153,9 @@ class Zygote:
             # Only this channel: the ends of others', and of gpud's, would keep those open.
             os.dup2(its.fileno(), 3, inheritable=False)
             os.closerange(4, 1 << 20)
-            shim.attend(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage, self.limits)
+            shim.attend(
+                socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage, self.limits, self.cgroup
+            )
             code = 0
         except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
             sys.excepthook(*sys.exc_info())
@@ -229,6 +232,7 @@ def _listen(path: str) -> socket.socket:
         os.unlink(name)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(name)
+    os.chmod(name, 0o600)
     listener.listen(1)
     notify = os.environ.get("NOTIFY_SOCKET")
     if notify is not None:

@@ -7,26 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from workplace import OFFSET, Workplace, clock, died, gone, kill
+from workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
 from gpud.model.job import Fault, job_id
 from gpud.model.observations import Exited, Started
-
-TREE = """
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen(["sleep", "1000"])
-subprocess.Popen(["sleep", "1000"], start_new_session=True)
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        os.execve("/bin/sleep", ["sleep", "1000"], {"MARK": sys.argv[1]})
-    os._exit(0)
-os.wait()
-print("ready", flush=True)
-time.sleep(float(sys.argv[2]))
-"""
 
 
 def test_an_exit_code_is_told_with_times_and_use(workplace):

@@ -27,6 +27,21 @@ from gpud.model.units import Timestamp
 
 DEADLINE_S = 20.0
 OFFSET = 1_000_000.0
+# A job whose processes do all they can to stay: one left the session, one daemonised with another environment.
+TREE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "1000"])
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve("/bin/sleep", ["sleep", "1000"], {"MARK": sys.argv[1]})
+    os._exit(0)
+os.wait()
+print("ready", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
 
 
 def clock() -> Timestamp:
