@@ -12,9 +12,10 @@ pytestmark = pytest.mark.systemd
 CONFIG = """simulate = "4xRTX4090"
 log_level = "info"
 """
-# Soon enough for a test; everything else is as it is installed.
-WATCHDOG_SOON = """mkdir -p /etc/systemd/system/gpud.service.d
-printf '[Service]\nWatchdogSec=2\n' > /etc/systemd/system/gpud.service.d/soon.conf
+# Soon enough for a test; everything else stays as it is installed.
+WATCHDOG_SOON = """sed -i s/WatchdogSec=.*/WatchdogSec=2/ /etc/systemd/system/gpud.service
+systemctl daemon-reload
+systemctl restart gpud
 """
 
 
@@ -22,8 +23,8 @@ printf '[Service]\nWatchdogSec=2\n' > /etc/systemd/system/gpud.service.d/soon.co
 def machine(boot):
     box = boot()
     install, _ = commands("For everybody on the machine")
-    box.run(f"mkdir -p /etc/gpud; cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\n{WATCHDOG_SOON}")
-    box.run(f"cd /srv/checkout\n{install}", within_s=100)
+    box.run(f"mkdir -p /etc/gpud; cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.")
+    box.run(f"cd /srv/checkout\n{install}{WATCHDOG_SOON}", within_s=100)
     return box
 
 
