@@ -7,6 +7,7 @@ with code `usage` before anything else looks at it. Whether a job could ever fit
 import json
 import re
 import resource
+from functools import lru_cache
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_array
@@ -38,7 +39,7 @@ def spec_of(
     if not message["workdir"].startswith("/"):
         raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
     name = message.get("name") or command[0].rstrip("/").rsplit("/", 1)[-1] or command[0]
-    _check_text("the name", name, _NAME_MOST)
+    check_text("the name", name, _NAME_MOST)
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))
     return JobSpec(
@@ -55,7 +56,7 @@ def spec_of(
         name_group=_DIGITS.sub("#", name),
         command=tuple(command),
         workdir=message["workdir"],
-        environment=_environment(message["environment"]),
+        environment=_environment(frozenset(message["environment"].items())),
         gid=gid,
         groups=groups,
         umask=int(_between("the umask", message["umask"], 0, 0o777)),
@@ -78,7 +79,7 @@ def _demand(wanted: DemandMap, time_limit_s: float | None) -> Demand:
     kind = wanted.get("gpu_type")
     ids = tuple(GpuId(each) for each in wanted.get("gpu_ids", ()))
     if kind is not None:
-        _check_text("the GPU type", kind, 200)
+        check_text("the GPU type", kind, 200)
         if not re.search(r"[A-Za-z0-9*?]", kind):
             raise Wrong(f"{kind!r} is not a GPU type", "write a part of its name: H100, RTX4090, A100-80GB")
     if ids and len(ids) < gpus:
@@ -107,7 +108,8 @@ def _check_command(command: list[str]) -> None:
         raise Wrong("the command holds a zero byte")
 
 
-def _check_text(what: str, text: str, most: int) -> None:
+def check_text(what: str, text: str, most: int) -> None:
+    """Raise Wrong for a text that moves a terminal's cursor, or is too long for a line."""
     if _CONTROL.search(text):
         raise Wrong(f"{what} holds control characters: {text!r}")
     if not text or len(text) > most:
@@ -128,18 +130,19 @@ def _limit(name: str, pair: list[int]) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _environment(variables: dict[str, str]) -> bytes:
+@lru_cache(maxsize=8)  # a loop of submits sends the same shell's every time
+def _environment(variables: frozenset[tuple[str, str]]) -> bytes:
     """Return the variables as one JSON object, the same bytes for the same variables: it is stored by its hash."""
-    for name, value in variables.items():
+    for name, value in variables:
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Wrong(f"{name!r} cannot be a variable of an environment")
-    return json.dumps(variables, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(dict(variables), sort_keys=True, separators=(",", ":")).encode()
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
-        _check_text("a label's name", key, 100)
-        _check_text(f"the value of label {key}", value, 1000)
+        check_text("a label's name", key, 100)
+        check_text(f"the value of label {key}", value, 1000)
     if len(labels) > 100:
         raise Wrong("a job has at most 100 labels")
     return labels

@@ -39,7 +39,7 @@ def pack(message: Message) -> bytes:
     return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
 
 
-def unpack(payload: bytes) -> Message:
+def unpack(payload: bytes | memoryview) -> Message:
     """Return the map that a frame holds behind its length. Raises FrameError for anything that is not one map."""
     try:
         message = msgpack.unpackb(payload, unicode_errors="surrogateescape")
@@ -67,25 +67,32 @@ class Frames:
 
         Raises FrameError at a broken frame; the stream is of no use after that.
         """
-        self._rest += data
+        held: bytes | bytearray = data
+        if self._rest:
+            self._rest += data
+            held = self._rest
         messages: list[Message] = []
         start = 0
         try:
-            while (end := self._frame_end(start)) is not None:
-                messages.append(unpack(bytes(self._rest[start + _LENGTH_BYTES : end])))
-                start = end
+            with memoryview(held) as view:
+                while (end := self._frame_end(held, start)) is not None:
+                    messages.append(unpack(view[start + _LENGTH_BYTES : end]))
+                    start = end
         except FrameError as error:
             error.before = messages
             raise
-        del self._rest[:start]
+        if held is data:
+            self._rest += data[start:]
+        else:
+            del self._rest[:start]
         return messages
 
-    def _frame_end(self, start: int) -> int | None:
+    def _frame_end(self, held: bytes | bytearray, start: int) -> int | None:
         """Return where the frame at `start` ends, None while it is not all there."""
         body = start + _LENGTH_BYTES
-        if len(self._rest) < body:
+        if len(held) < body:
             return None
-        length = int.from_bytes(self._rest[start:body], "big")
+        length = int.from_bytes(held[start:body], "big")
         if length > self.limit:
             raise FrameError(f"a frame of {length} bytes; at most {self.limit} are read")
-        return body + length if len(self._rest) >= body + length else None
+        return body + length if len(held) >= body + length else None
