@@ -40,7 +40,7 @@ from gpud.reading import ReadThread
 from gpud.selection import Chosen, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
-from gpud.submission import PRIORITY_MOST, spec_of
+from gpud.submission import PRIORITY_MOST, check_text, spec_of
 from gpud.wire.codec import Message
 from gpud.words import words
 
@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 Work = Coroutine[None, None, None]
 
 FIRST_LOOK_S = 5.0
+_REASON_MOST = 1_000
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 _CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
     "hold": Hold,
@@ -129,7 +130,7 @@ class Requests:
                 self._drain(peer, message)
             case "pause" | "resume":
                 self._operator(peer)
-                reason = message.get("reason", "") if message["op"] == "pause" else None
+                reason = _reason(message) if message["op"] == "pause" else None
                 self._ask(peer, message, lambda token: Pause(token, reason))
             case _:
                 self._ask(peer, message, Asked)
@@ -281,7 +282,7 @@ class Requests:
                 gpus.append(self._gpu(target).gpu.id)
         if not gpus and not nodes:
             raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix) or nodes")
-        reason = message.get("reason", "") if message["op"] == "drain" else None
+        reason = _reason(message) if message["op"] == "drain" else None
         self._ask(peer, message, lambda token: Drain(token, tuple(gpus), tuple(nodes), reason))
 
     def _gpu(self, word: str) -> GpuState:
@@ -312,6 +313,14 @@ class Requests:
 
     def _may_all(self, peer: Peer) -> bool:
         return not self._system or peer.uid == 0
+
+
+def _reason(message: Message) -> str:
+    """Return why somebody pauses or drains, "" where they did not say."""
+    reason: str = message.get("reason", "")
+    if reason:
+        check_text("the reason", reason, _REASON_MOST)
+    return reason
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:
