@@ -26,8 +26,9 @@ from rich.text import Text
 from gpuctl import starting, submission
 from gpuctl.client import Client
 from gpuctl.commands.submit import submit
-from gpuctl.commands.watch import frame, look
+from gpuctl.commands.watch import frame
 from gpuctl.errors import GpuctlError
+from gpuctl.overview import look
 from gpuctl.render.jobs import ENDS, rows, written_end
 from gpuctl.render.text import plural
 from gpuctl.session import Session, note
@@ -167,7 +168,7 @@ def _until_ended(client: Client, ids: list[str], *, live: bool) -> None:
             left = {job["id"] for job in jobs if job["state"] not in ENDS}
             if screen is not None:
                 size = shutil.get_terminal_size()
-                screen.update(Text.from_ansi(frame(look(client), width=size.columns, height=size.lines - 2)))
+                screen.update(Text.from_ansi(frame(look(client, most=50), width=size.columns, height=size.lines - 2)))
                 screen.refresh()
                 time.sleep(_FRAME_S)
             if left:

@@ -8,6 +8,7 @@ import click
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.parse import JOBS, POSITIVE
+from gpuctl.render.plain import is_time
 from gpuctl.render.text import clean, clock
 from gpuctl.session import Session, note
 from gpuctl.waiting import await_back
@@ -57,6 +58,7 @@ def _print(session: Session, events: Iterable[dict[str, Any]]) -> None:
 def line(event: dict[str, Any]) -> str:
     """Return an event in a line: when, what, of which job, and what else is known."""
     job = "" if event["job"] is None else f"job {event['job']}"
-    detail = " ".join(f"{key}={value}" for key, value in (event["detail"] or {}).items() if value is not None)
+    known = {key: value for key, value in (event["detail"] or {}).items() if value not in (None, "", [], {})}
+    detail = " ".join(f"{key}={clock(value) if is_time(key) else value}" for key, value in known.items())
     words = (clock(event["at"]), f"{event['kind']:<10}", job, f"by {event['user']}" if event["user"] else "", detail)
     return clean("  ".join(word for word in words if word).rstrip())

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from gpuctl import session
+from gpuctl.overview import look, unshown
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
 from gpuctl.render.plain import reply
@@ -23,39 +24,42 @@ _GPUS_SHOWN = 16
 def status(session: Session) -> None:
     """Show one screen of everything: gpud, the GPUs, the queue."""
     with session.connect() as client:
-        answer = reply(client.request("status"))
         if session.json:
-            session.print_json(answer)
+            session.print_json(reply(client.request("status")))
             return
-        gpus = client.request("gpus", fresh=True)
-        jobs = client.request("list", limit=_JOBS_SHOWN)
-    click.echo("\n".join([*_heading(answer), "", *_gpus(gpus), "", *_jobs(jobs, answer)]))
+        seen = look(client, most=_JOBS_SHOWN, fresh=True)
+    click.echo("\n".join([*_heading(seen["status"]), "", *_gpus(seen), "", *_jobs(seen)]))
 
 
 def _heading(answer: dict[str, Any]) -> list[str]:
     up = format_duration(time.time() - answer["started_at"])
-    lines = [
-        f"gpud {answer['version']}, up {up}" + (f", simulates {answer['simulated']}" if answer["simulated"] else "")
-    ]
+    simulated = f", simulates {answer['simulated']}" if answer["simulated"] else ""
+    lines = [f"gpud {answer['version']}, up {up}{simulated}"]
     if answer["paused"] is not None:
-        lines.append("paused" + (f": {clean(answer['paused'])}" if answer["paused"] else "") + " (gpuctl resume)")
+        reason = f": {clean(answer['paused'])}" if answer["paused"] else ""
+        lines.append(f"paused{reason} (gpuctl resume)")
     if answer["problem"]:
-        lines.append(clean(str(answer["problem"])))
+        lines.append(clean(answer["problem"]))
     return lines
 
 
-def _gpus(reply: dict[str, Any]) -> list[str]:
-    gpus = reply["gpus"]
+def _gpus(seen: dict[str, Any]) -> list[str]:
+    gpus = seen["gpus"]
     if not gpus:
-        return [f"no GPUs: {reply['problem'] or 'none was found'}"]
+        return ["no GPUs"]
     if len(gpus) > _GPUS_SHOWN:
-        return [render_gpus.summary(gpus) + " (gpuctl gpus)"]
+        return [f"{render_gpus.summary(gpus)} (gpuctl gpus)"]
     return render_gpus.rows(gpus)
 
 
-def _jobs(reply: dict[str, Any], answer: dict[str, Any]) -> list[str]:
-    counts = ", ".join(f"{count} {state}" for state, count in answer["jobs"].items() if count)
-    if not reply["jobs"]:
+def _jobs(seen: dict[str, Any]) -> list[str]:
+    jobs = seen["jobs"][:_JOBS_SHOWN]
+    if not jobs:
         return ["no jobs; queue one: gpuctl submit -- python train.py"]
-    more = [f"{plural(reply['more'], 'job')} more (gpuctl list)"] if reply["more"] else []
-    return [f"jobs: {counts}" if counts else "jobs", *render_jobs.rows(reply["jobs"]), *more]
+    counts = ", ".join(f"{count} {state}" for state, count in seen["status"]["jobs"].items() if count)
+    more = unshown(seen, len(jobs))
+    return [
+        f"jobs: {counts}",
+        *render_jobs.rows(jobs),
+        *([f"{plural(more, 'job')} more (gpuctl list)"] if more else []),
+    ]

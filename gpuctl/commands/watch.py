@@ -16,13 +16,14 @@ from rich.text import Text
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.errors import UsageError
+from gpuctl.overview import look, unshown
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
-from gpuctl.render.plain import reply
 from gpuctl.render.text import clock, cut, plural
 from gpuctl.session import Session
 from gpuctl.waiting import await_back
 
+_MOST = 100
 _FRAME_S = 0.5
 _TICK_S = 1.0  # times that run on are not told by anybody
 
@@ -45,18 +46,9 @@ def watch(session: Session) -> None:
             return
 
 
-def look(client: Client) -> dict[str, Any]:
-    """Return what a frame shows: GPUs, unfinished jobs, and gpud's own state."""
-    return {
-        "gpus": client.request("gpus")["gpus"],
-        "jobs": client.request("list", limit=200)["jobs"],
-        "status": reply(client.request("status")),
-    }
-
-
 def frame(seen: dict[str, Any], *, width: int, height: int) -> str:
     """Return a frame, with colours as ANSI sequences: GPUs, then as many jobs as there is room for."""
-    status, gpus, jobs = seen["status"], seen["gpus"], seen["jobs"]
+    status, gpus = seen["status"], seen["gpus"]
     simulated = f"simulates {status['simulated']}" if status["simulated"] else ""
     paused = "PAUSED" if status["paused"] is not None else ""
     heading = "  ".join(filter(None, ("gpud", clock(time.time()), paused, simulated, status["problem"])))
@@ -65,19 +57,16 @@ def frame(seen: dict[str, Any], *, width: int, height: int) -> str:
     lines += render_gpus.rows(gpus[:room], width=width) if gpus else ["no GPUs"]
     if len(gpus) > room:
         lines.append(f"... {render_gpus.summary(gpus)}")
-    lines += ["", *_jobs(jobs, width, height - len(lines) - 1)]
+    lines += ["", *_jobs(seen, width, height - len(lines) - 1)]
     return "\n".join(lines[:height])
 
 
-def _jobs(jobs: list[dict[str, Any]], width: int, room: int) -> list[str]:
-    waiting = [job for job in jobs if job["state"] not in render_jobs.ENDS | render_jobs.ACTIVE]
-    shown = [job for job in jobs if job["state"] in render_jobs.ACTIVE] + waiting
-    shown += [job for job in reversed(jobs) if job["state"] in render_jobs.ENDS]
-    if not shown:
+def _jobs(seen: dict[str, Any], width: int, room: int) -> list[str]:
+    jobs = seen["jobs"][: max(1, room - 2)]
+    if not jobs:
         return ["no jobs"]
-    fits = shown if len(shown) < room else shown[: max(1, room - 2)]
-    more = [f"... {plural(len(shown) - len(fits), 'job')} more"] if len(fits) < len(shown) else []
-    return [*render_jobs.rows(fits, width=width), *more]
+    more = unshown(seen, len(jobs))
+    return [*render_jobs.rows(jobs, width=width), *([f"... {plural(more, 'job')} more"] if more else [])]
 
 
 def _draw(live: Live, client: Client) -> None:
@@ -86,7 +75,7 @@ def _draw(live: Live, client: Client) -> None:
             client.request("subscribe", readings=True)
             while True:
                 size = shutil.get_terminal_size()
-                live.update(Text.from_ansi(frame(look(client), width=size.columns, height=size.lines - 1)))
+                live.update(Text.from_ansi(frame(look(client, most=_MOST), width=size.columns, height=size.lines - 1)))
                 live.refresh()
                 _until_changed(client)
         except ConnectionLostError as lost:
@@ -109,7 +98,7 @@ def _print(session: Session, client: Client) -> None:
         try:
             client.request("subscribe", readings=True)
             while True:
-                session.print_json(look(client))
+                session.print_json(look(client, most=_MOST))
                 client.pushed(wait=True)
         except ConnectionLostError as lost:
             await_back(client, lost)

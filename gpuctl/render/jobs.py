@@ -12,6 +12,7 @@ Job = dict[str, Any]
 
 ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 ACTIVE = frozenset({"starting", "running", "stopping"})
+_ELEMENTS_SHOWN = 20
 _COLUMNS = (
     Column("ID"),
     Column("STATE"),
@@ -71,9 +72,22 @@ def where_or_why(job: Job, now: float) -> str:
 
 
 def where(job: Job) -> str:
-    """Return the node and the GPUs by their numbers: `host:0,1`."""
+    """Return the node and the GPUs by their numbers: `host:0-3,7`."""
     parts = [(part["node"], part.get("gpu_indices") or []) for part in job["allocation"] or []]
-    return " ".join(node + (":" + ",".join(map(str, gpus)) if gpus else "") for node, gpus in parts)
+    return " ".join(f"{node}:{_ranges(gpus)}" if gpus else node for node, gpus in parts)
+
+
+def _ranges(indices: Sequence[int | None]) -> str:
+    """Return numbers with runs of three and more joined; `?` is a GPU that is not there any more."""
+    known = sorted(index for index in indices if index is not None)
+    words: list[str] = []
+    while known:
+        run = 1
+        while run < len(known) and known[run] == known[0] + run:
+            run += 1
+        words += [f"{known[0]}-{known[run - 1]}"] if run > 2 else map(str, known[:run])
+        known = known[run:]
+    return ",".join(words + ["?"] * sum(index is None for index in indices))
 
 
 def ending(job: Job) -> str:
@@ -111,7 +125,8 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("ended", _moment(job["ended_at"], now)),
         ("ran", _ran(job)),
         ("on", where(job)),
-        ("output", job["output"]),
+        ("used", _used(answer["attempts"])),
+        ("output", None if "array" in job else job["output"]),
         ("errors", job.get("error")),
     ]
     lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
@@ -121,7 +136,9 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
     if len(answer["attempts"]) > 1 or (answer["attempts"] and job["state"] not in ENDS and job["attempt"] > 1):
         lines += ["  attempts", *(f"    {line}" for line in _attempts(answer["attempts"]))]
     if answer.get("elements"):
-        lines += ["  started elements", *(f"    {line}" for line in rows(answer["elements"], now=now))]
+        last = answer["elements"][-_ELEMENTS_SHOWN:]
+        some = f", the last {len(last)} of {len(answer['elements'])}" if len(last) < len(answer["elements"]) else ""
+        lines += [f"  started elements{some}", *(f"    {line}" for line in rows(last, now=now))]
     return lines
 
 
@@ -135,7 +152,7 @@ def demand(job: Job) -> str:
     """Return what it needs: `2 GPUs (80G each, H100), 8 CPUs, 64G memory, at most 2h`."""
     each = [f"{format_size(job['gpu_memory_mib'])} each"] if job["gpu_memory_mib"] else []
     each += [job["gpu_type"]] if job["gpu_type"] else []
-    words = [plural(job["gpus"], "GPU") + (f" ({', '.join(each)})" if each else "")]
+    words = [plural(job["gpus"], "GPU") + (f" ({', '.join(each)})" if each else "") if job["gpus"] else "no GPU"]
     words += [plural(job["cpus"], "CPU")] if job.get("cpus") else []
     words += [f"{format_size(job['memory_mib'])} memory"] if job.get("memory_mib") else []
     words += [f"at most {format_duration(job['time_limit_s'])}"] if job["time_limit_s"] else []
@@ -158,6 +175,14 @@ def _ran(job: Job) -> str | None:
     if job["started_at"] is None or job["ended_at"] is None:
         return None
     return format_duration(job["ended_at"] - job["started_at"])
+
+
+def _used(attempts: Sequence[dict[str, Any]]) -> str | None:
+    """Return what the last attempt took of the machine."""
+    last = attempts[-1] if attempts else {}
+    words = [] if last.get("cpu_s") is None else [f"{format_duration(last['cpu_s'])} of CPU time"]
+    words += [] if last.get("max_rss_mib") is None else [f"{format_size(last['max_rss_mib'])} of memory at most"]
+    return ", ".join(words)
 
 
 def _attempts(attempts: Sequence[dict[str, Any]]) -> list[str]:

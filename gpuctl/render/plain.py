@@ -6,7 +6,7 @@ from typing import Any
 
 
 def to_json(document: object) -> str:
-    """Return JSON on one line: a time (`at`, or a key that ends in `_at`) is RFC 3339 in UTC, to the millisecond."""
+    """Return JSON on one line: a time is RFC 3339 in UTC, to the millisecond."""
     return json.dumps(plain(document))
 
 
@@ -26,12 +26,17 @@ def rfc3339(at: float) -> str:
     return f"{whole}.{milliseconds % 1000:03}Z"
 
 
+def is_time(key: str) -> bool:
+    """Return whether a key of the protocol holds a moment."""
+    return key in {"at", "not_before"} or key.endswith("_at")
+
+
 def reply(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what a reply says, without what only the protocol needs."""
     return {key: value for key, value in answer.items() if key not in ("id", "ok")}
 
 
 def _written(key: str, value: Any) -> Any:
-    if (key == "at" or key.endswith("_at")) and isinstance(value, (int, float)):
+    if is_time(key) and isinstance(value, (int, float)):
         return rfc3339(value)
     return plain(value)

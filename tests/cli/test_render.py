@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from gpuctl.render import gpus as render_gpus
-from gpuctl.render.jobs import rows, whole, written_id
+from gpuctl.render.jobs import rows, where, whole, written_id
 from gpuctl.render.plain import to_json
 from gpuctl.render.text import Column, cell_len, clean, cut, table
 
@@ -74,6 +74,11 @@ def test_a_waiting_job_shows_why_and_a_running_one_where():
     assert heading.split() == ["ID", "STATE", "NAME", "GPUS", "PRIO", "TIME", "WHERE", "OR", "WHY"]
     assert waiting.split("  ")[-1] == "waits for 2 GPUs: 1 of 4 that suit are free"
     assert running.split() == ["13", "\x1b[32mrunning\x1b[0m", "train", "2", "5", "5s", "box:0,1"]
+
+
+def test_neighbours_are_written_as_a_range():
+    place = [{"node": "box", "gpu_indices": [0, 1, 2, 3, 6, 7, None]}, {"node": "other", "gpu_indices": []}]
+    assert where(a_job(allocation=place)) == "box:0-3,6,7,? other"
 
 
 def test_users_are_shown_where_there_are_several():

@@ -1,0 +1,37 @@
+"""The whole of it, as `status`, `watch` and `demo` show it: gpud, the GPUs, and the jobs that matter most first."""
+
+from typing import Any
+
+from gpuctl.client import Client
+from gpuctl.render.jobs import ACTIVE, ENDS
+from gpuctl.render.plain import reply
+
+_WAITING = ("queued", "held")
+
+
+def look(client: Client, *, most: int, fresh: bool = False) -> dict[str, Any]:
+    """Return gpud's `status`, the `gpus`, and `jobs`: what runs, what waits, what of one's own has ended last.
+
+    At most `most` jobs of each of the three; a long queue is not read whole for one screen.
+    """
+    active = client.request("list", state=sorted(ACTIVE), limit=most)["jobs"]
+    waiting = client.request("list", state=_WAITING, limit=most)["jobs"]
+    ended = client.request("list", state=sorted(ENDS), mine=True, limit=most)["jobs"]
+    gpus = client.request("gpus", fresh=fresh)
+    return {
+        "status": reply(client.request("status")),
+        "gpus": gpus["gpus"],
+        "jobs": [*active, *sorted(waiting, key=_place), *sorted(ended, key=lambda job: -(job["ended_at"] or 0))],
+    }
+
+
+def unshown(seen: dict[str, Any], shown: int) -> int:
+    """Return how many unfinished jobs there are beyond the first `shown` rows."""
+    counts = seen["status"]["jobs"]
+    unfinished: int = sum(count for state, count in counts.items() if state not in ENDS)
+    return max(0, unfinished - shown)
+
+
+def _place(job: dict[str, Any]) -> tuple[int, int]:
+    place = job["queue_position"]
+    return (1, 0) if place is None else (0, place)
