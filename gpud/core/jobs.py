@@ -32,7 +32,7 @@ from gpud.model.observations import Exited, Started
 from gpud.model.spec import LoadedJob, Park, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
-LOOK_AGAIN_S: Seconds = 60.0
+LOOK_AGAIN_S: Seconds = 60.0  # after a start or a stop that nothing was heard of, and again after each look
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
 _OVER = "has ended already"
 
@@ -50,6 +50,7 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     world.enter(ActiveJob(job, terms, place, state))
     out.changes.append(Moved(job, out.now, place.attempt, state))
     out.effects.append(Launch(job, place.attempt, allocation))
+    world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
 
 
@@ -82,6 +83,7 @@ def started(world: World, out: Outcome, seen: Started) -> None:
         return
     match active.state:
         case Starting(_, allocation, boot):
+            world.silence(seen.job)
             _move(world, out, active, Running(seen.at, allocation, boot, seen.process, seen.shim))
         case Stopping() as stopping:
             if stopping.started is None:
@@ -303,7 +305,7 @@ def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place)
 
 
 def come_due(world: World, out: Outcome, job: JobId) -> None:
-    """A moment came that a job had set an alarm for: time to begin, to retry, or to look why it does not end."""
+    """A moment came that a job had set an alarm for: time to begin, to retry, or to look why it neither starts nor ends."""
     parked = world.parked.get(job)
     if parked is not None:
         _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")

@@ -250,6 +250,10 @@ class World:
         self._alarm_at[job] = at
         heappush(self._alarms, (at, job))
 
+    def silence(self, job: JobId) -> None:
+        """Forget a job's alarm."""
+        self._alarm_at.pop(job, None)
+
     def due(self, now: Timestamp) -> Iterator[JobId]:
         """Yield the jobs whose moment has come."""
         while (at := self.wake_at) is not None and at <= now:
