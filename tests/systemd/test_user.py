@@ -4,7 +4,7 @@ import pytest
 from documented import commands
 from watched import Running, state, succeeded
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(300)]  # a busy machine installs slowly
 
 MINE = {"systemctl": "systemctl --user", "user": "alice"}
 
