@@ -6,6 +6,7 @@ owner's, and root's, to change. Jobs are looked up in the store, off the loop, b
 
 import asyncio
 import logging
+import resource
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -215,6 +216,8 @@ class Requests:
             found = [self._gpu(word).gpu.id for word in message["demand"]["gpu_ids"]]
             message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
         self._check_priority(peer, message.get("priority", 0))
+        if self._system:
+            message["limits"] = {name: _granted(peer.pid, name, pair) for name, pair in message["limits"].items()}
         spec = spec_of(
             message,  # type: ignore[arg-type]  # the server has held it to this type
             uid=peer.uid,
@@ -321,6 +324,18 @@ def _reason(message: Message) -> str:
     if reason:
         check_text("the reason", reason, _REASON_MOST)
     return reason
+
+
+def _granted(pid: int, name: str, pair: list[int]) -> list[int]:
+    """Return a limit no higher than the client's own hard one: the launcher, being root, would grant any. Raises Wrong."""
+    number = getattr(resource, f"RLIMIT_{name}", None)
+    if number is None:
+        raise Wrong(f"unknown limit {name!r}")
+    try:
+        most = resource.prlimit(pid, number)[1]
+    except OSError:
+        raise Wrong("the process that submits must stay until it is answered") from None
+    return [most if most != resource.RLIM_INFINITY and not 0 <= value <= most else value for value in pair]
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:

@@ -305,7 +305,7 @@ def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place)
 
 
 def come_due(world: World, out: Outcome, job: JobId) -> None:
-    """A moment came that a job had set an alarm for: time to begin, to retry, or to look why it neither starts nor ends."""
+    """A moment came that a job set an alarm for: time to begin, to retry, or to look why it neither starts nor ends."""
     parked = world.parked.get(job)
     if parked is not None:
         _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
