@@ -327,7 +327,7 @@ def _reason(message: Message) -> str:
 
 
 def _granted(pid: int, name: str, pair: list[int]) -> list[int]:
-    """Return a limit no higher than the client's own hard one: the launcher, being root, would grant any. Raises Wrong."""
+    """Return a limit no higher than the client may have itself: the launcher, being root, would grant any."""
     number = getattr(resource, f"RLIMIT_{name}", None)
     if number is None:
         raise Wrong(f"unknown limit {name!r}")
