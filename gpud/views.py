@@ -236,6 +236,9 @@ def _reason(scene: Scene, row: JobRow) -> str | None:
 
 
 def _paths(scene: Scene, row: JobRow) -> tuple[str | None, str | None]:
+    """Return where output and errors go; of an array, whose elements each have their own, nothing."""
+    if row.array is not None:
+        return None, None
     error = None
     if row.error is not None:
         error = log_path(row.error, job=row.job, name=row.name, workdir=row.workdir)

@@ -55,7 +55,7 @@ def after(outcome: Exit, cause: StopCause | None, place: Place, retries: int, no
     if fault is not None:
         return Over(End.FAILED, fault.reason)
     if outcome.timed_out or cause is StopCause.TIMED_OUT:
-        return Over(End.TIMED_OUT)
+        return Over(End.TIMED_OUT, "reached its time limit")
     if outcome.exit_code == 0:
         return Over(End.COMPLETED)
     reason = said(outcome)
