@@ -129,10 +129,10 @@ def _guard(kept: Reservation, spaces: list[Room], freed: dict[NodeName, list[_Fr
     for each in freed.get(room.name, []):
         if each.at <= kept.at:
             _give_back(future, each)
-    spare_cpus, spare_memory_mib = future.cpus - kept.cpus, future.memory_mib - kept.memory_mib
-    if min(spare_cpus, spare_memory_mib) < 0 or not kept.gpus <= {state.gpu.id for state in future.free}:
+    there = kept.gpus <= {state.gpu.id for state in future.free}
+    if not there or 0 < kept.cpus > future.cpus or 0 < kept.memory_mib > future.memory_mib:
         return None
-    return Guard(kept, spare_cpus, spare_memory_mib)
+    return Guard(kept, future.cpus - kept.cpus, future.memory_mib - kept.memory_mib)
 
 
 def _give_back(room: Room, freed: _Freed) -> None:

@@ -70,15 +70,21 @@ class Queue:
         """Put a job into its line; one that stands somewhere already moves."""
         self.remove(job)
         line = self._line(terms)
-        heappush(line.heap, self._enter(line, job, order))
+        entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
+        heappush(line.heap, entry)
+        line.count += 1
+        line.last = max(line.last, entry)
         self._settle(line)
 
     def fill(self, jobs: Iterable[tuple[JobId, Terms, int]]) -> None:
         """Put many jobs into an empty queue at once, as after a restart."""
+        entries = self._entries
         for job, terms, order in jobs:
             line = self._line(terms)
-            line.heap.append(self._enter(line, job, order))
+            entry = entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
+            line.heap.append(entry)
         for line in self._lines:
+            line.count, line.last = len(line.heap), max(line.heap)
             heapify(line.heap)
             self._settle(line)
 
@@ -147,12 +153,6 @@ class Queue:
             elif line.head is not None and (rank, line.head) <= mine:
                 position += sum(1 for theirs in self._alive(line) if (rank, theirs) <= mine)
         return position
-
-    def _enter(self, line: Line, job: JobId, order: int) -> int:
-        entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
-        line.count += 1
-        line.last = max(line.last, entry)
-        return entry
 
     def _line(self, terms: Terms) -> Line:
         line = self._by_terms.get(terms)

@@ -46,7 +46,7 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
     out: dict[str, int] = {}
     suitable = 0
     for state in world.gpus.values():
-        if suits(demand, state.gpu):
+        if suits(demand, state.gpu) and state.node not in demand.excluded_nodes:
             suitable += 1
             now_is = condition(world, state, now)
             if now_is not in {Condition.FREE, Condition.BUSY}:
@@ -54,11 +54,9 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
     most, where, short = -1, None, None
     for room in rooms(world, now):
         free = sum(1 for state in room.free if suits(demand, state.gpu))
-        if free > most:
+        if free > most and room.name not in demand.excluded_nodes:
             most, where = free, room.name
-            short = None
-            if free >= demand.gpus:
-                short = "CPUs" if demand.cpus_counted > room.cpus else "memory"
+            short = room.lacks(demand) if free >= demand.gpus else None
     return NoCapacity(demand.gpus, suitable, max(most, 0), where, short, tuple(sorted(out.items())))
 
 

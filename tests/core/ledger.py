@@ -4,6 +4,7 @@ The ledger believes nothing: a change that could not follow what it knows is an 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gpud.core.queue import job_of
 from gpud.core.world import Array, World
@@ -128,7 +129,7 @@ class Ledger:
         return LoadedJob(job=job, terms=row.terms, place=row.place, array=array.array, end=row.end)
 
 
-def picture(world: World) -> dict[str, object]:
+def picture(world: World) -> dict[str, Any]:
     """Return what of a world its changes must have told."""
     jobs: dict[JobId, tuple[Terms, Place, Active | None]] = {
         job: (active.terms, active.place, active.state) for job, active in world.active.items()
@@ -152,7 +153,7 @@ def where(array: Array) -> Place | None:
     return array.place if array.state.pending else None
 
 
-def told(ledger: Ledger) -> dict[str, object]:
+def told(ledger: Ledger) -> dict[str, Any]:
     """Return the same picture, from the changes alone."""
     rows = ledger.unfinished()
     drained = ledger.settings.get("drained")

@@ -6,6 +6,8 @@ Every cycle is checked against what must always hold (see `Play._check`), so a t
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from ledger import Ledger, picture, told
+
 from gpud.core.commands import (
     Asked,
     Cancel,
@@ -35,7 +37,6 @@ from gpud.model.job import Demand, Exit, Fault, JobId, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
 from gpud.model.spec import JobSpec, Park, Terms
 from gpud.model.units import Mib, Timestamp
-from ledger import Ledger, picture, told
 
 NOON = 1_700_000_000.0
 SIZES = {  # what the vendor's library says: name, MiB
@@ -101,7 +102,7 @@ def a_job(
         cpus=cpus,
         memory_mib=Mib(ram * 1024),
         time_limit_s=limit,
-        **demand,  # type: ignore[arg-type] - the rest of a demand, as it is
+        **demand,
     )
     return JobSpec(
         nonce="",
@@ -348,8 +349,8 @@ class Play:
             assert len(allocation.shares) == demand.gpus
             assert node.present
             assert node.drained is None
-            assert node.cpus_used <= node.node.cpus
-            assert node.memory_used_mib <= node.node.memory_mib
+            assert not allocation.cpus or node.cpus_used <= node.node.cpus
+            assert not allocation.memory_mib or node.memory_used_mib <= node.node.memory_mib
             for gpu in allocation.gpus:
                 state = self.world.gpus[gpu]
                 assert state.present
@@ -423,7 +424,7 @@ def a_cluster(
 ) -> Play:
     """Return a play whose nodes have been seen. Real GPUs are looked at too."""
     play = Play(an_empty_world(aging=aging, rules=rules))
-    there = nodes or (a_node(gpus=gpus, **more),)  # type: ignore[arg-type] - the rest of a node, as it is
+    there = nodes or (a_node(gpus=gpus, **more),)
     play.hardware = {gpu.id: Hardware() for node in there for gpu in node.gpus if not gpu.simulated}
     play.cycle(*(NodeSeen(node) for node in there))
     play.settle()

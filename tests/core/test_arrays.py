@@ -1,12 +1,12 @@
 """An array is one row that unfolds as it starts; whatever concerns one element alone unfolds that one."""
 
 import pytest
+from playbook import Play, a_cluster, a_job, element
 
 from gpud.core.waits import Held, NoCapacity, Throttled
 from gpud.model.array import index_set
 from gpud.model.changes import Added, ArrayPut, Ended, Moved, Unfolded
 from gpud.model.job import End, JobId
-from playbook import Play, a_cluster, a_job, element
 
 
 def of(play: Play, array: JobId) -> str:

@@ -5,10 +5,10 @@ from heapq import heappop, heappush
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
 
 from gpud.core.waits import NoCapacity, YieldsTo
 from gpud.model.job import JobId
-from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
 
 
 def test_a_later_job_passes_only_if_it_ends_in_time():

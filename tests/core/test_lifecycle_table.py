@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from gpud.core.commands import Cancel
-from gpud.model.effects import Effect, Interrupt, Launch, Look, Stop
-from gpud.model.job import End, Fault, JobId
 from playbook import Play, a_cluster, a_job, a_start, an_end, element
+
+from gpud.model.effects import Effect, Interrupt, Launch, Look, Stop
+from gpud.model.job import Fault, JobId
 
 PROGRAM = Fault("no such program: trian", machine=False, not_found=True)
 FULL = Fault("no space left on device", machine=True)

@@ -1,10 +1,10 @@
 """Best fit: what a job gets, and what it leaves to others."""
 
 import pytest
+from playbook import Play, a_cluster, a_job, a_node, a_real_cluster, an_empty_cluster
 
 from gpud.core.placement import type_matches
 from gpud.core.waits import NoCapacity, NoGpus
-from playbook import Play, a_cluster, an_empty_cluster, a_job, a_node, a_real_cluster
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,14 @@ def test_a_job_that_asks_for_nothing_counts_one_cpu():
     assert play.why(jobs[2]) == NoCapacity(0, 0, 0, "n1", "CPUs")
 
 
+def test_a_node_whose_cpus_were_cut_still_gives_its_gpus():
+    play = a_cluster(gpus="2xH100", cpus=8)
+    play.submit(a_job(cpus=8))
+    play.sees(a_node("n1", "2xH100", cpus=4))
+    free, counted = play.submit(a_job(), a_job(0))
+    assert [play.state(job) for job in (free, counted)] == ["starting", "queued"]
+
+
 def test_excluded_gpus_and_nodes_are_left_alone():
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "1xH100"))
     (one,) = play.submit(a_job(excluded_nodes=("n2",), excluded_gpus=("n1-H100-0",)))
@@ -130,7 +138,10 @@ REFUSALS = [
     (a_job(0, ram=513), "513G of memory is asked for; the most on one node is 512G"),
     (
         a_job(2, type="T4", cpus=8, excluded_nodes=("n2",)),
-        "no single node has the GPUs, CPUs and memory that are asked for together; see what each node has: gpuctl nodes",
+        (
+            "no single node has the GPUs, CPUs and memory that are asked for together; "
+            "see what each node has: gpuctl nodes"
+        ),
     ),
     (
         a_job(gpu_ids=("gone",)),

@@ -2,13 +2,15 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from playbook import NOON, Play, a_cluster, a_job, a_node
 
+from gpud.core.policies.priority import Priority
 from gpud.core.queue import Queue, job_of
 from gpud.core.waits import BeginsAt, Held, NoCapacity, Paused, RetriesAt
+from gpud.model.effects import Look
 from gpud.model.job import Demand, JobId, job_id
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp
-from playbook import NOON, Play, a_cluster, a_job, a_node
 
 
 def order_of(play: Play, jobs: list[JobId]) -> list[int]:
@@ -51,7 +53,7 @@ def test_without_aging_priority_outweighs_any_wait():
     play = a_cluster(gpus="1xH100", aging=0.0)
     play.submit(a_job())
     (old,) = play.submit(a_job())
-    play.later(1e8)
+    play.now += 1e8
     (new,) = play.submit(a_job(priority=1))
     assert order_of(play, [old, new]) == [1, 0]
 
@@ -202,6 +204,16 @@ def test_a_job_that_does_not_end_is_looked_at_again_every_minute():
     assert play.out.wake_at is None
 
 
+def test_a_start_of_which_nothing_is_heard_is_looked_at_every_minute():
+    play = a_cluster()
+    (job,) = play.submit(a_job())
+    play.now += 60
+    play.cycle()
+    assert play.out.effects == [Look(job, 1, "boot-1")]
+    play.starts(job)
+    assert play.out.wake_at is None
+
+
 def test_the_first_stop_that_went_down_with_gpud_is_sent_again():
     play = a_cluster()
     (job,) = play.submit(a_job(grace=10))
@@ -261,7 +273,7 @@ def a_line(number: int) -> Terms:
 
 @given(moves)
 def test_the_queue_is_a_sorted_list(story):
-    queue, model = Queue(lambda terms: 0), {}
+    queue, model = Queue(Priority(1.0).rank), {}
     for verb, number, line, order in story:
         job = job_id(number)
         if verb == "add":
@@ -288,7 +300,7 @@ def test_the_queue_is_a_sorted_list(story):
 
 
 def test_what_left_a_line_leaves_nothing_behind():
-    queue = Queue(lambda terms: 0)
+    queue = Queue(Priority(1.0).rank)
     queue.add(job_id(1), a_line(0), -1)
     for number in range(2, 20_000):
         queue.add(job_id(number), a_line(number % 6), number if number % 2 else -number)

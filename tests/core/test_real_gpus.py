@@ -1,6 +1,7 @@
 """A real GPU is given out only on a fresh look that shows it free; an unknown is never free."""
 
 import pytest
+from playbook import Hardware, Play, a_job, a_node, a_process, a_real_cluster
 
 from gpud.core.condition import Condition, condition
 from gpud.core.waits import Looking, NoCapacity
@@ -8,7 +9,6 @@ from gpud.core.world import Rules
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.observations import GpuSeen
 from gpud.model.units import Timestamp
-from playbook import Hardware, Play, a_job, a_node, a_process, a_real_cluster
 
 ONE, TWO = GpuId("n1-H100-0"), GpuId("n1-H100-1")
 
