@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, UnreachableError
 
 ROOT = Path(__file__).parent.parent
 WITHIN_S = 30.0  # far more than anything takes; a test that waits so long has failed
@@ -191,7 +191,10 @@ class Gpud:
                 left = deadline - time.monotonic()
                 if not client.has_pushed() and not (left > 0 and select.select([client], [], [], left)[0]):
                     raise AssertionError(f"never so: {shown}\n{self.said()[-3000:]}")
-                client.pushed(wait=False)
+                try:
+                    client.pushed(wait=False)
+                except UnreachableError as error:
+                    raise AssertionError(f"{error}\n{self.said()[-3000:]}") from error
         return shown
 
     def ended(self, job, within_s=WITHIN_S):

@@ -123,7 +123,7 @@ def test_an_array_of_100_000_costs_what_one_job_costs(gpud):
     one = sorted(cost() for _ in range(30))
     many = sorted(cost(array="0-99999%8") for _ in range(30))
 
-    assert many[15] < 3 * one[15], (one, many)
+    assert many[0] < 3 * one[0], (one, many)
     assert (gpud.state / "gpud.db").stat().st_size + (gpud.state / "gpud.db-wal").stat().st_size < 8_000_000
 
 
@@ -143,7 +143,7 @@ def test_ten_thousand_queued_jobs_slow_nobody_down(gpud):
     full = sorted(cost() for _ in range(30))
 
     assert len(set(printed)) == 10_000
-    assert full[15] < 3 * empty[15], (empty, full)
+    assert full[0] < 3 * empty[0], (empty, full)
     began = time.perf_counter()
     listed = gpud.ask("list", limit=10)
     assert (len(listed["jobs"]), listed["more"]) == (10, 10_000), "it counts no further"

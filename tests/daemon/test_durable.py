@@ -4,11 +4,16 @@ Jobs tell in files of their own: a line at the start and one at the end, and a d
 which only one of them can make.
 """
 
+import os
 import random
+import signal
 import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from gpud_process import marked
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
@@ -155,3 +160,56 @@ def test_what_was_answered_before_a_kill_is_there_after_it(gpud):
         gpud.kill()
         gpud.start()
     assert {row["id"] for row in gpud.ask("list")["jobs"]} == set(printed)
+
+
+def test_launchers_killed_amid_starts_lose_no_job_and_start_none_twice(a_gpud):
+    chaos(a_gpud("--simulate", "4xRTX4090"), 8, time.time_ns(), ["launcher"])
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(300)
+def test_gpud_launchers_and_shims_killed_at_random_never_share_a_gpu(a_gpud):
+    chaos(a_gpud("--simulate", "4xRTX4090"), 200, time.time_ns(), ["gpud", "launcher", "shim", "shim"])
+
+
+def chaos(gpud, kills, seed, victims):
+    """Kill what attends jobs, at random; a job whose shim and launcher both died may be lost, and nothing else."""
+    story = gpud.work / "story"
+    (story / "held").mkdir(parents=True)
+    dice = random.Random(seed)  # noqa: S311 - dice
+    submitter = Submitter(gpud, seed, str(story))
+    submitter.start()
+    try:
+        for _ in range(kills):
+            time.sleep(dice.expovariate(1 / 0.15))  # what is tested is a kill at any moment
+            victim = dice.choice(victims)
+            if victim == "gpud":
+                gpud.kill()
+                gpud.start()
+                continue
+            found = [pid for pid in marked(gpud.folder) if name_of(pid) == f"gpud-{victim}"]
+            if found:
+                with suppress(ProcessLookupError):
+                    os.kill(dice.choice(found), signal.SIGKILL)
+    finally:
+        submitter.enough.set()
+        submitter.join()
+    rows = {row["id"]: row for row in gpud.idle(120)}
+    assert submitter.exits.keys() <= rows.keys(), "printed ids are gone"
+    assert not (story / "twice").exists(), f"{seed}: {(story / 'twice').read_text()}"
+    for job, row in rows.items():
+        lines = (story / job).read_text().splitlines() if (story / job).exists() else []
+        told = (seed, job, lines, {key: row[key] for key in ("state", "reason", "exit_code", "signal", "attempt")})
+        assert len(lines) == len(set(lines)), told
+        if row["state"] == "lost":
+            assert "shim" in victims, told
+        else:
+            assert row["exit_code"] == submitter.exits.get(job, row["exit_code"]), told
+            assert f"end {row['attempt']}" in lines, told
+
+
+def name_of(pid):
+    """Return the name that a process has given itself."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""

@@ -68,7 +68,8 @@ def test_who_looks_at_gpus_is_told_when_they_were_read(gpud):
 
 def test_a_subscriber_that_does_not_read_is_cut_off_and_costs_others_nothing(gpud):
     slow = gpud.connect()
-    slow.request("subscribe")
+    for _ in range(20):  # so every change is pushed to it twenty times, and megabytes come together soon
+        slow.request("subscribe")
     array = gpud.submit("true", array="0-999", hold=True)
     with slow:
         changes = 0
