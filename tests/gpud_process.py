@@ -47,6 +47,13 @@ def lives(pid):
         return False
 
 
+def name_of(pid):
+    """Return the name that a process bears; the launcher's processes give themselves theirs."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
 def parent_of(pid):
     """Return the parent of a process."""
     return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])

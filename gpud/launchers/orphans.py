@@ -16,6 +16,8 @@ from gpud.launchers import cgroup, record, tree
 from gpud.launchers.record import Record
 from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines
 
+# The launcher process tells a keeper of its job's end; should that be killed too, nobody does.
+NAP_S = 1.0
 _TIMED_OUT = 3  # a keeper's exit status
 
 
@@ -146,7 +148,7 @@ def _keep(found: Record) -> int:
     os.setsid()
     tree.rename(b"gpud-keeper")
     pid, start = found["pid"], found["start"]
-    deadlines = Deadlines(lambda: [pid, *tree.descendants(pid)], found["limit_at"], found["grace_s"])
+    deadlines = Deadlines(lambda: [pid, *tree.descendants(pid)], found["limit_at"], found["grace_s"], nap_s=NAP_S)
     while record.start_time(pid) == start and not deadlines.given_up():
         deadlines.wait()
     return _TIMED_OUT if deadlines.timed_out else 0

@@ -40,14 +40,22 @@ _OUT_OF_MEMORY = (
 class Deadlines:
     """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
 
-    `members` gives the processes that the job has now, `group` is its cgroup where it has one.
+    `members` gives the processes that the job has now, `group` is its cgroup where it has one. `nap_s` is how long to
+    sleep at most where the job's end sends no signal.
     """
 
     def __init__(
-        self, members: Callable[[], list[int]], stop_at: float | None, grace_s: float, group: str | None = None
+        self,
+        members: Callable[[], list[int]],
+        stop_at: float | None,
+        grace_s: float,
+        *,
+        group: str | None = None,
+        nap_s: float | None = None,
     ) -> None:
         self.members = members
         self.group = group
+        self.nap_s = nap_s
         self.stop_at = stop_at
         self.grace_s = grace_s
         self.kill_at: float | None = None
@@ -62,7 +70,8 @@ class Deadlines:
             due: float | None = now + 0.02  # for those that forked while they were being killed
         else:
             due = min((at for at in (self.kill_at, self.stop_at) if at is not None), default=None)
-        match _next_signal(None if due is None else max(0.0, due - now)):
+        naps = [nap for nap in (None if due is None else max(0.0, due - now), self.nap_s) if nap is not None]
+        match _next_signal(min(naps, default=None)):
             case signal.SIGTERM:
                 self.stop(self.grace_s)
             case signal.SIGQUIT:
@@ -133,7 +142,7 @@ class Shim:
         os.close(self.blobs)
         own = os.getpid()
         deadlines = Deadlines(
-            lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"], self.order["cgroup"]
+            lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"], group=self.order["cgroup"]
         )
         used = _cpu_s()
         while self._reap(pid, deadlines) and not deadlines.given_up():

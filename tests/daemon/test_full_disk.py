@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -60,10 +60,9 @@ def small(request, a_gpud, tmp_path):
     socket = f"{tmp_path}/gpud.sock"
     gpud = a_gpud("--simulate", "4xRTX4090", "--socket", socket, started=False)
     gpud.socket = socket
-    disk = request.param(gpud)
-    yield gpud.start(), disk
-    gpud.close()
-    disk.close()
+    with closing(request.param(gpud)) as disk:
+        yield gpud.start(), disk
+        gpud.close()
 
 
 def refused(gpud, op, **fields):

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from gpud_process import lives, until
+from gpud_process import lives, marked, name_of, until
 
 
 def a_job_that_waits(gpud, code=0, **fields):
@@ -191,3 +191,15 @@ def test_a_cancel_is_kept_across_a_kill(gpud):
     gpud.start()
 
     assert gpud.ended(job)["state"] == "cancelled"
+
+
+def test_a_job_whose_shim_and_then_launcher_were_killed_comes_to_an_end(gpud):
+    job, go = a_job_that_waits(gpud)
+    gpud.running(job)
+    _, shim, launcher = gpud.pids(job)
+    os.kill(shim, signal.SIGKILL)
+    until(lambda: not lives(shim) and any(name_of(pid) == "gpud-keeper" for pid in marked(gpud.folder)))
+    os.kill(launcher, signal.SIGKILL)
+    until(lambda: not lives(launcher))
+    tell(go)
+    assert gpud.ended(job)["state"] == "lost"
