@@ -28,7 +28,7 @@ from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.model.effects import Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
-from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
+from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -50,6 +50,7 @@ _FRESH_S = 1.5  # how long `gpus` waits for GPUs that do not answer
 _WATCH_S = 2.0
 _STATUS_S = 0.5
 _FINISH_S = 3.0
+_STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
 _KEEP_ENVIRONMENTS_S = 30 * 86_400.0
 _DAY_S = 86_400.0
 
@@ -127,7 +128,7 @@ class Daemon:
 
     async def begin(self) -> None:
         """Look at what an earlier gpud left running, and at the hardware."""
-        await self._parts.launcher.start(self._inbox.post)
+        await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)
         self._parts.inventory.start(self._inbox.post_threadsafe)
@@ -175,6 +176,13 @@ class Daemon:
         self._config = config
         self._reconfigured = True
         self._inbox.wake()
+
+    def _observe(self, seen: Observation) -> None:
+        """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
+        if isinstance(seen, Started):
+            self._inbox.post_soon(seen, _STARTED_S)
+        else:
+            self._inbox.post(seen)
 
     async def _turn(self, batch: Sequence[Input]) -> None:
         world, now = self.world, self._parts.clock()
@@ -284,6 +292,9 @@ class Daemon:
             refuse(peer, message, wrong)
         except StoreError as error:
             peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+        except Exception:  # ours: it is raised on, into the log, but nobody shall wait for an answer
+            peer.error(message["id"], {"code": "refused", "message": "gpud failed to answer", "hint": "see its log"})
+            raise
 
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:

@@ -88,3 +88,29 @@ def test_an_inbox_that_never_runs_dry_starves_nobody():
         return turns
 
     assert asyncio.run(story()) >= 100
+
+
+def test_what_nobody_waits_for_comes_with_the_next_batch_in_its_order():
+    async def story():
+        inbox = Inbox()
+        inbox.post_soon("started", 60.0)
+        waiting = asyncio.create_task(inbox.drain(None))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        inbox.post("ended")
+        return await waiting
+
+    assert asyncio.run(story()) == ["started", "ended"]
+
+
+def test_what_nobody_waits_for_comes_alone_once_its_time_is_over():
+    async def story():
+        inbox = Inbox()
+        began = time.monotonic()
+        inbox.post_soon("started", 0.05)
+        inbox.post_soon("started too", 60.0)
+        return await inbox.drain(None), time.monotonic() - began
+
+    batch, waited_s = asyncio.run(story())
+    assert batch == ["started", "started too"]
+    assert 0.045 <= waited_s < 30
