@@ -44,11 +44,19 @@ def start_time(pid: int) -> int | None:
     A zombie is gone: nothing of it runs.
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        fields = _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:  # ESRCH between open and read as well as ENOENT
         return None
     return None if fields[0] in b"ZX" else int(fields[19])
+
+
+def _content(path: str) -> bytes:
+    """Return a small file's content. Not by `open`, which touches 30 pages more in every shim."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
 
 
 def encode(record: Record) -> bytes:
@@ -76,8 +84,7 @@ def read(path: str) -> Record | None:
     """Return the record; None where there is none. Raises ValueError for a file that is no record."""
     for _ in range(1000):  # a reader may meet a write; it is over in microseconds
         try:
-            with open(path, "rb", buffering=0) as file:
-                record = decode(file.read(SIZE))
+            record = decode(_content(path))
         except FileNotFoundError:
             return None
         if record is not None:
