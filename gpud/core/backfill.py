@@ -46,7 +46,7 @@ class Guard:
             self.spare_memory_mib -= demand.memory_mib
 
     def _over_in_time(self, demand: Demand, now: Timestamp) -> bool:
-        return demand.time_limit_s is not None and now + demand.time_limit_s <= self.reservation.at
+        return demand.time_limit_s is not None and now + STARTING_S + demand.time_limit_s <= self.reservation.at
 
 
 @dataclass(frozen=True, slots=True)

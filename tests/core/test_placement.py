@@ -5,6 +5,7 @@ from playbook import Play, a_cluster, a_job, a_node, a_real_cluster, an_empty_cl
 
 from gpud.core.placement import type_matches
 from gpud.core.waits import NoCapacity, NoGpus
+from gpud.model.gpu import NodeName
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,14 @@ def test_simulated_gpus_that_are_gone_do_not_count():
     play = a_cluster(gpus="4xH100")
     play.sees(a_node("n1", "2xH100"))
     assert play.refused(a_job(4)).startswith("4 GPUs are asked for; this machine has 2")
+
+
+def test_a_simulated_node_of_an_earlier_day_does_not_count():
+    play = a_cluster(a_node("n1", "2xT4"), a_node("sim-2", "8xH100", cpus=256))
+    play.world.nodes[NodeName("sim-2")].present = False
+    again = play.restarted()
+    assert again.refused(a_job(type="H100")).startswith("no GPU here is of type 'H100'; there are: 2 x")
+    assert again.refused(a_job(0, cpus=100)).startswith("100 CPUs are asked for; the most on one node is 64")
 
 
 def test_where_no_gpu_was_ever_seen_a_gpu_job_waits_and_a_cpu_job_runs():

@@ -1,5 +1,6 @@
 """Who comes first: priority with aging, then the order of submission, in whichever line one stands."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from playbook import NOON, Play, a_cluster, a_job, a_node
@@ -225,6 +226,17 @@ def test_the_first_stop_that_went_down_with_gpud_is_sent_again():
     assert 9 < stop.grace_s <= 10
 
 
+def test_a_stop_that_is_overdue_is_looked_at_after_a_restart_too():
+    play = a_cluster()
+    (job,) = play.submit(a_job(grace=10))
+    play.starts(job)
+    play.cancel(job)
+    play = play.restarted()
+    play.now += 51
+    play.cycle()
+    assert play.out.effects == [Look(job, 1, "boot-1")]
+
+
 def test_a_forced_stop_stays_forced():
     play = a_cluster()
     (job,) = play.submit(a_job(grace=1000))
@@ -237,13 +249,15 @@ def test_a_forced_stop_stays_forced():
 # -- after a restart
 
 
-def test_a_restart_keeps_the_order_of_submission():
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_restart_keeps_the_order_of_submission(hold):
     play = a_cluster(gpus="1xH100")
     play.submit(a_job())
-    (first,) = play.submit(a_job())
+    (first,) = play.submit(a_job(hold=hold))
     play = play.restarted()
     play.now -= 1000  # the clock's anchor moved
     (second,) = play.submit(a_job())
+    play.release(first)
     assert order_of(play, [first, second]) == [0, 1]
 
 

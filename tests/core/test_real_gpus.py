@@ -27,6 +27,13 @@ def test_a_gpu_is_looked_at_before_it_is_given_out():
     assert play.state(job) == "starting"
 
 
+def test_a_look_seconds_ago_is_not_enough():
+    play = a_real_cluster()
+    play.later(3)
+    (job,) = play.submit(a_job())
+    assert isinstance(play.why(job), Looking)
+
+
 def test_a_look_a_moment_ago_is_enough():
     play = a_real_cluster()
     play.later(1)
