@@ -7,7 +7,6 @@ than theirs; the submitter's limits come last, so that they limit the job and no
 
 import contextlib
 import errno
-import json
 import os
 import resource
 import signal
@@ -55,8 +54,10 @@ def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
 
     Waits only for a gpud that lives, does not read (it was stopped), and has hundreds of notices to read already.
     """
-    with contextlib.suppress(OSError):
+    try:
         conversation.send(key.encode() + b"\n" + record.encode(notice), socket.MSG_NOSIGNAL)
+    except OSError:
+        pass
 
 
 def as_user(order: Order) -> None:
@@ -92,7 +93,7 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record
         os.chdir(order["workdir"])
     except OSError as error:
         raise faults.no_entry(order["workdir"], error) from error
-    submitted = json.loads(os.pread(blobs, order["environment_bytes"], order["blobs_at"]))
+    submitted = record.from_json(os.pread(blobs, order["environment_bytes"], order["blobs_at"]))
     kept = environment.runtime_dir(submitted)
     variables = environment.compose(
         submitted, order["added"], runtime_dir_exists=kept is not None and os.path.isdir(kept)

@@ -11,7 +11,6 @@ For a job whose shim was killed a keeper does the same: see `orphans`.
 
 import contextlib
 import errno
-import json
 import os
 import resource
 import signal
@@ -200,11 +199,13 @@ class Shim:
         }
         file = os.open(self.order["record"], os.O_WRONLY)
         self._release()
-        with contextlib.suppress(OSError):
+        try:
             as_user(self.order)
             self.record["finding"] = self.record.get("finding") or finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
                 os.unlink(self.order["script_path"])
+        except OSError:
+            pass
         record.write(file, self.record)
         os.close(file)
         record.reached("shim done")
@@ -254,15 +255,17 @@ class Shim:
         return record.boot_time() + float(self.order["offset"])
 
 
-def attend(channel: socket.socket, lineage: record.Record, limits: Limits, cgroups: str | None) -> None:
+def attend(
+    channel: socket.socket, talk: socket.socket, lineage: record.Record, limits: Limits, cgroups: str | None
+) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
 
     A shim that has attended one is warm: half of what a start costs is memory touched for the first time. One that
     will attend no more closes its channel before it tells of the end: an order that is sent after it fails, and goes
-    to another shim, where one that just arrived would be lost. `limits` are those of a job whose submitter says
-    nothing, `cgroups` the directory below which each may have its own.
+    to another shim, where one that just arrived would be lost. `talk` is a socket to put the conversation with gpud
+    in the place of, `limits` are those of a job whose submitter says nothing, and `cgroups` is the directory below
+    which each may have its own.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.setsid()
     tree.adopt_orphans()
     tree.rename(b"gpud-shim")
@@ -275,14 +278,15 @@ def attend(channel: socket.socket, lineage: record.Record, limits: Limits, cgrou
             channel.close()
         while signal.sigtimedwait(SIGNALS, 0) is not None:
             pass  # meant for an attempt that is over
-        blobs, talk = files
+        blobs, conversation = files
+        os.dup2(conversation, talk.fileno(), inheritable=False)
+        os.close(conversation)
         key, _, length = message.decode().rpartition(" ")
-        order = json.loads(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
+        order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
         order["limits"] = limits | order["limits"]
         order["cgroup"] = None if cgroups is None else f"{cgroups}/job-{key}"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, talk) as conversation:
-            if not Shim(order, blobs, conversation, lineage, channel.close).run():
-                return
+        if not Shim(order, blobs, talk, lineage, channel.close).run():
+            return
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:

@@ -40,6 +40,7 @@ class Zygote:
         self.listener = listener
         self.idle: list[int] = []  # shims without an attempt, the one that was used last at the end
         self.busy: dict[str, int] = {}
+        self.talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channels: dict[int, socket.socket] = {}
         self.identity = [os.getpid(), record.start_time(os.getpid())]
         self.cgroup = cgroup.divide()
@@ -140,9 +141,14 @@ class Zygote:
     def _fork(self) -> None:
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
-            pid = os.fork()
-            if pid == 0:
-                self._become_shim(its)
+            # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
+            signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    self._become_shim(its)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
         self.channels[pid] = own
         self.idle.append(pid)
 
@@ -150,12 +156,12 @@ class Zygote:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            # Only this channel: the ends of others', and of gpud's, would keep those open.
-            os.dup2(its.fileno(), 3, inheritable=False)
-            os.closerange(4, 1 << 20)
-            shim.attend(
-                socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3), self.lineage, self.limits, self.cgroup
-            )
+            # Only these two: the ends of others' channels, and of gpud's, would keep those open.
+            first, last = sorted((its.fileno(), self.talk.fileno()))
+            os.closerange(3, first)
+            os.closerange(first + 1, last)
+            os.closerange(last + 1, 1 << 20)
+            shim.attend(its, self.talk, self.lineage, self.limits, self.cgroup)
             code = 0
         except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
             sys.excepthook(*sys.exc_info())
