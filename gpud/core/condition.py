@@ -43,7 +43,9 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     if not isinstance(state.seen, Reading):
         return Condition.UNKNOWN
     if state.released_at is not None and now < state.released_at + RELEASE_S:
-        return Condition.RELEASING
+        # Our shim lets go before its end is told: who holds the GPU since then is another gpud.
+        taken = state.seen.lease is not None and state.seen.at > state.released_at
+        return Condition.FOREIGN if taken else Condition.RELEASING
     if state.seen.processes is None:
         return Condition.UNKNOWN
     if state.seen.lease is not None or occupants(world, state.seen):

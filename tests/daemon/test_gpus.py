@@ -1,18 +1,32 @@
 """A GPU is never given twice, and what is not known to be free is given to nobody: on a real driver library."""
 
 import os
+import secrets
 import subprocess
 import time
+import zlib
 from contextlib import contextmanager
 
 import pytest
-from fakenvml.fixture import fake_gpu, fake_uuid
+from fakenvml.fixture import fake_gpu
 from gpud_process import lives, until
+
+SERIES = secrets.token_hex(2)  # leases are the whole machine's: tests that run at the same time have GPUs of their own
 
 
 @pytest.fixture
-def on_nvml(a_gpud, fake_nvml):
-    """Return a function that starts a gpud on the fake driver."""
+def a_gpu(request):
+    """Return a function that describes a GPU of this test's own, as `fake_gpu` does."""
+    own = f"GPU-{zlib.crc32((SERIES + request.node.name).encode()):08x}"
+    return lambda index, *lines, **values: fake_gpu(index, *lines, **values).replace(
+        f"GPU-fa4e{index:04x}", f"{own}-{index:04x}"
+    )
+
+
+@pytest.fixture
+def on_nvml(a_gpud, fake_nvml, a_gpu):
+    """Return a function that starts a gpud on the fake driver, with two GPUs."""
+    fake_nvml.write(a_gpu(0), a_gpu(1))
 
     def start(*options, **settings):
         return a_gpud("--nvml-library", fake_nvml.library, *options, environment=fake_nvml.environment, **settings)
@@ -47,9 +61,9 @@ def reason_of(gpud, job):
     return told["reason"]
 
 
-def waits_for(gpud, job, *words):
-    """Return the reason of a waiting job once it holds these words."""
-    return until(lambda: (said := reason_of(gpud, job) or "") and all(word in said for word in words) and said)
+def waits_for(gpud, job, words, within_s=15):
+    """Return the reason of a waiting job once it holds these words; sooner than a release is given up."""
+    return until(lambda: words in (said := reason_of(gpud, job) or "") and said, within_s)
 
 
 HOLDS = (
@@ -89,14 +103,14 @@ def test_a_gpu_that_another_gpud_holds_says_so_and_is_given_out_when_it_is_free(
     assert second.ended(waiting)["exit_code"] == 0
 
 
-def test_a_foreign_process_keeps_jobs_away_and_is_shown(on_nvml, fake_nvml):
+def test_a_foreign_process_keeps_jobs_away_and_is_shown(on_nvml, fake_nvml, a_gpu):
     with a_process() as foreign:
-        fake_nvml.write(fake_gpu(0, used_mib=3000, processes=[f"live {foreign.pid} 2900 compute"]), fake_gpu(1))
+        fake_nvml.write(a_gpu(0, used_mib=3000, processes=[f"live {foreign.pid} 2900 compute"]), a_gpu(1))
         gpud = on_nvml()
 
         elsewhere = gpud.submit("sh", "-c", "echo $GPUD_GPU_UUIDS", gpus=1)
         assert gpud.ended(elsewhere)["exit_code"] == 0
-        assert gpud.output(elsewhere) == f"{fake_uuid(1)}\n"
+        assert gpud.output(elsewhere) == gpu_of(gpud, 1)["uuid"] + "\n"
         waiting = gpud.submit("true", gpus=2)
 
         waits_for(gpud, waiting, "1 occupied by processes that gpud did not start")
@@ -109,28 +123,28 @@ def test_a_foreign_process_keeps_jobs_away_and_is_shown(on_nvml, fake_nvml):
 
         foreign.kill()
         foreign.wait()
-        fake_nvml.write(fake_gpu(0), fake_gpu(1))
+        fake_nvml.write(a_gpu(0), a_gpu(1))
         assert gpud.ended(waiting)["exit_code"] == 0
 
 
-def test_a_process_that_only_draws_keeps_nobody_away(on_nvml, fake_nvml):
+def test_a_process_that_only_draws_keeps_nobody_away(on_nvml, fake_nvml, a_gpu):
     with a_process() as desktop:
-        fake_nvml.write(fake_gpu(0, used_mib=400, processes=[f"live {desktop.pid} 380 graphics"]), fake_gpu(1))
+        fake_nvml.write(a_gpu(0, used_mib=400, processes=[f"live {desktop.pid} 380 graphics"]), a_gpu(1))
         gpud = on_nvml()
         assert gpud.ended(gpud.submit("true", gpus=2))["exit_code"] == 0
 
 
-def test_a_process_that_settings_ignore_keeps_nobody_away(on_nvml, fake_nvml):
+def test_a_process_that_settings_ignore_keeps_nobody_away(on_nvml, fake_nvml, a_gpu):
     with a_process() as known:
-        fake_nvml.write(fake_gpu(0, used_mib=400, processes=[f"live {known.pid} 380 compute"]), fake_gpu(1))
+        fake_nvml.write(a_gpu(0, used_mib=400, processes=[f"live {known.pid} 380 compute"]), a_gpu(1))
         gpud = on_nvml("--foreign-ignore", "sleep")
         assert gpud.ended(gpud.submit("true", gpus=2))["exit_code"] == 0
 
 
-def test_a_jobs_own_processes_are_not_foreign_and_a_gpu_is_releasing_until_they_are_gone(on_nvml, fake_nvml):
+def test_a_jobs_own_processes_are_not_foreign_and_a_gpu_is_releasing_until_they_are_gone(on_nvml, fake_nvml, a_gpu):
     pids = fake_nvml.config.parent / "pids"
     pids.mkdir()
-    fake_nvml.write(fake_gpu(0, used_mib=4, pids=pids))
+    fake_nvml.write(a_gpu(0, used_mib=4, pids=pids))
     gpud = on_nvml()
     first = gpud.submit("sh", "-c", f"echo 9000 compute > {pids}/$$; sleep 0.1; read line < go", gpus=1)
     os.mkfifo(gpud.work / "go")
@@ -140,39 +154,39 @@ def test_a_jobs_own_processes_are_not_foreign_and_a_gpu_is_releasing_until_they_
     assert (shown["state"], shown["jobs"], shown["processes"][0]["job"]) == ("busy", [first], first)
 
     second = gpud.submit("true", gpus=1)
-    fake_nvml.write(fake_gpu(0, used_mib=9000, pids=pids))  # the driver has not let go of its memory yet
+    fake_nvml.write(a_gpu(0, used_mib=9000, pids=pids))  # the driver has not let go of its memory yet
     (gpud.work / "go").write_text("go\n")
     gpud.ended(first)
 
     waits_for(gpud, second, "1 being released")
     assert gpu_of(gpud)["state"] == "releasing"
-    fake_nvml.write(fake_gpu(0, used_mib=4))
+    fake_nvml.write(a_gpu(0, used_mib=4))
     assert gpud.ended(second)["exit_code"] == 0
 
 
-def test_a_lost_gpu_gets_no_job_and_its_job_is_left_alone(on_nvml, fake_nvml):
+def test_a_lost_gpu_gets_no_job_and_its_job_is_left_alone(on_nvml, fake_nvml, a_gpu):
     gpud = on_nvml()
     os.mkfifo(gpud.work / "go")
     running = gpud.submit("sh", "-c", "read line < go", gpus=1, demand={"gpu_ids": ["0"]})
     gpud.running(running)
 
-    fake_nvml.write(fake_gpu(0, "lost"), fake_gpu(1))
+    fake_nvml.write(a_gpu(0, "lost"), a_gpu(1))
     comes_to(gpud, "lost")
 
     assert gpud.job(running)["state"] == "running"
     waiting = gpud.submit("true", gpus=2)
     waits_for(gpud, waiting, "1 lost")
     assert gpud.ended(gpud.submit("true", gpus=1))["exit_code"] == 0
-    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    fake_nvml.write(a_gpu(0), a_gpu(1))
     (gpud.work / "go").write_text("go\n")
     assert gpud.ended(running)["exit_code"] == 0
     assert gpud.ended(waiting)["exit_code"] == 0
 
 
-def test_a_driver_that_hangs_holds_up_nothing_else(on_nvml, fake_nvml):
+def test_a_driver_that_hangs_holds_up_nothing_else(on_nvml, fake_nvml, a_gpu):
     gpud = on_nvml()
     assert gpud.ended(gpud.submit("true", gpus=2))["exit_code"] == 0
-    fake_nvml.write(fake_gpu(0, "delay * 3600000"), fake_gpu(1))
+    fake_nvml.write(a_gpu(0, "delay * 3600000"), a_gpu(1))
     began = time.monotonic()
 
     beside = [gpud.submit("true", gpus=0) for _ in range(3)]
@@ -184,7 +198,7 @@ def test_a_driver_that_hangs_holds_up_nothing_else(on_nvml, fake_nvml):
     waits_for(gpud, waiting, "1 not readable")
     gpud.restart()
     assert gpud.job(waiting)["state"] == "queued"
-    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    fake_nvml.write(a_gpu(0), a_gpu(1))
     assert gpud.ended(waiting)["exit_code"] == 0
 
 
@@ -199,20 +213,20 @@ def without_a_driver(gpud):
     return waiting
 
 
-def test_without_a_driver_cpu_jobs_run_and_gpu_jobs_wait_for_one(on_nvml, fake_nvml):
+def test_without_a_driver_cpu_jobs_run_and_gpu_jobs_wait_for_one(on_nvml, fake_nvml, a_gpu):
     fake_nvml.unload()
     gpud = on_nvml()
     waiting = without_a_driver(gpud)
     gpud.stop()
-    fake_nvml.write(fake_gpu(0))
+    fake_nvml.write(a_gpu(0))
     gpud.start()
     assert gpud.ended(waiting)["exit_code"] == 0
 
 
 @pytest.mark.fault
-def test_a_driver_that_appears_is_taken_up(on_nvml, fake_nvml):
+def test_a_driver_that_appears_is_taken_up(on_nvml, fake_nvml, a_gpu):
     fake_nvml.unload()
     gpud = on_nvml()
     waiting = without_a_driver(gpud)
-    fake_nvml.write(fake_gpu(0))
+    fake_nvml.write(a_gpu(0))
     assert gpud.ended(waiting, 60)["exit_code"] == 0  # it looks every 30 s
