@@ -98,6 +98,7 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
     parts = Parts(
         config=config,
         store=store,
+        check=lock.check,
         reader=ReadThread(path),
         inventory=_inventory(config, clock),
         # What a service starts by itself would end with it, jobs and all.
@@ -112,6 +113,7 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
         config.socket,
         on_request=daemon.on_request,
         on_gone=daemon.on_gone,
+        still_here=daemon.still_here,
         welcome=lambda: {
             "version": __version__,
             "pid": os.getpid(),

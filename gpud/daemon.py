@@ -9,7 +9,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -61,6 +61,7 @@ class Parts:
 
     config: Config
     store: Store
+    check: Callable[[], None]  # raises StoreError when there is nothing left to store into
     reader: ReadThread
     inventory: Inventory
     launcher: Launcher
@@ -78,6 +79,7 @@ class Daemon:
         self._writer = ThreadPoolExecutor(1, "gpud-write")
         self._inbox: Inbox[Input] = Inbox()
         self._stopping = False
+        self._lost: StoreError | None = None
         self._reconfigured = False
         self._seen = asyncio.Event()
         self._names = Names()
@@ -121,6 +123,15 @@ class Daemon:
         self.subscriptions.gone(peer)
         self._watch()
 
+    def still_here(self) -> bool:
+        """Return whether there is still something to store into; end, where there is not."""
+        try:
+            self._parts.check()
+        except StoreError as error:
+            self._lost = error
+            self.stop()
+        return self._lost is None
+
     def stop(self) -> None:
         """Finish what is at hand and end; jobs run on."""
         self._stopping = True
@@ -136,7 +147,10 @@ class Daemon:
         gc.freeze()
 
     async def run(self) -> None:
-        """Decide, until told to stop. Raises what is our own fault: nothing of that batch was made durable."""
+        """Decide, until told to stop. Raises StoreError when there is nothing to store into any more.
+
+        Raises also what is our own fault: nothing of that batch was made durable.
+        """
         loop = asyncio.get_running_loop()
         prune = loop.call_later(60.0, self._prune)
         try:
@@ -151,6 +165,8 @@ class Daemon:
                 await self._turn(self._without_repeats(batch))
         finally:
             prune.cancel()
+        if self._lost is not None:
+            raise self._lost
 
     async def finish(self) -> None:
         """Decide and answer what has been asked already, for a moment at most."""
@@ -191,6 +207,8 @@ class Daemon:
         launches = [effect for effect in outcome.effects if isinstance(effect, Launch)]
         committed = Committed((), ())
         if outcome.changes:
+            if not self.still_here():
+                return
             wanted = [(effect.job, effect.attempt) for effect in launches]
             loop = asyncio.get_running_loop()
             try:

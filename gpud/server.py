@@ -230,6 +230,7 @@ class Server:
 
     `address` is the path that people name; `mode` its permissions (0600: one user's, 0666: everybody's).
     `welcome` says what a client is told besides the version. `on_gone` hears of every connection that ended.
+    `still_here` is asked before a socket that vanished is bound anew.
     """
 
     def __init__(
@@ -240,6 +241,7 @@ class Server:
         welcome: Callable[[], Message],
         mode: int = 0o600,
         on_gone: Callable[[Peer], None] = lambda _: None,
+        still_here: Callable[[], bool] = lambda: True,
         max_connections: int = 4096,
         max_per_user: int | None = None,
         hello_timeout_s: float = 10.0,
@@ -251,6 +253,7 @@ class Server:
         self.hello_timeout_s = hello_timeout_s
         self.half_frame_s = half_frame_s
         self._on_gone = on_gone
+        self._still_here = still_here
         self._max_connections = max_connections
         self._max_per_user = max_per_user
         self._peers: set[Peer] = set()
@@ -324,7 +327,7 @@ class Server:
                 async with asyncio.timeout(_LOOK_S):
                     await self._name_changed.wait()
             self._name_changed.clear()
-            if self._name.vanished():
+            if self._name.vanished() and self._still_here():
                 log.warning("the socket %s vanished; binding it anew", self.address)
                 try:
                     await self._bind()  # the old one stays open, for who had connected to it already

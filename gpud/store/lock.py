@@ -11,7 +11,21 @@ from gpud.store.files import StoreError
 class StateLock:
     """A held lock; it lasts until `release` or the end of the process."""
 
+    path: str
     descriptor: int
+
+    def check(self) -> None:
+        """Raise StoreError if the directory is not there any more, or another has its name: what is written is lost."""
+        try:
+            there = os.stat(self.path)  # noqa: PTH116 - at every commit: no path object for it
+        except OSError:
+            there = None
+        held = os.fstat(self.descriptor)
+        if there is None or (there.st_ino, there.st_dev) != (held.st_ino, held.st_dev):
+            raise StoreError(
+                f"the state directory {os.path.dirname(self.path)} was removed under gpud",  # noqa: PTH120 - as above
+                "jobs that run go on, but their queue is lost; start gpud again for a new one",
+            )
 
     def release(self) -> None:
         """Give the directory free. The file stays: removing it would let two in."""
@@ -41,4 +55,4 @@ def lock_state(state_dir: str) -> StateLock:
     except OSError as error:
         os.close(descriptor)
         raise StoreError(f"cannot lock {path}: {error.strerror}", "take a local directory: --state-dir") from error
-    return StateLock(descriptor)
+    return StateLock(path, descriptor)
