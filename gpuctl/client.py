@@ -57,6 +57,10 @@ class Client:
         """Hang up; jobs do not notice."""
         self._socket.close()
 
+    def only_watch(self) -> None:
+        """From now on start no gpud: who watches one that is stopped does not want another."""
+        self._start = None
+
     def fileno(self) -> int:
         """Return the socket, for poll: when it is readable, `pushed` has something or the connection is over."""
         return self._socket.fileno()

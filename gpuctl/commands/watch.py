@@ -3,10 +3,15 @@
 Fixed-width lines, not Rich's tables: those cost 14 times as much a frame.
 """
 
+import contextlib
+import os
 import select
 import shutil
 import sys
+import termios
 import time
+import tty
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -32,18 +37,33 @@ _TICK_S = 1.0  # times that run on are not told by anybody
 @session.options
 @click.pass_obj
 def watch(session: Session) -> None:
-    """Show GPUs and queue live; leave with Ctrl-C. With --json: one object per change."""
+    """Show GPUs and queue live; leave with q or Ctrl-C. With --json: one object per change."""
     if not session.json and not sys.stdout.isatty():
         raise UsageError("watch draws on a terminal", hint="for programs: gpuctl watch --json, gpuctl events -f --json")
     with session.connect() as client:
+        client.only_watch()
         try:
             if session.json:
                 _print(session, client)
             else:
-                with Live(screen=True, auto_refresh=False) as live:
+                with _keys(), Live(screen=True, auto_refresh=False) as live:
                     _draw(live, client)
         except KeyboardInterrupt:
             return
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[None]:
+    """Have keys arrive as they are pressed, and unseen."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 def frame(seen: dict[str, Any], *, width: int, height: int) -> str:
@@ -85,10 +105,19 @@ def _draw(live: Live, client: Client) -> None:
 
 
 def _until_changed(client: Client) -> None:
-    """Return when something was pushed, or it is time for clocks to move on; not before the next frame is due."""
-    time.sleep(_FRAME_S)
-    if not client.has_pushed():
-        select.select([client], [], [], _TICK_S - _FRAME_S)
+    """Return when something was pushed, or it is time for clocks to move on; not before the next frame is due.
+
+    Raises KeyboardInterrupt for a `q`.
+    """
+    keys = [sys.stdin] if sys.stdin.isatty() else []
+    due = time.monotonic() + _FRAME_S
+    while (left := due - time.monotonic()) > 0 or not client.has_pushed():
+        watched = keys if left > 0 else [*keys, client]
+        ready, _, _ = select.select(watched, [], [], left if left > 0 else _TICK_S - _FRAME_S)
+        if sys.stdin in ready and os.read(sys.stdin.fileno(), 64).lower().startswith(b"q"):
+            raise KeyboardInterrupt
+        if left <= 0 and sys.stdin not in ready:
+            break
     client.pushed(wait=False)
 
 
