@@ -23,6 +23,7 @@ from gpud.model.units import Seconds, Timestamp
 
 RETRY_FIRST_S: Seconds = 2.0  # doubles with each try, up to
 RETRY_LAST_S: Seconds = 300.0
+MACHINE_LAST_S: Seconds = 30.0  # after a fault of the machine: once that is mended nobody shall wait for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def after(outcome: Exit, cause: StopCause | None, place: Place, retries: int, no
     fault = outcome.fault
     if fault is not None and fault.machine:
         reason = f"could not start: {fault.reason}"
-        return Again(_delayed(place, place.attempt, now), "retried", reason)
+        return Again(_delayed(place, place.attempt, now, MACHINE_LAST_S), "retried", reason)
     if fault is not None:
         return Over(End.FAILED, fault.reason)
     if outcome.timed_out or cause is StopCause.TIMED_OUT:
@@ -78,8 +79,8 @@ def said(outcome: Exit) -> str:
     return f"{words} ({outcome.finding})" if outcome.finding else words
 
 
-def _delayed(place: Place, tries: int, now: Timestamp) -> Place:
-    delay = min(RETRY_LAST_S, RETRY_FIRST_S * 2 ** min(tries - 1, 30))
+def _delayed(place: Place, tries: int, now: Timestamp, last_s: Seconds = RETRY_LAST_S) -> Place:
+    delay = min(last_s, RETRY_FIRST_S * 2 ** min(tries - 1, 30))
     return replace(place, attempt=place.attempt + 1, park=Park.RETRY, not_before=Timestamp(now + delay))
 
 
