@@ -26,6 +26,7 @@ from gpud.core.world import Rules, World
 from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
+from gpud.looking import Looking
 from gpud.model.effects import Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
@@ -46,8 +47,6 @@ from gpud.wire.codec import Message
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
-_FRESH_S = 1.5  # how long `gpus` waits for GPUs that do not answer
-_WATCH_S = 2.0
 _STATUS_S = 0.5
 _FINISH_S = 3.0
 _STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
@@ -84,14 +83,12 @@ class Daemon:
         self._seen = asyncio.Event()
         self._names = Names()
         self._wake_at: Timestamp | None = None
-        self._fresh: list[tuple[set[GpuId], asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watching = False
-        self._told_readings: asyncio.TimerHandle | None = None
         self._told_status: asyncio.TimerHandle | None = None
         self.world, self._looks = self._world_of(loaded)
         self.subscriptions = Subscriptions(parts.reader)
         self.subscriptions.last = loaded.last_event
+        self._looking = Looking(parts.inventory, self.subscriptions, self._present)
         self.requests = Requests(
             world=lambda: self.world,
             post=self._inbox.post,
@@ -108,7 +105,7 @@ class Daemon:
             reader=parts.reader,
             names=self._names,
             facts=Facts(config=parts.config, started_at=parts.clock(), launcher=lambda: {"pid": parts.launcher.pid}),
-            fresh=self._look_at_all,
+            fresh=self._looking.at_all,
         )
 
     def on_request(self, peer: Peer, message: Message) -> None:
@@ -121,7 +118,7 @@ class Daemon:
     def on_gone(self, peer: Peer) -> None:
         """Forget a client."""
         self.subscriptions.gone(peer)
-        self._watch()
+        self._looking.follow_watchers()
 
     def still_here(self) -> bool:
         """Return whether there is still something to store into; end, where there is not."""
@@ -255,15 +252,11 @@ class Daemon:
             self._seen.set()
             self._report_nodes(batch)
             self._status_changed()
-        if not read:
-            return
-        for left, future in self._fresh:
-            left.difference_update(read)
-            if not left and not future.done():
-                future.set_result(None)
-        if self.subscriptions.readings_wanted and self._told_readings is None:
-            loop = asyncio.get_running_loop()
-            self._told_readings = loop.call_later(0.1, self._tell_readings)
+        if read:
+            self._looking.seen(read)
+
+    def _present(self) -> set[GpuId]:
+        return {state.gpu.id for state in self.world.gpus.values() if state.present}
 
     def _report_nodes(self, batch: Sequence[Input]) -> None:
         for each in batch:
@@ -280,27 +273,6 @@ class Daemon:
     def _tell_status(self) -> None:
         self._told_status = None
         self._parts.notifier.status(self.status_line())
-
-    def _tell_readings(self) -> None:
-        self._told_readings = None
-        self.subscriptions.publish_readings()
-
-    async def _look_at_all(self) -> None:
-        """Have every GPU looked at, and wait a moment for the answers."""
-        gpus = {state.gpu.id for state in self.world.gpus.values() if state.present}
-        if not gpus:
-            return
-        future = asyncio.get_running_loop().create_future()
-        waiter = (set(gpus), future)
-        self._fresh.append(waiter)
-        self._parts.inventory.read(gpus)
-        try:
-            async with asyncio.timeout(_FRESH_S):
-                await future
-        except TimeoutError:
-            pass  # what does not answer is shown as it was last seen
-        finally:
-            self._fresh.remove(waiter)
 
     async def _read(self, pending: Pending) -> None:
         peer, message = pending.peer, pending.message
@@ -319,14 +291,7 @@ class Daemon:
             await self.subscriptions.add(peer, message)
         except Wrong as wrong:
             refuse(peer, message, wrong)
-        self._watch()
-
-    def _watch(self) -> None:
-        """Read GPUs regularly while somebody looks at them, and only then."""
-        wanted = self.subscriptions.readings_wanted
-        if wanted != self._watching:
-            self._watching = wanted
-            self._parts.inventory.watch(_WATCH_S if wanted else None)
+        self._looking.follow_watchers()
 
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
         config = self._config
