@@ -26,7 +26,7 @@ _MACHINE = frozenset(
         errno.EHOSTUNREACH,
     }
 )
-NOT_FOUND, NOT_RUNNABLE = 127, 126  # the shell's exit statuses for the same
+NOT_STARTED = 126  # what a process that never became the job exits with; the record says why
 
 
 class CannotStartError(Exception):

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
 
     `blobs` is the file that holds environment and script, `lineage` what the record shall say of shim and launcher.
     """
-    code = 70
+    file = None
     try:
         os.setsid()
         if order["cgroup"] is not None:
@@ -37,16 +38,20 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
             "start": record.start_time(os.getpid()),
             "at": record.boot_time() + order["offset"],
         }
-        record.reached("job before claim")
+        record.reached(order["key"], "job before claim")
         file = _claim(order, claimed, conversation)
-        record.reached("job after claim")
+        record.reached(order["key"], "job after claim")
         try:
             _exec(order, blobs, conversation, claimed)
         except faults.CannotStartError as error:
             record.write(file, claimed | {"state": record.ENDED, "fault": error.fault})
-            code = faults.NOT_FOUND
+    except BaseException as error:  # noqa: BLE001 - ours, and never to be told as the job's own exit
+        sys.excepthook(type(error), error, error.__traceback__)
+        if file is not None:
+            fault = (f"gpud failed to start it: {error!r}", False, False)
+            record.write(file, claimed | {"state": record.ENDED, "fault": fault})
     finally:
-        os._exit(code)
+        os._exit(faults.NOT_STARTED)
 
 
 def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
@@ -76,10 +81,10 @@ def _claim(order: Order, claimed: record.Record, conversation: socket.socket) ->
     except OSError as error:
         fault = faults.cannot("write the attempt's record", error, machine=True).fault
         tell(conversation, key, {"state": record.DONE, "fault": fault, "ended": claimed["at"]})
-        os._exit(faults.NOT_RUNNABLE)
+        os._exit(faults.NOT_STARTED)
     if file is None:
         tell(conversation, key, {"state": record.REFUSED})
-        os._exit(faults.NOT_RUNNABLE)
+        os._exit(faults.NOT_STARTED)
     return file
 
 
@@ -104,7 +109,7 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record
     else:
         program, argv = _keep_script(order, blobs)
     tell(conversation, order["key"], claimed)
-    record.reached("job before exec")
+    record.reached(order["key"], "job before exec")
     os.umask(order["umask"])
     _limit(order["limits"])
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

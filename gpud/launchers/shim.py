@@ -36,6 +36,29 @@ _OUT_OF_MEMORY = (
 )
 
 
+# An order to do nothing: what `orders.order_of` gives, for rehearsals.
+NOTHING: Order = {
+    "key": "",
+    "offset": 0.0,
+    "command": ["true"],
+    "workdir": "/",
+    "output": os.devnull,
+    "error": None,
+    "makes_log_dir": False,
+    "added": {},
+    "blobs_at": 0,
+    "environment_bytes": 2,
+    "script_bytes": None,
+    "umask": 0o077,
+    "time_limit_s": None,
+    "grace_s": 0.0,
+    "memory_mib": 0,
+    "leases": [],
+    "cgroup": None,
+    "uid": None,
+}
+
+
 class Deadlines:
     """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
 
@@ -123,7 +146,7 @@ class Shim:
 
     def run(self) -> bool:
         """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
-        record.reached("shim before fork")
+        record.reached(self.order["key"], "shim before fork")
         try:
             self._lease()
             if self.order["cgroup"] is not None:
@@ -137,7 +160,7 @@ class Shim:
             return True
         if pid == 0:
             become(self.order, self.blobs, self.conversation, self.lineage)
-        record.reached("shim after fork")
+        record.reached(self.order["key"], "shim after fork")
         os.close(self.blobs)
         own = os.getpid()
         deadlines = Deadlines(
@@ -171,9 +194,9 @@ class Shim:
             if end is None:
                 return True
             if end.si_pid == pid:
-                record.reached("shim before record")
+                record.reached(self.order["key"], "shim before record")
                 self._ended(pid, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
-                record.reached("shim after record")
+                record.reached(self.order["key"], "shim after record")
                 deadlines.killed.clear()  # what is killed from here on are leftovers
             self.rss_kib = max(self.rss_kib, os.wait4(end.si_pid, 0)[2].ru_maxrss)
 
@@ -208,7 +231,7 @@ class Shim:
             pass
         record.write(file, self.record)
         os.close(file)
-        record.reached("shim done")
+        record.reached(self.order["key"], "shim done")
         tell(self.conversation, self.order["key"], self.record)
 
     def _own(self, pid: int) -> record.Record | None:

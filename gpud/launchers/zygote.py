@@ -29,6 +29,7 @@ from gpud.launchers.job import Limits, tell
 from gpud.launchers.orphans import Orphans
 
 SPARES = 4
+REHEARSALS = 10  # Python specialises what has run eight times
 
 
 class Zygote:
@@ -69,6 +70,23 @@ class Zygote:
                     self._fork()
             for file, _ in events:
                 self._attend(file)
+
+    def rehearse(self) -> None:
+        """Attend an attempt that does nothing, a few times, so that what shims run has run before the first is forked.
+
+        What Python then remembers (specialised code, looked-up methods) is shared; else each shim would have 200 KiB
+        more of its own. What does not work now will be told when a job asks for it.
+        """
+        path = f"{self.records}/.rehearsal.{os.getpid()}"
+        signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
+        order = shim.NOTHING | {"record": path, "limits": self.limits}
+        for _ in range(REHEARSALS):
+            blobs = os.memfd_create("gpud-rehearsal")
+            os.write(blobs, b"{}")
+            with contextlib.suppress(OSError):
+                shim.Shim(order, blobs, self.talk, self.lineage, lambda: None).run()
+                os.unlink(path)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
 
     def _attend(self, file: int) -> None:
         if file == self.wake:
@@ -115,7 +133,7 @@ class Zygote:
     def _launch(self, conversation: socket.socket, message: bytes, blobs: int) -> None:
         """Hand an order to an idle shim, or to a new one."""
         key = message.decode().rpartition(" ")[0]
-        record.reached("zygote before fork")
+        record.reached(key, "zygote before fork")
         try:
             while key not in self.busy:
                 if not self.idle:
@@ -127,7 +145,7 @@ class Zygote:
         except OSError as error:
             fault = faults.cannot("make a process", error, machine=True).fault
             tell(conversation, key, {"state": record.DONE, "fault": fault})
-        record.reached("zygote after fork")
+        record.reached(key, "zygote after fork")
 
     def _free(self, key: str) -> None:
         """Let a shim have another attempt. gpud says when, for only it knows that it will not signal the shim again."""
@@ -155,7 +173,6 @@ class Zygote:
     def _become_shim(self, its: socket.socket) -> NoReturn:
         code = 1
         try:
-            signal.set_wakeup_fd(-1)
             # Only these two: the ends of others' channels, and of gpud's, would keep those open.
             first, last = sorted((its.fileno(), self.talk.fileno()))
             os.closerange(3, first)
@@ -218,6 +235,7 @@ def main() -> NoReturn:
         listener = _listen(where)
     os.chdir("/")  # so as to keep no file system from being unmounted
     zygote = Zygote(records, conversation, listener)
+    zygote.rehearse()
     gc.collect()
     gc.freeze()  # shims share this memory until they touch it, and a collection would touch it all
     gc.disable()

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,13 @@ def test_a_job_that_cannot_start_says_why(workplace, command, spec, fault):
     exit_ = workplace.ended(workplace.launch(1, *command, **spec))
     assert exit_.fault == fault
     assert (exit_.exit_code, exit_.signal, exit_.lost) == (None, None, None)
+
+
+def test_an_environment_that_cannot_be_read_is_gpuds_fault_and_never_the_jobs_exit_code(workplace):
+    workplace.spec = replace(workplace.spec, environment=b"[broken")
+    exit_ = workplace.ended(workplace.launch(1, "true"))
+    assert exit_.fault.reason.startswith("gpud failed to start it")
+    assert exit_.exit_code is None
 
 
 def test_programs_are_found_through_the_jobs_path_and_relative_to_its_directory(workplace):
