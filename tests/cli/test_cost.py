@@ -15,7 +15,7 @@ LOADED = "import sys; from gpuctl.cli import cli; cli.main(sys.argv[1:], standal
 
 
 def loaded_by(gpuctl, *words: str) -> set[str]:
-    """Return the modules that a call of gpuctl has imported at its end."""
+    """Return the modules that a call of gpuctl has imported at its end, beside those of every Python here."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *words],
         env=gpuctl.environ,
@@ -24,7 +24,8 @@ def loaded_by(gpuctl, *words: str) -> set[str]:
         capture_output=True,
         text=True,
     )
-    return set(done.stdout.splitlines()[-1].split())
+    bare = [sys.executable, "-c", "import sys; print(*sys.modules)"]  # with what an editable install adds to each start
+    return set(done.stdout.splitlines()[-1].split()) - set(subprocess.check_output(bare, text=True).split())
 
 
 def test_submit_imports_next_to_nothing(gpuctl):

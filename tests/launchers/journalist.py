@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from workplace import Workplace, clock
+from launchers.workplace import Workplace, clock
 
 from gpud.launchers import record
 from gpud.launchers.local import LocalLauncher

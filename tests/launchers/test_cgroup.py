@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from workplace import TREE, Workplace
+from launchers.workplace import TREE, Workplace
 
 from gpud.launchers import cgroup
 

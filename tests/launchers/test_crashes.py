@@ -11,8 +11,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from journalist import POINTS as GPUD
-from workplace import DEADLINE_S, Workplace, gone, kill
+from launchers.journalist import POINTS as GPUD
+from launchers.workplace import DEADLINE_S, Workplace, gone, kill
 
 from gpud.launchers import record
 from gpud.model.job import Exit, Fault
@@ -39,7 +39,7 @@ ROOT = HERE.parent.parent
 def run(state: Path, plan: str, gpud: str, family: str) -> int:
     return subprocess.run(
         [sys.executable, HERE / "journalist.py", state, plan, gpud],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), "GPUD_KILL_AT": family},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE.parent)]), "GPUD_KILL_AT": family},
         timeout=DEADLINE_S,
         check=False,
     ).returncode

@@ -6,7 +6,7 @@ import socket
 import subprocess
 
 import pytest
-from workplace import Workplace, clock, died, kill
+from launchers.workplace import Workplace, clock, died, kill
 
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
+from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
 from gpud.model.job import Fault, job_id

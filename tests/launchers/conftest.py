@@ -1,3 +1,0 @@
-"""What tests of launchers share."""
-
-pytest_plugins = ["workplace"]
