@@ -27,7 +27,7 @@ from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
-from gpud.model.effects import Launch, Look, ReadGpus
+from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
 from gpud.model.spec import JobSpec
@@ -235,7 +235,7 @@ class Daemon:
         if any(not isinstance(effect, Look | ReadGpus) for effect in outcome.effects):
             held = {gpu: 1 for active in self.world.active.values() for gpu in active.state.allocation.gpus}
             self._parts.inventory.follow(held)
-        for effect in outcome.effects:
+        for effect in sorted(outcome.effects, key=_may_wait):
             if isinstance(effect, ReadGpus):
                 self._parts.inventory.read(effect.gpus)
             elif isinstance(effect, Launch):
@@ -381,3 +381,8 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a request was not answered", exc_info=task.exception())
+
+
+def _may_wait(effect: Effect) -> bool:
+    """Return whether nobody waits for an effect: the record of what ended may go after the next job was started."""
+    return isinstance(effect, Forget)

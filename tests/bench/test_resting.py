@@ -36,6 +36,7 @@ def rss_mib(pid):
 def multiply(database, job, times, first):
     """Write all rows of a job so many times more, under numbers from `first` on."""
     new = {"id": "n << 24", "job": "n << 24", "nonce": "lower(hex(randomblob(16)))", "queued_us": "queued_us + n"}
+    new["ended_at"] = f"ended_at - 30 * ({FINISHED} - n)"  # the history of a year
     counted = "VALUES (?) UNION ALL SELECT n + 1 FROM number LIMIT ?"
     for table, key in (("job", "id"), ("attempt", "job"), ("event", "job")):
         columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})") if row[1] != "seq"]

@@ -67,11 +67,11 @@ def test_the_next_job_starts_soon_after_the_one_before_ended(a_gpud, mark, tmp_p
     gpud = a_gpud("--simulate", "1xRTX4090")
     tsp = task_spooler(tmp_path)
     ours, theirs, bare = [], [], []
-    for turn in range(4):
-        ours.append(gaps_of_gpud(gpud, mark, Marks(tmp_path / f"gpud.{turn}"), 40))
-        bare.append(gaps_of_spawning(mark, Marks(tmp_path / f"spawn.{turn}"), 40))
+    for turn in range(8):
+        ours.append(gaps_of_gpud(gpud, mark, Marks(tmp_path / f"gpud.{turn}"), 25))
+        bare.append(gaps_of_spawning(mark, Marks(tmp_path / f"spawn.{turn}"), 25))
         if tsp:
-            theirs.append(gaps_of_task_spooler(tsp, mark, Marks(tmp_path / f"tsp.{turn}"), 40))
+            theirs.append(gaps_of_task_spooler(tsp, mark, Marks(tmp_path / f"tsp.{turn}"), 25))
     if tsp:
         subprocess.run([tsp[0], "-K"], env=tsp[1], check=True)
 
