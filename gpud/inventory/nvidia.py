@@ -4,7 +4,8 @@ A driver call can take milliseconds or for ever (a process in D state). So each 
 looks, and the survey that finds the GPUs has one. Another, which makes no driver calls, keeps the time: it says of
 a look that is overdue that the GPU does not answer, and starts the looks of `watch`. A thread that comes back late
 looks again, and its GPU is well again without anybody's doing. All of them exist from the start: a machine whose
-jobs have used up its processes can still be read.
+jobs have used up its processes can still be read. Who a GPU is, a survey asks in a thread for the one question; it
+goes on without a GPU that does not answer in time, which is taken up when it does.
 
 An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and nothing else.
 """
@@ -12,6 +13,7 @@ An idle inventory asks the driver for the number of GPUs every `rescan_s` second
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -73,6 +75,7 @@ class NvidiaInventory:
         self._post: Post | None = None
         self._nvml: Nvml | None = None
         self._count = -1
+        self._asked: dict[int, Future[Device | None]] = {}  # of the survey's thread: who has not answered in time
         self._slots: dict[GpuId, _Slot] = {}
         self._node: Node | None = None
         self._survey_now = threading.Event()
@@ -176,21 +179,39 @@ class NvidiaInventory:
         """Return the GPUs we manage, and what is wrong with the list. One that is lost now keeps its old identity."""
         with self._changed:
             before = {slot.device.gpu.index: slot.device for slot in self._slots.values()}
+            self._survey_due = None  # the driver answers, and no GPU holds up the rest
         found, problems = [], [] if count else ["the NVIDIA driver has no GPU"]
-        for index in range(count):
-            if self._only is not None and index not in self._only:
-                continue
+        for index, asked in self._ask_all(nvml, count).items():
             try:
-                device = nvml.device(index)
+                device = asked.result(timeout=0)
+            except TimeoutError:
+                device, why = before.get(index), f"GPU {index} is {_NOT_ANSWERING}"
             except (GpuLostError, GpuFailedError) as error:
-                device = before.get(index)
-                if device is None:
-                    problems.append(f"GPU {index} cannot be identified: {error}")
+                device, why = before.get(index), f"GPU {index} cannot be identified: {error}"
+            else:
+                why = None
             if device is not None:
                 found.append(device)
+            elif why is not None:
+                problems.append(why)
         missing = sorted(index for index in self._only or () if index >= count > 0)
         problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
         return found, "; ".join(problems) or None
+
+    def _ask_all(self, nvml: Nvml, count: int) -> dict[int, Future[Device | None]]:
+        """Ask each GPU we manage who it is, all at once, and return what they say within the deadline.
+
+        A question that is still open from an earlier survey is not waited for again.
+        """
+        if nvml is not self._nvml or count != self._count:
+            self._asked.clear()  # an index may mean another GPU by now
+        managed = [index for index in range(count) if self._only is None or index in self._only]
+        new = {index: _asked(nvml, index) for index in managed if index not in self._asked}
+        for late in wait(new.values(), self._deadline_s).not_done:
+            late.add_done_callback(lambda _: self._survey_now.set())
+        asked = {index: new.get(index) or self._asked[index] for index in managed}
+        self._asked = {index: one for index, one in asked.items() if not one.done()}
+        return asked
 
     def _settle(self, found: list[Device], problem: str | None) -> None:
         """Take up what a survey found: post the node if it changed, and look at what is new or was lost."""
@@ -261,6 +282,25 @@ class NvidiaInventory:
     def _tell(self, gpu: GpuId, reading: Reading | Unreadable) -> None:
         if self._post is not None:
             self._post(GpuSeen(self._name, gpu, reading))
+
+
+def _asked(nvml: Nvml, index: int) -> Future[Device | None]:
+    """Ask who the GPU at an index is, in a thread of its own."""
+    future: Future[Device | None] = Future()
+
+    def ask() -> None:
+        try:
+            device = nvml.device(index)
+        except Exception as error:  # noqa: BLE001 - raised again where the answer is wanted
+            future.set_exception(error)
+        else:
+            future.set_result(device)
+
+    try:
+        threading.Thread(target=ask, name=f"gpud-identify-{index}", daemon=True).start()
+    except RuntimeError as error:  # no process is left for it
+        future.set_exception(GpuFailedError(str(error)))
+    return future
 
 
 def _reading(

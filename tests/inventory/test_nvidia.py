@@ -380,6 +380,36 @@ def test_a_driver_that_hangs_at_the_start_is_said_to_and_taken_up_when_it_answer
     assert len(seen.node().gpus) == 1
 
 
+@pytest.mark.parametrize("call", ["nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo_v2"])
+def test_a_gpu_that_hangs_at_the_start_costs_itself_only_and_is_taken_up_when_it_answers(fake_nvml, looking, call):
+    fake_nvml.write(fake_gpu(0), fake_gpu(1, f"delay {call} 600000"), fake_gpu(2))
+    seen = looking(deadline_s=1.0)
+
+    node = seen.node()
+    assert [gpu.id for gpu in node.gpus] == [ZERO, TWO]
+    assert node.problem.startswith("GPU 1 is not answering")
+    assert readable(seen.reading(TWO))
+    assert "GPU 1 is not answering" in seen.look(ONE).reason
+
+    fake_nvml.write(fake_gpu(0), fake_gpu(1), fake_gpu(2), fake_gpu(3))
+    while THREE not in [gpu.id for gpu in node.gpus] or node.problem is not None:
+        node = seen.node()
+    assert [gpu.id for gpu in node.gpus] == [ZERO, ONE, TWO, THREE]
+    assert readable(seen.reading(ONE))
+
+
+def test_a_gpu_that_answers_late_is_taken_up_at_once_and_no_sooner_asked_again(fake_nvml, looking, tmp_path):
+    log = tmp_path / "calls"
+    fake_nvml.write(f"log {log}", fake_gpu(0), fake_gpu(1, "delay nvmlDeviceGetUUID 600000"))
+    seen = looking(deadline_s=0.5, rescan_s=600.0)
+    assert [gpu.id for gpu in seen.node().gpus] == [ZERO]
+    assert log.read_text().split().count("nvmlDeviceGetUUID") == 2
+
+    fake_nvml.write(f"log {log}", fake_gpu(0), fake_gpu(1))
+    node = seen.node()
+    assert ([gpu.id for gpu in node.gpus], node.problem) == ([ZERO, ONE], None)
+
+
 def test_close_returns_at_once_and_the_process_ends_while_a_call_hangs(fake_nvml):
     fake_nvml.write("delay nvmlDeviceGetTemperature 600000", fake_gpu(0))
     program = """if True:
