@@ -182,18 +182,17 @@ class NvidiaInventory:
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
         found, problems = [], [] if count else ["the NVIDIA driver has no GPU"]
         for index, asked in self._ask_all(nvml, count).items():
+            problem = None
             try:
                 device = asked.result(timeout=0)
             except TimeoutError:
-                device, why = before.get(index), f"GPU {index} is {_NOT_ANSWERING}"
+                device, problem = before.get(index), f"GPU {index} is {_NOT_ANSWERING}"
             except (GpuLostError, GpuFailedError) as error:
-                device, why = before.get(index), f"GPU {index} cannot be identified: {error}"
-            else:
-                why = None
+                device, problem = before.get(index), f"GPU {index} cannot be identified: {error}"
             if device is not None:
                 found.append(device)
-            elif why is not None:
-                problems.append(why)
+            elif problem is not None:
+                problems.append(problem)
         missing = sorted(index for index in self._only or () if index >= count > 0)
         problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
         return found, "; ".join(problems) or None
