@@ -9,12 +9,14 @@ which attempt is told by the session and the environment; what neither tells is 
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from gpud.launchers import cgroup, record, tree
+from gpud.launchers.leases import drop
 from gpud.launchers.record import Record
-from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines
+from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines, close_others
 
 # The launcher process tells a keeper of its job's end; should that be killed too, nobody does.
 NAP_S = 1.0
@@ -31,14 +33,16 @@ class Orphans:
         self.ends: dict[str, float | None] = {}  # since when (seconds since boot) the first process is gone
         self.keepers: dict[int, str] = {}
         self.timed_out: set[str] = set()
+        self.leases: dict[str, list[socket.socket]] = {}
 
     @property
     def pressing(self) -> bool:
         """Tell whether an attempt is over but for what it left, so that it must be looked at again soon."""
         return any(since is not None for since in self.ends.values())
 
-    def adopt(self, key: str) -> None:
-        """Take an attempt whose shim, or keeper, was killed."""
+    def adopt(self, key: str, leases: Sequence[socket.socket] = ()) -> None:
+        """Take an attempt whose shim, or keeper, was killed, and the leases that the shim had."""
+        self.leases.setdefault(key, []).extend(leases)
         path = f"{self.records}/{key}"
         with contextlib.suppress(OSError):  # no space for a link: gpud tries again when it is told
             if record.read(path) is None:
@@ -47,10 +51,16 @@ class Orphans:
         if found is not None and found["state"] in {record.CLAIMED, record.ENDED}:
             self.ends.setdefault(key, None)
             if record.start_time(found["pid"]) == found["start"]:
-                keeper = self._fork_keeper(found)
+                keeper = self._fork_keeper(found, self.leases[key])
                 self.keepers[keeper] = key
                 record.overwrite(path, found | {"shim": [keeper, record.start_time(keeper)]})
+        else:
+            self.release(key)
         self.told(key)
+
+    def release(self, key: str) -> None:
+        """Let others have the GPUs of an attempt that is over."""
+        drop(self.leases.pop(key, ()))
 
     def reap(self, pid: int, code: int, status: int) -> None:
         """Take the end of a child that is no shim, before it is reaped; `code` and `status` as in waitid(2)."""
@@ -110,16 +120,17 @@ class Orphans:
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
         record.overwrite(f"{self.records}/{key}", done)
         cgroup.remove(f"{self.cgroups}/job-{key}")
+        self.release(key)
         del self.ends[key]
         self.timed_out.discard(key)
         self.told(key)
 
-    def _fork_keeper(self, found: Record) -> int:
+    def _fork_keeper(self, found: Record, leases: Sequence[socket.socket]) -> int:
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                code = _keep(found)
+                code = _keep(found, leases)
             except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -141,10 +152,12 @@ def _owner(pid: int, session: int, found: dict[str, Record | None]) -> str | Non
     return key if key in found else None
 
 
-def _keep(found: Record) -> int:
+def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    os.closerange(3, 1 << 20)  # other shims' channels among them
+    close_others([lease.fileno() for lease in leases])
+    for lease in leases:
+        lease.listen(1)  # whose it is shows as who called this last
     os.setsid()
     tree.rename(b"gpud-keeper")
     pid, start = found["pid"], found["start"]

@@ -10,17 +10,17 @@ For a job whose shim was killed a keeper does the same: see `orphans`.
 """
 
 import contextlib
-import errno
 import os
 import resource
 import signal
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gpud.launchers import cgroup, faults, record, tree
 from gpud.launchers.job import Limits, Order, as_user, become, tell
+from gpud.launchers.leases import Leases
 
 GIVE_UP_S = 30.0
 TAIL = 4096
@@ -128,10 +128,17 @@ class Shim:
     """One attempt, from the order to the end."""
 
     def __init__(
-        self, order: Order, blobs: int, conversation: socket.socket, lineage: record.Record, last: Callable[[], None]
+        self,
+        order: Order,
+        blobs: int,
+        conversation: socket.socket,
+        lineage: record.Record,
+        leases: Leases,
+        last: Callable[[], None],
     ) -> None:
         self.order = order
         self.blobs = blobs
+        self.leases = leases
         self.last = last
         self.conversation = conversation
         limit_s = order["time_limit_s"]
@@ -141,14 +148,13 @@ class Shim:
             "offset": order["offset"],
         }
         self.record: record.Record | None = None
-        self.leases: list[socket.socket] = []
         self.rss_kib = 0
 
     def run(self) -> bool:
         """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
         record.reached(self.order["key"], "shim before fork")
         try:
-            self._lease()
+            self.leases.hold(self.order["leases"])
             if self.order["cgroup"] is not None:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
             pid = os.fork()
@@ -254,32 +260,20 @@ class Shim:
     def _release(self) -> None:
         if self.order["cgroup"] is not None and cgroup.remove(self.order["cgroup"]) and self.record is not None:
             self.record["finding"] = f"out of memory: it used more than the {self.order['memory_mib']} MiB asked for"
-        for lease in self.leases:
-            lease.close()
-        self.leases.clear()
-
-    def _lease(self) -> None:
-        """Hold the GPUs against every other gpud of this machine: the kernel lets go when the shim ends."""
-        for gpu in self.order["leases"]:
-            address = f"\0gpud/{gpu}"
-            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                lease.bind(address)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise faults.cannot(f"hold {gpu}", error, machine=True) from error
-                raise faults.CannotStartError(
-                    f"{gpu} is held by another gpud ({_holder(address)})", machine=True
-                ) from None
-            lease.listen(1)
-            self.leases.append(lease)
+        self.leases.release()
 
     def _now(self) -> float:
         return record.boot_time() + float(self.order["offset"])
 
 
 def attend(
-    channel: socket.socket, talk: socket.socket, lineage: record.Record, limits: Limits, cgroups: str | None
+    channel: socket.socket,
+    talk: socket.socket,
+    lineage: record.Record,
+    leases: Leases,
+    *,
+    limits: Limits,
+    cgroups: str | None,
 ) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
 
@@ -308,8 +302,17 @@ def attend(
         order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
         order["limits"] = limits | order["limits"]
         order["cgroup"] = None if cgroups is None else f"{cgroups}/job-{key}"
-        if not Shim(order, blobs, talk, lineage, channel.close).run():
+        if not Shim(order, blobs, talk, lineage, leases, channel.close).run():
             return
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every file but 0, 1, 2 and these: the ends of others' channels would keep those open."""
+    last = 2
+    for file in sorted(kept):
+        os.closerange(last + 1, file)
+        last = file
+    os.closerange(last + 1, 1 << 20)
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -349,12 +352,3 @@ def _next_signal(timeout_s: float | None) -> int | None:
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _holder(address: str) -> str:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
-        other.setblocking(False)
-        other.connect(address)
-        pid = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        return f"pid {pid}"
-    return "its process cannot be seen"

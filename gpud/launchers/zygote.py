@@ -26,6 +26,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
 
 from gpud.launchers import cgroup, faults, record, shim, tree
 from gpud.launchers.job import Limits, tell
+from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
 
 SPARES = 4
@@ -43,6 +44,7 @@ class Zygote:
         self.busy: dict[str, int] = {}
         self.talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channels: dict[int, socket.socket] = {}
+        self.leases: dict[int, Leases] = {}  # of every shim
         self.identity = [os.getpid(), record.start_time(os.getpid())]
         self.cgroup = cgroup.divide()
         self.orphans = Orphans(records, self.cgroup, self._tell_changed)
@@ -80,12 +82,14 @@ class Zygote:
         path = f"{self.records}/.rehearsal.{os.getpid()}"
         signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
         order = shim.NOTHING | {"record": path, "limits": self.limits}
+        leases = Leases()
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
             os.write(blobs, b"{}")
             with contextlib.suppress(OSError):
-                shim.Shim(order, blobs, self.talk, self.lineage, lambda: None).run()
+                shim.Shim(order, blobs, self.talk, self.lineage, leases, lambda: None).run()
                 os.unlink(path)
+        leases.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
 
     def _attend(self, file: int) -> None:
@@ -149,6 +153,7 @@ class Zygote:
 
     def _free(self, key: str) -> None:
         """Let a shim have another attempt. gpud says when, for only it knows that it will not signal the shim again."""
+        self.orphans.release(key)
         pid = self.busy.pop(key, None)
         if pid in self.channels:
             if len(self.idle) < 2 * SPARES:
@@ -158,27 +163,25 @@ class Zygote:
 
     def _fork(self) -> None:
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        leases = Leases()
         with its:
             # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
             signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
             try:
                 pid = os.fork()
                 if pid == 0:
-                    self._become_shim(its)
+                    self._become_shim(its, leases)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
         self.channels[pid] = own
+        self.leases[pid] = leases
         self.idle.append(pid)
 
-    def _become_shim(self, its: socket.socket) -> NoReturn:
+    def _become_shim(self, its: socket.socket, leases: Leases) -> NoReturn:
         code = 1
         try:
-            # Only these two: the ends of others' channels, and of gpud's, would keep those open.
-            first, last = sorted((its.fileno(), self.talk.fileno()))
-            os.closerange(3, first)
-            os.closerange(first + 1, last)
-            os.closerange(last + 1, 1 << 20)
-            shim.attend(its, self.talk, self.lineage, self.limits, self.cgroup)
+            shim.close_others([its.fileno(), self.talk.fileno(), *leases.files])
+            shim.attend(its, self.talk, self.lineage, leases, limits=self.limits, cgroups=self.cgroup)
             code = 0
         except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
             sys.excepthook(*sys.exc_info())
@@ -206,7 +209,9 @@ class Zygote:
             if key is not None:
                 del self.busy[key]
                 if end.si_code != os.CLD_EXITED or end.si_status != 0:
-                    self.orphans.adopt(key)
+                    self.orphans.adopt(key, self.leases[pid].take())
+            if pid in self.leases:
+                self.leases.pop(pid).close()
 
     def _tell_changed(self, key: str) -> None:
         if self.conversation is not None:

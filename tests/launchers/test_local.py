@@ -361,6 +361,32 @@ def test_a_gpu_is_leased_while_its_job_lives_and_free_at_once_after(workplace, t
         assert probe.connect_ex(f"\0gpud/{gpu}") != 0
 
 
+@pytest.mark.parametrize("killed", ["shim", "shim and keeper"])
+def test_a_lease_outlives_a_killed_shim_as_long_as_its_job_lives(workplace, killed):
+    gpu = f"GPU-test-{os.getpid()}"
+
+    def held() -> bool:
+        return f"@gpud/{gpu}\n" in Path("/proc/net/unix").read_text()
+
+    def next_shim(*others: int) -> int:
+        return workplace.until(lambda: (pid := workplace.record(job)["shim"][0]) not in others and pid)
+
+    job = workplace.shell(1, "echo ready; sleep 1000", leases=(gpu,))
+    workplace.printed(job, "ready")
+    shim = workplace.started(job).shim.pid
+    kill(shim)
+    assert held()  # no gap
+    keeper = next_shim(shim)
+    if killed == "shim and keeper":
+        kill(keeper)
+        assert held()
+        keeper = next_shim(shim, keeper)
+    workplace.until(lambda: b"gpud-keeper" in Path(f"/proc/{keeper}/comm").read_bytes())
+    workplace.stop(job)
+    assert workplace.ended(job).signal == signal.SIGTERM
+    workplace.until(lambda: not held())
+
+
 def test_a_job_becomes_its_user_before_anything_of_the_users_is_touched(workplace):
     """As root; anybody else is told that it cannot be done."""
     workplace.state.chmod(0o755)

@@ -1,0 +1,82 @@
+"""GPUs held against every other gpud of this machine: an abstract socket for each, which one process can bind.
+
+The kernel lets go of a name when no file of its socket is open any more. A shim may be killed while its job runs, so
+its leases lie in flight, too, in a pair of sockets of which the launcher process has both ends: there they outlive the
+shim, without a moment in which another could bind them, and a shim that lives takes them back by itself.
+"""
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+
+from gpud.launchers import faults
+
+
+class Leases:
+    """The leases of one shim's attempt. Made by the launcher process, inherited by the shim."""
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+        self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    @property
+    def files(self) -> Sequence[int]:
+        """Return the files that the shim inherits."""
+        return [end.fileno() for end in self._ends]
+
+    def hold(self, gpus: Sequence[str]) -> None:
+        """Lease the GPUs. Raises CannotStartError; `release` is due then too."""
+        for gpu in gpus:
+            address = f"\0gpud/{gpu}"
+            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._held.append(lease)
+            try:
+                lease.bind(address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise faults.cannot(f"hold {gpu}", error, machine=True) from error
+                raise faults.CannotStartError(
+                    f"{gpu} is held by another gpud ({_holder(address)})", machine=True
+                ) from None
+            lease.listen(1)
+        if self._held:
+            files = struct.pack(f"{len(self._held)}i", *(lease.fileno() for lease in self._held))
+            try:
+                self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)], socket.MSG_DONTWAIT)
+            except OSError as error:
+                raise faults.cannot("hold GPUs", error, machine=True) from error
+
+    def take(self) -> list[socket.socket]:
+        """Return what a killed shim held, from where it lies in flight."""
+        with contextlib.suppress(BlockingIOError):
+            _, control, _, _ = self._ends[1].recvmsg(1, socket.CMSG_SPACE(4 * 253), socket.MSG_DONTWAIT)
+            for _, _, data in control:
+                return [socket.socket(fileno=file) for file in struct.unpack(f"{len(data) // 4}i", data)]
+        return []
+
+    def release(self) -> None:
+        """Let others have the GPUs."""
+        if self._held:
+            drop([*self._held, *self.take()])
+            self._held.clear()
+
+    def close(self) -> None:
+        """Drop everything."""
+        drop(self._ends)
+
+
+def drop(leases: Iterable[socket.socket]) -> None:
+    """Close them all."""
+    for lease in leases:
+        lease.close()
+
+
+def _holder(address: str) -> str:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.setblocking(False)
+        other.connect(address)
+        pid = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return f"pid {pid}"
+    return "its process cannot be seen"
