@@ -2,7 +2,8 @@
 
 It runs detached, in a session of its own, with its output in `gpud.log` in the state directory, and says that it is
 ready the way services do (sd_notify, READY=1). Of two that are started at once one takes the state directory; the
-other ends, and whoever started it waits for the winner's socket.
+other ends, and whoever started it waits for the winner's socket. Where the winner goes without having answered, as
+one does that was just being stopped, another is started.
 """
 
 import os
@@ -20,6 +21,8 @@ from gpud.wire import address
 
 _READY_WITHIN_S = 30.0
 _STOPPED_WITHIN_S = 30.0
+# What says nothing against another try: the state directory was in use, or somebody killed the one that started.
+_MAY_WORK_NOW = frozenset({os.EX_TEMPFAIL, -signal.SIGKILL, -signal.SIGTERM})
 
 
 def is_own(path: str) -> bool:
@@ -54,21 +57,25 @@ def start_daemon(
             f"cannot start gpud: its state directory {state} is not writable: {error.strerror}",
             hint="set GPUD_STATE_DIR to a directory of yours on a local disk",
         ) from error
+    deadline = time.monotonic() + _READY_WITHIN_S
     with output, ready:
-        said_before = output.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gpud", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",  # it must not keep a file system from being unmounted
-            env={**environ, "NOTIFY_SOCKET": f"@{name}"},
-            start_new_session=True,
-        )
-        if _ready(process, ready, log):
-            return process.pid
-        _await_winner(process, path, log, said_before)
-        return None
+        while True:
+            said_before = output.seek(0, os.SEEK_END)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "gpud", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",  # it must not keep a file system from being unmounted
+                env={**environ, "NOTIFY_SOCKET": f"@{name}"},
+                start_new_session=True,
+            )
+            if _ready(process, ready, log):
+                return process.pid
+            if _another_answers(path, os.path.join(state, "lock"), deadline):
+                return None
+            if process.returncode not in _MAY_WORK_NOW or time.monotonic() >= deadline:
+                raise _could_not_start(process, log, said_before)
 
 
 def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> bool:
@@ -96,22 +103,28 @@ def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> 
     )
 
 
-def _await_winner(process: subprocess.Popen[bytes], path: str, log: str, said_before: int) -> None:
-    """Return when somebody else's gpud answers. Raises UnreachableError, with what ours said, when there is none."""
-    deadline = time.monotonic() + _READY_WITHIN_S
+def _another_answers(path: str, lock: str, deadline: float) -> bool:
+    """Return True when somebody else's gpud answers, False when there is none, or none that does until the deadline."""
     while True:
-        held = _is_locked(os.path.join(os.path.dirname(log), "lock"))  # looked at first: who let go may answer by now
+        held = _is_locked(lock)  # looked at first: who let go may answer by now
         try:
-            return Client(path).close()
-        except UnreachableError as error:
+            Client(path).close()
+        except UnreachableError:
             if not held or time.monotonic() >= deadline:
-                with open(log, "rb") as file:
-                    file.seek(said_before)
-                    said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
-                words = [line for line in said if line.startswith("gpud: ")] or said or [f"status {process.returncode}"]
-                why = words[0].removeprefix("gpud: ")
-                raise UnreachableError(f"gpud could not start: {why}", hint=f"all it said is in {log}") from error
+                return False
+        else:
+            return True
         time.sleep(0.05)
+
+
+def _could_not_start(process: subprocess.Popen[bytes], log: str, said_before: int) -> UnreachableError:
+    """Return the error that tells what a gpud said before it ended."""
+    with open(log, "rb") as file:
+        file.seek(said_before)
+        said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
+    words = [line for line in said if line.startswith("gpud: ")] or said or [f"status {process.returncode}"]
+    why = words[0].removeprefix("gpud: ")
+    return UnreachableError(f"gpud could not start: {why}", hint=f"all it said is in {log}")
 
 
 def _is_locked(path: str) -> bool:

@@ -30,7 +30,7 @@ from gpud.reading import ReadThread
 from gpud.server import Server
 from gpud.store.files import StoreError
 from gpud.store.jobs import Store
-from gpud.store.lock import lock_state
+from gpud.store.lock import StateInUseError, lock_state
 
 log = logging.getLogger("gpud")
 
@@ -38,7 +38,11 @@ _HINT = "is the state directory there, yours and writable? or take another: --st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run gpud in the foreground until SIGTERM; exits with 2 for a wrong setting, 1 when it cannot start."""
+    """Run gpud in the foreground until SIGTERM.
+
+    Exits with 2 for a wrong setting, 75 (EX_TEMPFAIL) where another gpud has the state directory, 1 when it cannot
+    start for another reason.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = _begin(arguments)
     _start_log(config)
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(_serve(config, arguments))
     except (StoreError, ListenError, ConfigError) as error:
         _complain(error, error.hint)
-        raise SystemExit(1) from None
+        raise SystemExit(os.EX_TEMPFAIL if isinstance(error, StateInUseError) else 1) from None
     except ConnectionError as error:
         _complain(error, "a service launches through one of its own: systemctl [--user] status gpud-launcher")
         raise SystemExit(1) from None

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from gpud.store.files import StoreError
 
 
+class StateInUseError(StoreError):
+    """Another gpud has the state directory, now; it may let go of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateLock:
     """A held lock; it lasts until `release` or the end of the process."""
@@ -33,7 +37,7 @@ class StateLock:
 
 
 def lock_state(state_dir: str) -> StateLock:
-    """Take `lock` in this directory. Raises StoreError, naming the holder's pid, if another gpud has it."""
+    """Take `lock` in this directory. Raises StateInUseError, naming the holder's pid, if another has it."""
     path = os.path.join(state_dir, "lock")  # noqa: PTH118 - one join, for os.open
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -49,7 +53,7 @@ def lock_state(state_dir: str) -> StateLock:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
         os.close(descriptor)
         who = f"process {holder}" if holder else "a process that is just starting"
-        raise StoreError(
+        raise StateInUseError(
             f"another gpud uses {state_dir}: {who}", "talk to it with gpuctl, or take another directory: --state-dir"
         ) from error
     except OSError as error:

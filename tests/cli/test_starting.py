@@ -1,15 +1,23 @@
 """A gpud for who has none: started by the first gpuctl, once, and only where it is one's own to start."""
 
+import fcntl
 import os
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
+import psutil
+
 from gpuctl import Client, NotPermittedError
 from gpuctl.waiting import exit_status, wait_for
 from gpud.wire.codec import Frames, pack
+
+DEADLINE_S = 30
 
 
 def test_the_first_command_starts_gpud_and_says_so(alone):
@@ -26,6 +34,47 @@ def test_two_at_once_start_one(alone):
         out = sorted(process.communicate(timeout=30)[0] for process in (one, other))
     assert (one.returncode, other.returncode) == (0, 0)
     assert out == ["1\n", "2\n"]
+
+
+def until(wanted):
+    """Return what this function does, once it is something."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (found := wanted()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_when_the_gpud_that_had_the_directory_goes_without_an_answer_another_is_started(alone):
+    alone.state.mkdir(parents=True)
+    log = alone.state / "gpud.log"
+    log.touch()
+    with (alone.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as one does that is just being stopped
+        with alone.start("submit", "--hold", "--", "true", environ={"GPUD_SIMULATE": "1xT4"}) as submit:
+            until(lambda: "another gpud uses" in log.read_text())
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            out, err = submit.communicate(timeout=DEADLINE_S)
+    assert (submit.returncode, out) == (0, "1\n"), err
+    assert len(alone.json("list")) == 1
+
+
+def test_a_gpud_that_is_killed_while_it_starts_is_started_again(alone):
+    with alone.start("submit", "--hold", "--", "true", environ={"GPUD_SIMULATE": "1xT4"}) as submit:
+        [started] = until(psutil.Process(submit.pid).children)
+        started.kill()
+        out, err = submit.communicate(timeout=DEADLINE_S)
+    assert (submit.returncode, out) == (0, "1\n"), err
+
+
+def test_one_that_finds_the_directory_in_use_says_so_by_its_exit_status(alone):
+    alone.state.mkdir(parents=True)
+    with (alone.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = [sys.executable, "-m", "gpud", "--simulate", "1xT4"]
+        done = subprocess.run(words, env=alone.environ, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == os.EX_TEMPFAIL
+    assert "another gpud uses" in done.stderr
 
 
 def test_it_is_nobody_s_child_and_holds_no_terminal(alone):
