@@ -4,7 +4,10 @@ Rows come from the reading thread; what the world adds (reasons, positions, expe
 loop afterwards, in pieces that never hold it up for long.
 """
 
+import asyncio
+import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -17,16 +20,19 @@ from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.orders import log_dir
 from gpud.reading import ReadThread
-from gpud.selection import parse_job, parse_jobs
+from gpud.requests import refuse
+from gpud.selection import checked_states, parse_job, parse_jobs
 from gpud.server import Peer
+from gpud.store.files import StoreError
 from gpud.store.rows import JobQuery, JobRow
 from gpud.views import Scene, Viewer
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
+log = logging.getLogger(__name__)
+
 _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
-_STATES = frozenset({"held", "queued", "starting", "running", "stopping", *(end.value for end in End)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,8 @@ class Answers:
         self._fresh = fresh
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
+        self._asked: dict[Peer, deque[Message]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             "list": self._list,
             "show": self._show,
@@ -69,9 +77,38 @@ class Answers:
             "events": self._events,
         }
 
-    async def answer(self, peer: Peer, message: Message) -> Message:
-        """Return the reply to a read. Raises Wrong and StoreError."""
-        return await self._by_op[message["op"]](peer, message)
+    @property
+    def busy(self) -> bool:
+        """Return whether anything that was asked has not been answered."""
+        return bool(self._asked)
+
+    def take(self, peer: Peer, message: Message) -> None:
+        """Answer a read, behind this client's reads before it: one's many keep nobody else waiting for theirs."""
+        asked = self._asked.setdefault(peer, deque())
+        asked.append(message)
+        if len(asked) == 1:
+            task = asyncio.create_task(self._answer_all(peer, asked))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_all(self, peer: Peer, asked: deque[Message]) -> None:
+        try:
+            while asked and not peer.closed:
+                await self._answer(peer, asked[0])
+                asked.popleft()
+        finally:
+            del self._asked[peer]
+
+    async def _answer(self, peer: Peer, message: Message) -> None:
+        try:
+            peer.reply(message["id"], await self._by_op[message["op"]](peer, message))
+        except Wrong as wrong:
+            refuse(peer, message, wrong)
+        except StoreError as error:
+            peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+        except Exception:  # ours: it goes into the log, but nobody shall wait for an answer
+            log.exception("%s was not answered", message["op"])
+            peer.error(message["id"], {"code": "refused", "message": "gpud failed to answer", "hint": "see its log"})
 
     def viewer(self, peer: Peer) -> Viewer:
         """Return what this client may see."""
@@ -81,8 +118,7 @@ class Answers:
         return Scene(world=self._world(), now=self._clock(), log_dir=self._log_dir)
 
     async def _list(self, peer: Peer, message: Message) -> Message:
-        states = frozenset(message.get("state", ()))
-        _check_states(states)
+        states = checked_states(message.get("state", ()))
         limit = message.get("limit", _ROWS)
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
@@ -235,12 +271,6 @@ def _has_a_row(row: JobRow) -> bool:
 
 def _last_of(job: JobId) -> JobId:
     return JobId(job_id(number_of(job) + 1) - 1)
-
-
-def _check_states(states: frozenset[str]) -> None:
-    for state in states:
-        if state not in _STATES:
-            raise Wrong(f"{state!r} is not a state", f"states are: {', '.join(sorted(_STATES))}")
 
 
 def _resident_mib() -> int:

@@ -36,7 +36,7 @@ from gpud.names import Names
 from gpud.notify import Notifier
 from gpud.orders import order_for
 from gpud.reading import ReadThread
-from gpud.requests import Pending, Requests, refuse
+from gpud.requests import Requests, refuse
 from gpud.server import Peer
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
@@ -169,7 +169,7 @@ class Daemon:
         """Decide and answer what has been asked already, for a moment at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _FINISH_S
-        while (self.requests.busy or self._tasks) and loop.time() < end:
+        while (self.requests.busy or self.answers.busy or self._tasks) and loop.time() < end:
             await self._turn(self._without_repeats(await self._inbox.drain(loop.time() + 0.02)))
 
     async def close(self) -> None:
@@ -225,7 +225,7 @@ class Daemon:
         for token, reply in outcome.replies:
             self.requests.answer(token, reply)
         for token in outcome.asked:
-            self._spawn(self._read(self.requests.asked(token)))
+            self.answers.take(*self.requests.asked(token))
         self.subscriptions.publish(committed.events)
         if committed.events:
             self._status_changed()
@@ -273,18 +273,6 @@ class Daemon:
     def _tell_status(self) -> None:
         self._told_status = None
         self._parts.notifier.status(self.status_line())
-
-    async def _read(self, pending: Pending) -> None:
-        peer, message = pending.peer, pending.message
-        try:
-            peer.reply(message["id"], await self.answers.answer(peer, message))
-        except Wrong as wrong:
-            refuse(peer, message, wrong)
-        except StoreError as error:
-            peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
-        except Exception:  # ours: it is raised on, into the log, but nobody shall wait for an answer
-            peer.error(message["id"], {"code": "refused", "message": "gpud failed to answer", "hint": "see its log"})
-            raise
 
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:
@@ -349,7 +337,7 @@ class Daemon:
             if isinstance(each, Started | Exited | NodeSeen | GpuSeen):
                 observed.append(each)
             elif isinstance(each, Asked):
-                self._spawn(self._read(self.requests.asked(each.token)))
+                self.answers.take(*self.requests.asked(each.token))
             else:
                 self.requests.fail(each.token, error)
         loop = asyncio.get_running_loop()

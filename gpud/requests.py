@@ -150,6 +150,9 @@ class Requests:
             refuse(peer, message, wrong)
         except StoreError as error:
             peer.error(message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+        except Exception:  # ours: it goes into the log, but nobody shall wait for an answer
+            log.exception("%s was not done", message["op"])
+            peer.error(message["id"], {"code": "refused", "message": "gpud failed to do it", "hint": "see its log"})
 
     def _done(self, peer: Peer, task: asyncio.Task[None]) -> None:
         if self._busy.get(peer) is task:
@@ -157,9 +160,10 @@ class Requests:
         if not task.cancelled() and task.exception() is not None:
             log.error("a request was not answered", exc_info=task.exception())
 
-    def asked(self, token: int) -> Pending:
+    def asked(self, token: int) -> tuple[Peer, Message]:
         """Return the read that a token stands for, to answer it."""
-        return self._pending.pop(token)
+        pending = self._pending.pop(token)
+        return pending.peer, pending.message
 
     def answer(self, token: int, reply: Reply) -> None:
         """Send the reply to a command."""

@@ -3,18 +3,22 @@
 A job that is named alone must exist; a range takes what there is of it.
 """
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_indices
-from gpud.model.job import NUMBER_MAX, JobId, array_of, format_job, index_of, job_id
+from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id
 from gpud.model.spec import Park
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
 from gpud.wire.messages import Selection
 
+STATES = frozenset({"held", "queued", "starting", "running", "stopping", *(end.value for end in End)})
 _MANY = 1_000_000
 _FEW = 1_000
+_ELEMENTS_MOST = 100_000
 _SYNTAX = "write 12, an element 12_7, elements 12_3-9, or a range of jobs 3-9"
 
 
@@ -93,14 +97,22 @@ class Chosen:
         return tuple(self.states)
 
 
+def checked_states(words: Iterable[str]) -> frozenset[str]:
+    """Return states that people name. Raises Wrong for what is none."""
+    for word in words:
+        if word not in STATES:
+            raise Wrong(f"{word!r} is not a state", f"states are: {', '.join(sorted(STATES))}")
+    return frozenset(words)
+
+
 def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
     """Return the jobs of a selection that user `uid` (None: everybody's) may change.
 
     Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's.
     What only filters select is narrowed to one's own instead.
     """
-    words = parse_jobs(select.get("jobs", []))
-    states = frozenset(select.get("state", ()))
+    words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
+    states = checked_states(select.get("state", ()))
     if not words and not states and not select.get("mine") and "user" not in select:
         raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state")
     if not words:
@@ -108,8 +120,10 @@ def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
         own = [row for row in rows if uid is None or row.terms.uid == uid]
         return Chosen({row.job: row.state for row in own})
     found: dict[JobId, str] = {}
+    known = _rows(reader, words)
+    keys = sorted(known)
     for named in words:
-        for row, key in _meant(reader, named):
+        for row, key in _meant(named, known, keys):
             if uid is not None and row.terms.uid != uid:
                 raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
             state = row.state if row.job == key else _state_within(row, key)
@@ -125,21 +139,34 @@ def _state_within(array: JobRow, element: JobId) -> str:
     return "cancelled" if dropped else "held" if array.place.park is Park.HELD else "queued"
 
 
-def _meant(reader: Reader, named: Named) -> list[tuple[JobRow, JobId]]:
+def _rows(reader: Reader, words: list[Named]) -> dict[JobId, JobRow]:
+    """Return every row that any of these words may mean, by key, arrays of named elements among them; read once."""
+    spans: set[tuple[JobId, JobId]] = set()
+    for named in words:
+        if named.elements is not None:
+            spans |= {named.span, (job_id(named.first), job_id(named.first))}
+        elif named.last - named.first < _FEW:
+            spans |= {(job_id(number), job_id(number)) for number in range(named.first, named.last + 1)}
+        else:
+            spans.add(named.span)
+    rows, _ = reader.jobs(JobQuery(spans=tuple(sorted(spans)), limit=_MANY))
+    return {row.job: row for row in rows}
+
+
+def _meant(named: Named, rows: dict[JobId, JobRow], keys: list[JobId]) -> list[tuple[JobRow, JobId]]:
     """Return the keys that a word means, each with its own row, or its array's while it is one of many there."""
-    array: JobRow | None = None
-    keys: list[tuple[JobRow, JobId]] = []
-    if named.elements is not None:
-        array = reader.job(job_id(named.first))
-    spans = [named.span]
-    if named.elements is None and named.last - named.first < _FEW:
-        spans = [(job_id(number), job_id(number)) for number in range(named.first, named.last + 1)]
-    rows, _ = reader.jobs(JobQuery(spans=tuple(spans), limit=_MANY))
-    keys = [(row, row.job) for row in rows if named.names(row.job)]
+    low, high = named.span
+    within = keys[bisect_left(keys, low) : bisect_right(keys, high)]
+    found = [(rows[key], key) for key in within if named.names(key)]
+    array = rows.get(job_id(named.first)) if named.elements is not None else None
     if array is not None and array.array_state is not None and named.elements is not None:
-        pending, dropped = array.array_state.pending, array.array_state.dropped
-        rest = [index for index in named.elements if index in pending or index in dropped]
-        keys += [(array, job_id(named.first, index)) for index in rest]
-    if named.alone and not keys:
+        rest = named.elements & (array.array_state.pending | array.array_state.dropped)
+        if len(rest) > _ELEMENTS_MOST:
+            raise Wrong(
+                f"{named.text} names {len(rest)} elements that wait; {_ELEMENTS_MOST} are the most at once",
+                f"name the whole array, {named.first}, or less of it",
+            )
+        found += [(array, job_id(named.first, index)) for index in rest]
+    if named.alone and not found:
         raise Wrong(f"there is no job {named.text}", "see what there is: gpuctl list --all", "no_such_job")
-    return keys
+    return found

@@ -30,6 +30,7 @@ UNREAD_MAX = 8 * 1024 * 1024  # bytes of answers that wait for their reader, bef
 _PAUSE_AT = 1024 * 1024  # bytes of unread answers at which no more requests are read
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
+_MESSAGE_MOST = 1_000
 _BACKLOG = 1024
 _OTHER_FILES = 512
 _SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # include/uapi/asm-generic/socket.h
@@ -74,6 +75,8 @@ class Peer(asyncio.Protocol):
 
     def error(self, request: int | None, error: Error) -> None:
         """Refuse a request, by its id; None for what was none."""
+        if len(error["message"]) > _MESSAGE_MOST:  # it quotes what was sent
+            error = {**error, "message": f"{error['message'][:_MESSAGE_MOST]}..."}
         self._send(pack({"id": request, "ok": False, "error": error}))
 
     def push(self, message: Message) -> None:

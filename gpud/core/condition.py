@@ -11,7 +11,7 @@ from gpud.core.world import GpuState, World
 from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.units import Mib, Seconds, Timestamp
 
-FRESH_S: Seconds = 1.5  # what was heard longer ago is looked at again before the GPU is given out
+FRESH_S: Seconds = 0.2  # what was heard longer ago is looked at again before the GPU is given out
 SLOWEST_S: Seconds = 6.0  # a look may take this long (a sleeping driver wakes up for seconds) and count when it comes
 RELEASE_S: Seconds = 30.0  # what is on a GPU this long after its job's end is foreign
 SETTLED_MIB = 256  # a driver's own use moves by less than this; a CUDA context takes more (250 to 600 MiB)

@@ -242,7 +242,12 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
             return
         case _:
             raise TypeError(asked)
-    notes = [(job, jobs.every(world, out, job, act)) for job in asked.jobs]
+    gone: set[JobId] = set()
+    if isinstance(asked, Cancel):
+        gone = jobs.drop_named(world, out, asked.jobs)
+    elif isinstance(asked, Hold | Release | SetPriority):
+        jobs.unfold_named(world, out, asked.jobs)
+    notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in asked.jobs]
     notes += [(loaded.job, jobs.requeue_finished(world, out, loaded)) for loaded in finished]
     changed_jobs = tuple(job for job, note in notes if note is None)
     out.replies.append((asked.token, Changed(changed_jobs, tuple((job, note) for job, note in notes if note))))

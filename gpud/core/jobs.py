@@ -4,15 +4,15 @@ An element of an array that has not started is a number in its array's row. What
 (hold 12_7) first unfolds it: it gets a row of its own, and is a job like any other from then on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from gpud.core import lifecycle
 from gpud.core.outcome import Outcome
 from gpud.core.world import ActiveJob, Array, World
-from gpud.model.array import IndexSet
-from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Unfolded
-from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
+from gpud.model.array import IndexSet, index_set
+from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Told, Unfolded
+from gpud.model.effects import Forget, Interrupt, Launch, Stop, look_at
 from gpud.model.gpu import Allocation
 from gpud.model.job import (
     End,
@@ -34,6 +34,7 @@ from gpud.model.units import Seconds, Timestamp
 
 LOOK_AGAIN_S: Seconds = 60.0  # after a start or a stop that nothing was heard of, and again after each look
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
+FEW = 100  # elements that are worth rows of their own when they are cancelled before they start
 _OVER = "has ended already"
 
 
@@ -59,14 +60,64 @@ def unfold(world: World, out: Outcome, array: Array, element: JobId) -> JobId:
     pending = array.state.pending
     index = index_of(element)
     assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
-    rest = pending.without_first() if index == pending.first else pending.without(index)
-    array.state = replace(array.state, pending=rest, live=array.state.live + 1)
-    array.elements[element] = None
-    if not rest:
-        world.unwait(array_of(element))
-    out.changes.append(Unfolded(element, out.now, array.place))
-    out.touch(array_of(element))
+    rest = pending.without_first() if index == pending.first else pending - index_set([index])
+    _unfolded(world, out, array, [element], rest)
     return element
+
+
+def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
+    """Give all of these that are pending elements rows of their own, at the cost of one look at each array."""
+    for key, indices in _pending(world, named).items():
+        array = world.arrays[key]
+        elements = [job_id(number_of(key), index) for index in indices]
+        _unfolded(world, out, array, elements, array.state.pending - indices)
+        for element in elements:
+            world.wait(element, array.terms, array.place)
+
+
+def drop_named(world: World, out: Outcome, named: Iterable[JobId]) -> set[JobId]:
+    """Cancel pending elements, where they are many, without a row for each; return which."""
+    gone: set[JobId] = set()
+    for key, indices in _pending(world, named).items():
+        if len(indices) > FEW:
+            array = world.arrays[key]
+            state = array.state
+            gone.update(job_id(number_of(key), index) for index in indices)
+            _drop(out, key, array, indices, state.pending - indices)
+            if not array.state.pending:
+                world.unwait(key)
+    return gone
+
+
+def _pending(world: World, named: Iterable[JobId]) -> dict[JobId, IndexSet]:
+    """Return which of these are pending elements, by their array."""
+    found: dict[JobId, list[int]] = {}
+    for job in named:
+        index, key = index_of(job), array_of(job)
+        if index is not None and key in world.arrays:
+            found.setdefault(key, []).append(index)
+    sets = {key: index_set(indices) & world.arrays[key].state.pending for key, indices in found.items()}
+    return {key: indices for key, indices in sets.items() if indices}
+
+
+def _unfolded(world: World, out: Outcome, array: Array, elements: list[JobId], rest: IndexSet) -> None:
+    array.state = replace(array.state, pending=rest, live=array.state.live + len(elements))
+    key = array_of(elements[0])
+    for element in elements:
+        array.elements[element] = None
+        out.changes.append(Unfolded(element, out.now, array.place))
+    if not rest:
+        world.unwait(key)
+    out.touch(key)
+
+
+def _drop(out: Outcome, key: JobId, array: Array, indices: IndexSet, rest: IndexSet) -> None:
+    """Cancel pending elements that have no rows; one event tells of them all."""
+    state = array.state
+    counts = state.counted(End.CANCELLED, len(indices))
+    array.state = replace(state, pending=rest, dropped=state.dropped | indices, counts=counts)
+    out.changes.append(Told(out.now, "elements_cancelled", {"elements": str(indices)}, key))
+    out.touch(key)
 
 
 def throttle(world: World, job: JobId) -> None:
@@ -179,10 +230,7 @@ def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False) -> st
     if array is None:
         finish(world, out, job, End.CANCELLED, None)
         return None
-    pending = array.state.pending
-    counts = array.state.counted(End.CANCELLED, len(pending))
-    array.state = replace(array.state, pending=IndexSet(), dropped=pending, counts=counts)
-    out.touch(job)
+    _drop(out, job, array, array.state.pending, IndexSet())
     return None
 
 
@@ -293,7 +341,7 @@ def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place)
     else:
         array.state = replace(
             state,
-            dropped=state.dropped.without(index),
+            dropped=state.dropped - index_set([index]),
             live=state.live + 1,
             counts=state.counted(End.CANCELLED, -1),
         )
@@ -311,7 +359,7 @@ def come_due(world: World, out: Outcome, job: JobId) -> None:
         _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
         return
     active = world.active[job]
-    out.effects.append(Look(job, active.place.attempt, active.state.boot))
+    out.effects.append(look_at(job, active.place.attempt, active.state))
     world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)
 
 

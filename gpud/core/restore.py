@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from gpud.core.world import ActiveJob, Array, World
-from gpud.model.effects import Look
+from gpud.model.effects import Look, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
 from gpud.model.job import JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
@@ -42,7 +42,7 @@ def restore(
                 world.wait(loaded.job, loaded.terms, loaded.place)
             continue
         world.enter(ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active))
-        looks.append(Look(loaded.job, loaded.place.attempt, loaded.active.boot))
+        looks.append(look_at(loaded.job, loaded.place.attempt, loaded.active))
         if isinstance(loaded.active, Stopping):
             world.alarm(loaded.active.kill_at, loaded.job)
     for job in world.arrays:

@@ -3,16 +3,19 @@
 The written form is the command line's: `0-9`, `0-9:2`, `1,3,5`, and `%8` for at most eight at once.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
+_start = itemgetter(0)
 INDEX_MAX = (1 << 24) - 2  # an index and the array's number share one 63-bit key: see model.job
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSet:
-    """An ordered set of indices, as disjoint ranges in ascending order."""
+    """An ordered set of indices, as ranges in ascending order whose spans are disjoint."""
 
     ranges: tuple[range, ...] = ()
 
@@ -20,7 +23,8 @@ class IndexSet:
         return sum(len(part) for part in self.ranges)
 
     def __contains__(self, index: int) -> bool:
-        return any(index in part for part in self.ranges)
+        at = bisect_right(self.ranges, index, key=_start) - 1
+        return at >= 0 and index in self.ranges[at]
 
     def __iter__(self) -> Iterator[int]:
         for part in self.ranges:
@@ -39,26 +43,48 @@ class IndexSet:
         head, *rest = self.ranges
         return IndexSet((head[1:], *rest) if len(head) > 1 else tuple(rest))
 
-    def without(self, index: int) -> "IndexSet":
-        """Return the set less one index."""
+    def __sub__(self, other: "IndexSet") -> "IndexSet":
+        """Return the indices that are not in the other set; costs ranges, and indices only where steps differ."""
         parts: list[range] = []
+        after = 0
         for part in self.ranges:
-            if index in part:
-                at = part.index(index)
-                parts += [piece for piece in (part[:at], part[at + 1 :]) if piece]
-            else:
-                parts.append(part)
+            while after < len(other.ranges) and other.ranges[after][-1] < part[0]:
+                after += 1
+            inside = after
+            while inside < len(other.ranges) and other.ranges[inside][0] <= part[-1]:
+                inside += 1
+            parts += _less(part, other.ranges[after:inside])
         return IndexSet(tuple(parts))
+
+    def __and__(self, other: "IndexSet") -> "IndexSet":
+        """Return the indices that are in both sets."""
+        small, large = sorted((self, other), key=len)  # a stepped one costs its indices: rather those of the small set
+        return small - (small - large)
+
+    def __or__(self, other: "IndexSet") -> "IndexSet":
+        """Return the indices of either set."""
+        more = other - self
+        if not (self and more):
+            return self or more
+        if self.ranges[-1][-1] < more.ranges[0][0] or more.ranges[-1][-1] < self.ranges[0][0]:
+            return IndexSet(tuple(sorted((*self.ranges, *more.ranges), key=_start)))
+        return index_set((*self, *more))
 
 
 def index_set(indices: Iterable[int]) -> IndexSet:
-    """Return the set of these indices, runs of neighbours joined."""
+    """Return the set of these indices, runs of equal steps joined."""
+    ordered = sorted(set(indices))
     parts: list[range] = []
-    for index in sorted(set(indices)):
-        if parts and parts[-1].step == 1 and parts[-1].stop == index:
-            parts[-1] = range(parts[-1].start, index + 1)
-        else:
-            parts.append(range(index, index + 1))
+    at = 0
+    while at < len(ordered):
+        end = at
+        step = ordered[at + 1] - ordered[at] if at + 1 < len(ordered) else 1
+        while end + 1 < len(ordered) and ordered[end + 1] - ordered[end] == step:
+            end += 1
+        if step > 1 and end - at < 2:
+            end, step = at, 1
+        parts.append(range(ordered[at], ordered[end] + 1, step))
+        at = end + 1
     return IndexSet(tuple(parts))
 
 
@@ -82,6 +108,20 @@ def parse_indices(spec: str, whole: str | None = None) -> IndexSet:
         if after.start <= before[-1]:
             return _merged(parts, text)
     return IndexSet(tuple(parts))
+
+
+def _less(part: range, others: tuple[range, ...]) -> list[range]:
+    """Return what is left of a range without others that lie, at least in part, within its span."""
+    if any(other.step != 1 for other in others) or (part.step != 1 and others):
+        gone = IndexSet(others)
+        return list(index_set(index for index in part if index not in gone).ranges)
+    left: list[range] = []
+    start = part.start
+    for other in others:
+        left.append(range(start, min(other.start, part.stop)))
+        start = max(start, other.stop)
+    left.append(range(start, part.stop) if part.step == 1 else part)
+    return [piece for piece in left if piece]
 
 
 def _merged(parts: list[range], text: str) -> IndexSet:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from gpud.model.gpu import Allocation, GpuId, NodeName
-from gpud.model.job import JobId
+from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity
+from gpud.model.job import JobId, Running, Starting, Stopping
 from gpud.model.units import Seconds
 
 
@@ -38,11 +38,24 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Find out what became of an attempt that an earlier gpud was starting, or had started, under boot id `boot`."""
+    """Find out what became of an attempt that an earlier gpud was starting, or had started, under boot id `boot`.
+
+    `process` and `shim` are those of an attempt that is known to have started: it is lost only when they are gone,
+    whatever became of its record.
+    """
 
     job: JobId
     attempt: int
     boot: str
+    process: ProcessIdentity | None = None
+    shim: ProcessIdentity | None = None
+
+
+def look_at(job: JobId, attempt: int, state: Starting | Running | Stopping) -> Look:
+    """Return the look at an active attempt, with all that is known of it."""
+    if isinstance(state, Starting):
+        return Look(job, attempt, state.boot)
+    return Look(job, attempt, state.boot, state.process, state.shim)
 
 
 @dataclass(frozen=True, slots=True)
