@@ -15,6 +15,9 @@ from a shim, the end of a shim, a `Look` after gpud's restart and a stop of what
 | ended | killed | gone | nobody is left to complete it: its end stands there |
 | claimed | killed | gone | lost, once nothing of its session is left |
 
+An attempt that is known to have started and has no such record any more (none, a tombstone, a damaged one) is watched
+by its known pids: its shim will write the record anew; else it is lost, once nothing of it is left.
+
 A process is told apart from a later one of the same pid by its start time, read after a pidfd was opened.
 """
 
@@ -36,6 +39,7 @@ from gpud.model.job import Exit, Fault, JobId, format_job
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.units import Timestamp
 
+_GRACE_S = 30.0  # of an orphan whose own cannot be read any more
 _RETRY_S = (0.005, 1.0)  # how soon to look again where nobody will wake us: first, and at most
 
 
@@ -51,6 +55,8 @@ class _Attempt:
     pidfd: int | None = None  # of what is watched: the shim, or the job of a killed shim
     attended: bool = False  # it is the shim that is watched, so it can be told to stop
     started: bool = False
+    process: ProcessIdentity | None = None  # known once it has started
+    shim: ProcessIdentity | None = None
     over: bool = False
     stop: int | None = None  # the signal that is due as soon as there is a shim to take it
     retry: asyncio.TimerHandle | None = None
@@ -103,6 +109,7 @@ class LocalLauncher:
                 self._signal(attempt, signal.SIGINT)
             case Look(boot=boot):
                 attempt.boot = boot
+                attempt.process, attempt.shim = effect.process or attempt.process, effect.shim or attempt.shim
                 attempt.started = attempt.over = False
                 self._settle(attempt)
 
@@ -173,16 +180,21 @@ class LocalLauncher:
             return
         try:
             found = record.read(attempt.path)
-            if found is None and attempt.boot == self._boot:
+            if found is None and attempt.boot == self._boot and attempt.process is None:
                 record.bury(attempt.path)
                 found = record.read(attempt.path)
         except OSError:  # not even a link can be made
             self._look_again(attempt)
             return
         except ValueError as error:
-            self._end(attempt, Exit(at=self._clock(), lost=str(error)))
-            return
-        if found is None:
+            if attempt.process is None or attempt.boot != self._boot:
+                self._end(attempt, Exit(at=self._clock(), lost=str(error)))
+                return
+            found = None
+        known = attempt.boot == self._boot and attempt.process is not None
+        if known and (found is None or found["state"] == record.TOMBSTONE):
+            self._try(attempt, None)
+        elif found is None:
             self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
         elif found["state"] == record.TOMBSTONE:
             self._end(attempt, Exit(at=self._clock(), fault=Fault("it never started", machine=True)))
@@ -193,18 +205,47 @@ class LocalLauncher:
         else:
             self._try(attempt, found)
 
-    def _try(self, attempt: _Attempt, found: Record) -> None:
+    def _try(self, attempt: _Attempt, found: Record | None) -> None:
         try:
-            self._attend(attempt, found)
-        except OSError:  # no file to be had for watching
+            if found is None:
+                self._attend_unrecorded(attempt)
+            else:
+                self._attend(attempt, found)
+        except (OSError, ValueError):  # no file to be had for watching; damaged while we looked
             self._look_again(attempt)
+
+    def _attend_unrecorded(self, attempt: _Attempt) -> None:
+        """Watch what is known of an attempt whose record is of no use. Raises OSError."""
+        assert attempt.process is not None  # noqa: S101 - it started
+        assert attempt.shim is not None  # noqa: S101 - likewise
+        process, shim = attempt.process, attempt.shim
+        lives = record.start_time(process.pid) == process.start
+        shim_lives = record.start_time(shim.pid) == shim.start
+        rest = {*tree.session(process.pid), *tree.marked(attempt.key)}
+        rest |= {*tree.descendants(process.pid)} if lives else set()
+        if lives and self._watch(attempt, *((shim.pid, shim.start) if shim_lives else (process.pid, process.start))):
+            attempt.attended = shim_lives
+            if attempt.stop is not None and shim_lives:
+                self._signal(attempt, attempt.stop)
+            elif attempt.stop is not None:
+                self._stop_rest(attempt, rest, _GRACE_S)
+        elif rest and not lives and not shim_lives:
+            tree.send(signal.SIGKILL, rest)
+            self._look_again(attempt)
+        elif lives or rest or (shim_lives and attempt.retry_s < _RETRY_S[1]):  # a shim is about to tell the end
+            self._look_again(attempt)
+        else:
+            lost = "its record was damaged or removed, and its end was not seen"
+            self._end(attempt, Exit(at=self._clock(), lost=lost))
 
     def _attend(self, attempt: _Attempt, found: Record) -> None:
         """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
         if not attempt.started:
             attempt.started = True
-            job, shim = ProcessIdentity(found["pid"], found["start"]), ProcessIdentity(*found["shim"])
-            self._post(Started(attempt.job, attempt.attempt, Timestamp(found["at"]), job, shim))
+            attempt.process = ProcessIdentity(found["pid"], found["start"])
+            attempt.shim = ProcessIdentity(*found["shim"])
+            at = Timestamp(found["at"])
+            self._post(Started(attempt.job, attempt.attempt, at, attempt.process, attempt.shim))
         if self._watch(attempt, *found["shim"]):
             attempt.attended = True
             if attempt.stop is not None:
@@ -224,12 +265,15 @@ class LocalLauncher:
 
     def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
-        rest = {*tree.session(found["pid"]), *tree.descendants(found["pid"])}
+        self._stop_rest(attempt, {*tree.session(found["pid"]), *tree.descendants(found["pid"])}, found["grace_s"])
+
+    def _stop_rest(self, attempt: _Attempt, rest: set[int], grace_s: float) -> None:
         if attempt.stop == signal.SIGQUIT:
             tree.send(signal.SIGKILL, rest)
         else:
             tree.send(signal.SIGTERM, rest)
-            asyncio.get_running_loop().call_later(found["grace_s"], self._stop, attempt, 0)
+            tree.send(signal.SIGCONT, rest)
+            asyncio.get_running_loop().call_later(grace_s, self._stop, attempt, 0)
         attempt.stop = None
 
     def _sweep(self, attempt: _Attempt, found: Record) -> None:

@@ -44,18 +44,18 @@ class Orphans:
         """Take an attempt whose shim, or keeper, was killed, and the leases that the shim had."""
         self.leases.setdefault(key, []).extend(leases)
         path = f"{self.records}/{key}"
-        with contextlib.suppress(OSError):  # no space for a link: gpud tries again when it is told
+        with contextlib.suppress(OSError, ValueError):  # no space for a link: gpud tries again when it is told
             if record.read(path) is None:
                 record.bury(path)
-        found = record.read(path)
+        found = record.read_sound(path)
         if found is not None and found["state"] in {record.CLAIMED, record.ENDED}:
             self.ends.setdefault(key, None)
             if record.start_time(found["pid"]) == found["start"]:
                 keeper = self._fork_keeper(found, self.leases[key])
                 self.keepers[keeper] = key
-                record.overwrite(path, found | {"shim": [keeper, record.start_time(keeper)]})
-        else:
-            self.release(key)
+                _overwrite(path, found | {"shim": [keeper, record.start_time(keeper)]})
+        elif found is not None and found["state"] == record.DONE:
+            self.release(key)  # else gpud says when: without a record only it can know
         self.told(key)
 
     def release(self, key: str) -> None:
@@ -71,13 +71,13 @@ class Orphans:
             elif status == _TIMED_OUT:
                 self.timed_out.add(key)
             return
-        for key in os.listdir(self.records):
+        for key in self._keys():
             path = f"{self.records}/{key}"
-            found = None if key.startswith(".") else record.read(path)
+            found = record.read_sound(path)
             if found is not None and found.get("pid") == pid and found["state"] != record.DONE:
                 if found["state"] == record.CLAIMED:
                     found |= {"state": record.ENDED, "status": status if code == os.CLD_EXITED else -status}
-                record.overwrite(path, found | {"ended": record.boot_time() + found["offset"]})
+                _overwrite(path, found | {"ended": record.boot_time() + found["offset"]})
                 self.ends.setdefault(key, None)
                 cgroup.kill(f"{self.cgroups}/job-{key}")
                 tree.send(signal.SIGCHLD, [keeper for keeper, kept in self.keepers.items() if kept == key])
@@ -88,7 +88,7 @@ class Orphans:
             return
         processes = tree.parents()
         own = os.getpid()
-        found = {key: record.read(f"{self.records}/{key}") for key in self.ends}
+        found = {key: record.read_sound(f"{self.records}/{key}") for key in self.ends}
         living = {
             about["pid"]: key
             for key, about in found.items()
@@ -107,8 +107,14 @@ class Orphans:
         for key, about in found.items():
             if about is None:
                 del self.ends[key]
+                self.told(key)
             elif key not in living.values():
                 self._complete(key, about, clean=key not in left and (None not in strays.values() or bool(living)))
+
+    def _keys(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return [key for key in os.listdir(self.records) if not key.startswith(".")]
+        return []
 
     def _complete(self, key: str, about: Record, *, clean: bool) -> None:
         now = record.boot_time()
@@ -118,7 +124,7 @@ class Orphans:
         if about["state"] == record.CLAIMED:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
-        record.overwrite(f"{self.records}/{key}", done)
+        _overwrite(f"{self.records}/{key}", done)
         cgroup.remove(f"{self.cgroups}/job-{key}")
         self.release(key)
         del self.ends[key]
@@ -138,17 +144,17 @@ class Orphans:
         return pid
 
 
+def _overwrite(path: str, about: Record) -> None:
+    with contextlib.suppress(OSError):  # somebody removed it: gpud sees that too
+        record.overwrite(path, about)
+
+
 def _owner(pid: int, session: int, found: dict[str, Record | None]) -> str | None:
     """Return which of these attempts a process belongs to; None where nothing tells."""
     for key, about in found.items():
         if about is not None and about["pid"] == session:
             return key
-    variables: dict[bytes, bytes] = {}
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-        for variable in file.read().split(b"\0"):
-            name, _, value = variable.partition(b"=")
-            variables[name] = value
-    key = os.fsdecode(variables.get(b"GPUD_JOB_ID", b"") + b"." + variables.get(b"GPUD_ATTEMPT", b""))
+    key = tree.key_of(pid)
     return key if key in found else None
 
 

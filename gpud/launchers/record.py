@@ -27,6 +27,26 @@ REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; 
 TOMBSTONE_FILE = ".tombstone"
 
 Record = dict[str, Any]
+_NUMBER = (int, float)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "state": (str,),
+    "boot": (str,),
+    "zygote": (list,),
+    "shim": (list,),
+    "pid": (int,),
+    "start": (int,),
+    "status": (int,),
+    "fault": (list,),
+    "lost": (str,),
+    "at": _NUMBER,
+    "ended": _NUMBER,
+    "offset": _NUMBER,
+    "grace_s": _NUMBER,
+    "limit_at": (*_NUMBER, type(None)),
+}
+_PARTS: dict[str, list[type]] = {"zygote": [int, int], "shim": [int, int], "fault": [str, bool, bool]}
+_STARTED = ("boot", "zygote", "shim", "pid", "start", "at", "offset", "grace_s", "limit_at")
+_NEEDED: dict[object, tuple[str, ...]] = {CLAIMED: _STARTED, ENDED: _STARTED, TOMBSTONE: ("boot",)}
 _scan: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009 - typeshed knows neither this
 # What JSONEncoder makes anew for each call: no check for cycles, no indent, the separators, NaN allowed.
 _pieces: Any = getattr(json.encoder, "c_make_encoder")(  # noqa: B009 - nor this
@@ -78,12 +98,22 @@ def encode(record: Record) -> bytes:
 
 
 def decode(raw: bytes) -> Record | None:
-    """Return what `encode` was given; None where the checksum does not fit."""
+    """Return what `encode` was given; None where the checksum does not fit, or it is no record all the same."""
     checksum, _, body = raw.rstrip().partition(b" ")
     try:
-        return from_json(body) if int(checksum, 16) == zlib.crc32(body) else None
-    except ValueError:
+        record = from_json(body) if int(checksum, 16) == zlib.crc32(body) else None
+    except (ValueError, StopIteration):
         return None
+    return record if isinstance(record, dict) and _is_sound(record) else None
+
+
+def _is_sound(record: Record) -> bool:
+    """Tell whether everything is there that a record in this state must have, and each of its kind."""
+    return (
+        all(type(record[key]) in kinds for key, kinds in _KINDS.items() if key in record)
+        and all(key in record for key in _NEEDED.get(record.get("state"), ()))
+        and all([type(part) for part in record[key]] == kinds for key, kinds in _PARTS.items() if key in record)
+    )
 
 
 def to_json(record: Record) -> bytes:
@@ -107,6 +137,14 @@ def read(path: str) -> Record | None:
         if record is not None:
             return record
     raise ValueError(f"{path} is damaged")
+
+
+def read_sound(path: str) -> Record | None:
+    """Return the record; None where there is none that can be read."""
+    try:
+        return read(path)
+    except (OSError, ValueError):
+        return None
 
 
 def claim(path: str, record: Record) -> int | None:

@@ -207,13 +207,13 @@ class Shim:
             self.rss_kib = max(self.rss_kib, os.wait4(end.si_pid, 0)[2].ru_maxrss)
 
     def _ended(self, pid: int, status: int) -> None:
-        own = self._own(pid)
+        own = self._own(pid) or self._anew(pid, status)
         if own is None:
             return
         if own["state"] == record.CLAIMED:
             own |= {"state": record.ENDED, "status": status}
         self.record = own | {"ended": self._now()}
-        record.overwrite(self.order["record"], self.record)
+        self._write(self.record)
 
     def _finish(self, deadlines: Deadlines, cpu_s: float) -> None:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
@@ -226,7 +226,9 @@ class Shim:
             "timed_out": deadlines.timed_out,
             "stuck": deadlines.given_up(),
         }
-        file = os.open(self.order["record"], os.O_WRONLY)
+        file = None
+        with contextlib.suppress(OSError):  # it vanished again: gpud is told, if it is there
+            file = os.open(self.order["record"], os.O_WRONLY)
         self._release()
         try:
             as_user(self.order)
@@ -235,14 +237,39 @@ class Shim:
                 os.unlink(self.order["script_path"])
         except OSError:
             pass
-        record.write(file, self.record)
-        os.close(file)
+        if file is not None:
+            record.write(file, self.record)
+            os.close(file)
         record.reached(self.order["key"], "shim done")
         tell(self.conversation, self.order["key"], self.record)
 
     def _own(self, pid: int) -> record.Record | None:
-        found = record.read(self.order["record"])
+        found = record.read_sound(self.order["record"])
         return found if found is not None and found.get("pid") == pid else None
+
+    def _anew(self, pid: int, status: int) -> record.Record | None:
+        """Return what to write in the place of a record that was damaged or removed while its job ran.
+
+        None where it may never have been the job's own: a process that did not get the claim exits so, or was killed.
+        """
+        damaged = False
+        try:
+            found = record.read(self.order["record"])
+        except ValueError:
+            found, damaged = None, True
+        if found is not None or status == faults.NOT_STARTED or (status < 0 and not damaged):
+            return None
+        # Nothing watches a process that has ended, so it needs no start time.
+        return self.lineage | {"state": record.CLAIMED, "pid": pid, "start": 0, "at": self._now()}
+
+    def _write(self, about: record.Record) -> None:
+        try:
+            record.overwrite(self.order["record"], about)
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):
+                file = record.claim(self.order["record"], about)
+                if file is not None:
+                    os.close(file)
 
     def _refuse(self, error: faults.CannotStartError) -> None:
         """Record, where that is possible, that the attempt cannot start on this machine now."""

@@ -56,6 +56,21 @@ def session(leader: int) -> list[int]:
     return [pid for pid, (_, number) in parents().items() if number == leader]
 
 
+def key_of(pid: int) -> str:
+    """Return the key of the attempt that a process says in its environment to belong to."""
+    variables: dict[bytes, bytes] = {}
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
+        for variable in file.read().split(b"\0"):
+            name, _, value = variable.partition(b"=")
+            variables[name] = value
+    return os.fsdecode(variables.get(b"GPUD_JOB_ID", b"") + b"." + variables.get(b"GPUD_ATTEMPT", b""))
+
+
+def marked(key: str) -> list[int]:
+    """Return the living processes that say so of themselves."""
+    return [pid for pid in parents() if key_of(pid) == key]
+
+
 def send(number: int, pids: Iterable[int]) -> None:
     """Send a signal to each; one that has just ended is no error, nor is one that became another user's."""
     for pid in pids:

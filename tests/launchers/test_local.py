@@ -11,6 +11,7 @@ import pytest
 from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
+from gpud.model.effects import Look
 from gpud.model.job import Fault, job_id
 from gpud.model.observations import Exited, Started
 
@@ -515,3 +516,51 @@ def test_times_in_records_are_the_daemons_clock(workplace):
     job = workplace.launch(1, "true")
     workplace.ended(job)
     assert abs(workplace.record(job)["at"] - record.boot_time() - OFFSET) < 60
+
+
+def _spoil(workplace: Workplace, how: str) -> None:
+    path = workplace.state / "records" / "1.1"
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(b"damaged".ljust(record.SIZE))
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_started_job_whose_record_is_spoilt_runs_on_and_its_end_is_told(workplace, how, restart):
+    os.mkfifo(workplace.state / "go")
+    job = workplace.shell(1, "echo ready; read line < go; exit 5")
+    workplace.printed(job, "ready")
+    started = workplace.started(job)
+    _spoil(workplace, how)
+    if restart:
+        workplace.reopen()
+    workplace.perform(Look(job, 1, record.boot_id(), started.process, started.shim))
+    assert workplace.observed(Exited, job) == []
+    with (workplace.state / "go").open("w") as go:
+        go.write("on\n")
+    assert workplace.ended(job).exit_code == 5
+    assert workplace.ended(workplace.launch(2, "true")).exit_code == 0
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_with_record_and_shim_gone_a_started_job_is_lost_only_when_nothing_of_it_is_left(workplace, how, restart):
+    job = workplace.shell(1, "echo ready; setsid sleep 1000 & sleep 1000")
+    workplace.printed(job, "ready")
+    started = workplace.started(job)
+    zygote = workplace.launcher.pid
+    _spoil(workplace, how)
+    kill(started.shim.pid)
+    assert died(started.shim.pid)
+    if restart:
+        workplace.reopen()
+    workplace.perform(Look(job, 1, record.boot_id(), started.process, started.shim))
+    assert workplace.observed(Exited, job) == []
+    assert record.start_time(started.process.pid) == started.process.start
+    workplace.stop(job, 0)
+    assert workplace.ended(job).lost == "its record was damaged or removed, and its end was not seen"
+    assert tree.marked("1.1") == []
+    assert restart or workplace.launcher.pid == zygote
+    assert workplace.ended(workplace.launch(2, "true")).exit_code == 0

@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from gpud.launchers import record
 sys.stdin.read()
-won = record.claim(sys.argv[2], {"state": "claimed", "pid": __import__("os").getpid()})
+won = record.claim(sys.argv[2], {"state": "done", "pid": __import__("os").getpid()})
 print("won" if won is not None else "lost")
 """
 
@@ -36,7 +36,7 @@ def test_of_many_processes_that_claim_one_attempt_exactly_one_wins(tmp_path):
 
     winners = [pid for pid, answer in answers.items() if answer == b"won\n"]
     assert len(winners) == 1
-    assert record.read(f"{tmp_path}/1.1") == {"state": "claimed", "pid": winners[0]}
+    assert record.read(f"{tmp_path}/1.1") == {"state": "done", "pid": winners[0]}
     assert sorted(left.name for left in tmp_path.iterdir()) == [record.TOMBSTONE_FILE, "1.1"]
 
 
@@ -46,9 +46,9 @@ def test_what_is_buried_cannot_be_claimed_and_what_is_claimed_cannot_be_buried(t
     assert record.claim(f"{tmp_path}/1.1", {"state": record.CLAIMED}) is None
     assert record.read(f"{tmp_path}/1.1")["state"] == record.TOMBSTONE
 
-    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.CLAIMED}))
+    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.DONE}))
     assert not record.bury(f"{tmp_path}/2.1")
-    assert record.read(f"{tmp_path}/2.1") == {"state": record.CLAIMED}
+    assert record.read(f"{tmp_path}/2.1") == {"state": record.DONE}
 
 
 def test_tombstones_stay_until_the_machine_has_booted_anew(tmp_path):
@@ -86,3 +86,19 @@ def test_a_damaged_record_is_told_from_a_missing_one(tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         record.read(f"{tmp_path}/1.1")
     assert record.read(f"{tmp_path}/2.1") is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1],
+        1,
+        {"state": "claimed"},
+        {"state": "tombstone"},
+        {"state": []},
+        {"state": "done", "fault": ["x"]},
+        {"pid": "1"},
+    ],
+)
+def test_a_right_checksum_makes_no_record_of_what_is_none(content):
+    assert record.decode(record.encode(content)) is None
