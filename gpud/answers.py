@@ -45,7 +45,10 @@ class Facts:
 
 
 class Answers:
-    """Answers reads. `fresh` waits, a moment at most, until every real GPU was looked at anew."""
+    """Answers reads.
+
+    `fresh` waits, a moment at most, until every GPU was looked at anew; `last_event` numbers the newest durable event.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Answers:
         names: Names,
         facts: Facts,
         fresh: Callable[[], Awaitable[None]],
+        last_event: Callable[[], int],
     ) -> None:
         self._world = world
         self._clock = clock
@@ -63,6 +67,7 @@ class Answers:
         self._names = names
         self._facts = facts
         self._fresh = fresh
+        self._last_event = last_event
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
         self._asked: dict[Peer, deque[Message]] = {}
@@ -134,6 +139,7 @@ class Answers:
             states=states,
             name=message.get("name"),
             since=message.get("since"),
+            shown=True,
         )
         rows, more = await self._reader.run(lambda reader: reader.jobs(query))
         for word in words or ():
@@ -141,7 +147,7 @@ class Answers:
                 raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
         scene, viewer = self._scene(), self.viewer(peer)
         places = views.positions(scene.world) or {}
-        maps = [views.job_map(scene, row, viewer, places.get(row.job)) for row in rows if _has_a_row(row)]
+        maps = [views.job_map(scene, row, viewer, places.get(row.job)) for row in rows]
         return {"jobs": maps, "more": more}
 
     async def _show(self, peer: Peer, message: Message) -> Message:
@@ -237,12 +243,18 @@ class Answers:
 
     async def _events(self, peer: Peer, message: Message) -> Message:
         del peer
-        spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
-        since, limit = message.get("since", 0), message.get("limit", _ROWS)
+        words = parse_jobs(message["jobs"]) if "jobs" in message else None
+        for word in words or ():
+            if word.alone:
+                await self._row(parse_job(word.text))
+        spans = None if words is None else [word.span for word in words]
+        since, limit = message.get("since"), message.get("limit", _ROWS)
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
+        last = self._last_event()
         events = await self._reader.run(lambda reader: reader.events(since, spans, limit))
-        last = events[-1].seq if events else since
+        if since is not None or (events and events[-1].seq > last):
+            last = events[-1].seq if events else since or 0
         return {"events": [views.event_map(event) for event in events], "last": last}
 
     async def _row(self, job: JobId) -> JobRow:
@@ -262,11 +274,6 @@ class Answers:
         if index is not None:
             hint = f"see what there is: gpuctl show {number_of(job)}"
         raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
-
-
-def _has_a_row(row: JobRow) -> bool:
-    """Return whether a listing shows this row: an array's own only for what has not started, or never will."""
-    return row.array_state is None or bool(row.array_state.pending or row.array_state.dropped)
 
 
 def _last_of(job: JobId) -> JobId:

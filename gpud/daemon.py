@@ -106,6 +106,7 @@ class Daemon:
             names=self._names,
             facts=Facts(config=parts.config, started_at=parts.clock(), launcher=lambda: {"pid": parts.launcher.pid}),
             fresh=self._looking.at_all,
+            last_event=lambda: self.subscriptions.last,
         )
 
     def on_request(self, peer: Peer, message: Message) -> None:

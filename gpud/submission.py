@@ -38,7 +38,7 @@ def spec_of(
     _check_command(command)
     if not message["workdir"].startswith("/"):
         raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
-    name = message.get("name") or command[0].rstrip("/").rsplit("/", 1)[-1] or command[0]
+    name = message.get("name") or _CONTROL.sub("?", command[0].rstrip("/").rsplit("/", 1)[-1])[:_NAME_MOST] or "/"
     check_text("the name", name, _NAME_MOST)
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))

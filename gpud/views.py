@@ -186,8 +186,8 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "utilization_percent": None if reading is None else reading.utilization_percent,
         "temperature_c": None if reading is None else reading.temperature_c,
         "power_w": None if reading is None else reading.power_w,
-        "health": {Condition.LOST: "lost", Condition.UNKNOWN: "unknown", Condition.DRAINING: "draining"}.get(
-            now_is, "healthy"
+        "health": {Condition.LOST: "lost", Condition.UNKNOWN: "unknown"}.get(
+            now_is, "healthy" if _drained(scene.world, state) is None else "draining"
         ),
         "health_reason": _health_reason(scene.world, state, now_is),
         "state": now_is.value,
@@ -269,8 +269,8 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
 
 def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
     match now_is:
-        case Condition.DRAINING:
-            return state.drained if state.drained is not None else world.nodes[state.node].drained
+        case Condition.DRAINING | Condition.BUSY:
+            return _drained(world, state)
         case Condition.LOST | Condition.UNKNOWN:
             if isinstance(state.seen, Unreadable):
                 return state.seen.reason
@@ -284,6 +284,11 @@ def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | No
             return "used by " + ", ".join(who)
         case _:
             return None
+
+
+def _drained(world: World, state: GpuState) -> str | None:
+    """Return why a GPU, or its node, gets no new jobs; None where it does."""
+    return state.drained if state.drained is not None else world.nodes[state.node].drained
 
 
 def _who(process: GpuProcess) -> str:

@@ -81,21 +81,26 @@ class Reader:
             rows = [decode_attempt(job, columns) for columns in self._db.execute(select, (job,))]
         return [row for row in rows if row is not None]
 
-    def events(self, since: int = 0, spans: Spans | None = None, limit: int = 1000) -> list[Event]:
-        """Return the first `limit` events after number `since`, of these ranges of jobs or of everything."""
+    def events(self, since: int | None = 0, spans: Spans | None = None, limit: int = 1000) -> list[Event]:
+        """Return the first `limit` events after number `since` (None: the newest), of ranges of jobs or of everything.
+
+        Oldest first in any case.
+        """
+        order = "ORDER BY seq DESC LIMIT ?" if since is None else "ORDER BY seq LIMIT ?"
+        after = 0 if since is None else since
         with told(self._path):
             if spans is None:
-                rows = self._db.execute(f"{_EVENT} WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)).fetchall()
+                rows = self._db.execute(f"{_EVENT} WHERE seq > ? {order}", (after, limit)).fetchall()
             else:
                 select = (
                     f"{_EVENT} WHERE seq IN (SELECT seq FROM json_each(?) AS span CROSS JOIN event INDEXED BY event_job"  # noqa: S608 - constants
                     " WHERE event.job BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
-                    " AND seq > ?) ORDER BY seq LIMIT ?"
+                    f" AND seq > ?) {order}"
                 )
-                rows = self._db.execute(select, (to_json(spans), since, limit)).fetchall()
+                rows = self._db.execute(select, (to_json(spans), after, limit)).fetchall()
         return [
             Event(seq, at, kind, job, attempt, user, json.loads(detail) if detail else {})
-            for seq, at, kind, job, attempt, user, detail in rows
+            for seq, at, kind, job, attempt, user, detail in (reversed(rows) if since is None else rows)
         ]
 
     def environment(self, job: JobId) -> list[str] | None:
@@ -216,6 +221,8 @@ def _narrowed(source: str, values: tuple[object, ...], query: JobQuery) -> Sourc
     if query.states:
         marks = ", ".join("?" * len(query.states))
         select, values = f"{select} AND job.state IN ({marks})", (*values, *sorted(query.states))
+    if query.shown:
+        select += " AND (job.pending IS NULL OR job.pending != '' OR job.dropped != '')"
     if query.name is not None:
         select, values = f"{select} AND job.name = CAST(? AS TEXT)", (*values, text(query.name))
     if query.since is not None:

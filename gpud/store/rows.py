@@ -101,7 +101,8 @@ class JobQuery:
     """Which jobs to list: by default every one that has not ended; the filters after `limit` narrow.
 
     `spans` names jobs instead, ended or not, as inclusive ranges of ids (all of 12 is one range). `ended` adds every
-    job that ended, `own` those of one user that ended since a moment. `since` keeps what changed at or after it.
+    job that ended, `own` those of one user that ended since a moment. `since` keeps what changed at or after it,
+    `shown` leaves out arrays of which every element has a row of its own.
     """
 
     spans: tuple[tuple[JobId, JobId], ...] | None = None
@@ -112,3 +113,4 @@ class JobQuery:
     states: frozenset[str] = field(default_factory=frozenset)
     name: str | None = None
     since: Timestamp | None = None
+    shown: bool = False

@@ -314,7 +314,7 @@ class StatusReply(TypedDict):
 
 
 class Events(TypedDict):
-    """The history, oldest first. Reply: `events`: list of `Event`, `last`: the newest sequence number."""
+    """The history after `since`, or else the newest; oldest first. Reply: `events`, and `last`, to go on from."""
 
     op: Literal["events"]
     id: int

@@ -234,7 +234,9 @@ def test_a_stop_that_is_overdue_is_looked_at_after_a_restart_too():
     play = play.restarted()
     play.now += 51
     play.cycle()
-    assert play.out.effects == [Look(job, 1, "boot-1")]
+    (look,) = play.out.effects
+    assert isinstance(look, Look)
+    assert (look.job, look.attempt, look.boot) == (job, 1, "boot-1")
 
 
 def test_a_forced_stop_stays_forced():

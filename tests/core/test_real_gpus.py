@@ -36,9 +36,16 @@ def test_a_look_seconds_ago_is_not_enough():
 
 def test_a_look_a_moment_ago_is_enough():
     play = a_real_cluster()
-    play.later(1)
+    play.later(0.1)
     (job,) = play.submit(a_job())
     assert play.state(job) == "starting"
+
+
+def test_what_was_seen_half_a_second_ago_is_looked_at_again():
+    play = a_real_cluster()
+    play.later(0.5)
+    (job,) = play.submit(a_job())
+    assert play.state(job) == "queued"
 
 
 def test_a_slow_look_counts_when_it_comes():
