@@ -4,15 +4,14 @@ So `gpuctl submit` pays for itself alone, and `--help` and completion for nobody
 `commands`, and a line here.
 """
 
-import os
 import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import click
 
-from gpuctl import session
-from gpuctl.errors import OWN_FAILURE, GpuctlError
+from gpuctl import output, session
+from gpuctl.errors import OWN_FAILURE, GpuctlError, OutputError
 from gpud import __version__
 
 # Section, command, its module's name in gpuctl.commands and the attribute there, help. The order is that of --help.
@@ -115,8 +114,7 @@ def cli(context: click.Context) -> int | None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run gpuctl and exit with its status."""
-    for stream in (sys.stdout, sys.stderr):  # a job may have any name, and a terminal any encoding
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # both are text wrappers
+    output.prepare()
     try:
         status: Any = cli.main(args=args, prog_name="gpuctl", standalone_mode=False)
         sys.stdout.flush()
@@ -127,10 +125,12 @@ def main(args: list[str] | None = None) -> NoReturn:
     except GpuctlError as error:
         show_error(error)
         status = error.exit_status
+        if isinstance(error, OutputError):
+            output.discard()
     except (click.Abort, KeyboardInterrupt):
         status = 130
     except BrokenPipeError:  # whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.discard()
         status = 141
     sys.exit(status if isinstance(status, int) else 0)
 

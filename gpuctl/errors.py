@@ -45,6 +45,14 @@ class NotPermittedError(GpuctlError):
     exit_status = NOT_PERMITTED
 
 
+class OutputError(GpuctlError):
+    """What was to be printed could not be."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"cannot write to standard output: {why}")
+        self.why = why
+
+
 class UnreachableError(GpuctlError):
     """Nobody answers on the socket."""
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from gpuctl import output
 from gpuctl.client import Client, ConnectionLostError
-from gpuctl.errors import GpuctlError
 from gpuctl.following import Changes, Log
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import note, on_terminal
@@ -21,15 +21,10 @@ def sizes(paths: Iterable[str]) -> dict[str, int]:
 
 def shown(log: Log, descriptor: int = 1) -> None:
     """Write what is new in a log to a descriptor. Raises GpuctlError where the log may not be read."""
-    try:
-        for data in log.read():
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise GpuctlError(f"cannot read {log.path}: {error.strerror}") from error
+    for data in log.read():
+        view = memoryview(data)
+        while view:
+            view = view[output.write(descriptor, view) :]
 
 
 class Interrupts:

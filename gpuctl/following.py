@@ -10,6 +10,7 @@ import select
 import stat
 from collections.abc import Iterable, Iterator
 
+from gpuctl.errors import GpuctlError
 from gpud.wire import address
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # inotify(7), linux/inotify.h
@@ -49,11 +50,20 @@ class Log:
     def read(self) -> Iterator[bytes]:
         """Yield what was written since the last call, in pieces; nothing while there is no file.
 
-        Raises OSError where the file may not be read.
+        Raises GpuctlError where the file may not be read.
         """
         file = self._opened()
-        while file is not None and (data := os.read(file, _CHUNK)):
+        while file is not None and (data := self._piece(file)):
             yield data
+
+    def _piece(self, file: int) -> bytes:
+        try:
+            return os.read(file, _CHUNK)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> GpuctlError:
+        return GpuctlError(f"cannot read {self.path}: {error.strerror}")
 
     def _opened(self) -> int | None:
         if self._file is None:
@@ -61,6 +71,8 @@ class Log:
                 file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                raise self._unreadable(error) from error
             if not stat.S_ISREG(os.fstat(file).st_mode):  # to read a FIFO would take it from its reader
                 os.close(file)
                 return None

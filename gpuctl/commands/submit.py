@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import submission
+from gpuctl.errors import OutputError
 from gpuctl.session import Session, note, on_terminal
 
 
@@ -32,11 +33,16 @@ def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
     with session.connect() as client:
         reply = client.request("submit", nonce=submission.new_nonce(), **fields)
         job = reply["job"]
-        if session.json:
-            known = {"id": job, "queue_position": reply.get("position"), "reason": reply.get("reason")}
-            session.print_json(known if job is None else client.request("show", job=job)["job"])
-        elif job is not None:
-            click.echo(job)
+        try:
+            if session.json:
+                known = {"id": job, "queue_position": reply.get("position"), "reason": reply.get("reason")}
+                session.print_json(known if job is None else client.request("show", job=job)["job"])
+            elif job is not None:
+                click.echo(job)
+        except OutputError as error:
+            if job is None:
+                raise
+            raise OutputError(f"{error.why}; the job is queued: {job}") from error
     if job is None:
         note("a dry run: it would be queued")
     elif on_terminal():

@@ -7,6 +7,7 @@ import select
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -333,6 +334,32 @@ def test_a_reader_that_has_seen_enough_is_no_error(gpuctl):
         listing.stdout.close()
         err = listing.stderr.read()
     assert "Traceback" not in err
+
+
+def into(gpuctl, where: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run gpuctl with its output where a shell puts it."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-m", "gpuctl", *words],
+        env=gpuctl.environ,
+        cwd=gpuctl.directory,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("where", [">/dev/full", ">&-", ">&- 0<&-"])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(gpuctl, where):
+    done = into(gpuctl, where, "submit", "-g", "0", "--", "echo", "hello")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("gpuctl: cannot write to standard output: ")
+    assert done.stderr.endswith("; the job is queued: 1\n")
+    gpuctl.ok("wait", "1")
+    for words, status in ((["list", "--all"], 1), (["logs", "1"], 1), (["run", "-g", "0", "echo"], 125)):
+        done = into(gpuctl, where, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
+        assert "cannot write to standard output" in done.stderr
 
 
 def test_output_that_is_gone_is_told(gpuctl):
