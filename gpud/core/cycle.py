@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from heapq import heappop, heapreplace
 
-from gpud.core import jobs
+from gpud.core import arrays, jobs
 from gpud.core.admit import never_fits
 from gpud.core.backfill import Guard, reserve
 from gpud.core.commands import (
@@ -244,9 +244,9 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
             raise TypeError(asked)
     gone: set[JobId] = set()
     if isinstance(asked, Cancel):
-        gone = jobs.drop_named(world, out, asked.jobs)
+        gone = arrays.drop_named(world, out, asked.jobs)
     elif isinstance(asked, Hold | Release | SetPriority):
-        jobs.unfold_named(world, out, asked.jobs)
+        arrays.unfold_named(world, out, asked.jobs)
     notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in asked.jobs]
     notes += [(loaded.job, jobs.requeue_finished(world, out, loaded)) for loaded in finished]
     changed_jobs = tuple(job for job, note in notes if note is None)

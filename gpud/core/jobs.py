@@ -4,14 +4,14 @@ An element of an array that has not started is a number in its array's row. What
 (hold 12_7) first unfolds it: it gets a row of its own, and is a job like any other from then on.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import lifecycle
+from gpud.core import arrays, lifecycle
 from gpud.core.outcome import Outcome
 from gpud.core.world import ActiveJob, Array, World
 from gpud.model.array import IndexSet, index_set
-from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Told, Unfolded
+from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Unfolded
 from gpud.model.effects import Forget, Interrupt, Launch, Stop, look_at
 from gpud.model.gpu import Allocation
 from gpud.model.job import (
@@ -34,7 +34,6 @@ from gpud.model.units import Seconds, Timestamp
 
 LOOK_AGAIN_S: Seconds = 60.0  # after a start or a stop that nothing was heard of, and again after each look
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
-FEW = 100  # elements that are worth rows of their own when they are cancelled before they start
 _OVER = "has ended already"
 
 
@@ -45,7 +44,7 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     place = waiting.place
     array = world.arrays.get(array_of(job))
     if array is not None and index_of(job) is None:
-        job = unfold(world, out, array, job_id(number_of(job), array.state.pending.first))
+        job = arrays.unfold(world, out, array, job_id(number_of(job), array.state.pending.first))
     world.unwait(job)
     state = Starting(out.now, allocation, world.boot)
     world.enter(ActiveJob(job, terms, place, state))
@@ -53,71 +52,6 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     out.effects.append(Launch(job, place.attempt, allocation))
     world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
-
-
-def unfold(world: World, out: Outcome, array: Array, element: JobId) -> JobId:
-    """Give a pending element a row of its own; it waits nowhere yet."""
-    pending = array.state.pending
-    index = index_of(element)
-    assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
-    rest = pending.without_first() if index == pending.first else pending - index_set([index])
-    _unfolded(world, out, array, [element], rest)
-    return element
-
-
-def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
-    """Give all of these that are pending elements rows of their own, at the cost of one look at each array."""
-    for key, indices in _pending(world, named).items():
-        array = world.arrays[key]
-        elements = [job_id(number_of(key), index) for index in indices]
-        _unfolded(world, out, array, elements, array.state.pending - indices)
-        for element in elements:
-            world.wait(element, array.terms, array.place)
-
-
-def drop_named(world: World, out: Outcome, named: Iterable[JobId]) -> set[JobId]:
-    """Cancel pending elements, where they are many, without a row for each; return which."""
-    gone: set[JobId] = set()
-    for key, indices in _pending(world, named).items():
-        if len(indices) > FEW:
-            array = world.arrays[key]
-            state = array.state
-            gone.update(job_id(number_of(key), index) for index in indices)
-            _drop(out, key, array, indices, state.pending - indices)
-            if not array.state.pending:
-                world.unwait(key)
-    return gone
-
-
-def _pending(world: World, named: Iterable[JobId]) -> dict[JobId, IndexSet]:
-    """Return which of these are pending elements, by their array."""
-    found: dict[JobId, list[int]] = {}
-    for job in named:
-        index, key = index_of(job), array_of(job)
-        if index is not None and key in world.arrays:
-            found.setdefault(key, []).append(index)
-    sets = {key: index_set(indices) & world.arrays[key].state.pending for key, indices in found.items()}
-    return {key: indices for key, indices in sets.items() if indices}
-
-
-def _unfolded(world: World, out: Outcome, array: Array, elements: list[JobId], rest: IndexSet) -> None:
-    array.state = replace(array.state, pending=rest, live=array.state.live + len(elements))
-    key = array_of(elements[0])
-    for element in elements:
-        array.elements[element] = None
-        out.changes.append(Unfolded(element, out.now, array.place))
-    if not rest:
-        world.unwait(key)
-    out.touch(key)
-
-
-def _drop(out: Outcome, key: JobId, array: Array, indices: IndexSet, rest: IndexSet) -> None:
-    """Cancel pending elements that have no rows; one event tells of them all."""
-    state = array.state
-    counts = state.counted(End.CANCELLED, len(indices))
-    array.state = replace(state, pending=rest, dropped=state.dropped | indices, counts=counts)
-    out.changes.append(Told(out.now, "elements_cancelled", {"elements": str(indices)}, key))
-    out.touch(key)
 
 
 def throttle(world: World, job: JobId) -> None:
@@ -230,7 +164,7 @@ def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False) -> st
     if array is None:
         finish(world, out, job, End.CANCELLED, None)
         return None
-    _drop(out, job, array, array.state.pending, IndexSet())
+    arrays.drop(out, job, array, array.state.pending, IndexSet())
     return None
 
 
@@ -374,7 +308,7 @@ def _alone(world: World, out: Outcome, job: JobId) -> Place | None:
     array = world.arrays.get(array_of(job))
     index = index_of(job)
     if array is not None and index is not None and index in array.state.pending:
-        unfold(world, out, array, job)
+        arrays.unfold(world, out, array, job)
         world.wait(job, array.terms, array.place)
     waiting = world.waiting(job)
     return None if waiting is None else waiting.place

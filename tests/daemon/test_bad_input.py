@@ -265,7 +265,7 @@ def gpud_says(*options, **settings):
 def test_a_second_gpud_on_one_state_directory_is_refused(gpud):
     status, said = gpud_says("--state-dir", str(gpud.state))
 
-    assert status == 1
+    assert status == 75
     assert str(gpud.pid) in said
     assert "Traceback" not in said
     assert gpud.ended(gpud.submit("true"))["exit_code"] == 0

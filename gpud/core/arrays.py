@@ -1,0 +1,80 @@
+"""Elements of an array that have not started: numbers in its row, until something is said of one of them.
+
+What is asked of many at once (hold 12_0-9999) looks at the array once, and at their ranges, not at each.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gpud.core.outcome import Outcome
+from gpud.core.world import Array, World
+from gpud.model.array import IndexSet, index_set
+from gpud.model.changes import Told, Unfolded
+from gpud.model.job import End, JobId, array_of, format_job, index_of, job_id, number_of
+
+FEW = 100  # elements that are worth rows of their own when they are cancelled before they start
+
+
+def unfold(world: World, out: Outcome, array: Array, element: JobId) -> JobId:
+    """Give a pending element a row of its own; it waits nowhere yet."""
+    pending = array.state.pending
+    index = index_of(element)
+    assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
+    rest = pending.without_first() if index == pending.first else pending - index_set([index])
+    _unfolded(world, out, array, [element], rest)
+    return element
+
+
+def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
+    """Give all of these that are pending elements rows of their own, at the cost of one look at each array."""
+    for key, indices in _pending(world, named).items():
+        array = world.arrays[key]
+        elements = [job_id(number_of(key), index) for index in indices]
+        _unfolded(world, out, array, elements, array.state.pending - indices)
+        for element in elements:
+            world.wait(element, array.terms, array.place)
+
+
+def drop_named(world: World, out: Outcome, named: Iterable[JobId]) -> set[JobId]:
+    """Cancel pending elements, where they are many, without a row for each; return which."""
+    gone: set[JobId] = set()
+    for key, indices in _pending(world, named).items():
+        if len(indices) > FEW:
+            array = world.arrays[key]
+            state = array.state
+            gone.update(job_id(number_of(key), index) for index in indices)
+            drop(out, key, array, indices, state.pending - indices)
+            if not array.state.pending:
+                world.unwait(key)
+    return gone
+
+
+def _pending(world: World, named: Iterable[JobId]) -> dict[JobId, IndexSet]:
+    """Return which of these are pending elements, by their array."""
+    found: dict[JobId, list[int]] = {}
+    for job in named:
+        index, key = index_of(job), array_of(job)
+        if index is not None and key in world.arrays:
+            found.setdefault(key, []).append(index)
+    sets = {key: index_set(indices) & world.arrays[key].state.pending for key, indices in found.items()}
+    return {key: indices for key, indices in sets.items() if indices}
+
+
+def _unfolded(world: World, out: Outcome, array: Array, elements: list[JobId], rest: IndexSet) -> None:
+    array.state = replace(array.state, pending=rest, live=array.state.live + len(elements))
+    key = array_of(elements[0])
+    for element in elements:
+        array.elements[element] = None
+        out.changes.append(Unfolded(element, out.now, array.place))
+    if not rest:
+        world.unwait(key)
+    out.touch(key)
+
+
+def drop(out: Outcome, key: JobId, array: Array, indices: IndexSet, rest: IndexSet) -> None:
+    """Cancel pending elements that have no rows; one event tells of them all."""
+    state = array.state
+    counts = state.counted(End.CANCELLED, len(indices))
+    array.state = replace(state, pending=rest, dropped=state.dropped | indices, counts=counts)
+    out.changes.append(Told(out.now, "elements_cancelled", {"elements": str(indices)}, key))
+    out.touch(key)
