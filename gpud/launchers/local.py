@@ -221,12 +221,13 @@ class LocalLauncher:
         process, shim = attempt.process, attempt.shim
         lives = record.start_time(process.pid) == process.start
         shim_lives = record.start_time(shim.pid) == shim.start
-        rest = {*tree.session(process.pid), *tree.marked(attempt.key)}
+        rest = {*tree.session(process.pid)}
         rest |= {*tree.descendants(process.pid)} if lives else set()
+        rest |= set() if self._link.pid is None else {*tree.marked(self._link.pid, attempt.key)}
         if lives and self._watch(attempt, *((shim.pid, shim.start) if shim_lives else (process.pid, process.start))):
             attempt.attended = shim_lives
-            if attempt.stop is not None and shim_lives:
-                self._signal(attempt, attempt.stop)
+            if shim_lives:
+                self._signal(attempt, attempt.stop or signal.SIGCONT)
             elif attempt.stop is not None:
                 self._stop_rest(attempt, rest, _GRACE_S)
         elif rest and not lives and not shim_lives:
@@ -248,8 +249,7 @@ class LocalLauncher:
             self._post(Started(attempt.job, attempt.attempt, at, attempt.process, attempt.shim))
         if self._watch(attempt, *found["shim"]):
             attempt.attended = True
-            if attempt.stop is not None:
-                self._signal(attempt, attempt.stop)
+            self._signal(attempt, attempt.stop or signal.SIGCONT)
             return
         lives = self._watch(attempt, found["pid"], found["start"])
         pid, start = found["zygote"]
@@ -324,3 +324,4 @@ class LocalLauncher:
         assert attempt.pidfd is not None  # noqa: S101 - callers looked
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(attempt.pidfd, number)
+            signal.pidfd_send_signal(attempt.pidfd, signal.SIGCONT)  # its job may have stopped it

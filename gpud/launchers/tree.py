@@ -66,9 +66,9 @@ def key_of(pid: int) -> str:
     return os.fsdecode(variables.get(b"GPUD_JOB_ID", b"") + b"." + variables.get(b"GPUD_ATTEMPT", b""))
 
 
-def marked(key: str) -> list[int]:
-    """Return the living processes that say so of themselves."""
-    return [pid for pid in parents() if key_of(pid) == key]
+def marked(root: int, key: str) -> list[int]:
+    """Return the descendants of a process that say so of themselves; elsewhere the key is another gpud's."""
+    return [pid for pid in descendants(root) if key_of(pid) == key]
 
 
 def send(number: int, pids: Iterable[int]) -> None:

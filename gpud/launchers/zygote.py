@@ -190,6 +190,7 @@ class Zygote:
 
     def _reap(self) -> bool:
         """Take every end that is there. Return False when there is no child."""
+        self._wake_stopped()
         while True:
             try:
                 end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -212,6 +213,13 @@ class Zygote:
                     self.orphans.adopt(key, self.leases[pid].take())
             if pid in self.leases:
                 self.leases.pop(pid).close()
+
+    def _wake_stopped(self) -> None:
+        """Let shims and keepers that somebody stopped, such as their own job, go on: a stopped one ends nothing."""
+        with contextlib.suppress(ChildProcessError):
+            while (stopped := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG)) is not None:
+                if stopped.si_pid in self.leases or stopped.si_pid in self.orphans.keepers:
+                    tree.send(signal.SIGCONT, [stopped.si_pid])
 
     def _tell_changed(self, key: str) -> None:
         if self.conversation is not None:

@@ -561,6 +561,24 @@ def test_with_record_and_shim_gone_a_started_job_is_lost_only_when_nothing_of_it
     assert record.start_time(started.process.pid) == started.process.start
     workplace.stop(job, 0)
     assert workplace.ended(job).lost == "its record was damaged or removed, and its end was not seen"
-    assert tree.marked("1.1") == []
+    assert not [pid for pid in workplace.mine() if b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert restart or workplace.launcher.pid == zygote
     assert workplace.ended(workplace.launch(2, "true")).exit_code == 0
+
+
+def test_a_job_that_stops_its_shim_ends_all_the_same(workplace):
+    job = workplace.shell(1, "kill -STOP $PPID; exit 4")
+    assert workplace.ended(job).exit_code == 4
+
+
+def test_a_stopped_shim_takes_a_stop_even_when_its_launcher_process_is_stopped_too(workplace):
+    job = workplace.shell(1, "echo ready; sleep 1000")
+    workplace.printed(job, "ready")
+    shim, zygote = workplace.started(job).shim.pid, workplace.launcher.pid
+    kill(zygote, signal.SIGSTOP)
+    workplace.until(lambda: b") T" in Path(f"/proc/{zygote}/stat").read_bytes())
+    kill(shim, signal.SIGSTOP)
+    workplace.until(lambda: b") T" in Path(f"/proc/{shim}/stat").read_bytes())
+    workplace.stop(job)
+    assert workplace.ended(job).signal == signal.SIGTERM
+    kill(zygote, signal.SIGCONT)
