@@ -257,7 +257,7 @@ class Requests:
         if op == "requeue":
             await self._requeue(peer, message, chosen, ended)
             return
-        live = tuple(job for job in chosen.jobs if job not in ended)
+        live = tuple(job for job, state in chosen.states.items() if state not in _ENDS)
         notes = tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
             force = message.get("force", False)
@@ -275,7 +275,7 @@ class Requests:
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )
-        live = tuple(job for job in chosen.jobs if job not in ended)
+        live = tuple(job for job, state in chosen.states.items() if state not in _ENDS)
         self._ask(peer, message, lambda token: Requeue(token, live, again), lost)
 
     def _drain(self, peer: Peer, message: Message) -> None:
