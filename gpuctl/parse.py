@@ -20,6 +20,7 @@ else:
 
 COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
 PRIORITY_MAX = 1_000_000
+RETRIES_MAX = 1_000  # gpud takes no more
 
 
 class Parsed(_Type):
@@ -41,19 +42,17 @@ class Parsed(_Type):
 
 def parse_count(text: str) -> int:
     """Return a number of things: 0 or more. Raises ValueError."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not a number of 0 or more")
-    if len(text) > 12 or int(text) > COUNT_MAX:
-        raise ValueError(f"{text} is more than any machine has")
-    return int(text)
+    return _number(text, 0, COUNT_MAX, "more than any machine has")
 
 
 def parse_positive(text: str) -> int:
     """Return a number of things, 1 or more. Raises ValueError."""
-    count = parse_count(text)
-    if count == 0:
-        raise ValueError("it must be 1 or more")
-    return count
+    return _number(text, 1, COUNT_MAX, "more than any machine has")
+
+
+def parse_retries(text: str) -> int:
+    """Return how often a job may be started again. Raises ValueError."""
+    return _number(text, 0, RETRIES_MAX, f"too often: at most {RETRIES_MAX}")
 
 
 def parse_priority(text: str) -> int:
@@ -130,39 +129,57 @@ def parse_label(text: str) -> tuple[str, str]:
 
 def variables(words: tuple[str, ...], file: str | None) -> dict[str, str]:
     """Return what `--env-file` and then `-e` set: `K=V`, or `K` as it is here. Raises UsageError."""
-    lines = _read_variables(file) if file is not None else []
     given: dict[str, str] = {}
-    for word in (*lines, *words):
-        key, equals, value = word.partition("=")
-        if not key:
-            raise UsageError(f"{word!r} names no variable", hint="write -e KEY=VALUE, or -e KEY for its value here")
-        if "\0" in word:
-            raise UsageError(f"the variable {key} holds a zero byte")
-        if not equals:
-            here = os.environ.get(key)
-            if here is None:
-                raise UsageError(f"the variable {key} is not set here", hint=f"write -e {key}=VALUE")
-            value = here
+    for where, word in _read_variables(file) if file is not None else ():
+        key, value = _variable(word, f"{where}: ", "KEY=VALUE")
         given[key] = value
-    return given
+    return given | dict(_variable(word, "", "-e KEY=VALUE") for word in words)
 
 
-def _read_variables(path: str) -> list[str]:
-    """Return the assignments of an env file: one a line, `export` allowed, quotes around a value taken off."""
+def _variable(word: str, where: str, form: str) -> tuple[str, str]:
+    """Return a variable's name and value, `where` and in which `form` it was written. Raises UsageError."""
+    key, equals, value = word.partition("=")
+    if not key or any(char.isspace() for char in key):
+        form = f"{form}, or {form.removesuffix('=VALUE')} for its value here"
+        raise UsageError(f"{where}{word!r} names no variable", hint=f"write {form}")
+    if "\0" in word:
+        raise UsageError(f"{where}the variable {key} holds a zero byte")
+    if equals:
+        return key, value
+    here = os.environ.get(key)
+    if here is None:
+        raise UsageError(f"{where}the variable {key} is not set here", hint=f"write {form.replace('KEY', key)}")
+    return key, here
+
+
+def _read_variables(path: str) -> list[tuple[str, str]]:
+    """Return the assignments of an env file, each with where it stands.
+
+    One a line, `export` allowed, quotes around a value taken off.
+    """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.strip() for line in file]
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     words = []
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.removeprefix("export ").strip().partition("=")
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
-        words.append(f"{key.rstrip()}{equals}{value}")
+        words.append((f"{path}, line {number}", f"{key.rstrip()}{equals}{value}"))
     return words
+
+
+def _number(text: str, least: int, most: int, too_many: str) -> int:
+    digits = text.isascii() and text.isdigit()
+    if not digits or (len(text) <= 12 and int(text) < least):
+        raise ValueError(f"{text!r} is not a whole number of {least} or more")
+    if len(text) > 12 or int(text) > most:
+        raise ValueError(f"{text} is {too_many}")
+    return int(text)
 
 
 def _digits(text: str) -> bool:
@@ -175,6 +192,7 @@ def _is_clock(text: str) -> bool:
 
 
 COUNT = Parsed("N", parse_count)
+RETRIES = Parsed("N", parse_retries)
 POSITIVE = Parsed("N", parse_positive)
 PRIORITY = Parsed("INT", parse_priority)
 SIZE = Parsed("SIZE", parse_size)

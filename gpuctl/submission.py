@@ -14,7 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import COUNT, DURATION, GRACE, LABEL, POSITIVE, PRIORITY, SIZE, TIME, variables
+from gpuctl.parse import COUNT, DURATION, GRACE, LABEL, POSITIVE, PRIORITY, RETRIES, SIZE, TIME, variables
 
 SCRIPT_MAX = 4 * 1024 * 1024
 _LIMITS = (
@@ -44,7 +44,7 @@ _OPTIONS = (
     click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
     click.option("-n", "--name", help="What to call it (default: the command's name)."),
     click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
-    click.option("--retries", type=COUNT, help="Start it again so often when it fails."),
+    click.option("--retries", type=RETRIES, help="Start it again so often when it fails."),
     click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
     click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
     click.option("--hold", is_flag=True, help="Wait until it is released."),
@@ -201,10 +201,10 @@ def _pattern(path: str | None, option: str, workdir: str) -> str | None:
 def _script(command: list[str], *, literal: bool) -> bytes | None:
     """Return the content of the script that a command's first word is; None for a program. Raises UsageError."""
     if not command:
-        raise UsageError("nothing to run", hint="write: gpuctl submit -- python train.py")
+        raise UsageError("nothing to run", hint=f"write: gpuctl {_called()} -- python train.py")
     word = command[0]
     if not word.strip():
-        raise UsageError("the command's first word is empty", hint="write: gpuctl submit -- python train.py")
+        raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
     if literal or ("/" not in word and _in_path(word)) or not os.path.isfile(word):
         if not literal:
             _refuse_shell(command)
@@ -215,15 +215,23 @@ def _script(command: list[str], *, literal: bool) -> bytes | None:
     except OSError as error:
         if isinstance(error, PermissionError) and os.access(word, os.X_OK):
             return None  # a program that may be run, not read
-        hint = f"to run it as it is then: gpuctl submit -- {word}"
+        hint = f"to run it as it is then: gpuctl {_called()} -- {word}"
         raise GpuctlError(f"cannot read the script {word}: {error.strerror}", hint=hint) from error
     if not content.startswith(b"#!"):
-        if os.access(word, os.X_OK):
+        if os.access(word, os.X_OK) and (content.startswith(b"\x7fELF") or b"\0" in content):
             return None
         raise UsageError(f"{word} is neither a program nor a script: it has no #! line", hint=_with_program(command))
     if len(content) > SCRIPT_MAX:
-        raise UsageError(f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl submit -- {word}")
+        raise UsageError(
+            f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl {_called()} -- {word}"
+        )
     return content
+
+
+def _called() -> str:
+    """Return the name of the command that was called, `submit` or `run`, for its hints."""
+    context = click.get_current_context(silent=True)
+    return (context.info_name if context is not None else None) or "submit"
 
 
 def _in_path(word: str) -> bool:
@@ -235,7 +243,7 @@ def _in_path(word: str) -> bool:
 
 def _with_program(command: list[str]) -> str:
     program = {".py": "python", ".sh": "bash", ".R": "Rscript", ".jl": "julia"}.get(os.path.splitext(command[0])[1])
-    return f"write: gpuctl submit -- {program or 'PROGRAM'} {' '.join(command)}"
+    return f"write: gpuctl {_called()} -- {program or 'PROGRAM'} {' '.join(command)}"
 
 
 def _refuse_shell(command: list[str]) -> None:
@@ -243,5 +251,5 @@ def _refuse_shell(command: list[str]) -> None:
     word = command[0]
     if len(command) == 1 and " " in word.strip() and not os.path.exists(word):
         shell = any(sign in word for sign in _SHELL_WORDS)
-        hint = f"write: gpuctl submit -- bash -c '{word}'" if shell else f"write it without quotes: -- {word}"
+        hint = f"write: gpuctl {_called()} -- bash -c '{word}'" if shell else f"write it without quotes: -- {word}"
         raise UsageError(f"{word!r} is no program: the words are run as they are, without a shell", hint=hint)

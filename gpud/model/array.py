@@ -150,7 +150,10 @@ def _part(word: str, text: str) -> range:
 
 
 def _number(digits: str, text: str) -> int:
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 9):
+    numeric = digits.isascii() and digits.isdigit()
+    if numeric and len(digits) > 9:
+        raise ValueError(f"{text!r}: indices go up to {INDEX_MAX}")
+    if not numeric:
         raise ValueError(f"{text!r} is not an array; write 0-9, 0-9:2, 1,3,5 or 0-99%8")
     return int(digits)
 

@@ -305,6 +305,8 @@ def test_watch_is_for_terminals_and_in_json_for_programs(gpuctl):
         (["submit", "--array", "9-0", "--", "true"], 2, "9-0"),
         (["submit", "--", ""], 2, "empty"),
         (["submit"], 2, "nothing to run"),
+        (["run"], 125, "gpuctl run -- python train.py"),
+        (["submit", "--array", "0-99999999999", "--", "true"], 2, "indices go up to"),
     ],
 )
 def test_what_is_wrong_costs_nothing_and_says_what_to_do(gpuctl, words, status, said):

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from gpuctl.errors import UsageError
-from gpuctl.parse import parse_count, parse_job, parse_jobs, parse_label, parse_priority, parse_time, variables
+from gpuctl.parse import (
+    parse_count,
+    parse_job,
+    parse_jobs,
+    parse_label,
+    parse_positive,
+    parse_priority,
+    parse_retries,
+    parse_time,
+    variables,
+)
 
 NOON = time.mktime((2026, 5, 1, 12, 0, 0, 0, 0, -1))
 HOUR = 3600
@@ -98,10 +108,28 @@ def test_variables_come_from_a_file_and_then_from_the_words(tmp_path: Path, monk
     assert variables(("C=3",), str(file)) == {"A": "1", "B": "two words", "C": "3", "HERE": "here"}
 
 
-@pytest.mark.parametrize("word", ["=1", "NOT_SET_HERE", "A=\0"])
+@pytest.mark.parametrize("word", ["=1", "NOT_SET_HERE", "A=\0", "BAD NAME=1"])
 def test_what_is_no_variable_is_refused(word):
     with pytest.raises(UsageError):
         variables((word,), None)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("BAD NAME=1", "'BAD NAME=1' names no variable"), ("NOT_SET_HERE", "NOT_SET_HERE is not set here")],
+)
+def test_a_mistake_in_an_env_file_is_told_with_its_line(tmp_path: Path, line, said):
+    file = tmp_path / "env"
+    file.write_text(f"A=1\n\n{line}\n")
+    with pytest.raises(UsageError, match=f"{file}, line 3: .*{said}"):
+        variables((), str(file))
+
+
+def test_counts_say_their_own_limits():
+    with pytest.raises(ValueError, match="1 or more"):
+        parse_positive("-1")
+    with pytest.raises(ValueError, match="at most 1000"):
+        parse_retries("1001")
 
 
 def test_an_env_file_that_is_not_there_is_named():

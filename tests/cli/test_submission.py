@@ -132,6 +132,9 @@ def test_after_two_dashes_words_are_taken_as_they_are(here):
 def test_a_python_file_without_its_first_line_gets_the_command_to_write(here):
     (here / "train.py").write_text("print()\n")
     assert "gpuctl submit -- python train.py --lr 1" in hint_of("train.py", "--lr", "1")
+    (here / "train.py").chmod(0o755)
+    assert "gpuctl submit -- python ./train.py" in hint_of("./train.py")
+    assert "gpuctl submit -- python train.py" in hint_of("train.py")
 
 
 def test_a_program_without_a_first_line_is_a_program(here):
