@@ -207,8 +207,15 @@ def died(pid: int) -> bool:
 
 
 def gone(processes: Callable[[], list[int]]) -> bool:
-    """Wait until there are no such processes."""
-    return all(died(pid) for pid in processes()) and not processes()
+    """Wait until there are no such processes, nor any that they forked meanwhile."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        left = processes()
+        if not left:
+            return True
+        if not all(died(pid) for pid in left):
+            return False
+    return False
 
 
 @pytest.fixture
