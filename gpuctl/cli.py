@@ -12,6 +12,7 @@ import click
 
 from gpuctl import output, session
 from gpuctl.errors import OWN_FAILURE, GpuctlError, OutputError
+from gpuctl.interruption import INTERRUPTED, leave_at_once, unwind_first
 from gpud import __version__
 
 # Section, command, its module's name in gpuctl.commands and the attribute there, help. The order is that of --help.
@@ -105,6 +106,7 @@ def cli(context: click.Context) -> int | None:
     Start with `gpuctl submit -- python train.py`; then `gpuctl list`, `gpuctl logs -f`, `gpuctl gpus`.
     """
     context.ensure_object(session.Session)
+    unwind_first()  # the command is imported by now
     if context.invoked_subcommand is not None:
         return None
     group = context.command
@@ -128,10 +130,11 @@ def main(args: list[str] | None = None) -> NoReturn:
         if isinstance(error, OutputError):
             output.discard()
     except (click.Abort, KeyboardInterrupt):
-        status = 130
+        status = INTERRUPTED
     except BrokenPipeError:  # whoever read has seen enough
         output.discard()
         status = 141
+    leave_at_once()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -1,5 +1,6 @@
 """A job's output on ours, from its start to its end, through retries and restarts of gpud; and Ctrl-C handed on."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable, Mapping
@@ -34,16 +35,17 @@ class Interrupts:
     an exception in the middle of a conversation would leave half a reply unread.
     """
 
-    def __init__(self, client: Client, job: str) -> None:
+    def __init__(self, client: Client) -> None:
         self.count = 0
         self._client = client
-        self._job = job
         self._done = 0
 
     def __enter__(self) -> Self:
         self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._handled_before = signal.signal(signal.SIGINT, self._count)
+        self._handled_before = signal.getsignal(signal.SIGINT)
+        if self._handled_before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._count)
         return self
 
     def __exit__(
@@ -59,16 +61,22 @@ class Interrupts:
         if self.count > 2:
             raise KeyboardInterrupt
 
-    def hand_on(self) -> None:
+    def hand_on(self, job: str) -> None:
         """Tell gpud of the interrupts since the last call."""
-        if not self._done < self.count:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        before, self._done = self._done, self.count
+        if before == self._done:
             return
-        os.read(self.wake, 4096)
-        self._done = self.count
-        op = "interrupt" if self.count == 1 else "cancel"
+        op = "interrupt" if self._done == 1 else "cancel"
         if on_terminal():
-            note("interrupted; Ctrl-C again cancels the job" if op == "interrupt" else f"cancelling job {self._job}")
-        self._client.request(op, select={"jobs": [self._job]})
+            note("interrupted; Ctrl-C again cancels the job" if op == "interrupt" else f"cancelling job {job}")
+        try:
+            self._client.request(op, select={"jobs": [job]})
+        except ConnectionLostError:
+            if op == "cancel":  # which may be done twice
+                self._done = before
+            raise
 
 
 class Follower:
@@ -131,7 +139,7 @@ class Follower:
             while True:
                 self._show()
                 if self._interrupts is not None:
-                    self._interrupts.hand_on()
+                    self._interrupts.hand_on(self._job)
                 told_now = self._client.has_pushed() or told in changes.wait()
                 if told_now and self._client.pushed(wait=False):
                     return

@@ -8,11 +8,10 @@ from gpuctl import submission
 from gpuctl.cli import JobStatusCommand
 from gpuctl.errors import UsageError
 from gpuctl.follower import Follower, Interrupts, sizes
+from gpuctl.interruption import INTERRUPTED
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note, on_terminal
 from gpuctl.waiting import exit_status
-
-INTERRUPTED = 130
 
 
 class RunCommand(submission.WordsCommand, JobStatusCommand):
@@ -34,12 +33,11 @@ def run(context: click.Context, /, **given: Any) -> int:
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
-    with session.connect() as client:
+    with session.connect() as client, Interrupts(client) as interrupts:  # a job may have been queued from here on
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
         if on_terminal():
             note(submission.next_words(reply["job"], reply))
-        with Interrupts(client, reply["job"]) as interrupts:
-            answer = Follower(client, reply["job"], skip=before, interrupts=interrupts, quiet=session.json).follow()
+        answer = Follower(client, reply["job"], skip=before, interrupts=interrupts, quiet=session.json).follow()
     job = answer["job"]
     if session.json:
         session.print_json(job)

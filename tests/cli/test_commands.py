@@ -1,6 +1,5 @@
 """The commands, against a real gpud with simulated GPUs: what they print, and how they exit."""
 
-import contextlib
 import os
 import re
 import select
@@ -181,13 +180,22 @@ def test_ctrl_c_interrupts_a_running_job_and_a_second_one_cancels_it(gpuctl):
 def test_ctrl_c_cancels_a_job_that_waits(gpuctl):
     with gpuctl.start("run", "--hold", "--", "true") as run, gpuctl.start("events", "-f") as events:
         read_until(events, "submitted")
-        while run.poll() is None:  # it may not listen yet; a signal more does no harm
-            run.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(0.2)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=30)
         events.terminate()
-    assert run.returncode == 130
+    assert (run.returncode, err) == (130, "gpuctl: job 1 cancelled\n")
     assert gpuctl.json("show", "1")["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("imported", ["click.core", "gpuctl.cli", "gpuctl.submission", "gpuctl.commands.run"])
+def test_an_early_ctrl_c_is_quiet_and_leaves_no_job_behind(gpuctl, imported):
+    with gpuctl.start("run", "--hold", "--", "true", environ={"PYTHONPROFILEIMPORTTIME": "1"}) as run:
+        assert any(line.endswith(f" {imported}\n") for line in run.stderr)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert "Traceback" not in err
+    assert {job["state"] for job in gpuctl.json("list")} <= {"cancelled"}
 
 
 def test_a_job_outlives_the_terminal_it_was_run_from(gpuctl):
