@@ -80,7 +80,7 @@ class Interrupts:
 
 
 class Follower:
-    """Copies a job's output to stdout, and its errors, where they go elsewhere, to stderr.
+    """Copies a job's output to stdout, or another descriptor, and its errors, where they go elsewhere, to stderr.
 
     `skip` says for a file how many bytes of it are older than the job; `lines` how many old ones to begin with.
     """
@@ -93,14 +93,14 @@ class Follower:
         skip: Mapping[str, int] | None = None,
         lines: int | None = None,
         interrupts: Interrupts | None = None,
-        quiet: bool = False,
+        descriptor: int = 1,
     ) -> None:
         self._client = client
         self._job = job
         self._skip = skip or {}
         self._lines = lines
         self._interrupts = interrupts
-        self._quiet = quiet
+        self._descriptor = descriptor
         self._logs: dict[str, tuple[Log, int]] = {}
 
     def follow(self) -> dict[str, Any]:
@@ -120,9 +120,7 @@ class Follower:
 
     def _found(self, job: dict[str, Any]) -> list[str]:
         """Return the files that this job writes now."""
-        if self._quiet:
-            return []
-        paths = [(job["output"], 1), (job.get("error"), 2)]
+        paths = [(job["output"], self._descriptor), (job.get("error"), 2)]
         for path, descriptor in paths:
             if path is not None and path not in self._logs:
                 log = Log(path, self._skip.get(path, 0))

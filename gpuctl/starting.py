@@ -21,6 +21,8 @@ from gpud.wire import address
 
 _READY_WITHIN_S = 30.0
 _STOPPED_WITHIN_S = 30.0
+_HINT = "  hint: "  # how gpud begins what one can do about it
+_PLACES = ("GPUD_STATE_DIR", "GPUD_SOCKET", "GPUD_CONFIG")
 # What says nothing against another try: the state directory was in use, or somebody killed the one that started.
 _MAY_WORK_NOW = frozenset({os.EX_TEMPFAIL, -signal.SIGKILL, -signal.SIGTERM})
 
@@ -67,7 +69,7 @@ def start_daemon(
                 stdout=output,
                 stderr=output,
                 cwd="/",  # it must not keep a file system from being unmounted
-                env={**environ, "NOTIFY_SOCKET": f"@{name}"},
+                env={**environ, **_absolute(environ), "NOTIFY_SOCKET": f"@{name}"},
                 start_new_session=True,
             )
             if _ready(process, ready, log):
@@ -76,6 +78,12 @@ def start_daemon(
                 return None
             if process.returncode not in _MAY_WORK_NOW or time.monotonic() >= deadline:
                 raise _could_not_start(process, log, said_before)
+
+
+def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the places that are named in an environment, as they are called from everywhere."""
+    named = {key: environ[key] for key in _PLACES if environ.get(key)}
+    return {key: os.path.abspath(os.path.expanduser(path)) for key, path in named.items()}
 
 
 def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> bool:
@@ -124,7 +132,8 @@ def _could_not_start(process: subprocess.Popen[bytes], log: str, said_before: in
         said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
     words = [line for line in said if line.startswith("gpud: ")] or said or [f"status {process.returncode}"]
     why = words[0].removeprefix("gpud: ")
-    return UnreachableError(f"gpud could not start: {why}", hint=f"all it said is in {log}")
+    hints = [line.removeprefix(_HINT) for line in said if line.startswith(_HINT)]
+    return UnreachableError(f"gpud could not start: {why}", hint="; ".join([*hints, f"all it said is in {log}"]))
 
 
 def _is_locked(path: str) -> bool:

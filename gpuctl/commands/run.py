@@ -26,18 +26,20 @@ def run(context: click.Context, /, **given: Any) -> int:
 
     Ctrl-C cancels a job that waits and interrupts one that runs; a second one cancels it. The job lives on when the
     terminal goes: see it again with `gpuctl logs -f`. Exits with 128+N for signal N, with 127 or 126 when the command
-    could not be started, with 125 when gpuctl itself fails.
+    could not be started, with 125 when gpuctl itself fails. With --json its output goes to stderr, and stdout holds the
+    job, when it has ended, as a JSON document.
     """
     session: Session = context.obj
     fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
+    shown_on = 2 if session.json else 1
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
     with session.connect() as client, Interrupts(client) as interrupts:  # a job may have been queued from here on
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
         if on_terminal():
             note(submission.next_words(reply["job"], reply))
-        answer = Follower(client, reply["job"], skip=before, interrupts=interrupts, quiet=session.json).follow()
+        answer = Follower(client, reply["job"], skip=before, interrupts=interrupts, descriptor=shown_on).follow()
     job = answer["job"]
     if session.json:
         session.print_json(job)

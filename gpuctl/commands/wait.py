@@ -6,6 +6,7 @@ import click
 
 from gpuctl import session
 from gpuctl.cli import JobStatusCommand
+from gpuctl.errors import GpuctlError
 from gpuctl.parse import JOBS
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note
@@ -31,6 +32,8 @@ def wait(session: Session, jobs: tuple[str, ...]) -> int:
 
     with session.connect() as client:
         ids = named(client, jobs)
+        if not ids:
+            raise GpuctlError(f"no such jobs: {' '.join(jobs)}", hint="gpuctl list --all")
         wait_for(client, ids, ended)
     if session.json:
         session.print_json([answers[job]["job"] for job in ids])

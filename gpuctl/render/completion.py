@@ -221,7 +221,9 @@ def fish(root: Verb) -> str:
         if verb.takes == "ids":
             lines.append(f"complete -c gpuctl -n '{when}' -a '({_IDS})'")
         elif verb.takes == "command":
-            lines.append(f"complete -c gpuctl -n '{when}' -F -a '(__fish_complete_external_command)'")
+            # The program's line begins behind two words, and behind options; a short one first ends its own options.
+            valued = " ".join(sorted(verb.valued, key=lambda name: name.startswith("--")))
+            lines.append(f"complete -c gpuctl -n '{when}' -F -a '(__fish_complete_subcommand --fcs-skip=2 {valued})'")
         elif verb.words and not verb.verbs:
             lines.append(f"complete -c gpuctl -n '{when}' -a '{' '.join(verb.words)}'")
         lines += [f"complete -c gpuctl -n '{when}' {_fish_flag(flag)}" for flag in verb.flags]

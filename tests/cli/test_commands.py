@@ -1,5 +1,6 @@
 """The commands, against a real gpud with simulated GPUs: what they print, and how they exit."""
 
+import json
 import os
 import re
 import select
@@ -135,6 +136,8 @@ def test_wait_keeps_its_own_failures_apart_from_the_jobs(gpuctl):
     assert gpuctl("wait", "77").returncode == 125
     assert gpuctl("wait").returncode == 125
     assert gpuctl("wait", "x").returncode == 125
+    nobody = gpuctl("wait", "5-9", "70_[0-3]")
+    assert (nobody.returncode, "no such jobs" in nobody.stderr) == (125, True)
     assert gpuctl("--socket", "/nowhere", "wait", "1").returncode == 125
 
 
@@ -146,6 +149,12 @@ def test_run_shows_the_output_and_exits_as_the_job(gpuctl):
     assert gpuctl("run", "-g", "0", "--", "/etc/passwd").returncode == 126
     assert gpuctl("run", "-g", "99", "--", "true").returncode == 125
     assert gpuctl("run", "--no-such-option").returncode == 125
+
+
+def test_run_in_json_is_the_job_on_stdout_and_its_output_on_stderr(gpuctl):
+    done = gpuctl("run", "--json", "-g", "0", "--", "sh", "-c", "echo out; exit 7")
+    assert (done.returncode, done.stderr) == (7, "out\n")
+    assert json.loads(done.stdout)["exit_code"] == 7
 
 
 def test_run_shows_only_what_this_job_wrote(gpuctl):

@@ -59,3 +59,19 @@ def test_a_shell_that_is_here_takes_its_file_without_a_word(shell):
     file = {"bash": "gpuctl.bash", "zsh": "_gpuctl", "fish": "gpuctl.fish"}[shell]
     read = subprocess.run([shell, "-n", FOLDER / file], check=False, capture_output=True, text=True)
     assert (read.returncode, read.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("gpuctl subm", "submit"),
+        ("gpuctl submit -g 2 --gpu-type H100 -- pri", "printf"),
+        ("gpuctl run pri", "printf"),
+    ],
+)
+@pytest.mark.parametrize("fish", [path for path in [shutil.which("fish")] if path])
+def test_fish_completes(fish, line, found):
+    asked = f"source {FOLDER}/gpuctl.fish; complete -C '{line}'"
+    done = subprocess.run([fish, "--no-config", "-c", asked], check=True, capture_output=True, text=True)
+    assert found in [answer.partition("\t")[0] for answer in done.stdout.splitlines()]
+    assert done.stderr == ""

@@ -108,6 +108,9 @@ def test_one_that_cannot_start_says_why(alone):
     done = alone("list", environ={"GPUD_SIMULATE": "4xRTX409"})
     assert done.returncode == 69
     assert "RTX4090" in done.stderr
+    wrong = alone("list", environ={"GPUD_POLICY": "fifoo"})
+    assert "unknown policy 'fifoo'" in wrong.stderr
+    assert "hint: there is: " in wrong.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -132,6 +135,13 @@ def test_a_state_directory_that_cannot_be_made_is_told(alone):
     assert "state directory /proc/gpud is not writable" in done.stderr
     assert "GPUD_STATE_DIR" in done.stderr
     assert alone("doctor", environ={"GPUD_STATE_DIR": "/proc/gpud"}).returncode == 1
+
+
+def test_a_state_directory_may_be_named_from_where_one_stands(alone):
+    environ = {"GPUD_STATE_DIR": os.path.relpath(alone.state, alone.directory), "GPUD_SIMULATE": "1xT4"}
+    done = alone("submit", "--hold", "--", "true", environ=environ)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert [job["id"] for job in alone.json("list")] == ["1"]
 
 
 def test_a_socket_path_that_is_too_long_is_told(alone):
