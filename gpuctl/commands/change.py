@@ -45,12 +45,23 @@ def _change(session: Session, op: str, done: str, select: dict[str, Any], **more
         return
     changed = answer["changed"]
     if changed:
-        listed = " ".join(changed[:10]) + (" ..." if len(changed) > 10 else "")
-        note(f"{done} {plural(len(changed), 'job')}: {listed}")
-    for text in answer["notes"].values():
-        note(text)
+        note(f"{done} {plural(len(changed), 'job')}: {_listed(changed)}")
+    for text, jobs in _by_note(answer["notes"]).items():
+        note(f"job {jobs[0]} {text}" if len(jobs) == 1 else f"jobs {_listed(jobs)}: {text}")
     if not changed and not answer["notes"]:
         note("no such jobs")
+
+
+def _listed(jobs: list[str]) -> str:
+    return " ".join(jobs[:10]) + (" ..." if len(jobs) > 10 else "")
+
+
+def _by_note(notes: dict[str, str]) -> dict[str, list[str]]:
+    """Return the jobs that each note is of: what is true of many is said once."""
+    jobs: dict[str, list[str]] = {}
+    for job, text in notes.items():
+        jobs.setdefault(text, []).append(job)
+    return jobs
 
 
 @click.command()

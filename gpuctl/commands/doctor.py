@@ -16,7 +16,7 @@ from gpuctl import session
 from gpuctl.client import Client, socket_path
 from gpuctl.errors import GpuctlError, UnreachableError
 from gpuctl.render.plain import reply
-from gpuctl.render.text import clean
+from gpuctl.render.text import clean, styled
 from gpuctl.session import Session
 from gpud import __version__
 from gpud.wire import address
@@ -48,7 +48,7 @@ def doctor(session: Session) -> int:
         session.print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            click.echo(f"{click.style(f'{finding.result:<4}', fg=_COLORS[finding.result])}  {_line(finding)}")
+            click.echo(f"{styled(f'{finding.result:<4}', _COLORS[finding.result])}  {_line(finding)}")
             if finding.hint and finding.result != "ok":
                 click.echo(f"      hint: {finding.hint}")
     return int(any(finding.result == "fail" for finding in findings))

@@ -33,16 +33,17 @@ def list_(session: Session, /, jobs: tuple[str, ...], all_: bool, state: tuple[s
     with session.connect() as client:
         reply = client.request("list", **{key: value for key, value in asked.items() if value})
         simulated = client.welcome is not None and client.welcome["simulated"]
+    found = sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS)  # what can still be changed goes first
     if session.json:
-        session.print_json(reply["jobs"])
+        session.print_json(found)
         return
-    if reply["jobs"]:
-        click.echo("\n".join(render.rows(reply["jobs"])))
+    if found:
+        click.echo("\n".join(render.rows(found)))
     elif any(asked.values()):
         note("no such jobs")
     else:
         note("no jobs; queue one: gpuctl submit -- python train.py")
     if reply["more"]:
-        note(f"{reply['more']} more; see them with --limit {len(reply['jobs']) + reply['more']}")
+        note(f"{reply['more']} more; see them with --limit {len(found) + reply['more']}")
     if simulated:
         note(SIMULATED)

@@ -10,7 +10,7 @@ from gpuctl.errors import GpuctlError
 from gpuctl.follower import Follower, shown
 from gpuctl.following import Log
 from gpuctl.parse import COUNT, JOB
-from gpuctl.render.jobs import written_end
+from gpuctl.render.jobs import ENDS, written_end
 from gpuctl.session import Session, note
 
 
@@ -40,6 +40,8 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None) -> 
 
 
 def _print(job: dict[str, Any], lines: int | None) -> None:
+    if job["started_at"] is None and job["state"] in ENDS:
+        raise GpuctlError(f"job {job['id']} has no output: it never started; {written_end(job)}")
     if job["started_at"] is None:
         why = job["reason"] or job["state"]
         raise GpuctlError(f"job {job['id']} has not started: {why}", hint="wait for it with: gpuctl logs -f")

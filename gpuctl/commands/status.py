@@ -10,7 +10,7 @@ from gpuctl.overview import look, unshown
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
 from gpuctl.render.plain import reply
-from gpuctl.render.text import clean, plural
+from gpuctl.render.text import clean, plural, terminal_height
 from gpuctl.session import Session
 from gpud.model.units import format_duration
 
@@ -28,7 +28,9 @@ def status(session: Session) -> None:
             session.print_json(reply(client.request("status")))
             return
         seen = look(client, most=_JOBS_SHOWN, fresh=True)
-    click.echo("\n".join([*_heading(seen["status"]), "", *_gpus(seen), "", *_jobs(seen)]))
+    height = terminal_height() - 1  # the prompt's line
+    above = [*_heading(seen["status"]), "", *_gpus(seen, height // 2), ""]
+    click.echo("\n".join([*above, *_jobs(seen, height - len(above))]))
 
 
 def _heading(answer: dict[str, Any]) -> list[str]:
@@ -43,17 +45,17 @@ def _heading(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _gpus(seen: dict[str, Any]) -> list[str]:
+def _gpus(seen: dict[str, Any], room: int) -> list[str]:
     gpus = seen["gpus"]
     if not gpus:
         return ["no GPUs"]
-    if len(gpus) > _GPUS_SHOWN:
+    if len(gpus) > min(_GPUS_SHOWN, room - 1):
         return [f"{render_gpus.summary(gpus)} (gpuctl gpus)"]
     return render_gpus.rows(gpus)
 
 
-def _jobs(seen: dict[str, Any]) -> list[str]:
-    jobs = seen["jobs"][:_JOBS_SHOWN]
+def _jobs(seen: dict[str, Any], room: int) -> list[str]:
+    jobs = seen["jobs"][: max(1, min(_JOBS_SHOWN, room - 3))]  # beside the counts, the headings, and how many more
     if not jobs:
         return ["no jobs; queue one: gpuctl submit -- python train.py"]
     counts = ", ".join(f"{count} {state}" for state, count in seen["status"]["jobs"].items() if count)

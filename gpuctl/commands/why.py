@@ -7,6 +7,7 @@ import click
 
 from gpuctl import session
 from gpuctl.parse import JOB
+from gpuctl.render.jobs import ACTIVE, ENDS
 from gpuctl.render.text import clean, in_words
 from gpuctl.session import Session, note
 from gpuctl.submission import ordinal
@@ -28,8 +29,13 @@ def why(session: Session, job: str | None) -> None:
 
 
 def _lines(job: dict[str, Any]) -> list[str]:
-    reason = job.get("reason") or "nothing keeps it"
-    lines = [clean(f"job {job['id']} ({job['state']}): {reason}")]
+    if job["state"] in ENDS:
+        reason = f"has ended; {job['reason']}" if job.get("reason") else "has ended"
+    elif job["state"] in ACTIVE:
+        reason = "; ".join(filter(None, ("it does not wait", job.get("reason"))))
+    else:
+        reason = job.get("reason") or "nothing keeps it"
+    lines = [clean(f"job {job['id']} ({job['state'].replace('_', ' ')}): {reason}")]
     if job.get("position") is not None:
         lines.append(f"  {ordinal(job['position'])} in line")
     if job.get("expected_start_at") is not None:

@@ -1,6 +1,7 @@
 """Jobs for people: a row each, or everything about one."""
 
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -97,7 +98,15 @@ def ending(job: Job) -> str:
         return ", ".join(f"{count} {end}" for end, count in counts.items())
     if job["reason"]:
         return str(job["reason"])
-    return f"signal {job['signal']}" if job["signal"] is not None else ""
+    return "" if job["signal"] is None else killed_by(job["signal"])
+
+
+def killed_by(number: int) -> str:
+    """Return a signal as gpud's own reasons write it: `killed by SIGTERM`."""
+    try:
+        return f"killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"killed by signal {number}"
 
 
 def written_end(job: Job) -> str:
@@ -213,6 +222,7 @@ def _attempts(attempts: Sequence[dict[str, Any]]) -> list[str]:
 def _attempt_end(attempt: dict[str, Any]) -> str:
     if attempt.get("ended_at") is None:
         return "running"
-    code, signal = attempt.get("exit_code"), attempt.get("signal")
-    words = f"signal {signal}" if signal is not None else "" if code is None else f"exit {code}"
-    return "; ".join(filter(None, (words, attempt.get("reason"))))
+    code, by = attempt.get("exit_code"), attempt.get("signal")
+    words = killed_by(by) if by is not None else "" if code is None else f"exit {code}"
+    reason = attempt.get("reason") or ""
+    return reason if by is not None and reason.startswith(words) else "; ".join(filter(None, (words, reason)))

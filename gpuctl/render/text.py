@@ -5,6 +5,7 @@ Plain strings, not a table library: that takes longer to import than gpud to ans
 written out: nobody's job name moves another's cursor.
 """
 
+import os
 import shutil
 import sys
 import time
@@ -110,14 +111,24 @@ def cell_len(text: str) -> int:
 
 
 def colored(line: str, word: str) -> str:
-    """Return a table's line with the first `word` in its state's colour; without a terminal Click takes it out."""
+    """Return a table's line with the first `word` in its state's colour."""
     color = COLORS.get(word)
-    return line.replace(word, click.style(word, fg=color), 1) if color else line
+    return line.replace(word, styled(word, color), 1) if color else line
+
+
+def styled(text: str, color: str) -> str:
+    """Return text in a colour, unless $NO_COLOR is set (no-color.org); without a terminal Click takes it out."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=color)
 
 
 def terminal_width() -> int:
     """Return the terminal's width, at least 80, so that a table stays one; without a terminal, no limit."""
     return max(80, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+
+
+def terminal_height() -> int:
+    """Return the terminal's height; without a terminal, no limit."""
+    return shutil.get_terminal_size().lines if sys.stdout.isatty() else 1_000_000
 
 
 def clock(at: float | None) -> str:

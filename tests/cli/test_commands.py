@@ -2,12 +2,14 @@
 
 import json
 import os
+import pty
 import re
 import select
 import signal
 import stat
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -254,8 +256,56 @@ def test_jobs_are_changed_by_id_by_range_and_by_filter(gpuctl):
 def test_cancelling_what_has_ended_is_done_already(gpuctl):
     gpuctl.ended("--", "true")
     done = gpuctl("cancel", "1")
-    assert done.returncode == 0
-    assert "ended" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "gpuctl: job 1 has ended already: completed\n")
+    gpuctl.ended("--", "true")
+    assert gpuctl("cancel", "1-2").stderr == "gpuctl: jobs 1 2: has ended already: completed\n"
+    assert "has ended" in gpuctl.ok("why", "1")
+
+
+def test_jobs_that_have_not_ended_are_listed_first(gpuctl):
+    gpuctl.ended("--", "true")
+    gpuctl.ok("submit", "--hold", "--", "true")
+    gpuctl.ok("submit", "--", "sh", "-c", "kill -TERM $$")
+    gpuctl("wait", "3")
+    gpuctl.ok("submit", "--hold", "--", "true")
+    assert [job["id"] for job in gpuctl.json("list")] == ["2", "4", "1", "3"]
+    assert [line.split()[0] for line in gpuctl.ok("list").splitlines()[1:]] == ["2", "4", "1", "3"]
+
+
+def on_a_terminal(gpuctl, *words: str, lines: int, **environ: str) -> list[str]:
+    """Return what gpuctl draws on a terminal of so many lines."""
+    others = ("NO_COLOR", "LINES", "COLUMNS")
+    terminal, its = pty.openpty()
+    termios.tcsetwinsize(its, (lines, 100))
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "gpuctl", *words],
+            env={key: value for key, value in gpuctl.environ.items() if key not in others} | environ,
+            cwd=gpuctl.directory,
+            stdin=its,
+            stdout=its,
+            check=True,
+            timeout=30,
+        )
+        os.set_blocking(terminal, False)
+        return os.read(terminal, 1 << 16).decode().splitlines()
+    finally:
+        os.close(its)
+        os.close(terminal)
+
+
+def test_bare_gpuctl_fits_the_terminal(gpuctl):
+    gpuctl.ok("pause")
+    for _ in range(8):
+        gpuctl.ok("submit", "--", "true")
+    screen = on_a_terminal(gpuctl, lines=14)
+    assert len(screen) < 14
+    assert screen[-1].startswith(f"{8 - sum('queued' in line for line in screen[1:-1]) + 1} jobs more")
+
+
+def test_tables_have_colours_for_those_who_want_them(gpuctl):
+    assert "\x1b[" in "".join(on_a_terminal(gpuctl, "gpus", lines=30, TERM="xterm"))
+    assert "\x1b[" not in "".join(on_a_terminal(gpuctl, "gpus", lines=30, TERM="xterm", NO_COLOR="1"))
 
 
 def test_a_selection_of_everything_by_oversight_is_refused(gpuctl):
@@ -344,6 +394,10 @@ def test_what_is_missing_is_missed_at_the_start(gpuctl, words, said):
     job = gpuctl.ended(*words)
     assert (job["state"], job["exit_code"]) == ("failed", None)
     assert said in job["reason"]
+    logs = gpuctl("logs", job["id"])
+    assert "never started" in logs.stderr
+    assert said in logs.stderr
+    assert "logs -f" not in logs.stderr
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(gpuctl):

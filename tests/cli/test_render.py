@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from gpuctl.render import gpus as render_gpus
-from gpuctl.render.jobs import rows, where, whole, written_id
+from gpuctl.render.jobs import killed_by, rows, where, whole, written_end, written_id
 from gpuctl.render.plain import to_json
 from gpuctl.render.text import Column, cell_len, clean, cut, table
 
@@ -123,6 +123,12 @@ def test_everything_about_a_job():
     assert facts["labels"] == "a=b"
     assert facts["on"] == "box:0,1"
     assert "PATH" not in "".join(lines)
+
+
+def test_a_signal_is_written_by_its_name():
+    cancelled = {"state": "cancelled", "reason": None, "signal": 15, "started_at": NOW - 60, "ended_at": NOW}
+    assert written_end(a_job(**cancelled)) == "job 12 cancelled: killed by SIGTERM"
+    assert killed_by(99) == "killed by signal 99"
 
 
 def test_gpus_say_what_is_unknown_and_who_is_on_them():
