@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from gpuctl import output
 from gpuctl.client import Client, ConnectionLostError
-from gpuctl.following import Changes, Log
+from gpuctl.following import Changes, Log, LogError
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import note, on_terminal
 from gpuctl.waiting import await_back, subscribe
@@ -61,8 +61,8 @@ class Interrupts:
         if self.count > 2:
             raise KeyboardInterrupt
 
-    def hand_on(self, job: str) -> None:
-        """Tell gpud of the interrupts since the last call."""
+    def hand_on(self, job: str, *, waits: bool) -> None:
+        """Tell gpud of the interrupts since the last call; `waits` says whether the first one ends the job."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
         before, self._done = self._done, self.count
@@ -70,7 +70,8 @@ class Interrupts:
             return
         op = "interrupt" if self._done == 1 else "cancel"
         if on_terminal():
-            note("interrupted; Ctrl-C again cancels the job" if op == "interrupt" else f"cancelling job {job}")
+            cancels = waits or op == "cancel"
+            note(f"cancelling job {job}" if cancels else "interrupted; Ctrl-C again cancels the job")
         try:
             self._client.request(op, select={"jobs": [job]})
         except ConnectionLostError:
@@ -102,6 +103,7 @@ class Follower:
         self._interrupts = interrupts
         self._descriptor = descriptor
         self._logs: dict[str, tuple[Log, int]] = {}
+        self._waits = self._started = False
 
     def follow(self) -> dict[str, Any]:
         """Return what `show` says of the job once it has ended and all its output was shown."""
@@ -110,6 +112,8 @@ class Follower:
                 subscribe(self._client, [self._job])
                 while True:
                     answer = self._client.request("show", job=self._job)
+                    self._waits = answer["job"]["state"] in ("queued", "held")
+                    self._started = answer["job"]["started_at"] is not None
                     with_output = self._found(answer["job"])
                     if answer["job"]["state"] in ENDS:
                         self._show()
@@ -137,7 +141,7 @@ class Follower:
             while True:
                 self._show()
                 if self._interrupts is not None:
-                    self._interrupts.hand_on(self._job)
+                    self._interrupts.hand_on(self._job, waits=self._waits)
                 told_now = self._client.has_pushed() or told in changes.wait()
                 if told_now and self._client.pushed(wait=False):
                     return
@@ -146,4 +150,8 @@ class Follower:
 
     def _show(self) -> None:
         for log, descriptor in self._logs.values():
-            shown(log, descriptor)
+            try:
+                shown(log, descriptor)
+            except LogError:
+                if self._started:
+                    raise  # before that the job's own end says it, which cannot open the file either

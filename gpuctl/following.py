@@ -19,6 +19,10 @@ _CHUNK = 1 << 16
 _LOOK_EVERY_S = 0.25
 
 
+class LogError(GpuctlError):
+    """A log may not be read."""
+
+
 class Log:
     """A file that grows, and may not be there yet; or that must not be read (a FIFO, a device).
 
@@ -50,7 +54,7 @@ class Log:
     def read(self) -> Iterator[bytes]:
         """Yield what was written since the last call, in pieces; nothing while there is no file.
 
-        Raises GpuctlError where the file may not be read.
+        Raises LogError where the file may not be read.
         """
         file = self._opened()
         while file is not None and (data := self._piece(file)):
@@ -62,8 +66,8 @@ class Log:
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error: OSError) -> GpuctlError:
-        return GpuctlError(f"cannot read {self.path}: {error.strerror}")
+    def _unreadable(self, error: OSError) -> LogError:
+        return LogError(f"cannot read {self.path}: {error.strerror}")
 
     def _opened(self) -> int | None:
         if self._file is None:

@@ -435,6 +435,30 @@ def test_output_that_cannot_be_written_is_one_line_and_a_failure(gpuctl, where):
         assert "cannot write to standard output" in done.stderr
 
 
+def test_a_job_that_cannot_open_its_output_says_so_by_its_end(gpuctl):
+    (gpuctl.directory / "file").touch()  # root, too, may make nothing below it
+    done = gpuctl("run", "-g", "0", "-o", "file/log", "--", "true")
+    assert (done.returncode, done.stdout) == (126, "")
+    assert "job 1 failed: cannot open the" in done.stderr
+    assert "cannot read" not in done.stderr
+
+
+def test_ctrl_c_on_a_terminal_says_what_it_does_to_a_job_that_waits(gpuctl):
+    terminal, its = pty.openpty()
+    command = [sys.executable, "-m", "gpuctl", "run", "--hold", "--", "true"]
+    with subprocess.Popen(command, env=gpuctl.environ, cwd=gpuctl.directory, stderr=its) as run:
+        os.close(its)
+        assert b"job 1:" in os.read(terminal, 4096)
+        run.send_signal(signal.SIGINT)
+        said = b""
+        while b"job 1 cancelled" not in said:
+            said += os.read(terminal, 4096)
+        assert run.wait(30) == 130
+    os.close(terminal)
+    assert b"cancelling job 1" in said
+    assert b"again" not in said
+
+
 def test_output_that_is_gone_is_told(gpuctl):
     job = gpuctl.ended("--", "true")
     Path(job["output"]).unlink()
