@@ -40,7 +40,7 @@ class Leases:
                 raise faults.CannotStartError(
                     f"{gpu} is held by another gpud ({_holder(address)})", machine=True
                 ) from None
-            lease.listen(1)
+            lease.listen(128)  # nobody accepts: each gpud that asks who holds it takes a place
         if self._held:
             files = struct.pack(f"{len(self._held)}i", *(lease.fileno() for lease in self._held))
             try:

@@ -163,7 +163,7 @@ def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     close_others([lease.fileno() for lease in leases])
     for lease in leases:
-        lease.listen(1)  # whose it is shows as who called this last
+        lease.listen(128)  # whose it is shows as who called this last
     os.setsid()
     tree.rename(b"gpud-keeper")
     pid, start = found["pid"], found["start"]
