@@ -70,6 +70,8 @@ class Client:
         try:
             return self._ask(op, fields)
         except ConnectionLostError as lost:
+            if self._subscribed:  # what it was to be told of is lost, too: whoever follows begins anew
+                raise
             if op in _ONCE:
                 raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
         self._reopen()
@@ -86,6 +88,18 @@ class Client:
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(0.1)
+
+    def come_back(self) -> None:
+        """Connect anew, however long that takes; one's own gpud is started when nobody else does it soon.
+
+        Raises UnreachableError when that one cannot start.
+        """
+        while True:
+            try:
+                return self.reconnect(_RESTARTS_WITHIN_S)
+            except UnreachableError:
+                if self._start is not None and self._start():
+                    return self._open(start=False)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield what gpud pushes after a `subscribe`, for ever. Raises ConnectionLostError when it goes."""
@@ -121,6 +135,7 @@ class Client:
                 break
         if not reply.get("ok", False):
             raise refusal(reply["error"])
+        self._subscribed |= op == "subscribe"
         return reply
 
     def _reply(self) -> dict[str, Any]:
@@ -177,6 +192,7 @@ class Client:
     def _open(self, *, start: bool = True) -> None:
         self._frames = Frames()
         self._arrived: deque[dict[str, Any]] = deque()
+        self._subscribed = False
         self.welcome = None
         hello = {"protocol": [PROTOCOL_OLDEST, PROTOCOL], "version": __version__}
         self._unsent = pack(hello)  # sent with the first request: one system call less, and no round trip

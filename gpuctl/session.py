@@ -26,7 +26,12 @@ class Session:
     def connect(self, *, start: bool = True) -> Client:
         """Return a connection to gpud; with `start`, the user's own is started where none runs."""
         path = socket_path(self.socket)
-        return Client(path, start=(lambda: self._started(path)) if start else None)
+        try:
+            return Client(path, start=(lambda: self._started(path)) if start else None)
+        except UnreachableError as error:
+            if start and self.socket is None:
+                _ask_for_the_machine_s(path, error)
+            raise
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Ask gpud one thing."""
@@ -45,15 +50,22 @@ class Session:
         from gpud.wire import address  # noqa: PLC0415 - only where no gpud answers
 
         if not starting.is_own(path):
-            if self.socket is None and address.has_system_gpud():
-                raise UnreachableError(
-                    f"this machine's gpud does not answer on {address.SYSTEM_SOCKET}",
-                    hint="ask the administrator, or: sudo systemctl start gpud",
-                )
             return False
         if starting.start_daemon(path) is not None:
             note(f"started your own gpud (log: {starting.log_path(address.state_dir())})")
         return True
+
+
+def _ask_for_the_machine_s(path: str, error: UnreachableError) -> None:
+    """Raise UnreachableError with who can help, where the machine has a gpud and no other is meant."""
+    from gpuctl import starting  # noqa: PLC0415 - only where no gpud answers
+    from gpud.wire import address  # noqa: PLC0415 - as above
+
+    if address.has_system_gpud() and not starting.is_own(path):
+        raise UnreachableError(
+            f"this machine's gpud does not answer on {address.SYSTEM_SOCKET}",
+            hint="ask the administrator, or: sudo systemctl start gpud",
+        ) from error
 
 
 def note(text: str) -> None:

@@ -8,8 +8,6 @@ from gpuctl.errors import NOT_FOUND, RefusedError
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import note
 
-_COMES_BACK_S = 60.0
-
 Job = dict[str, Any]
 
 
@@ -46,9 +44,9 @@ def subscribe(client: Client, jobs: Iterable[str]) -> None:
 
 
 def await_back(client: Client, lost: ConnectionLostError) -> None:
-    """Wait for a gpud that went away; jobs run on meanwhile. Raises UnreachableError when it stays away."""
+    """Wait for a gpud that went away; jobs run on meanwhile. Raises UnreachableError when one's own cannot start."""
     note(f"{lost.message}; waiting for it to come back (jobs run on)")
-    client.reconnect(_COMES_BACK_S)
+    client.come_back()
 
 
 def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None]) -> None:

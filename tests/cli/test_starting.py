@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -249,6 +250,22 @@ def test_who_waits_and_who_follows_go_on_through_a_restart_and_a_kill(gpuctl, gp
         waits.join(30)
     assert [exit_status(answer) for answer in ends] == [4]
     assert logs.returncode == 0
+
+
+def test_who_follows_one_s_own_starts_it_again_when_it_was_killed(alone):
+    simulated = {"GPUD_SIMULATE": "1xT4"}
+    script = "echo ready; while [ ! -e over ]; do sleep 0.05; done; exit 4"
+    with alone.start("run", "-g", "0", "--", "sh", "-c", script, environ=simulated) as run:
+        assert run.stdout.readline() == "ready\n"
+        killed = alone.json("daemon", "status")["pid"]
+        with alone.start("wait", "1", environ=simulated) as wait:
+            os.kill(killed, signal.SIGKILL)
+            assert any("went away" in line for line in run.stderr)
+            (alone.directory / "over").touch()
+            run.communicate(timeout=DEADLINE_S)
+            wait.communicate(timeout=DEADLINE_S)
+    assert (run.returncode, wait.returncode) == (4, 4)
+    assert alone.json("daemon", "status")["pid"] != killed
 
 
 def test_doctor_says_that_there_is_no_driver_and_what_runs_without(alone):
