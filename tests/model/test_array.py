@@ -39,7 +39,9 @@ def test_a_million_indices_cost_what_their_ranges_cost():
     assert str(index_set(range(0, 1000, 2))) == "0-998:2"
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-1", "1-2:0", "1:2", "1,1", "0-9,5", "-1", "1-", f"{INDEX_MAX + 1}", "0%0"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "3-1", "1-2:0", "1:2", "1,1", "0-9,5", "-1", "1-", f"{INDEX_MAX + 1}", "0%0"]
+)
 def test_what_is_no_array_is_refused(text):
     with pytest.raises(ValueError, match=r"."):
         parse_array(text)
