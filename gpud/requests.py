@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 
 from gpud.check import Wrong
 from gpud.core.admit import Refused
@@ -221,7 +222,7 @@ class Requests:
             message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
         self._check_priority(peer, message.get("priority", 0))
         if self._system:
-            message["limits"] = {name: _granted(peer.pid, name, pair) for name, pair in message["limits"].items()}
+            message["limits"] = _granted(peer.pid, message["limits"])
         spec = spec_of(
             message,  # type: ignore[arg-type]  # the server has held it to this type
             uid=peer.uid,
@@ -330,16 +331,25 @@ def _reason(message: Message) -> str:
     return reason
 
 
-def _granted(pid: int, name: str, pair: list[int]) -> list[int]:
-    """Return a limit no higher than the client may have itself: the launcher, being root, would grant any."""
-    number = getattr(resource, f"RLIMIT_{name}", None)
-    if number is None:
-        raise Wrong(f"unknown limit {name!r}")
+def _granted(pid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return limits no higher than the client may have itself: the launcher, being root, would grant any. Raises Wrong.
+
+    Read from /proc/PID/limits (proc(5)), whose lines stand in the order of the limits' numbers; prlimit(2) would need
+    a capability that root lacks in a container.
+    """
     try:
-        most = resource.prlimit(pid, number)[1]
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
     except OSError:
         raise Wrong("the process that submits must stay until it is answered") from None
-    return [most if most != resource.RLIM_INFINITY and not 0 <= value <= most else value for value in pair]
+    granted = {}
+    for name, pair in limits.items():
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is None or number >= len(lines):
+            raise Wrong(f"unknown limit {name!r}")
+        hard = lines[number][47:67].strip()
+        most = -1 if hard == "unlimited" else int(hard)
+        granted[name] = pair if most < 0 else [value if 0 <= value <= most else most for value in pair]
+    return granted
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:
