@@ -6,7 +6,7 @@ else about it stays in the store until it starts. An entry counts while the dict
 leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces, or swept
 out once there are more of its kind than others.
 
-Cost: O(log line) to add, O(1) to remove, O(lines whose head changed) to find the next. Memory: about 150 bytes a
+Cost: O(log line) to add, O(1) to remove, O(lines whose head changed) to find the next. Memory: about 130 bytes a
 job, however long the line.
 """
 

@@ -65,6 +65,20 @@ def test_a_job_has_the_groups_that_its_submitter_had_whatever_the_files_say(mach
     assert machine.says(f"cd /; {alice} gpuctl run -g 0 -- id -G") == machine.says(f"{alice} id -G")
 
 
+def test_nobody_gets_more_than_their_own_hard_limits(machine):
+    program = """if True:
+        import os
+        from gpuctl import Client
+        with Client() as client:
+            print(client.request("submit", nonce="a" * 16, demand={"gpus": 0}, workdir="/", umask=18,
+                command=["sh", "-c", "ulimit -Hn"], environment={"PATH": os.environ["PATH"]},
+                limits={"NOFILE": [-1, -1]})["job"])
+    """
+    asked = f"ulimit -n 777; job=$(/opt/gpud/bin/python -c {quote(program)}); gpuctl wait $job; gpuctl logs $job"
+
+    assert machine.says(asked, user="alice") == "777"
+
+
 def test_a_script_of_a_users_runs_as_that_user(machine):
     script = "#!/bin/sh\nid -un; stat -c '%U %A' $0\n"
     machine.run(f"printf %s {quote(script)} > job.sh; chmod +x job.sh", user="alice")
