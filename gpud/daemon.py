@@ -280,6 +280,8 @@ class Daemon:
             await self.subscriptions.add(peer, message)
         except Wrong as wrong:
             refuse(peer, message, wrong)
+        except StoreError as error:  # the past cannot be read: better no events than some with a gap
+            peer.cut(str(error))
         self._looking.follow_watchers()
 
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:

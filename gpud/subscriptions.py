@@ -43,10 +43,12 @@ class Subscriptions:
         return any(each.readings for each in self._all)
 
     async def add(self, peer: Peer, message: Message) -> None:
-        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong."""
+        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError."""
         spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
         subscription = _Subscription(peer, spans, message.get("readings", False))
         last = self.last
+        if peer.closed:  # it hung up before its turn came, and nobody would ever take it off the list
+            return
         self._all.append(subscription)
         peer.reply(message["id"], {"last": last})
         since = message.get("since", last)
