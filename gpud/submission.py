@@ -45,15 +45,16 @@ def spec_of(
     return JobSpec(
         nonce=_bounded_nonce(message["nonce"]),
         terms=Terms(
-            demand=_demand(message["demand"], message.get("time_limit_s")),
+            demand=_demand(message["demand"]),
             uid=uid,
             user=user,
             tenant="default",
             grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
             retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
+            time_limit_s=_duration("the time limit", message.get("time_limit_s")),
+            name_group=_DIGITS.sub("#", name),
         ),
         name=name,
-        name_group=_DIGITS.sub("#", name),
         command=tuple(command),
         workdir=message["workdir"],
         environment=_environment(frozenset(message["environment"].items())),
@@ -73,7 +74,7 @@ def spec_of(
     )
 
 
-def _demand(wanted: DemandMap, time_limit_s: float | None) -> Demand:
+def _demand(wanted: DemandMap) -> Demand:
     gpus = int(_between("the number of GPUs", wanted["gpus"], 0, _MOST))
     memory = wanted.get("gpu_memory_mib")
     kind = wanted.get("gpu_type")
@@ -91,8 +92,11 @@ def _demand(wanted: DemandMap, time_limit_s: float | None) -> Demand:
         gpu_ids=ids if gpus else (),
         cpus=int(_between("the number of CPUs", wanted.get("cpus", 0), 0, _MOST)),
         memory_mib=Mib(int(_between("the memory", wanted.get("memory_mib", 0), 0, 2**40))),
-        time_limit_s=None if time_limit_s is None else _between("the time limit", time_limit_s, 0.001, 4e8),
     )
+
+
+def _duration(what: str, seconds: float | None) -> float | None:
+    return None if seconds is None else _between(what, seconds, 0.001, 4e8)
 
 
 def _between(what: str, value: float, low: float, high: float) -> float:

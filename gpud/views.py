@@ -82,7 +82,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "array_index": index_of(row.job),
         "attempt": row.place.attempt,
         "retries": row.terms.retries,
-        "time_limit_s": demand.time_limit_s,
+        "time_limit_s": row.terms.time_limit_s,
         "estimate_s": None,
         "submitted_at": row.submitted_at,
         "started_at": None if run is None else run.started_at,
@@ -327,7 +327,7 @@ def _what_must_end(scene: Scene, row: JobRow) -> list[str]:
     lines = []
     for job, gpus in blockers(world, row.terms.demand)[:20]:
         active = world.active[job]
-        limit = active.terms.demand.time_limit_s
+        limit = active.terms.time_limit_s
         since = active.state.started if isinstance(active.state, Stopping) else active.state.since
         left = "no time limit"
         if limit is not None and since is not None:

@@ -78,7 +78,7 @@ def reserve(world: World, job: JobId, demand: Demand, spaces: list[Room], now: T
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
-    limit_s = active.terms.demand.time_limit_s
+    limit_s = active.terms.time_limit_s
     runs_s = world.rules.assumed_runtime_s if limit_s is None else limit_s
     match active.state:
         case Starting(since=since):

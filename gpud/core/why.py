@@ -72,5 +72,5 @@ def blockers(world: World, demand: Demand, node: NodeName | None = None) -> list
 def _latest_end(active: ActiveJob) -> float:
     if isinstance(active.state, Stopping):
         return active.state.kill_at
-    limit_s = active.terms.demand.time_limit_s
+    limit_s = active.terms.time_limit_s
     return inf if limit_s is None else active.state.since + limit_s

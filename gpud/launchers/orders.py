@@ -35,7 +35,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "script_path": f"{order.script_dir}/{key}",
         "umask": spec.umask,
         "limits": spec.limits,
-        "time_limit_s": spec.terms.demand.time_limit_s,
+        "time_limit_s": spec.terms.time_limit_s,
         "grace_s": spec.terms.grace_s,
         "memory_mib": effect.allocation.memory_mib,
         "leases": order.leases,

@@ -58,7 +58,12 @@ def nominal_mib(total: Mib) -> Mib:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One GPU of a node. `memory_total_mib` is what the vendor's library says, below the nominal size."""
+    """One GPU of a node, or one MIG instance: a device that a job can get.
+
+    `memory_total_mib` is what the vendor's library says, below the nominal size. GPUs with the same `nvlink` reach
+    each other over it, those with the same `pcie` share a switch, those with the same `numa` a socket; None where that
+    is unknown, or there is none. `mig` is an instance's profile ("2g.10gb") and `parent` the GPU that it is a part of.
+    """
 
     id: GpuId
     index: int
@@ -66,11 +71,19 @@ class Gpu:
     memory_total_mib: Mib
     pci_id: str | None = None
     simulated: bool = False
+    nvlink: str | None = None
+    pcie: str | None = None
+    numa: int | None = None
+    mig: str | None = None
+    parent: GpuId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A machine: its GPUs by index, its CPUs and its memory. `problem` says why GPUs cannot be seen."""
+    """A machine: its GPUs by index, its CPUs and its memory. `problem` says why GPUs cannot be seen.
+
+    `labels` are what the configuration calls it ("rack": "b2"), for jobs that ask for such a node.
+    """
 
     name: NodeName
     cpus: int
@@ -78,6 +91,7 @@ class Node:
     gpus: tuple[Gpu, ...] = ()
     driver: str | None = None
     problem: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +155,28 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """What a job holds on one node: GPUs by identity, CPUs, memory in MiB (0: none counted)."""
+    """What a job holds: GPUs by identity, CPUs, memory in MiB (0: none counted), on the node where it is started.
+
+    `rest` is what a gang holds on its other nodes, in the order of their ranks.
+    """
 
     node: NodeName
     shares: tuple[Share, ...] = ()
     cpus: int = 0
     memory_mib: Mib = field(default=Mib(0))
+    rest: tuple["Allocation", ...] = ()
+
+    @property
+    def parts(self) -> tuple["Allocation", ...]:
+        """Return what is held on each node, the first one's first."""
+        return (self, *self.rest)
 
     @property
     def gpus(self) -> tuple[GpuId, ...]:
-        """Return the identities alone."""
+        """Return the GPUs of the first node, by identity alone."""
         return tuple(share.gpu for share in self.shares)
+
+    @property
+    def all_shares(self) -> tuple[Share, ...]:
+        """Return the GPUs of every node."""
+        return self.shares if not self.rest else tuple(share for part in self.parts for share in part.shares)

@@ -45,27 +45,47 @@ def format_job(job: JobId) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What a job needs before it can start; jobs with equal demands are interchangeable to the scheduler.
+    """What a job needs before it can start; jobs with equal demands are interchangeable to placement.
 
-    `cpus` 0 means none asked: nothing is counted, except one for a job without GPUs. `gpu_memory_mib` is
-    the nominal size that each GPU must have. `gpu_type` is a pattern as given (case does not matter).
-    `time_limit_s` None: may run for ever. `excluded` names nodes and GPUs it must not get.
+    `gpus` are counted in total: a gang of two `nodes` gets half of them on each. Whole ones, or, where one of the
+    next two is set, shares of them: `share_mib` of each one's memory, or `share_permille` thousandths of it.
+    `mig` asks for instances of that profile instead. `cpus` (0: none asked, and nothing is counted, except one for a
+    job without GPUs) and `memory_mib` are what each node must give. `gpu_memory_mib` is the nominal size that each
+    whole GPU must have. `gpu_type` is a pattern as given (case does not matter; `A|B` is either). `node_labels` are
+    labels that a node must have. `excluded` names nodes and GPUs it must not get. `spread` puts it where the most is
+    free instead of the least.
     """
 
     gpus: int = 1
+    nodes: int = 1
+    share_mib: Mib | None = None
+    share_permille: int | None = None
+    mig: str | None = None
     gpu_memory_mib: Mib | None = None
     gpu_type: str | None = None
     gpu_ids: tuple[GpuId, ...] = ()
     cpus: int = 0
     memory_mib: Mib = Mib(0)
-    time_limit_s: Seconds | None = None
+    node_labels: tuple[tuple[str, str], ...] = ()
     excluded_nodes: tuple[NodeName, ...] = ()
     excluded_gpus: tuple[GpuId, ...] = ()
+    pool: str | None = None
+    spread: bool = False
 
     @property
     def cpus_counted(self) -> int:
         """Return the CPUs that a job is counted for: one where it has neither asked nor a GPU."""
         return self.cpus or (0 if self.gpus else 1)
+
+    @property
+    def shared(self) -> bool:
+        """Return whether it takes a part of each GPU and leaves the rest to others."""
+        return self.share_mib is not None or self.share_permille is not None
+
+    @property
+    def gpu_weight(self) -> float:
+        """Return how many GPUs it is worth: a quarter of one for 250 thousandths; whole ones where memory is shared."""
+        return self.gpus if self.share_permille is None else self.gpus * self.share_permille / 1000
 
 
 class StopCause(StrEnum):

@@ -12,7 +12,10 @@ from gpud.model.units import Seconds, Timestamp
 class Terms:
     """What deciding needs to know of a job and what it shares with many: jobs with equal terms stand in one line.
 
-    `grace_s` is how long the job may take to end after TERM; `retries` how often a failure is tried again.
+    `grace_s` is how long the job may take to end after TERM; `retries` how often a failure is tried again, of the
+    kinds that `retry_on` names (none named: every kind). `time_limit_s` None: may run for ever. `estimate_s` is how
+    long its user expects it to run. `name_group` is its name with the numbers folded: runs of one program are alike.
+    `preemptible` None: as the configuration says.
     """
 
     demand: Demand
@@ -21,6 +24,27 @@ class Terms:
     tenant: str
     grace_s: Seconds = 30.0
     retries: int = 0
+    time_limit_s: Seconds | None = None
+    estimate_s: Seconds | None = None
+    name_group: str = ""
+    preemptible: bool | None = None
+    retry_on: tuple[str, ...] = ()
+
+
+class When(StrEnum):
+    """How another job must end before one that comes after it may start."""
+
+    SUCCESS = "success"
+    ANY = "any"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A job, element or whole array that must end first, and how."""
+
+    job: JobId
+    when: When = When.SUCCESS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +60,6 @@ class JobSpec:
     nonce: str
     terms: Terms
     name: str
-    name_group: str  # the name with its numbers folded: runs of one program are alike
     command: tuple[str, ...]
     workdir: str
     environment: bytes
@@ -51,6 +74,7 @@ class JobSpec:
     priority: int = 0
     hold: bool = False
     begin_at: Timestamp | None = None
+    after: tuple[Dependency, ...] = ()
     array: IndexSet | None = None
     throttle: int | None = None
 
@@ -61,6 +85,7 @@ class Park(StrEnum):
     HELD = "held"
     BEGIN = "begin"
     RETRY = "retry"
+    AFTER = "after"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +93,8 @@ class Place:
     """Where a waiting job stands: its priority, since when it queues (microseconds), and why it is parked, if so.
 
     `not_before` is when a parked job may enter its line; it is kept while the job is held as well.
-    `attempt` is the next one's number, from 1; `failures` counts those that used up a retry.
+    `attempt` is the next one's number, from 1; `failures` counts those that used up a retry, `mishaps` those that
+    failed through no fault of the job's (a lost GPU or node). `attained_s` are the GPU-seconds that its attempts had.
     """
 
     priority: int = 0
@@ -77,6 +103,8 @@ class Place:
     failures: int = 0
     park: Park | None = None
     not_before: Timestamp | None = None
+    mishaps: int = 0
+    attained_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +129,10 @@ class ArrayState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedJob:
-    """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits."""
+    """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits.
+
+    `after` is what it still waits for, where it is parked for that.
+    """
 
     job: JobId
     terms: Terms
@@ -109,3 +140,4 @@ class LoadedJob:
     active: Active | None = None
     array: ArrayState | None = None
     end: End | None = None
+    after: tuple[Dependency, ...] = ()

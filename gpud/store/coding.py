@@ -6,7 +6,7 @@ string can be stored, half a UTF-8 sequence in a directory's name included: see 
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from gpud.model.array import IndexSet, parse_indices
@@ -23,7 +23,7 @@ from gpud.model.job import (
     StopCause,
     Stopping,
 )
-from gpud.model.spec import ArrayState, JobSpec, LoadedJob, Park, Place, Terms
+from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
 from gpud.store.rows import AttemptRow
 
@@ -32,7 +32,7 @@ Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
 _SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at", "throttle")
 _ENDS = frozenset(End)
 
-PLACE = "job.priority, job.queued_us, job.attempt, job.failures, job.park, job.not_before"
+PLACE = "job.priority, job.queued_us, job.attempt, job.failures, job.park, job.not_before, job.mishaps, job.attained_s"
 ARRAY = "job.live, job.pending, job.throttle, job.dropped, job.counts"
 ATTEMPT = (
     "attempt.attempt, attempt.starting_at, attempt.since, attempt.started_at, attempt.boot, attempt.allocation,"
@@ -42,11 +42,11 @@ ATTEMPT = (
     " attempt.finding, attempt.stuck, attempt.gpu_s"
 )
 SPEC = (
-    "job.nonce, job.name, job.name_group, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
-    " job.submitted, environment.data, script.data"
+    "job.nonce, job.name, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
+    " job.after, job.submitted, environment.data, script.data"
 )
 CURRENT = "LEFT JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt"
-LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, {ATTEMPT}"
+LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, job.after, {ATTEMPT}"
 
 
 def text(value: str | None) -> str | bytes | None:
@@ -71,8 +71,17 @@ def decode_terms(body: str) -> Terms:
     """Return what `encode_terms` was given."""
     said = json.loads(body)
     demand: dict[str, Any] = said.pop("demand")
-    lists = {name: tuple(value) for name, value in demand.items() if isinstance(value, list)}
-    return Terms(demand=Demand(**{**demand, **lists}), **said)
+    if "time_limit_s" in demand:  # where the first release wrote it
+        said["time_limit_s"] = demand.pop("time_limit_s")
+    return Terms(demand=Demand(**_tuples(demand)), **_tuples(said))
+
+
+def _tuples(said: dict[str, Any]) -> dict[str, Any]:
+    return {name: _tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+
+
+def _tuple(value: list[Any]) -> tuple[Any, ...]:
+    return tuple(_tuple(each) if isinstance(each, list) else each for each in value)
 
 
 def _said(value: Terms | Demand) -> dict[str, object]:
@@ -91,7 +100,7 @@ def encode_submitted(spec: JobSpec) -> str:
 
 def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
     """Return the spec of the columns `SPEC`."""
-    nonce, name, name_group, command, workdir, labels, output, error, array, submitted, environment, script = columns
+    nonce, name, command, workdir, labels, output, error, array, after, submitted, environment, script = columns
     rest = json.loads(submitted)
     rest["groups"] = tuple(rest["groups"])
     rest["limits"] = {limit: (soft, hard) for limit, (soft, hard) in rest["limits"].items()}
@@ -99,7 +108,6 @@ def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
         nonce=nonce or "",
         terms=terms,
         name=name,
-        name_group=name_group,
         command=tuple(json.loads(command)),
         workdir=workdir,
         environment=environment or b"{}",
@@ -108,15 +116,33 @@ def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
         error=error,
         labels=json.loads(labels) if labels else {},
         array=None if array is None else decode_indices(array),
+        after=decode_after(after),
         **rest,
     )
 
 
+def encode_after(after: Sequence[Dependency]) -> str | None:
+    """Return what a job waits for as JSON, None where that is nothing."""
+    return to_json([[each.job, each.when] for each in after]) if after else None
+
+
+def decode_after(body: str | None) -> tuple[Dependency, ...]:
+    """Return what `encode_after` was given."""
+    return () if body is None else tuple(Dependency(JobId(job), When(when)) for job, when in json.loads(body))
+
+
 def encode_allocation(allocation: Allocation) -> str:
-    """Return a list of one: several nodes will be several."""
-    shares = [{"gpu": share.gpu, "memory_mib": share.memory_mib} for share in allocation.shares]
+    """Return a list: a gang's is longer than one."""
     return to_json(
-        [{"node": allocation.node, "shares": shares, "cpus": allocation.cpus, "memory_mib": allocation.memory_mib}]
+        [
+            {
+                "node": part.node,
+                "shares": [{"gpu": share.gpu, "memory_mib": share.memory_mib} for share in part.shares],
+                "cpus": part.cpus,
+                "memory_mib": part.memory_mib,
+            }
+            for part in allocation.parts
+        ]
     )
 
 
@@ -140,7 +166,7 @@ def decode_indices(written: str) -> IndexSet:
 
 def decode_place(columns: Columns) -> Place:
     """Return the place of the columns `PLACE`."""
-    priority, queued_us, attempt, failures, park, not_before = columns
+    priority, queued_us, attempt, failures, park, not_before, mishaps, attained_s = columns
     return Place(
         priority=priority,
         queued_us=queued_us,
@@ -148,6 +174,8 @@ def decode_place(columns: Columns) -> Place:
         failures=failures,
         park=None if park is None else Park(park),
         not_before=not_before,
+        mishaps=mishaps,
+        attained_s=attained_s,
     )
 
 
@@ -179,7 +207,8 @@ def decode_active(state: str, columns: Columns) -> Active | None:
     if state not in {"starting", "running", "stopping"} or columns[0] is None:
         return None
     _, _, since, started, boot, held, pid, pid_start, shim_pid, shim_start, cause, kill_at = columns[:12]
-    (allocation,) = decode_allocation(held)
+    first, *rest = decode_allocation(held)
+    allocation = replace(first, rest=tuple(rest))
     process, shim = _process(pid, pid_start), _process(shim_pid, shim_start)
     if state == "stopping":
         return Stopping(since, allocation, boot, StopCause(cause), Timestamp(kill_at), started, process, shim)
@@ -191,14 +220,15 @@ def decode_active(state: str, columns: Columns) -> Active | None:
 def decode_loaded(columns: Columns, terms: Terms) -> LoadedJob:
     """Return the job of the columns `LOADED`."""
     job, _, state = columns[:3]
-    array = decode_array(columns[9:14])
+    array = decode_array(columns[11:16])
     return LoadedJob(
         job=JobId(job),
         terms=terms,
-        place=decode_place(columns[3:9]),
-        active=None if array else decode_active(state, columns[14:]),
+        place=decode_place(columns[3:11]),
+        active=None if array else decode_active(state, columns[17:]),
         array=array,
         end=End(state) if state in _ENDS else None,
+        after=decode_after(columns[16]),
     )
 
 

@@ -30,6 +30,7 @@ from gpud.model.job import Active, Exit, JobId, Running, Stopping, array_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.units import Timestamp
 from gpud.store.coding import (
+    encode_after,
     encode_allocation,
     encode_counts,
     encode_exit,
@@ -46,20 +47,26 @@ from gpud.store.rows import Committed, Event, Loaded
 _DAY_S = 86_400.0
 _REMEMBERED = 4_096  # contents and terms known to be stored; beyond that they are looked up again
 
-_ADD = """INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, terms, submitted_at,
-    updated_at, array, live, pending, throttle, dropped, counts, nonce, uid, user, tenant, name, name_group, command,
-    workdir, labels, output, error, submitted, environment, script) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-    ?, ?, CAST(? AS TEXT), ?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?,
-    CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"""
+_TEXTS = {"nonce", "user", "tenant", "name", "name_group", "workdir", "output", "error"}
+_ADDED = """
+    id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s, terms, submitted_at,
+    updated_at, array, live, pending, throttle, dropped, counts, nonce, uid, user, tenant, name, name_group,
+    command, workdir, labels, output, error, after, estimate_s, preemptible, submitted, environment, script
+"""
+_ADD = (
+    f"INSERT INTO job ({_ADDED})"  # noqa: S608 - constants
+    f" VALUES ({', '.join('CAST(? AS TEXT)' if column.strip() in _TEXTS else '?' for column in _ADDED.split(','))})"
+)
 _COPIED = """terms, submitted_at, uid, user, tenant, name, name_group, group_name, key, after, estimate_s,
     preemptible, command, workdir, labels, output, error, submitted, environment, script"""
-_UNFOLD = f"""INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, updated_at,
-    {_COPIED})
-    SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
+_UNFOLD = f"""INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s,
+    updated_at, {_COPIED})
+    SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
 _ARRAY = """UPDATE job SET live = ?, pending = ?, throttle = ?, dropped = ?, counts = ?, updated_at = ?, ended_at = ?,
     state = coalesce(?, CASE WHEN park = 'held' THEN 'held' ELSE 'queued' END) WHERE id = ?"""
 _QUEUE = """UPDATE job SET state = CASE WHEN pending = '' THEN 'running' ELSE ? END, attempt = ?, failures = ?,
-    park = ?, not_before = ?, priority = ?, queued_us = ?, updated_at = ?, reason = CAST(? AS TEXT), ended_at = NULL
+    park = ?, not_before = ?, priority = ?, queued_us = ?, mishaps = ?, attained_s = ?, updated_at = ?,
+    reason = CAST(? AS TEXT), ended_at = NULL
     WHERE id = ?"""
 _MOVE = """UPDATE job SET state = ?, attempt = ?, park = NULL, not_before = NULL, updated_at = ?, reason = NULL
     WHERE id = ?"""
@@ -82,7 +89,8 @@ _END = "UPDATE job SET state = ?, ended_at = ?, updated_at = ?, park = NULL, rea
 _NODE = """INSERT INTO node VALUES (CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
     ON CONFLICT (name) DO UPDATE SET cpus = excluded.cpus, memory_mib = excluded.memory_mib, driver = excluded.driver,
     problem = excluded.problem, seen_at = excluded.seen_at"""
-_GPU = "INSERT OR REPLACE INTO gpu VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?)"
+_GPU = """INSERT OR REPLACE INTO gpu VALUES
+    (CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _EVENT = "INSERT INTO event (seq, at, kind, job, attempt, detail) VALUES (?, ?, CAST(? AS TEXT), ?, ?, ?)"
 
 
@@ -215,12 +223,15 @@ class Store:
             text(terms.user),
             text(terms.tenant),
             text(spec.name),
-            text(spec.name_group),
+            text(terms.name_group),
             to_json(spec.command),
             text(spec.workdir),
             to_json(spec.labels) if spec.labels else None,
             text(spec.output),
             text(spec.error),
+            encode_after(spec.after),
+            terms.estimate_s,
+            terms.preemptible,
             encode_submitted(spec),
             self._keep("environment", spec.environment, change.at),
             None if spec.script is None else self._keep("script", spec.script, change.at),
@@ -275,11 +286,12 @@ class Store:
         # A lost GPU stays known. One that another replaced in its slot does not; nor do simulated ones, never lost.
         self._db.execute("DELETE FROM gpu WHERE node = CAST(? AS TEXT) AND simulated", (text(node.name),))
         for gpu in node.gpus:
-            if gpu.pci_id is not None:
+            if gpu.pci_id is not None and gpu.mig is None:
                 slot = (text(node.name), gpu.pci_id)
                 self._db.execute("DELETE FROM gpu WHERE node = CAST(? AS TEXT) AND pci_id = ?", slot)
             seen = (gpu.index, text(gpu.name), gpu.memory_total_mib, gpu.pci_id, gpu.simulated, at)
-            self._db.execute(_GPU, (text(gpu.id), text(node.name), *seen))
+            links = (gpu.nvlink, gpu.pcie, gpu.numa, gpu.mig, gpu.parent)
+            self._db.execute(_GPU, (text(gpu.id), text(node.name), *seen, *links))
 
     def _tell(self, changes: Sequence[Change]) -> tuple[Event, ...]:
         """Write the events of these changes and return them."""
@@ -317,7 +329,16 @@ def _waiting(place: Place) -> str:
 
 
 def _place(place: Place) -> tuple[object, ...]:
-    return place.attempt, place.failures, place.park, place.not_before, place.priority, place.queued_us
+    return (
+        place.attempt,
+        place.failures,
+        place.park,
+        place.not_before,
+        place.priority,
+        place.queued_us,
+        place.mishaps,
+        place.attained_s,
+    )
 
 
 def _array(array: ArrayState) -> tuple[object, ...]:

@@ -61,9 +61,10 @@ def _terms_of_unfinished(connection: sqlite3.Connection) -> dict[int, Terms]:
 def _nodes(connection: sqlite3.Connection) -> Iterator[Node]:
     gpus: dict[str, list[Gpu]] = {}
     seen = connection.execute(
-        "SELECT node, uuid, position, name, memory_total_mib, pci_id, simulated FROM gpu ORDER BY position, uuid"
+        "SELECT node, uuid, position, name, memory_total_mib, pci_id, simulated,"
+        " nvlink, pcie, numa, mig, parent FROM gpu ORDER BY position, uuid"
     )
-    for node, uuid, position, name, memory_total_mib, pci_id, simulated in seen:
+    for node, uuid, position, name, memory_total_mib, pci_id, simulated, nvlink, pcie, numa, mig, parent in seen:
         gpus.setdefault(node, []).append(
             Gpu(
                 id=GpuId(uuid),
@@ -72,6 +73,11 @@ def _nodes(connection: sqlite3.Connection) -> Iterator[Node]:
                 memory_total_mib=Mib(memory_total_mib),
                 pci_id=pci_id,
                 simulated=bool(simulated),
+                nvlink=nvlink,
+                pcie=pcie,
+                numa=numa,
+                mig=mig,
+                parent=parent,
             )
         )
     for name, cpus, memory_mib, driver, problem in connection.execute(

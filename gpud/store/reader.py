@@ -148,7 +148,7 @@ class Reader:
             state=state,
             reason=reason,
             terms=self._terms_of(terms),
-            place=decode_place(columns[15:21]),
+            place=decode_place(columns[15:23]),
             name=name,
             command=tuple(json.loads(command)),
             workdir=workdir,
@@ -160,8 +160,8 @@ class Reader:
             updated_at=updated_at,
             ended_at=ended_at,
             array=None if array is None else decode_indices(array),
-            array_state=decode_array(columns[21:26]),
-            run=decode_attempt(job, columns[26:]),
+            array_state=decode_array(columns[23:28]),
+            run=decode_attempt(job, columns[28:]),
         )
 
     def _terms_of(self, row: int) -> Terms:

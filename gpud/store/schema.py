@@ -119,4 +119,14 @@ _FIRST = (
     ) WITHOUT ROWID""",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_SECOND = (
+    "ALTER TABLE job ADD COLUMN mishaps INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE job ADD COLUMN attained_s REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE gpu ADD COLUMN nvlink TEXT",
+    "ALTER TABLE gpu ADD COLUMN pcie TEXT",
+    "ALTER TABLE gpu ADD COLUMN numa INTEGER",
+    "ALTER TABLE gpu ADD COLUMN mig TEXT",
+    "ALTER TABLE gpu ADD COLUMN parent TEXT",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)

@@ -110,7 +110,6 @@ def a_spec(terms: Terms) -> JobSpec:
         nonce="",
         terms=terms,
         name="job",
-        name_group="job",
         command=("true",),
         workdir="/",
         environment=b"{}",

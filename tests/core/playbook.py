@@ -101,14 +101,20 @@ def a_job(
         gpu_memory_mib=None if memory is None else Mib(memory * 1024),
         cpus=cpus,
         memory_mib=Mib(ram * 1024),
-        time_limit_s=limit,
         **demand,
     )
     return JobSpec(
         nonce="",
-        terms=Terms(demand=needs, uid=sum(user.encode()), user=user, tenant="", grace_s=grace, retries=retries),
+        terms=Terms(
+            demand=needs,
+            uid=sum(user.encode()),
+            user=user,
+            tenant="",
+            grace_s=grace,
+            retries=retries,
+            time_limit_s=limit,
+        ),
         name="job",
-        name_group="job",
         command=("true",),
         workdir="/",
         environment=b"{}",

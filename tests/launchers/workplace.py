@@ -61,7 +61,6 @@ class Workplace:
             nonce="n",
             terms=Terms(demand=Demand(), uid=os.getuid(), user="me", tenant="t"),
             name="train",
-            name_group="train",
             command=("true",),
             workdir=str(state),
             environment=json.dumps({"PATH": os.environ["PATH"], "HOME": str(state)}).encode(),
@@ -92,7 +91,7 @@ class Workplace:
         variables = spec.pop("environment", None)
         if variables is not None:
             spec["environment"] = json.dumps(variables).encode()
-        terms = replace(self.spec.terms, demand=Demand(time_limit_s=limit), grace_s=grace)
+        terms = replace(self.spec.terms, demand=Demand(), time_limit_s=limit, grace_s=grace)
         return LaunchOrder(
             spec=replace(self.spec, terms=terms, **spec),
             log=str(self.log(job, attempt)),

@@ -12,7 +12,14 @@ from gpud.model.spec import ArrayState, JobSpec, Place, Terms
 from gpud.model.units import Mib, Timestamp
 
 T0 = Timestamp(1_700_000_000.0)
-TERMS = Terms(demand=Demand(gpus=2, gpu_type="h100", time_limit_s=3600.0), uid=1000, user="ann", tenant="lab")
+TERMS = Terms(
+    demand=Demand(gpus=2, gpu_type="h100"),
+    uid=1000,
+    user="ann",
+    tenant="lab",
+    time_limit_s=3600.0,
+    name_group="train-#",
+)
 ON_TWO = Allocation(node=NodeName("here"), shares=(Share(gpu=GpuId("GPU-1")), Share(gpu=GpuId("GPU-2"))), cpus=4)
 SHARED = Allocation(node=NodeName("here"), shares=(Share(gpu=GpuId("GPU-1"), memory_mib=Mib(4096)),))
 PROCESS, SHIM = ProcessIdentity(101, 5), ProcessIdentity(100, 4)
@@ -24,7 +31,6 @@ def a_spec(number=1, **changed):
         "nonce": f"nonce-{number}",
         "terms": TERMS,
         "name": f"train-{number}",
-        "name_group": "train-#",
         "command": ("python", "train.py", "--seed", str(number)),
         "workdir": "/home/ann/project",
         "environment": ENVIRONMENT,
