@@ -234,7 +234,7 @@ class Daemon:
     def _perform(self, outcome: Outcome, specs: dict[Launch, JobSpec]) -> None:
         """Make visible what is durable now."""
         if any(not isinstance(effect, Look | ReadGpus) for effect in outcome.effects):
-            held = {gpu: 1 for active in self.world.active.values() for gpu in active.state.allocation.gpus}
+            held = {gpu: len(state.holders) for gpu, state in self.world.gpus.items() if state.holders}
             self._parts.inventory.follow(held)
         for effect in sorted(outcome.effects, key=_may_wait):
             if isinstance(effect, ReadGpus):

@@ -73,17 +73,17 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "priority": row.place.priority,
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
-        "gpus": demand.gpus,
+        "gpus": demand.gpus if demand.share_permille is None else demand.gpu_weight,
         "gpu_memory_mib": demand.gpu_memory_mib,
         "gpu_type": demand.gpu_type,
-        "share": False,
+        "share": demand.shared,
         "cpus": demand.cpus,
         "memory_mib": demand.memory_mib or None,
         "array_index": index_of(row.job),
         "attempt": row.place.attempt,
         "retries": row.terms.retries,
         "time_limit_s": row.terms.time_limit_s,
-        "estimate_s": None,
+        "estimate_s": row.terms.estimate_s,
         "submitted_at": row.submitted_at,
         "started_at": None if run is None else run.started_at,
         "ended_at": row.ended_at,
@@ -182,7 +182,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "pci_id": state.gpu.pci_id,
         "memory_total_mib": state.gpu.memory_total_mib,
         "memory_used_mib": None if reading is None else reading.memory_used_mib,
-        "memory_declared_mib": None,
+        "memory_declared_mib": state.declared_mib if state.shared else None,
         "utilization_percent": None if reading is None else reading.utilization_percent,
         "temperature_c": None if reading is None else reading.temperature_c,
         "power_w": None if reading is None else reading.power_w,
@@ -192,7 +192,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "health_reason": _health_reason(scene.world, state, now_is),
         "state": now_is.value,
         "simulated": state.gpu.simulated,
-        "jobs": [] if state.holder is None else [format_job(state.holder)],
+        "jobs": [format_job(job) for job in state.holders],
         "processes": [] if reading is None else _processes(scene.world, reading, viewer),
     }
 
@@ -269,7 +269,7 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
 
 def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
     match now_is:
-        case Condition.DRAINING | Condition.BUSY:
+        case Condition.DRAINING | Condition.BUSY | Condition.SHARED:
             return _drained(world, state)
         case Condition.LOST | Condition.UNKNOWN:
             if isinstance(state.seen, Unreadable):
@@ -335,7 +335,7 @@ def _what_must_end(scene: Scene, row: JobRow) -> list[str]:
         lines.append(f"job {format_job(job)} of {active.terms.user} holds {_places(world, gpus)}: {left}")
     for state in world.gpus.values():
         now_is = condition(world, state, scene.now)
-        if now_is not in {Condition.FREE, Condition.BUSY} and len(lines) < 40:
+        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED} and len(lines) < 40:
             why_not = _health_reason(world, state, now_is)
             lines.append(f"{_places(world, [state.gpu.id])} is {now_is.value}" + (f": {why_not}" if why_not else ""))
     return lines

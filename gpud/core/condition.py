@@ -18,10 +18,11 @@ SETTLED_MIB = 256  # a driver's own use moves by less than this; a CUDA context 
 
 
 class Condition(StrEnum):
-    """The words that people see as a GPU's state (all but `shared` and `unhealthy`, which need more parts)."""
+    """The words that people see as a GPU's state (all but `unhealthy`, which needs more parts)."""
 
     FREE = "free"
     BUSY = "busy"
+    SHARED = "shared"
     RELEASING = "releasing"
     FOREIGN = "foreign"
     DRAINING = "draining"
@@ -34,8 +35,8 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     lost = isinstance(state.seen, Unreadable) and state.seen.lost
     if not state.present or lost:
         return Condition.LOST
-    if state.holder is not None:
-        return Condition.BUSY
+    if state.holders:
+        return Condition.SHARED if state.shared else Condition.BUSY
     if state.drained is not None or world.nodes[state.node].drained is not None:
         return Condition.DRAINING
     if state.gpu.simulated:
@@ -82,7 +83,7 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
     if state.released_at is not None and seen.at > state.released_at and empty and _settled(state, seen):
         state.released_at = None
     used = _used(seen)
-    if empty and state.holder is None and state.released_at is None and used is not None:
+    if empty and not state.holders and state.released_at is None and used is not None:
         state.baseline_mib = used if state.baseline_mib is None else Mib(min(state.baseline_mib, used))
 
 

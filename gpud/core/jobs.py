@@ -87,13 +87,14 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         return
     world.leave(seen.job)
     since, cause = _since_and_cause(active)
-    for gpu in active.state.allocation.gpus:
-        state = world.gpus.get(gpu)
+    shares = active.state.allocation.all_shares
+    for share in shares:
+        state = world.gpus.get(share.gpu)
         if state is not None and not state.gpu.simulated:
             state.released_at = out.now
             state.asked_at = out.now
-            out.look(state.node, gpu)
-    gpu_s = max(0.0, seen.exit.at - since) * len(active.state.allocation.shares)
+            out.look(state.node, share.gpu)
+    gpu_s = max(0.0, seen.exit.at - since) * len(shares)
     terms = active.terms
     out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s))
     verdict = lifecycle.after(seen.exit, cause, active.place, terms.retries, out.now)

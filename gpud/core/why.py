@@ -49,7 +49,7 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
         if suits(demand, state.gpu) and state.node not in demand.excluded_nodes:
             suitable += 1
             now_is = condition(world, state, now)
-            if now_is not in {Condition.FREE, Condition.BUSY}:
+            if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
                 out[now_is] = out.get(now_is, 0) + 1
     most, where, short = -1, None, None
     for room in rooms(world, now):
@@ -64,8 +64,9 @@ def blockers(world: World, demand: Demand, node: NodeName | None = None) -> list
     """Return the active jobs on GPUs that this demand could use, the soonest to reach its time limit first."""
     held: dict[JobId, list[GpuId]] = {}
     for state in world.gpus.values():
-        if state.holder is not None and suits(demand, state.gpu) and node in {None, state.node}:
-            held.setdefault(state.holder, []).append(state.gpu.id)
+        if suits(demand, state.gpu) and node in {None, state.node}:
+            for holder in state.holders:
+                held.setdefault(holder, []).append(state.gpu.id)
     return sorted(held.items(), key=lambda each: _latest_end(world.active[each[0]]))
 
 

@@ -1,6 +1,6 @@
 """The daemon's memory: what runs, what waits, and what there is to run on. It changes only inside a cycle.
 
-Who holds a GPU is read off the states of active jobs; `holder`, `cpus_used` and `memory_used_mib` are an index over
+Who holds a GPU is read off the states of active jobs; `holders`, `cpus_used` and `memory_used_mib` are an index over
 them that `enter` and `leave` keep, and `tests/core` compares with a recount after every step. Finished jobs are not
 here: they live in the store.
 """
@@ -36,7 +36,17 @@ class GpuState:
     released_at: Timestamp | None = None
     asked_at: Timestamp | None = None
     drained: str | None = None
-    holder: JobId | None = None
+    holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
+
+    @property
+    def shared(self) -> bool:
+        """Return whether it is given out in parts now."""
+        return any(share is not None for share in self.holders.values())
+
+    @property
+    def declared_mib(self) -> Mib:
+        """Return how much of its memory those who share it have declared."""
+        return Mib(sum(share or 0 for share in self.holders.values()))
 
 
 @dataclass(slots=True)
@@ -125,6 +135,7 @@ class World:
         self.parked: dict[JobId, Parked] = {}
         self.arrays: dict[JobId, Array] = {}
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
+        self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
         self.reservation: Reservation | None = None
         self.paused: str | None = None
@@ -146,7 +157,7 @@ class World:
         before = self.active.get(active.job)
         self.active[active.job] = active
         if before is None:
-            self._hold(active, active.job, 1)
+            self._hold(active, 1)
             if index_of(active.job) is not None:
                 self.arrays[array_of(active.job)].running += 1
 
@@ -154,21 +165,25 @@ class World:
         """Record that a job is active no more, and return it as it was."""
         active = self.active.pop(job)
         self._alarm_at.pop(job, None)
-        self._hold(active, None, -1)
+        self._hold(active, -1)
         if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
         return active
 
-    def _hold(self, active: ActiveJob, holder: JobId | None, sign: int) -> None:
+    def _hold(self, active: ActiveJob, sign: int) -> None:
         """Count an allocation. Parts of it that were never seen since the start count once they are: see `know`."""
-        allocation = active.state.allocation
-        for gpu in allocation.gpus:
-            if gpu in self.gpus:
-                self.gpus[gpu].holder = holder
-        node = self.nodes.get(allocation.node)
-        if node is not None:
-            node.cpus_used += sign * allocation.cpus
-            node.memory_used_mib += sign * allocation.memory_mib
+        for part in active.state.allocation.parts:
+            for share in part.shares:
+                state = self.gpus.get(share.gpu)
+                if state is not None and sign > 0:
+                    state.holders[active.job] = share.memory_mib
+                elif state is not None:
+                    state.holders.pop(active.job, None)
+            node = self.nodes.get(part.node)
+            if node is not None:
+                node.cpus_used += sign * part.cpus
+                node.memory_used_mib += sign * part.memory_mib
+                self.dirty.add(part.node)
 
     # -- who waits
 
@@ -277,11 +292,12 @@ class World:
         """
         state = self._know_node(node)
         state.node, state.present = node, True
+        self.dirty.add(node.name)
         there = {gpu.id for gpu in node.gpus}
         for known in list(state.gpus):
             if known.gpu.id not in there:
                 known.present = False
-                if known.gpu.simulated and known.holder is None:
+                if known.gpu.simulated and not known.holders:
                     state.gpus.remove(known)
                     del self.gpus[known.gpu.id]
         for gpu in node.gpus:
@@ -298,9 +314,9 @@ class World:
         state = self.nodes.get(node.name)
         if state is None:
             state = self.nodes[node.name] = NodeState(node)
-            held = [each.state.allocation for each in self.active.values() if each.state.allocation.node == node.name]
-            state.cpus_used = sum(allocation.cpus for allocation in held)
-            state.memory_used_mib = sum(allocation.memory_mib for allocation in held)
+            held = [part for each in self.active.values() for part in each.state.allocation.parts]
+            state.cpus_used = sum(part.cpus for part in held if part.node == node.name)
+            state.memory_used_mib = sum(part.memory_mib for part in held if part.node == node.name)
         return state
 
     def know(self, gpu: Gpu, node: NodeState, *, present: bool) -> None:
@@ -308,9 +324,12 @@ class World:
         state = self.gpus.get(gpu.id)
         if state is None:
             state = self.gpus[gpu.id] = GpuState(gpu, node.node.name, drained=self.drained.get(gpu.id))
-            state.holder = next(
-                (job for job, each in self.active.items() if gpu.id in each.state.allocation.gpus), None
-            )
+            state.holders = {
+                job: share.memory_mib
+                for job, each in self.active.items()
+                for share in each.state.allocation.all_shares
+                if share.gpu == gpu.id
+            }
             node.gpus.append(state)
         elif state.node != node.node.name:
             self.nodes[state.node].gpus.remove(state)
@@ -327,11 +346,13 @@ class World:
         return next((state.node.problem for state in self.nodes.values() if state.node.problem), None)
 
 
-def recount(world: World) -> dict[GpuId, JobId]:
-    """Return who holds each GPU, from the states alone. Raises AssertionError if one is held twice."""
-    holders: dict[GpuId, JobId] = {}
+def recount(world: World) -> dict[GpuId, dict[JobId, Mib | None]]:
+    """Return who holds each GPU, from the states alone. Raises AssertionError if one is given out twice."""
+    holders: dict[GpuId, dict[JobId, Mib | None]] = {}
     for active in world.active.values():
-        for gpu in active.state.allocation.gpus:
-            assert gpu not in holders, f"{gpu} is held by {holders[gpu]} and {active.job}"  # noqa: S101 - ours, not the user's
-            holders[gpu] = active.job
+        for share in active.state.allocation.all_shares:
+            before = holders.setdefault(share.gpu, {})
+            whole = share.memory_mib is None or None in before.values()
+            assert not (before and whole), f"{share.gpu} is held by {before} and {active.job}"  # noqa: S101 - ours, not the user's
+            before[active.job] = share.memory_mib
     return holders

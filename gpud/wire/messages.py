@@ -134,7 +134,7 @@ class Job(TypedDict):
     priority: int
     command: list[str] | None
     workdir: str | None
-    gpus: int
+    gpus: float
     gpu_memory_mib: int | None
     gpu_type: str | None
     share: bool

@@ -333,14 +333,14 @@ class Play:
     def _check(self) -> None:
         world, out = self.world, self.out
         holders = recount(world)
-        assert {gpu: state.holder for gpu, state in world.gpus.items() if state.holder is not None} == {
-            gpu: job for gpu, job in holders.items() if gpu in world.gpus
+        assert {gpu: state.holders for gpu, state in world.gpus.items() if state.holders} == {
+            gpu: held for gpu, held in holders.items() if gpu in world.gpus
         }
         for node in world.nodes.values():
-            held = [each.state.allocation for each in world.active.values()]
-            here = [allocation for allocation in held if allocation.node == node.node.name]
-            assert node.cpus_used == sum(allocation.cpus for allocation in here)
-            assert node.memory_used_mib == sum(allocation.memory_mib for allocation in here)
+            held = [part for each in world.active.values() for part in each.state.allocation.parts]
+            here = [part for part in held if part.node == node.node.name]
+            assert node.cpus_used == sum(part.cpus for part in here)
+            assert node.memory_used_mib == sum(part.memory_mib for part in here)
         self._check_starts()
         self._check_jobs()
         assert out.wake_at is None or out.wake_at > self.now, "the daemon would spin"
