@@ -14,6 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from gpud.administration import command_of, gpu_named
 from gpud.check import Wrong
 from gpud.core.admit import Refused
 from gpud.core.commands import (
@@ -23,18 +24,15 @@ from gpud.core.commands import (
     Changed,
     Command,
     Done,
-    Drain,
     Hold,
     Interrupt,
-    Pause,
     Release,
     Reply,
     Requeue,
     SetPriority,
     Submit,
 )
-from gpud.core.world import GpuState, World
-from gpud.model.gpu import GpuId, NodeName
+from gpud.core.world import World
 from gpud.model.job import JobId, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -42,7 +40,8 @@ from gpud.reading import ReadThread
 from gpud.selection import Chosen, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
-from gpud.submission import PRIORITY_MOST, check_text, spec_of
+from gpud.submission import PRIORITY_MOST, spec_of
+from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message
 from gpud.words import words
 
@@ -51,7 +50,6 @@ log = logging.getLogger(__name__)
 Work = Coroutine[None, None, None]
 
 FIRST_LOOK_S = 5.0
-_REASON_MOST = 1_000
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 _CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
     "hold": Hold,
@@ -128,12 +126,8 @@ class Requests:
                 return self._submit(peer, message)
             case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
                 return self._change(peer, message)
-            case "drain" | "undrain":
-                self._drain(peer, message)
-            case "pause" | "resume":
-                self._operator(peer)
-                reason = _reason(message) if message["op"] == "pause" else None
-                self._ask(peer, message, lambda token: Pause(token, reason))
+            case op if op in ADMINISTRATION:
+                self._ask(peer, message, command_of(self._world(), message, operator=self._may_all(peer)))
             case _:
                 self._ask(peer, message, Asked)
         return None
@@ -218,7 +212,7 @@ class Requests:
         if begin_at is not None:
             begin_at = self._clock() + (begin_at - self._wall())
         if message["demand"].get("gpu_ids"):
-            found = [self._gpu(word).gpu.id for word in message["demand"]["gpu_ids"]]
+            found = [gpu_named(self._world(), word).gpu.id for word in message["demand"]["gpu_ids"]]
             message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
         self._check_priority(peer, message.get("priority", 0))
         if self._system:
@@ -279,56 +273,14 @@ class Requests:
         live = tuple(job for job, state in chosen.states.items() if state not in _ENDS)
         self._ask(peer, message, lambda token: Requeue(token, live, again), lost)
 
-    def _drain(self, peer: Peer, message: Message) -> None:
-        self._operator(peer)
-        gpus: list[GpuId] = []
-        nodes: list[NodeName] = []
-        for target in message["targets"]:
-            if NodeName(target) in self._world().nodes:
-                nodes.append(NodeName(target))
-            else:
-                gpus.append(self._gpu(target).gpu.id)
-        if not gpus and not nodes:
-            raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix) or nodes")
-        reason = _reason(message) if message["op"] == "drain" else None
-        self._ask(peer, message, lambda token: Drain(token, tuple(gpus), tuple(nodes), reason))
-
-    def _gpu(self, word: str) -> GpuState:
-        """Return the GPU that people mean by `INDEX`, `NODE:INDEX` or a UUID prefix. Raises Wrong."""
-        world = self._world()
-        node, _, index = word.rpartition(":")
-        if index.isascii() and index.isdigit() and len(index) < 6:
-            if not node and len(world.nodes) > 1:
-                raise Wrong(f"GPU {word}: of which node?", f"write NODE:{word}; see gpuctl nodes")
-            for state in world.gpus.values():
-                if state.gpu.index == int(index) and node in {"", state.node}:
-                    return state
-        matching = [state for state in world.gpus.values() if word and state.gpu.id.lower().startswith(word.lower())]
-        if len(matching) == 1:
-            return matching[0]
-        what = "more than one GPU is" if matching else "there is no GPU"
-        raise Wrong(f"{what} named {word!r}", "see what there is: gpuctl gpus", "usage" if matching else "no_such_gpu")
-
     def _check_priority(self, peer: Peer, priority: int) -> None:
         if abs(priority) > PRIORITY_MOST:
             raise Wrong(f"the priority must be from -{PRIORITY_MOST} to {PRIORITY_MOST}, not {priority}")
         if priority > 0 and not self._may_all(peer):
             raise Wrong("a priority above 0 is an operator's to give", "leave it out, or ask root", "not_permitted")
 
-    def _operator(self, peer: Peer) -> None:
-        if not self._may_all(peer):
-            raise Wrong("only root may do this", None, "not_permitted")
-
     def _may_all(self, peer: Peer) -> bool:
         return not self._system or peer.uid == 0
-
-
-def _reason(message: Message) -> str:
-    """Return why somebody pauses or drains, "" where they did not say."""
-    reason: str = message.get("reason", "")
-    if reason:
-        check_text("the reason", reason, _REASON_MOST)
-    return reason
 
 
 def _granted(pid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""The whole protocol on one page.
+"""The whole protocol on one page; the operators' requests are on the next, `administration`.
 
 A connection carries frames: 4 bytes, big-endian, the length, then one msgpack map. The client's first frame is a
 `Hello`; it may send its request at once behind it, without waiting for the `Welcome`. Every request has an `id`
@@ -12,6 +12,8 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 """
 
 from typing import Literal, NotRequired, TypedDict
+
+from gpud.wire.administration import ADMINISTRATION
 
 
 class Hello(TypedDict):
@@ -264,26 +266,6 @@ class Nodes(TypedDict):
     id: int
 
 
-class Drain(TypedDict):
-    """Give out these GPUs, or whole nodes, no more (drain), or again (undrain). Reply: `ChangeReply`.
-
-    A target: `INDEX` (one node), `NODE:INDEX`, a UUID prefix, or a node's name. Error `no_such_gpu`.
-    """
-
-    op: Literal["drain", "undrain"]
-    id: int
-    targets: list[str]
-    reason: NotRequired[str]
-
-
-class Pause(TypedDict):
-    """Start no more jobs (pause), or start them again (resume). Reply: `changed`: bool."""
-
-    op: Literal["pause", "resume"]
-    id: int
-    reason: NotRequired[str]
-
-
 class Status(TypedDict):
     """One screen of everything. Reply: `StatusReply`."""
 
@@ -377,6 +359,7 @@ class ErrorReply(TypedDict):
 
 
 REQUESTS: dict[str, type] = {
+    **ADMINISTRATION,
     "submit": Submit,
     "list": List,
     "show": Show,
@@ -389,10 +372,6 @@ REQUESTS: dict[str, type] = {
     "priority": Priority,
     "gpus": Gpus,
     "nodes": Nodes,
-    "drain": Drain,
-    "undrain": Drain,
-    "pause": Pause,
-    "resume": Pause,
     "status": Status,
     "events": Events,
     "subscribe": Subscribe,
