@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from gpud.check import Wrong
 from gpud.core.commands import Command, Drain, Pause
-from gpud.core.world import GpuState, World
+from gpud.core.fleet import GpuState
+from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.submission import check_text
 from gpud.wire.codec import Message

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gpud.core.condition import Condition, condition, occupants
+from gpud.core.fleet import GpuState, NodeState
 from gpud.core.queue import job_of
 from gpud.core.waits import NoCapacity
 from gpud.core.why import blockers, why
-from gpud.core.world import GpuState, NodeState, World
+from gpud.core.world import World
 from gpud.launchers.logs import log_path
 from gpud.model.gpu import Allocation, GpuId, GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import JobId, Running, Stopping, format_job, index_of

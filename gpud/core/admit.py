@@ -7,8 +7,9 @@ refuses what fitted yesterday. Where no GPU was ever seen, a GPU job queues and 
 from collections import Counter
 from dataclasses import dataclass
 
+from gpud.core.fleet import NodeState
 from gpud.core.placement import suits, type_matches
-from gpud.core.world import NodeState, World
+from gpud.core.world import World
 from gpud.model.gpu import Gpu, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import format_size

@@ -7,7 +7,8 @@ answer needs a fresh look; simulated ones have nothing to look at.
 
 from enum import StrEnum
 
-from gpud.core.world import GpuState, World
+from gpud.core.fleet import GpuState
+from gpud.core.world import World
 from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.units import Mib, Seconds, Timestamp
 

@@ -31,12 +31,13 @@ from gpud.core.commands import (
     Submit,
 )
 from gpud.core.condition import fresh, looks_wanted, take_in
+from gpud.core.fleet import GpuState, NodeState
 from gpud.core.outcome import Outcome
 from gpud.core.placement import Room, best, rooms, suits
 from gpud.core.queue import job_of
 from gpud.core.waits import Looking, YieldsTo
 from gpud.core.why import why
-from gpud.core.world import Array, GpuState, NodeState, World
+from gpud.core.world import Array, World
 from gpud.model.changes import Added, InventoryPut, SettingPut, Told
 from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import Demand, JobId, job_id

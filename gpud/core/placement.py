@@ -15,7 +15,8 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gpud.core.condition import Condition, condition
-from gpud.core.world import GpuState, NodeState, World
+from gpud.core.fleet import GpuState, NodeState
+from gpud.core.world import World
 from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib, Timestamp

@@ -10,55 +10,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 
+from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
 from gpud.core.queue import Queue
 from gpud.core.waits import Wait
-from gpud.model.gpu import Gpu, GpuId, Node, NodeName, Reading, Unreadable
+from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Active, Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.units import Mib, Seconds, Timestamp
-
-
-@dataclass(slots=True)
-class GpuState:
-    """A GPU and all that decides whether it may be given out.
-
-    `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
-    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for.
-    """
-
-    gpu: Gpu
-    node: NodeName
-    present: bool = False
-    seen: Reading | Unreadable | None = None
-    heard_at: Timestamp | None = None
-    baseline_mib: Mib | None = None
-    released_at: Timestamp | None = None
-    asked_at: Timestamp | None = None
-    drained: str | None = None
-    holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
-
-    @property
-    def shared(self) -> bool:
-        """Return whether it is given out in parts now."""
-        return any(share is not None for share in self.holders.values())
-
-    @property
-    def declared_mib(self) -> Mib:
-        """Return how much of its memory those who share it have declared."""
-        return Mib(sum(share or 0 for share in self.holders.values()))
-
-
-@dataclass(slots=True)
-class NodeState:
-    """A node, its GPUs by index, and what of its CPUs and memory is taken."""
-
-    node: Node
-    gpus: list[GpuState] = field(default_factory=list)
-    present: bool = False
-    drained: str | None = None
-    cpus_used: int = 0
-    memory_used_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,59 @@
+"""What there is to run on, as gpud knows it: nodes, their GPUs, and who holds what of them."""
+
+from dataclasses import dataclass, field
+
+from gpud.model.gpu import Gpu, GpuId, Node, NodeName, Reading, Unreadable
+from gpud.model.job import JobId
+from gpud.model.units import Mib, Timestamp
+
+
+@dataclass(slots=True)
+class GpuState:
+    """A GPU and all that decides whether it may be given out.
+
+    `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
+    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for.
+    """
+
+    gpu: Gpu
+    node: NodeName
+    present: bool = False
+    seen: Reading | Unreadable | None = None
+    heard_at: Timestamp | None = None
+    baseline_mib: Mib | None = None
+    released_at: Timestamp | None = None
+    asked_at: Timestamp | None = None
+    drained: str | None = None
+    holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
+
+    @property
+    def shared(self) -> bool:
+        """Return whether it is given out in parts now."""
+        return any(share is not None for share in self.holders.values())
+
+    @property
+    def declared_mib(self) -> Mib:
+        """Return how much of its memory those who share it have declared."""
+        return Mib(sum(share or 0 for share in self.holders.values()))
+
+    @property
+    def lost(self) -> bool:
+        """Return whether it is not there now."""
+        return not self.present or (isinstance(self.seen, Unreadable) and self.seen.lost)
+
+
+@dataclass(slots=True)
+class NodeState:
+    """A node, its GPUs by index, and what of its CPUs and memory is taken."""
+
+    node: Node
+    gpus: list[GpuState] = field(default_factory=list)
+    present: bool = False
+    drained: str | None = None
+    cpus_used: int = 0
+    memory_used_mib: int = 0
+
+    @property
+    def divided(self) -> set[GpuId | None]:
+        """Return the GPUs that are split into instances: only those are given out."""
+        return {state.gpu.parent for state in self.gpus if state.gpu.mig is not None and state.present}
