@@ -21,6 +21,7 @@ from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.policies import POLICIES
+from gpud.core.policies.priority import Priority
 from gpud.core.restore import restore
 from gpud.core.world import Rules, World
 from gpud.inbox import Inbox
@@ -287,7 +288,10 @@ class Daemon:
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
         config = self._config
         rules = Rules(assumed_runtime_s=config.assumed_runtime_s, foreign_ignore=config.foreign_ignore)
-        world = World(POLICIES[config.policy](config.aging_per_hour), rules, self._parts.boot)
+        policy = POLICIES[config.policy]
+        values = policy.values({each.name: getattr(config, each.name) for each in policy.parameters})
+        world = World(Priority(config.aging_per_hour), rules, self._parts.boot)
+        world.set_policy(policy.make(values, world))
         looks = restore(
             world,
             nodes=loaded.nodes,

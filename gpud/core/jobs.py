@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gpud.core import arrays, lifecycle
+from gpud.core.active import ActiveJob
 from gpud.core.outcome import Outcome
-from gpud.core.world import ActiveJob, Array, World
+from gpud.core.world import Array, World
 from gpud.model.array import IndexSet, index_set
 from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Unfolded
 from gpud.model.effects import Forget, Interrupt, Launch, Stop, look_at

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpud.core.world import ActiveJob, Array, World
+from gpud.core.active import ActiveJob
+from gpud.core.world import Array, World
 from gpud.model.effects import Look, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
 from gpud.model.job import JobId, Stopping, array_of, index_of

@@ -2,10 +2,11 @@
 
 from math import inf
 
+from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition
 from gpud.core.placement import rooms, suits
 from gpud.core.waits import BeginsAt, Held, Next, NoCapacity, NoGpus, Paused, RetriesAt, Throttled, Wait
-from gpud.core.world import ActiveJob, World
+from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, Stopping, array_of
 from gpud.model.spec import Park

@@ -10,24 +10,15 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 
+from gpud.core.active import ActiveJob
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
 from gpud.core.queue import Queue
 from gpud.core.waits import Wait
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
-from gpud.model.job import Active, Demand, JobId, array_of, index_of
+from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.units import Mib, Seconds, Timestamp
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveJob:
-    """A job that holds an allocation."""
-
-    job: JobId
-    terms: Terms
-    place: Place
-    state: Active
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +99,12 @@ class World:
         """Return now in microseconds, and never the same twice: among equals the first to come is first."""
         self.queued_us = max(self.queued_us + 1, round(now * 1_000_000))
         return self.queued_us
+
+    def set_policy(self, policy: Policy) -> None:
+        """Order the queue, which must be empty, by another policy."""
+        assert not len(self.queue)  # noqa: S101 - ours, not the user's
+        self.policy = policy
+        self.queue = Queue(policy.rank)
 
     # -- who holds what
 

@@ -1,9 +1,18 @@
-"""In which order jobs are considered. A policy is one file and one line in the table below."""
+"""In which order jobs are considered. A policy is one file and one line in the table below.
 
+The loop of a cycle asks a policy where lines stand, tells it what starts and ends, and asks it whether a waiting job
+may take a running one's GPUs. What it knows of the world beside its own parameters is `Surroundings`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
-from gpud.core.policies.priority import Priority
+from gpud.core.active import ActiveJob
+from gpud.core.policies import fcfs, priority
+from gpud.core.policies.parameters import Parameter, Surroundings
 from gpud.model.spec import Place, Terms
+from gpud.model.units import Seconds, Timestamp
 
 
 class Policy(Protocol):
@@ -14,12 +23,51 @@ class Policy(Protocol):
     """
 
     def rank(self, terms: Terms) -> int:
-        """Return the rank of a whole line."""
+        """Return the rank of a whole line, as of the last `refresh`, `started` or `ended`."""
         ...
 
     def order(self, place: Place) -> int:
-        """Return the key of one job inside its line, in microseconds; `queued_us` itself for a plain place."""
+        """Return the key of one job inside its line; `queued_us` itself for a place that is nothing special."""
+        ...
+
+    def refresh(self, now: Timestamp) -> bool:
+        """Bring ranks up to now, once in a cycle that decides; True: rank all lines anew."""
+        ...
+
+    def started(self, active: ActiveJob, now: Timestamp) -> bool:
+        """Take note that a job holds an allocation since `active.since`; True: its (tenant, user)'s lines rank anew.
+
+        Told of all that are active after a restart, too.
+        """
+        ...
+
+    def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:
+        """Take note that an attempt is over that had `gpu_s`; True: its (tenant, user)'s lines rank anew."""
+        ...
+
+    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:
+        """Return whether a waiting job may preempt that active one, for the policy's own reasons."""
+        ...
+
+    def wake_at(self, now: Timestamp) -> Timestamp | None:
+        """Return when time alone will have changed what should run; None: never."""
         ...
 
 
-POLICIES = {"priority": Priority}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """A policy that can be chosen: what it does in a line, its parameters, and how it is made from their values."""
+
+    says: str
+    make: Callable[[Mapping[str, float], Surroundings], Policy]
+    parameters: tuple[Parameter, ...] = ()
+
+    def values(self, said: Mapping[str, float]) -> dict[str, float]:
+        """Return its parameters' values: what was said of them, else their defaults."""
+        return {each.name: said.get(each.name, each.default) for each in self.parameters}
+
+
+POLICIES = {
+    "priority": Described(says=priority.SAYS, make=priority.make, parameters=(priority.AGING,)),
+    "fcfs": Described(says=fcfs.SAYS, make=fcfs.make),
+}

@@ -1,0 +1,35 @@
+"""A job that holds an allocation, as deciding sees it."""
+
+from dataclasses import dataclass
+
+from gpud.model.job import Active, JobId, Starting, Stopping
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Seconds, Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A job that holds an allocation, in the state it has now; `place` is where it stood in the queue."""
+
+    job: JobId
+    terms: Terms
+    place: Place
+    state: Active
+
+    @property
+    def since(self) -> Timestamp:
+        """Return since when it holds what it holds, as far as is known."""
+        match self.state:
+            case Stopping(since, started=started):
+                return since if started is None else started
+            case _:
+                return self.state.since
+
+    @property
+    def runs(self) -> bool:
+        """Return whether it is neither only starting nor being stopped."""
+        return not isinstance(self.state, Starting | Stopping)
+
+    def attained_s(self, now: Timestamp) -> Seconds:
+        """Return the GPU-seconds that its attempts have had until now."""
+        return self.place.attained_s + self.terms.demand.gpu_weight * max(0.0, now - self.since)

@@ -1,0 +1,26 @@
+"""What a policy is made from: parameters that people set, and what of the world it may look at."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Kind(StrEnum):
+    """How a parameter is written: a number, or a duration, kept in seconds."""
+
+    NUMBER = "number"
+    DURATION = "duration"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A setting of a policy. Its name is its key in the configuration, too."""
+
+    name: str
+    kind: Kind
+    default: float
+    says: str
+
+
+class Surroundings(Protocol):
+    """What of the world a policy may look at."""

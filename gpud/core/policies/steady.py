@@ -1,0 +1,37 @@
+"""What most policies answer to most questions."""
+
+from gpud.core.active import ActiveJob
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Seconds, Timestamp
+
+
+class Steady:
+    """A policy by submission alone: all lines are equal, what runs and ends changes nothing, nobody is preempted."""
+
+    def rank(self, terms: Terms) -> int:  # noqa: ARG002 - the protocol's shape, here and below
+        """Return 0: the jobs in the lines decide."""
+        return 0
+
+    def order(self, place: Place) -> int:
+        """Return since when the job queues."""
+        return place.queued_us
+
+    def refresh(self, now: Timestamp) -> bool:  # noqa: ARG002 - see above
+        """Return False: time changes nothing."""
+        return False
+
+    def started(self, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - see above
+        """Return False: a start changes nothing."""
+        return False
+
+    def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - see above
+        """Return False: an end changes nothing."""
+        return False
+
+    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - see above
+        """Return False: who runs stays."""
+        return False
+
+    def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
+        """Return None: time changes nothing."""
+        return None
