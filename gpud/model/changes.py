@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpud.model.gpu import Node
 from gpud.model.job import Active, End, Exit, JobId, StopCause
-from gpud.model.spec import ArrayState, JobSpec, Place
+from gpud.model.spec import ArrayState, JobSpec, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 
@@ -33,12 +33,16 @@ class Unfolded:
 
 @dataclass(frozen=True, slots=True)
 class ArrayPut:
-    """An array's row as it is now; `end` once nothing of it is left to run. Event only with an end."""
+    """An array's row as it is now; `end` once nothing of it is left to run. Event only with an end.
+
+    `reason` says why what was left of it ended, where the counts do not.
+    """
 
     job: JobId
     at: Timestamp
     array: ArrayState
     end: End | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,15 @@ class Reprioritised:
 
 
 @dataclass(frozen=True, slots=True)
+class TermsPut:
+    """A job's terms are others from its next attempt on: more memory, a node left out. No event: `Queued` says why."""
+
+    job: JobId
+    at: Timestamp
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class InventoryPut:
     """A node and its GPUs as last seen. No event."""
 
@@ -136,6 +149,7 @@ Change = (
     | AttemptEnded
     | Ended
     | Reprioritised
+    | TermsPut
     | InventoryPut
     | SettingPut
     | Told

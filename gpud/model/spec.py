@@ -86,6 +86,7 @@ class Park(StrEnum):
     BEGIN = "begin"
     RETRY = "retry"
     AFTER = "after"
+    NEVER = "never"  # held: what it comes after ended otherwise than it must
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,7 @@ class Place:
     `not_before` is when a parked job may enter its line; it is kept while the job is held as well.
     `attempt` is the next one's number, from 1; `failures` counts those that used up a retry, `mishaps` those that
     failed through no fault of the job's (a lost GPU or node). `attained_s` are the GPU-seconds that its attempts had.
+    `awaits`: it still comes after other jobs, also while it is held.
     """
 
     priority: int = 0
@@ -105,6 +107,7 @@ class Place:
     not_before: Timestamp | None = None
     mishaps: int = 0
     attained_s: float = 0.0
+    awaits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,8 @@ class ArrayState:
 class LoadedJob:
     """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits.
 
-    `after` is what it still waits for, where it is parked for that.
+    `after` is what it was submitted to come after, and `ends` how those of them ended that have, where its place
+    awaits them.
     """
 
     job: JobId
@@ -141,3 +145,4 @@ class LoadedJob:
     array: ArrayState | None = None
     end: End | None = None
     after: tuple[Dependency, ...] = ()
+    ends: tuple[tuple[JobId, End], ...] = ()

@@ -32,7 +32,10 @@ Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
 _SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at", "throttle")
 _ENDS = frozenset(End)
 
-PLACE = "job.priority, job.queued_us, job.attempt, job.failures, job.park, job.not_before, job.mishaps, job.attained_s"
+PLACE = (
+    "job.priority, job.queued_us, job.attempt, job.failures, job.park, job.not_before, job.mishaps, job.attained_s,"
+    " job.awaits"
+)
 ARRAY = "job.live, job.pending, job.throttle, job.dropped, job.counts"
 ATTEMPT = (
     "attempt.attempt, attempt.starting_at, attempt.since, attempt.started_at, attempt.boot, attempt.allocation,"
@@ -166,7 +169,7 @@ def decode_indices(written: str) -> IndexSet:
 
 def decode_place(columns: Columns) -> Place:
     """Return the place of the columns `PLACE`."""
-    priority, queued_us, attempt, failures, park, not_before, mishaps, attained_s = columns
+    priority, queued_us, attempt, failures, park, not_before, mishaps, attained_s, awaits = columns
     return Place(
         priority=priority,
         queued_us=queued_us,
@@ -176,6 +179,7 @@ def decode_place(columns: Columns) -> Place:
         not_before=not_before,
         mishaps=mishaps,
         attained_s=attained_s,
+        awaits=bool(awaits),
     )
 
 
@@ -220,15 +224,15 @@ def decode_active(state: str, columns: Columns) -> Active | None:
 def decode_loaded(columns: Columns, terms: Terms) -> LoadedJob:
     """Return the job of the columns `LOADED`."""
     job, _, state = columns[:3]
-    array = decode_array(columns[11:16])
+    array = decode_array(columns[12:17])
     return LoadedJob(
         job=JobId(job),
         terms=terms,
-        place=decode_place(columns[3:11]),
-        active=None if array else decode_active(state, columns[17:]),
+        place=decode_place(columns[3:12]),
+        active=None if array else decode_active(state, columns[18:]),
         array=array,
         end=End(state) if state in _ENDS else None,
-        after=decode_after(columns[16]),
+        after=decode_after(columns[17]),
     )
 
 

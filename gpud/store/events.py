@@ -25,8 +25,8 @@ def event_of(change: Change) -> Telling | None:
             return at, _word(state), job, attempt, _moved(state)
         case Ended(job, at, end, ended, reason):
             return at, end.value, job, None, _said(reason=reason, **_exit(ended))
-        case ArrayPut(job, at, array, end) if end is not None:
-            return at, end.value, job, None, {"counts": dict(array.counts)}
+        case ArrayPut(job, at, array, end, reason) if end is not None:
+            return at, end.value, job, None, _said(counts=dict(array.counts), reason=reason)
         case Reprioritised(job, at, priority):
             return at, "priority", job, None, {"priority": priority}
         case Told(at, kind, detail, told_of):

@@ -23,6 +23,7 @@ from gpud.model.changes import (
     Queued,
     Reprioritised,
     SettingPut,
+    TermsPut,
     Told,
     Unfolded,
 )
@@ -49,9 +50,9 @@ _REMEMBERED = 4_096  # contents and terms known to be stored; beyond that they a
 
 _TEXTS = {"nonce", "user", "tenant", "name", "name_group", "workdir", "output", "error"}
 _ADDED = """
-    id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s, terms, submitted_at,
-    updated_at, array, live, pending, throttle, dropped, counts, nonce, uid, user, tenant, name, name_group,
-    command, workdir, labels, output, error, after, estimate_s, preemptible, submitted, environment, script
+    id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s, awaits, terms,
+    submitted_at, updated_at, array, live, pending, throttle, dropped, counts, nonce, uid, user, tenant, name,
+    name_group, command, workdir, labels, output, error, after, estimate_s, preemptible, submitted, environment, script
 """
 _ADD = (
     f"INSERT INTO job ({_ADDED})"  # noqa: S608 - constants
@@ -60,14 +61,14 @@ _ADD = (
 _COPIED = """terms, submitted_at, uid, user, tenant, name, name_group, group_name, key, after, estimate_s,
     preemptible, command, workdir, labels, output, error, submitted, environment, script"""
 _UNFOLD = f"""INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s,
-    updated_at, {_COPIED})
-    SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
+    awaits, updated_at, {_COPIED})
+    SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
 _ARRAY = """UPDATE job SET live = ?, pending = ?, throttle = ?, dropped = ?, counts = ?, updated_at = ?, ended_at = ?,
-    state = coalesce(?, CASE WHEN park = 'held' THEN 'held' ELSE 'queued' END) WHERE id = ?"""
+    reason = coalesce(CAST(? AS TEXT), reason),
+    state = coalesce(?, CASE WHEN park IN ('held', 'never') THEN 'held' ELSE 'queued' END) WHERE id = ?"""
 _QUEUE = """UPDATE job SET state = CASE WHEN pending = '' THEN 'running' ELSE ? END, attempt = ?, failures = ?,
-    park = ?, not_before = ?, priority = ?, queued_us = ?, mishaps = ?, attained_s = ?, updated_at = ?,
-    reason = CAST(? AS TEXT), ended_at = NULL
-    WHERE id = ?"""
+    park = ?, not_before = ?, priority = ?, queued_us = ?, mishaps = ?, attained_s = ?, awaits = ?,
+    updated_at = ?, reason = CAST(? AS TEXT), ended_at = NULL WHERE id = ?"""
 _MOVE = """UPDATE job SET state = ?, attempt = ?, park = NULL, not_before = NULL, updated_at = ?, reason = NULL
     WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job, attempt, starting_at, since, boot, allocation, started_at, pid, pid_start, shim,
@@ -181,9 +182,9 @@ class Store:
                 self._add(change)
             case Unfolded(job, at, place):
                 execute(_UNFOLD, (job, _waiting(place), *_place(place), at, array_of(job)))
-            case ArrayPut(job, at, array, end):
+            case ArrayPut(job, at, array, end, reason):
                 word = end or (None if array.pending else "running")
-                execute(_ARRAY, (*_array(array), at, None if end is None else at, word, job))
+                execute(_ARRAY, (*_array(array), at, None if end is None else at, text(reason), word, job))
             case Queued(job, at, place, _, reason):
                 execute(_QUEUE, (_waiting(place), *_place(place), at, text(reason), job))
             case Moved(job, at, attempt, state):
@@ -198,6 +199,8 @@ class Store:
                 self._touch(job, at)
             case Reprioritised(job, at, priority):
                 execute("UPDATE job SET priority = ?, updated_at = ? WHERE id = ?", (priority, at, job))
+            case TermsPut(job, at, terms):
+                execute("UPDATE job SET terms = ?, updated_at = ? WHERE id = ?", (self._terms_id(terms), at, job))
             case InventoryPut():
                 self._put_inventory(change)
             case SettingPut(key, None):
@@ -325,7 +328,7 @@ def _event(event: Event) -> tuple[object, ...]:
 
 
 def _waiting(place: Place) -> str:
-    return "held" if place.park is Park.HELD else "queued"
+    return "held" if place.park in {Park.HELD, Park.NEVER} else "queued"
 
 
 def _place(place: Place) -> tuple[object, ...]:
@@ -338,6 +341,7 @@ def _place(place: Place) -> tuple[object, ...]:
         place.queued_us,
         place.mishaps,
         place.attained_s,
+        place.awaits,
     )
 
 

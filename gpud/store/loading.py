@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import End, JobId, array_of, index_of, number_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
 from gpud.model.units import Mib
-from gpud.store.coding import CURRENT, LOADED, SPEC, decode_loaded, decode_spec, decode_terms, to_json
+from gpud.store.coding import CURRENT, LOADED, SPEC, decode_indices, decode_loaded, decode_spec, decode_terms, to_json
 from gpud.store.rows import Loaded
 
 _PLAIN = "state = 'queued' AND attempt = 1 AND failures = 0 AND park IS NULL AND not_before IS NULL AND live IS NULL"
@@ -36,9 +36,11 @@ def load(connection: sqlite3.Connection) -> Loaded:
             f" (SELECT id {_UNFINISHED} AND NOT ({_PLAIN})) ORDER BY job.id"
         )
         newest: int | None = connection.execute("SELECT max(id) FROM job").fetchone()[0]
+        rest = [decode_loaded(columns, terms[columns[1]]) for columns in others]
+        ends = known_ends(connection, [each.job for job in rest if job.place.awaits for each in job.after])
         return Loaded(
             waiting=waiting,
-            others=[decode_loaded(columns, terms[columns[1]]) for columns in others],
+            others=[_with_ends(job, ends) if job.place.awaits else job for job in rest],
             nodes=tuple(_nodes(connection)),
             settings={key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")},
             next_number=1 if newest is None else number_of(JobId(newest)) + 1,
@@ -111,6 +113,33 @@ def known_nonces(connection: sqlite3.Connection, nonces: Sequence[str]) -> dict[
     )
 
 
+def known_ends(connection: sqlite3.Connection, jobs: Iterable[JobId]) -> dict[JobId, End]:
+    """Return how those of these jobs, elements and arrays ended that have."""
+    wanted = set(jobs)
+    if not wanted:
+        return {}
+    keys = to_json(sorted({*wanted, *map(array_of, wanted)}))
+    ends: dict[JobId, End] = {}
+    dropped: dict[JobId, str] = {}
+    rows = connection.execute(
+        "SELECT id, state, dropped, ended_at FROM job WHERE id IN (SELECT value FROM json_each(?))", (keys,)
+    )
+    for job, state, never_started, ended_at in rows:
+        if ended_at is not None:
+            ends[job] = End(state)
+        if never_started:
+            dropped[job] = never_started
+    for job in wanted - ends.keys():
+        index = index_of(job)
+        if index is not None and index in decode_indices(dropped.get(array_of(job), "")):
+            ends[job] = End.CANCELLED
+    return {job: end for job, end in ends.items() if job in wanted}
+
+
+def _with_ends(job: LoadedJob, ends: Mapping[JobId, End]) -> LoadedJob:
+    return replace(job, ends=tuple((each.job, ends[each.job]) for each in job.after if each.job in ends))
+
+
 def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
     """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more.
 
@@ -135,4 +164,5 @@ def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobI
             loaded = replace(array, job=job, end=End.CANCELLED)
         if loaded is not None and loaded.end is not None:
             found[job] = replace(loaded, array=state) if kept else None
-    return found
+    ends = known_ends(connection, [each.job for loaded in found.values() if loaded for each in loaded.after])
+    return {job: loaded and _with_ends(loaded, ends) for job, loaded in found.items()}

@@ -15,6 +15,7 @@ from gpud.store.coding import (
     CURRENT,
     PLACE,
     Columns,
+    decode_after,
     decode_array,
     decode_attempt,
     decode_indices,
@@ -24,7 +25,7 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.files import open_reader, told
-from gpud.store.loading import finished, known_nonces
+from gpud.store.loading import finished, known_ends, known_nonces
 from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
@@ -33,7 +34,7 @@ _TERMS_REMEMBERED = 4_096
 _ROW = (
     "job.id, job.state, job.reason, job.terms, job.name, job.command, job.workdir, job.labels, job.output, job.error,"
     " json_extract(job.submitted, '$.begin_at'), job.submitted_at, job.updated_at, job.ended_at, job.array,"
-    f" {PLACE}, {ARRAY}, {ATTEMPT}"
+    f" job.after, {PLACE}, {ARRAY}, {ATTEMPT}"
 )
 _EVENT = (
     "SELECT seq, at, kind, event.job, event.attempt, job.user, detail FROM event LEFT JOIN job ON job.id = event.job"
@@ -115,6 +116,11 @@ class Reader:
         with told(self._path):
             return finished(self._db, jobs)
 
+    def ends(self, jobs: Sequence[JobId]) -> dict[JobId, End]:
+        """Return how those of these jobs, elements and arrays ended that have."""
+        with told(self._path):
+            return known_ends(self._db, jobs)
+
     def exist(self, jobs: Sequence[JobId]) -> set[JobId]:
         """Return those of these jobs that have a row."""
         with told(self._path):
@@ -142,13 +148,13 @@ class Reader:
 
     def _row(self, columns: Columns) -> JobRow:
         job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]
-        begin_at, submitted_at, updated_at, ended_at, array = columns[10:15]
+        begin_at, submitted_at, updated_at, ended_at, array, after = columns[10:16]
         return JobRow(
             job=job,
             state=state,
             reason=reason,
             terms=self._terms_of(terms),
-            place=decode_place(columns[15:23]),
+            place=decode_place(columns[16:25]),
             name=name,
             command=tuple(json.loads(command)),
             workdir=workdir,
@@ -160,8 +166,9 @@ class Reader:
             updated_at=updated_at,
             ended_at=ended_at,
             array=None if array is None else decode_indices(array),
-            array_state=decode_array(columns[23:28]),
-            run=decode_attempt(job, columns[28:]),
+            array_state=decode_array(columns[25:30]),
+            run=decode_attempt(job, columns[30:]),
+            after=decode_after(after),
         )
 
     def _terms_of(self, row: int) -> Terms:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from gpud.model.array import IndexSet
 from gpud.model.gpu import Allocation, Node, ProcessIdentity
 from gpud.model.job import Exit, JobId, StopCause
-from gpud.model.spec import ArrayState, JobSpec, LoadedJob, Place, Terms
+from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 
@@ -94,6 +94,7 @@ class JobRow:
     array: IndexSet | None
     array_state: ArrayState | None
     run: AttemptRow | None
+    after: tuple[Dependency, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
