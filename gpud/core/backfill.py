@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gpud.core.active import ActiveJob
 from gpud.core.condition import RELEASE_S, Condition, condition
 from gpud.core.fleet import GpuState
-from gpud.core.placement import Room, place
+from gpud.core.rooms import Room, place
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, Running, Starting, Stopping

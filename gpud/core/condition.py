@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from gpud.core.fleet import GpuState
 from gpud.core.world import World
-from gpud.model.gpu import GpuProcess, Reading, Unreadable
+from gpud.model.gpu import GpuProcess, ProcessIdentity, Reading, Unreadable
+from gpud.model.job import Starting
 from gpud.model.units import Mib, Seconds, Timestamp
 
 FRESH_S: Seconds = 0.2  # what was heard longer ago is looked at again before the GPU is given out
@@ -33,26 +34,42 @@ class Condition(StrEnum):
 
 def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     """Return what a GPU is now, as far as the last look at it tells."""
-    lost = isinstance(state.seen, Unreadable) and state.seen.lost
-    if not state.present or lost:
+    if state.lost:
         return Condition.LOST
-    if state.holders:
-        return Condition.SHARED if state.shared else Condition.BUSY
+    shared = state.shared
+    if state.holders and not shared:
+        return Condition.BUSY
     if state.drained is not None or world.nodes[state.node].drained is not None:
         return Condition.DRAINING
     if state.gpu.simulated:
-        return Condition.FREE
+        return Condition.SHARED if shared else Condition.FREE
     if not isinstance(state.seen, Reading):
         return Condition.UNKNOWN
-    if state.released_at is not None and now < state.released_at + RELEASE_S:
+    if not shared and state.released_at is not None and now < state.released_at + RELEASE_S:
         # Our shim lets go before its end is told: who holds the GPU since then is another gpud.
         taken = state.seen.lease is not None and state.seen.at > state.released_at
         return Condition.FOREIGN if taken else Condition.RELEASING
     if state.seen.processes is None:
         return Condition.UNKNOWN
-    if state.seen.lease is not None or occupants(world, state.seen):
+    if strangers(world, state, state.seen):
         return Condition.FOREIGN
-    return Condition.FREE
+    return Condition.SHARED if shared else Condition.FREE
+
+
+def strangers(world: World, state: GpuState, seen: Reading) -> bool:
+    """Return whether somebody is on a GPU who does not hold it through us.
+
+    Where our jobs share it, the lease is theirs, and so is what descends from their shims; what one of them that ended
+    left behind is not.
+    """
+    if not state.holders:
+        return seen.lease is not None or bool(occupants(world, seen))
+    ours: set[ProcessIdentity | None] = set()
+    for job in state.holders:
+        holder = world.active[job].state
+        if not isinstance(holder, Starting):
+            ours |= {holder.shim, holder.process}
+    return any(ours.isdisjoint(process.ancestors) for process in occupants(world, seen))
 
 
 def fresh(state: GpuState, now: Timestamp) -> bool:
@@ -78,6 +95,7 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
     if state.seen is not None and seen.at < state.seen.at:
         return  # late: something newer is known
     state.seen, state.heard_at = seen, now
+    world.dirty.add(state.node)
     if not isinstance(seen, Reading) or seen.processes is None:
         return
     empty = not occupants(world, seen) and seen.lease is None

@@ -33,8 +33,9 @@ from gpud.core.commands import (
 from gpud.core.condition import fresh, looks_wanted, take_in
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.outcome import Outcome
-from gpud.core.placement import Room, best, rooms, suits
+from gpud.core.placement import suits
 from gpud.core.queue import job_of
+from gpud.core.rooms import Room, best, rooms
 from gpud.core.waits import Looking, YieldsTo
 from gpud.core.why import why
 from gpud.core.world import Array, World

@@ -1,102 +1,62 @@
-"""Where a job goes: best fit, the allocation that leaves the rest most useful.
+"""Whether a demand fits on one node, and which of its GPUs it gets.
 
-Of GPUs the smallest that suit, then the coolest; of the nodes that have such, the one on which the fewest free GPUs
-stay behind. A job without GPUs goes where the fewest free GPUs need the CPUs. A job never spans nodes.
-(Least free GPU first is the rule that allocates 94.0 % of the openb trace's demand without knowing the workload;
-Weng et al., ATC'23, compare it with others.)
+Of GPUs that suit: those that are linked closest (NVLink, then a PCIe switch, then a socket), out of the smallest group
+that has enough; the smallest memory; the coolest. Shares go to GPUs that are shared already, where they fit tightest,
+and only then to a free one. A GPU is whole or shared, never both.
 
-Cost: O(GPUs) a try.
+Cost: O(GPUs of the node).
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from gpud.core.condition import Condition, condition
-from gpud.core.fleet import GpuState, NodeState
-from gpud.core.world import World
-from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, Reading, Share, nominal_mib
+from gpud.core.fleet import GpuState
+from gpud.core.room import Hold, Room, share_of
+from gpud.model.gpu import Allocation, Gpu, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
-from gpud.model.units import Mib, Timestamp
+from gpud.model.units import Mib
+
+# The closest first. What is unknown is no link.
+LINKS: tuple[Callable[[Gpu], object], ...] = (
+    lambda gpu: gpu.nvlink,
+    lambda gpu: gpu.pcie,
+    lambda gpu: gpu.numa,
+)
 
 
-@dataclass(slots=True)
-class Room:
-    """What one node has left in this cycle; starts take from it. `free` is by index."""
-
-    node: NodeState
-    free: list[GpuState]
-    cpus: int
-    memory_mib: int
-
-    @property
-    def name(self) -> NodeName:
-        """Return the node's name."""
-        return self.node.node.name
-
-    def lacks(self, demand: Demand) -> str | None:
-        """Return what there is too little of, GPUs apart. A node may have less than is taken: its CPUs can be cut."""
-        if 0 < demand.cpus_counted > self.cpus:
-            return "CPUs"
-        return "memory" if 0 < demand.memory_mib > self.memory_mib else None
-
-    def take(self, allocation: Allocation) -> None:
-        """Count an allocation as given."""
-        gone = set(allocation.gpus)
-        self.free = [state for state in self.free if state.gpu.id not in gone]
-        self.cpus -= allocation.cpus
-        self.memory_mib -= allocation.memory_mib
-
-
-def rooms(world: World, now: Timestamp) -> list[Room]:
-    """Return what every node has to give now: free GPUs, however old the look at them is."""
-    return [
-        Room(
-            node,
-            [state for state in node.gpus if condition(world, state, now) is Condition.FREE],
-            node.node.cpus - node.cpus_used,
-            node.node.memory_mib - node.memory_used_mib,
-        )
-        for node in world.nodes.values()
-        if node.present and node.drained is None
-    ]
-
-
-def place(demand: Demand, room: Room, without: frozenset[GpuId] = frozenset()) -> Allocation | None:
-    """Return the best allocation on one node, leaving the GPUs `without` alone; None if it does not fit."""
-    if demand.gpus > len(room.free) or room.name in demand.excluded_nodes or room.lacks(demand) is not None:
+def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
+    """Return what one node gives to a demand, to each of its nodes if it is a gang; None if it does not fit."""
+    count = demand.gpus // demand.nodes
+    if not admits(demand, room) or room.lacks(demand, hold) is not None:
         return None
-    if not demand.gpus:
-        return _allocation(demand, room.name, ())
-    free = [state for state in room.free if state.gpu.id not in without and suits(demand, state.gpu)]
-    if len(free) < demand.gpus:
-        return None
-    free.sort(key=lambda state: (state.gpu.memory_total_mib, _warmth(state), state.gpu.index))
-    chosen = sorted(free[: demand.gpus], key=lambda state: state.gpu.index)
-    return _allocation(demand, room.name, [state.gpu.id for state in chosen])
+    if not count:
+        return _part(demand, room.name, ())
+    shares = _in_parts(demand, room, hold, count) if demand.shared else _whole(demand, room, hold, count)
+    return None if shares is None else _part(demand, room.name, shares)
 
 
-def best(demand: Demand, candidates: Iterable[tuple[Room, frozenset[GpuId]]]) -> tuple[Room, Allocation] | None:
-    """Return the best of the nodes, each with the GPUs that must be left alone there."""
-    found = None
-    for room, without in candidates:
-        allocation = place(demand, room, without)
-        if allocation is not None:
-            score = _score(demand, room, allocation)
-            if found is None or score < found[0]:
-                found = score, room, allocation
-    return None if found is None else (found[1], found[2])
+def admits(demand: Demand, room: Room) -> bool:
+    """Return whether a node is one that the demand would go to."""
+    if room.name in demand.excluded_nodes:
+        return False
+    return not demand.node_labels or set(demand.node_labels) <= set(room.node.node.labels)
 
 
 def suits(demand: Demand, gpu: Gpu) -> bool:
-    """Return whether a GPU is of the type and memory asked for, and not excluded. Says nothing of its being free."""
+    """Return whether a GPU is of the kind, type and memory asked for, and not excluded. Says nothing of its being free.
+
+    Who shares has no claim to a memory size: the share itself must fit.
+    """
+    if gpu.mig != demand.mig or gpu.id in demand.excluded_gpus:
+        return False
     if demand.gpu_ids and gpu.id not in demand.gpu_ids:
         return False
-    if demand.gpu_memory_mib is not None and nominal_mib(gpu.memory_total_mib) < demand.gpu_memory_mib:
+    nominal = nominal_mib(gpu.memory_total_mib)
+    if demand.gpu_memory_mib is not None and nominal < demand.gpu_memory_mib:
         return False
-    if gpu.id in demand.excluded_gpus:
+    if demand.share_mib is not None and nominal < demand.share_mib:
         return False
     return demand.gpu_type is None or type_matches(demand.gpu_type, gpu.name)
 
@@ -107,27 +67,71 @@ def type_matches(pattern: str, name: str) -> bool:
 
     Every word of the pattern must be a word of the name, or some that stand together: `RTX4090` and `4090` mean
     "NVIDIA GeForce RTX 4090", `A100-80GB` means "NVIDIA A100-SXM4-80GB", but `A10` does not mean an A100 nor
-    `L40` an L40S. `*` and `?` stand for letters: `H*00`.
+    `L40` an L40S. `*` and `?` stand for letters: `H*00`. `A|B` is either.
     """
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     runs = {"".join(words[low:high]) for low in range(len(words)) for high in range(low + 1, len(words) + 1)}
+    return any(_means(one, runs) for one in pattern.split("|"))
+
+
+def _means(pattern: str, runs: Iterable[str]) -> bool:
     wanted = [word for word in re.split(r"[^a-z0-9*?]+", pattern.lower()) if word]
     return bool(wanted) and all(any(fnmatchcase(run, word) for run in runs) for word in wanted)
 
 
-def _allocation(demand: Demand, node: NodeName, gpus: Iterable[GpuId]) -> Allocation:
-    shares = tuple(Share(gpu=gpu) for gpu in gpus)
-    return Allocation(node=node, shares=shares, cpus=demand.cpus_counted, memory_mib=Mib(demand.memory_mib))
+def _part(demand: Demand, node: NodeName, shares: Iterable[Share]) -> Allocation:
+    return Allocation(node=node, shares=tuple(shares), cpus=demand.cpus_counted, memory_mib=Mib(demand.memory_mib))
 
 
-def _score(demand: Demand, room: Room, allocation: Allocation) -> tuple[int, int, int]:
-    if not demand.gpus:
-        return len(room.free), room.cpus, 0
-    chosen = set(allocation.gpus)
-    largest = max(state.gpu.memory_total_mib for state in room.free if state.gpu.id in chosen)
-    return largest, len(room.free) - len(chosen), room.cpus
+def _whole(demand: Demand, room: Room, hold: Hold | None, count: int) -> list[Share] | None:
+    if len(room.free) < count:
+        return None
+    held = () if hold is None else hold.gpus
+    able = [state for state in room.free if state.gpu.id not in held and suits(demand, state.gpu)]
+    if len(able) < count:
+        return None
+    chosen = sorted(closest(able, count), key=lambda state: state.gpu.index)
+    return [Share(gpu=state.gpu.id) for state in chosen]
 
 
-def _warmth(state: GpuState) -> int:
+def _in_parts(demand: Demand, room: Room, hold: Hold | None, count: int) -> list[Share] | None:
+    """Return shares of as many GPUs: of those shared already first, the fullest first."""
+    able = []
+    for state in room.node.gpus if room.shared else room.free:
+        capacity = nominal_mib(state.gpu.memory_total_mib)
+        share, gpu = share_of(demand, capacity), state.gpu.id
+        left = room.shared.get(gpu, capacity)
+        if share is None or share > left or (hold is not None and share > hold.gpus.get(gpu, share)):
+            continue
+        if suits(demand, state.gpu) and (gpu in room.shared or state in room.free):
+            able.append(((gpu not in room.shared, left - share, warmth(state), state.gpu.index), gpu, share))
+    if len(able) < count:
+        return None
+    able.sort()
+    return [Share(gpu=gpu, memory_mib=share) for _, gpu, share in able[:count]]
+
+
+def closest(able: Sequence[GpuState], count: int, links: tuple[Callable[[Gpu], object], ...] = LINKS) -> list[GpuState]:
+    """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do."""
+    if len(able) <= count:
+        return list(able)
+    largest: list[GpuState] = []
+    for at, link in enumerate(links):
+        groups: dict[object, list[GpuState]] = {}
+        for state in able:
+            if (name := link(state.gpu)) is not None:
+                groups.setdefault(name, []).append(state)
+        enough = [group for group in groups.values() if len(group) >= count]
+        if enough:
+            return closest(min(enough, key=len), count, links[:at] + links[at + 1 :])
+        largest = max([largest, *groups.values()], key=len)
+    if len(largest) > 1:
+        taken = {state.gpu.id for state in largest}
+        return largest + closest([state for state in able if state.gpu.id not in taken], count - len(largest))
+    return sorted(able, key=lambda state: (state.gpu.memory_total_mib, warmth(state), state.gpu.index))[:count]
+
+
+def warmth(state: GpuState) -> int:
+    """Return how hot a GPU was when it was last looked at, in degrees Celsius; 0 if nobody knows."""
     seen = state.seen
     return seen.temperature_c if isinstance(seen, Reading) and seen.temperature_c is not None else 0

@@ -4,7 +4,8 @@ from math import inf
 
 from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition
-from gpud.core.placement import rooms, suits
+from gpud.core.placement import suits
+from gpud.core.rooms import rooms
 from gpud.core.waits import BeginsAt, Held, Next, NoCapacity, NoGpus, Paused, RetriesAt, Throttled, Wait
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName

@@ -14,6 +14,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
 from gpud.core.queue import Queue
+from gpud.core.space import Spaces
 from gpud.core.waits import Wait
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
@@ -86,6 +87,8 @@ class World:
         self.arrays: dict[JobId, Array] = {}
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
+        self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
+        self.spaces = Spaces()
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
         self.reservation: Reservation | None = None
         self.paused: str | None = None

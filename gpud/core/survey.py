@@ -1,0 +1,41 @@
+"""What every node has to give now, counted anew only where something changed."""
+
+from gpud.core.condition import RELEASE_S, Condition, condition
+from gpud.core.fleet import NodeState
+from gpud.core.room import Room
+from gpud.core.world import World
+from gpud.model.gpu import nominal_mib
+from gpud.model.units import Timestamp
+
+
+def refresh(world: World, now: Timestamp) -> None:
+    """Bring `world.spaces` up to date: nodes that are dirty, and those whose GPUs' condition changes with time.
+
+    However old the look at a GPU is: whether it is fresh enough is asked when it is to be given out.
+    """
+    for name in sorted(world.dirty | {name for name, at in world.settling.items() if at <= now}):
+        world.settling.pop(name, None)
+        node = world.nodes.get(name)
+        if node is None or not node.present or node.drained is not None:
+            world.spaces.drop(name)
+            continue
+        world.spaces.put(room_of(world, node, now))
+        released = [state.released_at for state in node.gpus if state.released_at is not None]
+        if released:
+            world.settling[name] = Timestamp(min(released) + RELEASE_S)
+    world.dirty.clear()
+
+
+def room_of(world: World, node: NodeState, now: Timestamp) -> Room:
+    """Return what a node has to give."""
+    room = Room(node, [], node.node.cpus - node.cpus_used, node.node.memory_mib - node.memory_used_mib)
+    divided = node.divided
+    for state in node.gpus:
+        if state.gpu.id in divided:
+            continue
+        match condition(world, state, now):
+            case Condition.FREE:
+                room.free.append(state)
+            case Condition.SHARED:
+                room.shared[state.gpu.id] = nominal_mib(state.gpu.memory_total_mib) - state.declared_mib
+    return room
