@@ -7,6 +7,7 @@ The map, from the ground up; an arrow of imports only ever points down this list
 * `wire`: the protocol on one page, its bytes, and where the socket is.
 * `inventory`: what GPUs there are and what is on them. `launchers`: processes. `store`: SQLite. Each does I/O of
   one kind, knows nothing of the others, and speaks in `model`.
+* `simulator`: replays traces through `core`, where the daemon stands otherwise; nothing imports it.
 * `server`, `requests`, `answers`, `views`, `inbox`, `config` and their like: the edges of the daemon. `daemon`: the
   loop that joins all.
 * `__main__`: the composition root.

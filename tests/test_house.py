@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "inventory": {"model"},
     "launchers": {"model"},
     "store": {"model"},
+    "simulator": {"model", "core", "inventory", "store"},
     "edge": {"model", "core", "wire", "inventory", "launchers", "store"},
 }
 GPUCTL_MAY_IMPORT = ("gpuctl", "gpud.wire", "gpud.model.units")

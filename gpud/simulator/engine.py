@@ -1,0 +1,247 @@
+"""The world outside, played: jobs come when the trace says so, run as long as it says, and stop when they are told.
+
+Everything that happens at one moment is one batch of inputs, as it is for the daemon; a cycle decides, and what it
+wants done comes back as observations: a launch is a start at once and an end after the job's work, a stop is an end.
+What changes would be stored is dropped, what would be looked at is as the simulated inventory has it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+
+from gpud.core.commands import Accepted, Submit
+from gpud.core.cycle import Input, cycle
+from gpud.core.jobs import LOOK_AGAIN_S
+from gpud.core.world import World
+from gpud.model.effects import Launch, Stop
+from gpud.model.gpu import Node, ProcessIdentity
+from gpud.model.job import Exit, JobId
+from gpud.model.observations import Exited, NodeSeen, Started
+from gpud.model.spec import JobSpec
+from gpud.model.units import Seconds, Timestamp
+from gpud.simulator.trace import TraceJob
+
+_NOBODY = ProcessIdentity(0, 0)
+_IDLE_WAKES = 1000  # in a row, with nothing running and nobody coming: what waits then waits for ever
+_TELL_EVERY = 512  # steps
+# A start changes nothing that was decided: it is told with what happens next, or before the core looks for it.
+_TOLD_WITHIN_S = LOOK_AGAIN_S / 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Physics:
+    """How work takes to being moved: every duration is multiplied by `work`, a preemption costs `lost_s` of it."""
+
+    work: float = 1.0
+    lost_s: Seconds = 60.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What became of one job of the trace. `ended_at` None: it had not ended when the simulation did."""
+
+    job: TraceJob
+    refused: bool = False
+    started_at: Timestamp | None = None  # for the first time
+    ended_at: Timestamp | None = None
+    left_s: Seconds = 0.0  # work
+    preemptions: int = 0
+    lost_gpu_s: float = 0.0
+    since: Timestamp | None = None  # while it runs
+    attempt: int = 0
+    had_s: Seconds = 0.0  # ran, in all
+
+
+@dataclass(slots=True)
+class Meter:
+    """Use of the cluster over time: integrals of GPUs in use, and of GPUs idle while somebody waited."""
+
+    gpus: float
+    keep: bool = False
+    at: Timestamp | None = None
+    busy: float = 0.0
+    waiting: int = 0
+    busy_gpu_s: float = 0.0
+    idle_gpu_s: float = 0.0
+    waited_s: Seconds = 0.0
+    series: list[tuple[Timestamp, float, int]] | None = None
+
+    def advance(self, now: Timestamp) -> None:
+        """Count what was since the last time."""
+        if self.at is not None:
+            step = now - self.at
+            self.busy_gpu_s += self.busy * step
+            if self.waiting:
+                self.waited_s += step
+                self.idle_gpu_s += (self.gpus - self.busy) * step
+        self.at = now
+
+    def note(self, now: Timestamp) -> None:
+        """Keep what is true from now on, for a plot."""
+        if self.series is not None:
+            self.series.append((now, self.busy, self.waiting))
+
+
+def runs_of(jobs: Sequence[TraceJob], physics: Physics) -> list[Run]:
+    """Return the jobs of a trace, none of which has come yet."""
+    return [Run(job, left_s=(job.duration_s or 0.0) * physics.work) for job in jobs]
+
+
+class Engine:
+    """One replay of `runs`, in the order in which they come, on a world that knows nothing yet."""
+
+    def __init__(
+        self, world: World, nodes: Sequence[Node], runs: Sequence[Run], physics: Physics, *, series: bool = False
+    ) -> None:
+        self.world = world
+        self.physics = physics
+        self.runs = runs
+        self.meter = Meter(sum(len(node.gpus) for node in nodes), series=[] if series else None)
+        self.cycles = 0
+        self.wake_at: Timestamp | None = None
+        self._came = 0
+        self._number_of: dict[JobId, int] = {}
+        self._ends: list[tuple[Timestamp, int, JobId, int]] = []  # when, in the order made, of which attempt
+        self._made = 0
+        self._stopped: list[Exited] = []
+        self._started: list[Started] = []
+        first = runs[0].job.submit_s if runs else 0.0
+        cycle(world, [NodeSeen(node) for node in nodes], Timestamp(first))
+
+    def run(self, until: float = inf, tell: Callable[[float], None] = lambda _: None) -> None:
+        """Let everything happen, up to a moment; `tell` hears now and then which part of the jobs has ended."""
+        idle = 0
+        while (now := self._next()) is not None and now <= until and idle < _IDLE_WAKES:
+            inputs = self._due(now)
+            idle = 0 if inputs or self.world.active or self._came < len(self.runs) else idle + 1
+            self._cycle(inputs, now)
+            if not self.cycles % _TELL_EVERY:
+                tell((self._came - self.meter.waiting - len(self.world.active)) / len(self.runs))
+        self._close(until)
+
+    def _next(self) -> Timestamp | None:
+        """Return when something happens next."""
+        if self._stopped:
+            return self.meter.at
+        ends, runs, came = self._ends, self.runs, self._came
+        while ends and self._stale(ends[0]):
+            heappop(ends)
+        now = ends[0][0] if ends else inf
+        if came < len(runs):
+            now = min(now, runs[came].job.submit_s)
+        if self.wake_at is not None:
+            now = min(now, self.wake_at)
+        if self._started:
+            now = min(now, self._started[0].at + _TOLD_WITHIN_S)
+        return None if now == inf else Timestamp(now)
+
+    def _stale(self, end: tuple[Timestamp, int, JobId, int]) -> bool:
+        """Return whether an attempt was stopped before its end."""
+        run = self.runs[self._number_of[end[2]]]
+        return run.since is None or run.attempt != end[3]
+
+    def _due(self, now: Timestamp) -> list[Input]:
+        """Return what happens now: starts that were not told yet, ends, then who comes."""
+        inputs: list[Input] = [*self._started]
+        self._started = []
+        ends = self._ends
+        while ends and ends[0][0] <= now:
+            end = heappop(ends)
+            if not self._stale(end):
+                _, _, job, attempt = end
+                limit_s = self.runs[self._number_of[job]].job.terms.time_limit_s
+                run = self.runs[self._number_of[job]]
+                over = limit_s is not None and run.left_s > limit_s
+                inputs.append(self._end(job, attempt, now, Exit(at=now, exit_code=15 if over else 0, timed_out=over)))
+        if self._stopped:
+            inputs += self._stopped
+            self._stopped = []
+        runs, came = self.runs, self._came
+        while came < len(runs) and runs[came].job.submit_s <= now:
+            inputs.append(Submit(came, _spec(runs[came].job)))
+            came += 1
+        self._came = came
+        return inputs
+
+    def _cycle(self, inputs: list[Input], now: Timestamp) -> None:
+        meter = self.meter
+        meter.advance(now)
+        out = cycle(self.world, inputs, now)
+        self.cycles += 1
+        for token, reply in out.replies:
+            if isinstance(reply, Accepted) and reply.job is not None:
+                self._number_of[reply.job] = token
+                meter.waiting += 1
+            else:
+                self.runs[token].refused = True
+        for effect in out.effects:
+            if isinstance(effect, Launch):
+                self._launch(effect, now)
+            elif isinstance(effect, Stop):
+                self._stop(effect, now)
+        assert out.wake_at is None or out.wake_at > now, "time stands still"  # noqa: S101 - ours
+        self.wake_at = out.wake_at
+        meter.note(now)
+
+    def _launch(self, effect: Launch, now: Timestamp) -> None:
+        run = self.runs[self._number_of[effect.job]]
+        run.since, run.attempt = now, effect.attempt
+        if run.started_at is None:
+            run.started_at = now
+        limit_s = run.job.terms.time_limit_s
+        lasts_s = run.left_s if limit_s is None else min(run.left_s, limit_s)
+        self._made += 1
+        heappush(self._ends, (Timestamp(now + lasts_s), self._made, effect.job, effect.attempt))
+        self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
+        self.meter.busy += run.job.terms.demand.gpu_weight
+        self.meter.waiting -= 1
+
+    def _stop(self, effect: Stop, now: Timestamp) -> None:
+        """End an attempt at once: what a job does with its grace is its own affair; what it loses is physics."""
+        run = self.runs[self._number_of[effect.job]]
+        if run.since is None or run.attempt != effect.attempt:
+            return
+        lost_s = self.physics.lost_s
+        run.left_s += lost_s - (now - run.since)
+        run.preemptions += 1
+        run.lost_gpu_s += lost_s * run.job.terms.demand.gpu_weight
+        self._stopped.append(self._end(effect.job, effect.attempt, now, Exit(at=now, signal=15)))
+
+    def _end(self, job: JobId, attempt: int, now: Timestamp, how: Exit) -> Exited:
+        run = self.runs[self._number_of[job]]
+        assert run.since is not None, job  # noqa: S101 - callers looked: only what runs ends
+        run.had_s += now - run.since
+        run.since = None
+        self.meter.busy -= run.job.terms.demand.gpu_weight
+        if how.signal is None:
+            run.ended_at = now
+        else:
+            self.meter.waiting += 1
+        return Exited(job, attempt, how)
+
+    def _close(self, until: float) -> None:
+        """Count up to the last moment what still runs."""
+        at = self.meter.at
+        if at is None:
+            return
+        if until != inf and (self.world.active or self.meter.waiting):
+            self.meter.advance(Timestamp(until))
+            at = Timestamp(until)
+        for run in self.runs:
+            if run.since is not None:
+                run.had_s += at - run.since
+
+
+def _spec(job: TraceJob) -> JobSpec:
+    return JobSpec(
+        nonce="",
+        terms=job.terms,
+        name="",
+        command=(),
+        workdir="/",
+        environment=b"",
+        gid=0,
+        groups=(),
+        priority=job.priority,
+    )

@@ -1,0 +1,56 @@
+"""Policies that know how long each job will run: what the others can be compared with, and nobody can have.
+
+The truth is looked up by the job: an oracle's jobs are submitted with their number in the trace, from 1, as priority.
+`srtf` and `srsf` preempt: shortest remaining time, and shortest remaining service (time x GPUs), first. They look at
+it at the full minute after something happened, as schedulers of real clusters do, or (`every_s` 0) at once.
+"""
+
+from collections.abc import Sequence
+from math import floor
+
+from gpud.core.active import ActiveJob
+from gpud.core.policies.steady import Steady
+from gpud.core.world import World
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Seconds, Timestamp
+from gpud.simulator.engine import Run
+
+
+class Smallest(Steady):
+    """The job with the least work left comes first: seconds or, with `by_gpus`, GPU-seconds."""
+
+    def __init__(self, runs: Sequence[Run], *, by_gpus: bool) -> None:
+        self._runs = runs
+        self._by_gpus = by_gpus
+
+    def order(self, place: Place) -> int:
+        """Return the work that is left of a waiting job, in microseconds."""
+        run = self._runs[place.priority - 1]
+        return round(1_000_000 * run.left_s * self._weight(run))
+
+    def _weight(self, run: Run) -> float:
+        return run.job.terms.demand.gpu_weight if self._by_gpus else 1.0
+
+
+class Remaining(Smallest):
+    """As above, and who has less left than one that runs may take its GPUs, every `every_s` seconds."""
+
+    def __init__(self, runs: Sequence[Run], world: World, *, by_gpus: bool, every_s: Seconds) -> None:
+        super().__init__(runs, by_gpus=by_gpus)
+        self._world = world
+        self._every_s = every_s
+
+    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
+        """Return whether that active job has more work left."""
+        if self._every_s and now % self._every_s:
+            return False
+        theirs = self._runs[active.place.priority - 1]
+        left_s = theirs.left_s - (now - theirs.since) if theirs.since is not None else theirs.left_s
+        mine = self._runs[place.priority - 1]
+        return mine.left_s * self._weight(mine) < left_s * self._weight(theirs)
+
+    def wake_at(self, now: Timestamp) -> Timestamp | None:
+        """Return the next full minute, while somebody waits and this is not one."""
+        if not self._every_s or not now % self._every_s or not len(self._world.queue):
+            return None
+        return Timestamp(self._every_s * (floor(now / self._every_s) + 1))

@@ -1,0 +1,84 @@
+"""One trace under one policy: the policies that there are to choose from, and the world that they decide over.
+
+The daemon's own, by their names, and for comparison oracles (see `oracles`) and `easy-oracle`: first come, first
+served with backfill that knows when every job will end.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from gpud.core.policies import POLICIES, Policy
+from gpud.core.policies.fcfs import Fcfs
+from gpud.core.world import Rules, World
+from gpud.model.gpu import Node
+from gpud.model.units import Seconds
+from gpud.simulator.engine import Engine, Physics, Run, runs_of
+from gpud.simulator.oracles import Remaining, Smallest
+from gpud.simulator.trace import TraceError, TraceJob
+
+_OracleMaker = Callable[[Sequence[Run], World, "Ground"], Policy]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The rules of a replay: what being preempted costs, and how often oracles preempt (0: whenever they want to)."""
+
+    physics: Physics = Physics()
+    every_s: Seconds = 60.0
+    joined: bool = False  # all GPUs on one node: what runs is packed anew at every event
+
+
+GROUNDS = {
+    "physical": Ground(),
+    # SIGCOMM'22: iteration times x 1.015, a restart costs some 10 s, jobs are packed anew at each event.
+    "muri": Ground(physics=Physics(work=1.015, lost_s=10.0), every_s=0.0, joined=True),
+}
+
+ORACLES: dict[str, _OracleMaker] = {
+    "srtf": lambda runs, world, ground: Remaining(runs, world, by_gpus=False, every_s=ground.every_s),
+    "srsf": lambda runs, world, ground: Remaining(runs, world, by_gpus=True, every_s=ground.every_s),
+    "sjf-oracle": lambda runs, _, __: Smallest(runs, by_gpus=True),
+    "easy-oracle": lambda _, __, ___: Fcfs(),
+}
+
+
+def known() -> list[str]:
+    """Return the names of all policies."""
+    return [*POLICIES, *ORACLES]
+
+
+def engine_for(
+    policy: str,
+    jobs: Sequence[TraceJob],
+    nodes: Sequence[Node],
+    ground: Ground,
+    *,
+    said: Mapping[str, float],
+    series: bool = False,
+) -> Engine:
+    """Return a replay that can be run. Raises TraceError for an unknown policy, and for jobs without length."""
+    unknown = next((at for at, job in enumerate(jobs, 1) if job.duration_s is None), None)
+    if unknown is not None:
+        raise TraceError(
+            f"job {unknown} of the trace has no duration_s", "a trace without times can be packed: --saturate"
+        )
+    world = World(Fcfs(), Rules(), "simulated")
+    if policy in ORACLES:
+        jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
+        runs = runs_of(jobs, ground.physics)
+        world.set_policy(ORACLES[policy](runs, world, ground))
+    elif policy in POLICIES:
+        runs = runs_of(jobs, ground.physics)
+        chosen = POLICIES[policy]
+        world.set_policy(chosen.make(chosen.values(said), world))
+    else:
+        close = get_close_matches(policy, known(), n=2)
+        raise TraceError(f"there is no policy {policy!r}", f"there is: {', '.join(close or known())}")
+    return Engine(world, nodes, runs, ground.physics, series=series)
+
+
+def _told(job: TraceJob, number: int) -> TraceJob:
+    """Return a job as an oracle gets it: it says how long it runs, and its priority is its number."""
+    assert job.duration_s is not None  # noqa: S101 - the caller looked
+    return TraceJob(job.submit_s, job.duration_s, replace(job.terms, estimate_s=job.duration_s), number)

@@ -1,0 +1,233 @@
+"""Traces of jobs: CSV as published ones are here, and the Standard Workload Format.
+
+CSV columns: `submit_s`, `duration_s`, `gpus` (0.46: that part of one GPU; 0: CPUs only) must be there; `gpu_mem_gb`,
+`cpus`, `mem_gb` (of the host), `user`, `tenant`, `name`, `gpu_type` (`A|B`: either), `estimate_s`, `time_limit_s` and
+`priority` may be; blank is unknown, and any other column is left alone. SWF is what the Parallel Workloads Archive
+keeps (cs.huji.ac.il/labs/parallel/workload/swf.html): a processor stands for a GPU, the requested time for the user's
+estimate, group for tenant, executable for the job's name.
+
+A simulated machine's CPUs are counted in thousandths, because traces are.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpud.model.job import Demand
+from gpud.model.spec import Terms
+from gpud.model.units import Mib, Seconds
+
+MILLI = 1000  # thousandths of a CPU, or of a GPU
+_NEEDED = ("submit_s", "duration_s", "gpus")
+_TERMS_OF = ("gpus", "gpu_mem_gb", "cpus", "mem_gb", "user", "tenant", "name", "gpu_type", "estimate_s", "time_limit_s")
+_DIGITS = re.compile(r"\d+")
+_SWF_FIELDS = 18
+_LARGEST = 1e15
+
+
+class TraceError(Exception):
+    """A file that is no trace, or no cluster: where in it, and what was expected."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class TraceJob:
+    """One job: when it comes, what it says of itself, and (None: the trace does not say) how long it will run."""
+
+    submit_s: Seconds
+    duration_s: Seconds | None
+    terms: Terms
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Jobs in the order in which they come. `skipped` counts those that never ran, and say nothing of a schedule."""
+
+    name: str
+    jobs: list[TraceJob] = field(default_factory=list)
+    skipped: int = 0
+
+
+def read_trace(path: str, *, per_node: int) -> Trace:
+    """Return the trace in a file; a job with more GPUs than `per_node` spans nodes. Raises TraceError."""
+    place = Path(path)
+    try:
+        with place.open(newline="", encoding="utf-8", errors="replace") as lines:
+            trace = _swf(place, lines, per_node) if place.suffix == ".swf" else _csv(place, lines, per_node)
+    except OSError as error:
+        raise TraceError(f"cannot read {path}: {error.strerror}") from error
+    except csv.Error as error:
+        raise TraceError(f"{place.name} is no CSV: {error}") from error
+    if not trace.jobs:
+        raise TraceError(f"{place.name} holds no job")
+    trace.jobs.sort(key=lambda job: job.submit_s)
+    return trace
+
+
+def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator["Row"]:
+    """Yield the rows of a CSV file with a header. Raises TraceError where a needed column is missing."""
+    reader = csv.reader(lines)
+    header = [name.strip() for name in next(reader, [])]
+    missing = [name for name in needed if name not in header]
+    if missing:
+        have = ",".join(header[:8]) or "nothing"
+        raise TraceError(
+            f"{place.name}, line 1: no column {missing[0]}", f"expected {','.join(needed)},... found {have}"
+        )
+    for values in reader:
+        if not values:
+            continue
+        if len(values) != len(header):
+            raise TraceError(
+                f"{place.name}, line {reader.line_num}: {len(values)} columns, expected {len(header)} as in its header"
+            )
+        yield Row(place, reader.line_num, dict(zip(header, values, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a file, by the names of its columns, and what can be said of it where it is wrong."""
+
+    place: Path
+    line: int
+    values: Mapping[str, str]
+
+    def text(self, column: str) -> str:
+        """Return what stands there; "" where nothing does."""
+        return self.values.get(column, "").strip()
+
+    def number(self, column: str, what: str, *, least: float = 0.0) -> float | None:
+        """Return a number, None where none stands. Raises TraceError for anything else, and one that is too small."""
+        text = self.text(column)
+        if not text:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value <= _LARGEST:
+            raise self.wrong(column, f"{what} of {least:g} or more")
+        return value
+
+    def needed(self, column: str, what: str, *, least: float = 0.0) -> float:
+        """Return a number that must be there."""
+        value = self.number(column, what, least=least)
+        if value is None:
+            raise self.wrong(column, what)
+        return value
+
+    def wrong(self, column: str, expected: str) -> TraceError:
+        """Return what is wrong in one of its columns."""
+        text = self.text(column)
+        found = repr(text[:40]) if text else "nothing"
+        return TraceError(f"{self.place.name}, line {self.line}, column {column}: {found}, expected {expected}")
+
+
+def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
+    trace = Trace(place.name)
+    known: dict[tuple[str, ...], Terms] = {}
+    uids: dict[str, int] = {}
+    for row in rows(place, lines, _NEEDED):
+        key = tuple([row.values.get(column, "") for column in _TERMS_OF])
+        terms = known.get(key)
+        if terms is None:
+            terms = known[key] = _terms(row, per_node, uids)
+        submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
+        priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
+        trace.jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))
+    return trace
+
+
+def _terms(row: Row, per_node: int, uids: dict[str, int]) -> Terms:
+    user, name = row.text("user") or "nobody", row.text("name")
+    return Terms(
+        demand=_demand(row, per_node),
+        uid=uids.setdefault(user, 1000 + len(uids)),
+        user=user,
+        tenant=row.text("tenant") or "default",
+        name_group=_DIGITS.sub("#", name),
+        estimate_s=row.number("estimate_s", "seconds", least=1e-9),
+        time_limit_s=row.number("time_limit_s", "seconds", least=1e-9),
+    )
+
+
+def _demand(row: Row, per_node: int) -> Demand:
+    asked = row.needed("gpus", "a number of GPUs")
+    part = 0 < asked < 1
+    if not part and asked != int(asked):
+        raise row.wrong("gpus", "whole GPUs, or a part of one (0.5)")
+    cpus = row.number("cpus", "a number of CPUs")
+    gpu_memory = _mib(row.number("gpu_mem_gb", "GiB"))
+    gpus = 1 if part else int(asked)
+    return Demand(
+        gpus=gpus,
+        nodes=spread_over(gpus, per_node),
+        share_permille=max(1, round(asked * MILLI)) if part and not gpu_memory else None,
+        share_mib=gpu_memory if part else None,
+        gpu_memory_mib=None if part else gpu_memory,
+        gpu_type=row.text("gpu_type") or None,
+        cpus=round(MILLI * cpus) if cpus else 0 if gpus else MILLI,
+        memory_mib=_mib(row.number("mem_gb", "GiB")) or Mib(0),
+    )
+
+
+def _mib(gib: float | None) -> Mib | None:
+    return Mib(max(1, round(gib * 1024))) if gib else None
+
+
+def spread_over(gpus: int, per_node: int) -> int:
+    """Return the fewest nodes with `per_node` GPUs each that can give the same number of GPUs each."""
+    if gpus <= per_node or not per_node:
+        return 1
+    return next(nodes for nodes in range(-(-gpus // per_node), gpus + 1) if not gpus % nodes)
+
+
+def _swf(place: Path, lines: Iterable[str], per_node: int) -> Trace:
+    jobs: list[TraceJob] = []
+    skipped = 0
+    known: dict[tuple[float, ...], Terms] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith(";"):
+            continue
+        said = _swf_fields(place, number, words)
+        gpus = int(said[7] if said[7] > 0 else said[4])
+        if said[3] < 0 or gpus <= 0:
+            skipped += 1  # cancelled before it started
+            continue
+        key = (gpus, said[8], said[11], said[12], said[13])
+        terms = known.get(key)
+        if terms is None:
+            terms = known[key] = Terms(
+                demand=Demand(gpus=gpus, nodes=spread_over(gpus, per_node)),
+                uid=1000 + max(0, int(said[11])),
+                user=_swf_name("user", said[11]),
+                tenant=_swf_name("group", said[12]),
+                name_group=_swf_name("program", said[13]),
+                estimate_s=said[8] if said[8] > 0 else None,
+            )
+        jobs.append(TraceJob(said[1], said[3], terms))
+    return Trace(place.name, jobs, skipped)
+
+
+def _swf_fields(place: Path, number: int, words: list[str]) -> list[float]:
+    if len(words) != _SWF_FIELDS:
+        raise TraceError(f"{place.name}, line {number}: {len(words)} fields, expected the {_SWF_FIELDS} of SWF")
+    said = []
+    for column, word in enumerate(words, 1):
+        try:
+            said.append(float(word))
+        except ValueError:
+            raise TraceError(f"{place.name}, line {number}, field {column}: {word!r}, expected a number") from None
+    return said
+
+
+def _swf_name(what: str, number: float) -> str:
+    return f"{what}{int(number)}" if number >= 0 else "nobody" if what == "user" else "default"
