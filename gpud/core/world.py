@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from gpud.core.active import ActiveJob
+from gpud.core.claims import Claim
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
 from gpud.core.queue import Queue
@@ -19,7 +20,9 @@ from gpud.core.waits import Wait
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
+from gpud.model.tenant import Limits, Tenant
 from gpud.model.units import Mib, Seconds, Timestamp
+from gpud.model.window import Pool, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class Rules:
 
     assumed_runtime_s: Seconds = 86_400.0
     foreign_ignore: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    pools: tuple[Pool, ...] = ()
 
 
 class World:
@@ -92,6 +97,9 @@ class World:
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
         self.reservation: Reservation | None = None
         self.paused: str | None = None
+        self.tenants: dict[str, Tenant] = {}
+        self.windows: dict[int, Window] = {}
+        self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
         self.next_number = 1
         self.boot = boot
         self.queued_us = 0  # the last moment at which a job queued
@@ -249,6 +257,7 @@ class World:
 
         Simulated GPUs that are gone are forgotten: they were never hardware that may come back.
         """
+        self.standing = None
         state = self._know_node(node)
         state.node, state.present = node, True
         self.dirty.add(node.name)
@@ -265,6 +274,7 @@ class World:
 
     def remember(self, node: Node) -> None:
         """Take in what the store says was ever seen, before the inventory speaks: known, and not present."""
+        self.standing = None
         state = self._know_node(node)
         for gpu in node.gpus:
             self.know(gpu, state, present=False)

@@ -1,0 +1,41 @@
+"""A claim: GPUs that some jobs must leave alone, from some moment on, until another.
+
+A reservation, a maintenance window, a pool, GPUs owned by a tenant, the GPU types that a tenant may use: all are
+claims, and nothing else keeps a job off a GPU that is free.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from gpud.model.gpu import GpuId
+from gpud.model.spec import Terms
+from gpud.model.units import Timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A claim binds a job that is not entitled: one that could last into [`at`, `until`) must not get these GPUs.
+
+    Entitled are the jobs of `users`, of `tenants`, and those that asked for `pool`. With `only` it is the other way
+    round: they alone are bound (who asked for a pool gets no other GPUs). A standing claim is always in force.
+    `name` says whose the GPUs are: "reservation 3", "pool debug", "tenant vision".
+    """
+
+    name: str
+    gpus: frozenset[GpuId]
+    at: Timestamp = Timestamp(0.0)
+    until: Timestamp = Timestamp(inf)
+    users: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    pool: str | None = None
+    only: bool = False
+
+    def binds(self, terms: Terms) -> bool:
+        """Return whether jobs of these terms must keep to it."""
+        asked = self.pool is not None and terms.demand.pool == self.pool
+        named = asked or terms.tenant in self.tenants or terms.user in self.users
+        return named is self.only
+
+    def forbids(self, terms: Terms, now: Timestamp, end: Timestamp) -> bool:
+        """Return whether a job that started now, and could last until `end`, would break it."""
+        return now < self.until and self.at < end and self.binds(terms)

@@ -1,0 +1,128 @@
+"""Which GPUs are not for everybody: reservations and maintenance windows, pools, GPUs and GPU types of tenants.
+
+All of them are claims (see `claims`). Standing ones depend on the configuration, the tenants and the GPUs there are:
+they are made again only when one of these changes. What runs when a window opens is not stopped: nothing starts that
+could last into it, and a job that overruns what was expected of it is nobody's to kill.
+
+Cost: O(windows) a call; O(GPUs x pools and tenants) after a change.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from gpud.core.claims import Claim
+from gpud.core.fleet import GpuState
+from gpud.core.outcome import Outcome
+from gpud.core.placement import suits, type_matches
+from gpud.core.world import World
+from gpud.model.changes import SettingPut, Told
+from gpud.model.spec import Terms
+from gpud.model.units import Timestamp
+from gpud.model.window import Window, plain_window
+
+
+def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
+    """Return every claim that is in force or yet to come, the standing ones first.
+
+    A job that starts now must not get a GPU of a claim that binds it, if it could last beyond `at`: for its time limit,
+    without one as long as is expected of it, or `Rules.assumed_runtime_s` where nothing is known.
+    """
+    if world.standing is None:
+        world.standing = (*_pools(world), *_owned(world), *_types(world))
+    return (*world.standing, *(_window(each) for each in world.windows.values() if now < each.until))
+
+
+def barred(world: World, terms: Terms, now: Timestamp) -> list[Claim]:
+    """Return the claims that keep jobs of these terms off GPUs which would suit them, for `why`."""
+    return [
+        claim
+        for claim in claims(world, now)
+        if claim.binds(terms)
+        and any(suits(terms.demand, world.gpus[gpu].gpu) for gpu in claim.gpus if gpu in world.gpus)
+    ]
+
+
+def named_by(gpus: Iterable[GpuState], word: str) -> list[GpuState]:
+    """Return the GPUs that a word means: `INDEX` (of every node), `NODE:INDEX`, a UUID's beginning, or a whole node."""
+    node, _, index = word.rpartition(":")
+    if index.isascii() and index.isdigit() and len(index) < 6:
+        found = [state for state in gpus if state.gpu.index == int(index) and node in {"", state.node}]
+        if found:
+            return found
+    lower = word.lower()
+    return [state for state in gpus if word and (state.node == word or state.gpu.id.lower().startswith(lower))]
+
+
+def open_window(world: World, out: Outcome, window: Window) -> int:
+    """Set GPUs aside; return the number that the window has got."""
+    world.windows[window.number] = window
+    _put(world, out)
+    out.changes.append(Told(out.now, "reserved", plain_window(window)))
+    return window.number
+
+
+def close_window(world: World, out: Outcome, number: int, kind: str = "reservation_deleted") -> bool:
+    """Give GPUs back that were set aside; False if there is no such window."""
+    window = world.windows.pop(number, None)
+    if window is None:
+        return False
+    _put(world, out)
+    out.changes.append(Told(out.now, kind, {"number": number, "reason": window.reason}))
+    return True
+
+
+def close_past(world: World, out: Outcome) -> bool:
+    """Forget the windows that are over; return whether there were any."""
+    past = [number for number, window in world.windows.items() if window.until <= out.now]
+    for number in past:
+        close_window(world, out, number, "reservation_ended")
+    return bool(past)
+
+
+def wake_at(world: World) -> Timestamp | None:
+    """Return when the next window is over: what it kept off may start then."""
+    return min((window.until for window in world.windows.values()), default=None)
+
+
+def _put(world: World, out: Outcome) -> None:
+    plain = [plain_window(each) for each in world.windows.values()]
+    out.changes.append(SettingPut("windows", plain or None))
+
+
+def _window(window: Window) -> Claim:
+    return Claim(
+        name=f"reservation {window.number}",
+        gpus=frozenset(window.gpus),
+        at=window.at,
+        until=window.until,
+        users=frozenset(window.users),
+        tenants=frozenset(window.tenants),
+    )
+
+
+def _pools(world: World) -> Iterator[Claim]:
+    everything = frozenset(world.gpus)
+    for pool in world.rules.pools:
+        inside = frozenset(state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word))
+        yield Claim(name=f"pool {pool.name}", gpus=inside, pool=pool.name)
+        yield Claim(name=f"jobs outside pool {pool.name}", gpus=everything - inside, pool=pool.name, only=True)
+
+
+def _owned(world: World) -> Iterator[Claim]:
+    for tenant in world.tenants.values():
+        if tenant.gpus:
+            names = frozenset({tenant.name})
+            yield Claim(name=f"tenant {tenant.name}", gpus=frozenset(tenant.gpus), tenants=names)
+
+
+def _types(world: World) -> Iterator[Claim]:
+    for tenant in world.tenants.values():
+        if tenant.gpu_types:
+            others = frozenset(
+                state.gpu.id
+                for state in world.gpus.values()
+                if not any(type_matches(pattern, state.gpu.name) for pattern in tenant.gpu_types)
+            )
+            names = frozenset({tenant.name})
+            yield Claim(
+                name=f"tenants that may use its type, unlike {tenant.name}", gpus=others, tenants=names, only=True
+            )
