@@ -123,6 +123,17 @@ class InventoryPut:
 
 
 @dataclass(frozen=True, slots=True)
+class UsePut:
+    """What a user, or (None) a tenant as a whole, has used, decayed to `at`: see core.usage. No event."""
+
+    tenant: str
+    user: str | None
+    used_s: Seconds
+    lifted_s: Seconds
+    at: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
 class SettingPut:
     """One of the scheduler's own settings (pause, drains); `value` is plain (JSON), None removes it. No event."""
 
@@ -151,6 +162,7 @@ Change = (
     | Reprioritised
     | TermsPut
     | InventoryPut
+    | UsePut
     | SettingPut
     | Told
 )

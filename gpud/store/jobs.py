@@ -26,6 +26,7 @@ from gpud.model.changes import (
     TermsPut,
     Told,
     Unfolded,
+    UsePut,
 )
 from gpud.model.job import Active, Exit, JobId, Running, Stopping, array_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
@@ -42,7 +43,7 @@ from gpud.store.coding import (
 )
 from gpud.store.events import event_of
 from gpud.store.files import open_writer, rollback, told
-from gpud.store.loading import known_nonces, load, specs
+from gpud.store.loading import RUNS, known_nonces, load, specs
 from gpud.store.rows import Committed, Event, Loaded
 
 _DAY_S = 86_400.0
@@ -92,6 +93,7 @@ _NODE = """INSERT INTO node VALUES (CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST
     problem = excluded.problem, seen_at = excluded.seen_at"""
 _GPU = """INSERT OR REPLACE INTO gpu VALUES
     (CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_ACCOUNT = "INSERT OR REPLACE INTO account VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
 _EVENT = "INSERT INTO event (seq, at, kind, job, attempt, detail) VALUES (?, ?, CAST(? AS TEXT), ?, ?, ?)"
 
 
@@ -127,10 +129,10 @@ class Store:
             connection.close()
             raise
 
-    def load(self) -> Loaded:
-        """Return everything that has not ended. Raises StoreError."""
+    def load(self, runs: int = RUNS) -> Loaded:
+        """Return everything that has not ended, and the newest runs. Raises StoreError."""
         with told(self.path):
-            return load(self._db)
+            return load(self._db, runs)
 
     def commit(self, changes: Sequence[Change], launches: Sequence[tuple[JobId, int]] = ()) -> Committed:
         """Make changes durable, all or none; return their events, and the spec for each launch (job, attempt).
@@ -203,6 +205,8 @@ class Store:
                 execute("UPDATE job SET terms = ?, updated_at = ? WHERE id = ?", (self._terms_id(terms), at, job))
             case InventoryPut():
                 self._put_inventory(change)
+            case UsePut(tenant, user, used_s, lifted_s, at):
+                execute(_ACCOUNT, (text(tenant), text(user or ""), used_s, lifted_s, at))
             case SettingPut(key, None):
                 execute("DELETE FROM setting WHERE key = ?", (key,))
             case SettingPut(key, value):

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gpud.model.changes import UsePut
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import End, JobId, array_of, index_of, number_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
-from gpud.model.units import Mib
+from gpud.model.units import Mib, Seconds
 from gpud.store.coding import CURRENT, LOADED, SPEC, decode_indices, decode_loaded, decode_spec, decode_terms, to_json
 from gpud.store.rows import Loaded
 
@@ -19,9 +20,20 @@ _SPEC = f"""SELECT terms.body, {SPEC} FROM job JOIN terms ON terms.id = job.term
     LEFT JOIN environment ON environment.hash = job.environment LEFT JOIN script ON script.hash = job.script
     WHERE job.id = ?"""  # noqa: S608 - constants
 
+_ACCOUNTS = "SELECT tenant, user, used_s, lifted_s, at FROM account ORDER BY tenant, user"
+RUNS = 10_000  # jobs that ended last: enough to know the habits of those who are here
+_RUNS = """SELECT terms.id, terms.body, attempt.ended_at - attempt.started_at
+    FROM (SELECT id, ended_at, state FROM job INDEXED BY job_ended WHERE ended_at IS NOT NULL
+        ORDER BY ended_at DESC LIMIT ?) AS ended
+    JOIN job ON job.id = ended.id
+    JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt
+    JOIN terms ON terms.id = job.terms
+    WHERE ended.state IN ('completed', 'timed_out') AND attempt.ended_at > attempt.started_at
+    ORDER BY ended.ended_at DESC"""
 
-def load(connection: sqlite3.Connection) -> Loaded:
-    """Return everything that has not ended, as of one moment."""
+
+def load(connection: sqlite3.Connection, runs: int = RUNS) -> Loaded:
+    """Return everything that has not ended, as of one moment, and what was learnt of so many that ended last."""
     connection.execute("BEGIN")
     try:
         terms = _terms_of_unfinished(connection)
@@ -45,9 +57,23 @@ def load(connection: sqlite3.Connection) -> Loaded:
             settings={key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")},
             next_number=1 if newest is None else number_of(JobId(newest)) + 1,
             last_event=connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0],
+            runs=_runs(connection, runs),
+            accounts=[UsePut(tenant, user or None, *rest) for tenant, user, *rest in connection.execute(_ACCOUNTS)],
         )
     finally:
         connection.execute("COMMIT")
+
+
+def _runs(connection: sqlite3.Connection, most: int) -> list[tuple[Terms, Seconds]]:
+    known: dict[int, Terms] = {}
+    runs = []
+    for row, body, ran_s in connection.execute(_RUNS, (most,)):
+        terms = known.get(row)
+        if terms is None:
+            terms = known[row] = decode_terms(body)
+        runs.append((terms, ran_s))
+    runs.reverse()
+    return runs
 
 
 def _terms_of_unfinished(connection: sqlite3.Connection) -> dict[int, Terms]:

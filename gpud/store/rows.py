@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from gpud.model.array import IndexSet
+from gpud.model.changes import UsePut
 from gpud.model.gpu import Allocation, Node, ProcessIdentity
 from gpud.model.job import Exit, JobId, StopCause
 from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Place, Terms
@@ -36,7 +37,8 @@ class Loaded:
 
     `waiting` holds plain waiting jobs (first attempt, not parked, no array) as (job, terms, priority, queued_us), in
     the order of their ids; equal terms are one object. `others` holds everything else that has not ended. `nodes`
-    have every GPU ever seen on them. `next_number` is the first job number never given.
+    have every GPU ever seen on them. `next_number` is the first job number never given. `runs` are the newest runs
+    that came to their own end, the oldest first; `accounts` what everybody has used.
     """
 
     waiting: list[tuple[JobId, Terms, int, int]]
@@ -45,6 +47,8 @@ class Loaded:
     settings: dict[str, object]
     next_number: int
     last_event: int
+    runs: list[tuple[Terms, Seconds]]
+    accounts: list[UsePut]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

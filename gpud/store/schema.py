@@ -123,6 +123,11 @@ _SECOND = (
     "ALTER TABLE job ADD COLUMN mishaps INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE job ADD COLUMN attained_s REAL NOT NULL DEFAULT 0",
     "ALTER TABLE job ADD COLUMN awaits INTEGER NOT NULL DEFAULT 0",
+    # What was used, decayed to `at`, in GPU-seconds; user '' is the tenant's own account.
+    """CREATE TABLE account (
+        tenant TEXT NOT NULL, user TEXT NOT NULL, used_s REAL NOT NULL, lifted_s REAL NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (tenant, user)
+    ) WITHOUT ROWID""",
     "ALTER TABLE gpu ADD COLUMN nvlink TEXT",
     "ALTER TABLE gpu ADD COLUMN pcie TEXT",
     "ALTER TABLE gpu ADD COLUMN numa INTEGER",

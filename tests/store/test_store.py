@@ -32,11 +32,12 @@ from gpud.model.changes import (
     SettingPut,
     Told,
     Unfolded,
+    UsePut,
 )
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, End, Exit, Fault, Starting, StopCause, Stopping, job_id
 from gpud.model.spec import ArrayState, LoadedJob, Park, Place, Terms
-from gpud.model.units import Mib
+from gpud.model.units import Mib, Timestamp
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.reader import Reader
 
@@ -309,3 +310,21 @@ def test_a_fault_is_told_apart_from_an_exit(store, reader):
 
     row = reader.job(ONE)
     assert (row.state, row.reason, row.run.exit) == ("failed", "no such program: x\udcff", fault)
+
+
+def test_what_was_used_is_kept_to_the_last_bit(store):
+    store.commit([UsePut("lab", "ada", 1.0, 0.0, T0), UsePut("lab", None, 1.0, 0.0, T0)])
+    store.commit([UsePut("lab", "ada", 0.1 + 0.2, 5.5, Timestamp(T0 + 1 / 3))])
+
+    kept = [UsePut("lab", None, 1.0, 0.0, T0), UsePut("lab", "ada", 0.1 + 0.2, 5.5, Timestamp(T0 + 1 / 3))]
+    assert reopened(store).accounts == kept
+
+
+def test_runs_that_came_to_their_own_end_are_remembered_in_order_and_the_newest_of_them(store):
+    lengths = {1: 50.0, 2: 10.0, 3: 30.0, 4: 70.0}
+    for number, end in ((1, End.COMPLETED), (2, End.FAILED), (3, End.TIMED_OUT), (4, End.COMPLETED)):
+        job = job_id(number)
+        store.commit([added(number), starts(job), running(job), *over(job, end, Timestamp(T0 + lengths[number]))])
+
+    assert reopened(store).runs == [(TERMS, 30.0), (TERMS, 50.0), (TERMS, 70.0)]
+    assert [ran_s for _, ran_s in store.load(runs=1).runs] == [70.0]

@@ -1,0 +1,115 @@
+"""How long a job will run, from how long those like it did.
+
+The mean of the last runs of the same user's jobs of the same name on as many GPUs; where there are none, of ever wider
+circles, down to all jobs. (Means beat medians and geometric means, which guess long jobs too short.) What the user
+said comes first: an estimate is taken for the answer, a time limit bounds it. A prediction orders jobs and lets small
+ones slip in; nobody is ever ended for it.
+
+Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from gpud.model.spec import Terms
+from gpud.model.units import Seconds
+
+RUNS = 20  # of which the mean is taken
+KEPT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How long a job is expected to run, from what that is known, and the number of runs that it is the mean of."""
+
+    seconds: Seconds
+    basis: str
+    runs: int = 0
+
+
+class _Runs:
+    """The last runs of jobs that are alike, in whole milliseconds: their sum stays exact."""
+
+    __slots__ = ("oldest", "ran_ms", "sum_ms")
+
+    def __init__(self) -> None:
+        self.ran_ms: list[int] = []
+        self.oldest = 0
+        self.sum_ms = 0
+
+    def add(self, ran_ms: int) -> None:
+        self.sum_ms += ran_ms
+        if len(self.ran_ms) < RUNS:
+            self.ran_ms.append(ran_ms)
+            return
+        self.sum_ms -= self.ran_ms[self.oldest]
+        self.ran_ms[self.oldest] = ran_ms
+        self.oldest = (self.oldest + 1) % RUNS
+
+    @property
+    def mean_s(self) -> Seconds:
+        return self.sum_ms / len(self.ran_ms) / 1000
+
+
+class Predictor:
+    """What was learnt of runs. `assumed_s` is the answer where nothing is known at all."""
+
+    def __init__(self, assumed_s: Seconds) -> None:
+        self.assumed_s = assumed_s
+        self._circles: dict[Hashable, _Runs] = {}  # in order of the last run
+
+    def learn(self, terms: Terms, ran_s: Seconds) -> None:
+        """Take note of a run that came to its own end."""
+        circles, ran_ms = self._circles, round(ran_s * 1000)
+        for key in _keys(terms):
+            runs = circles.pop(key, None)
+            if runs is None:
+                runs = _Runs()
+            runs.add(ran_ms)
+            circles[key] = runs
+        while len(circles) > KEPT:
+            del circles[next(iter(circles))]
+
+    def seconds(self, terms: Terms) -> Seconds:
+        """Return how long such a job is expected to run."""
+        if terms.estimate_s is not None:
+            expected = terms.estimate_s
+        else:
+            runs = next((runs for key in _keys(terms) if (runs := self._circles.get(key)) is not None), None)
+            if runs is None:
+                return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
+            expected = runs.mean_s
+        return expected if terms.time_limit_s is None else min(expected, terms.time_limit_s)
+
+    def expect(self, terms: Terms) -> Prediction:
+        """Return how long such a job is expected to run, and from what that is known."""
+        seconds = self.seconds(terms)
+        if terms.estimate_s is not None and seconds == terms.estimate_s:
+            return Prediction(seconds, "its estimate")
+        found = [(circle, self._circles[key]) for circle, key in enumerate(_keys(terms)) if key in self._circles]
+        if found and seconds == found[0][1].mean_s:
+            circle, runs = found[0]
+            return Prediction(seconds, _words(circle, terms), len(runs.ran_ms))
+        return Prediction(seconds, "what is assumed of any job" if terms.time_limit_s is None else "its time limit")
+
+
+def _keys(terms: Terms) -> tuple[Hashable, ...]:
+    """Return the circles that a job belongs to, the narrowest first."""
+    user, name, tenant, gpus = terms.user, terms.name_group, terms.tenant, terms.demand.gpu_weight
+    return (user, name, gpus), (user, name, ""), (user, gpus), user, (tenant, gpus, None), gpus, None
+
+
+def _words(circle: int, terms: Terms) -> str:
+    count = terms.demand.gpu_weight
+    gpus = f"on {count:g} {'GPU' if count == 1 else 'GPUs'}"
+    whose = f"{terms.user}'s" if terms.user else "nobody's"
+    named = f"{whose} {terms.name_group}" if terms.name_group else f"{whose} unnamed"
+    return (
+        f"{named} jobs {gpus}",
+        f"{named} jobs",
+        f"{whose} jobs {gpus}",
+        f"{whose} jobs",
+        f"{terms.tenant or 'everybody'}'s jobs {gpus}",
+        f"everybody's jobs {gpus}",
+        "everybody's jobs",
+    )[circle]

@@ -1,0 +1,76 @@
+"""What everybody has used, the older the less: GPU-seconds that halve with every half-life.
+
+Use counts when it happened: an attempt's GPU-seconds spread evenly over the time that it ran. An account is its value
+at the moment of its last change, and decays from there by itself, so nothing is ever updated for time alone. The store
+keeps the very same numbers, written with each attempt's end.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import expm1, log
+
+from gpud.model.changes import UsePut
+from gpud.model.units import Seconds, Timestamp
+
+HALF_LIFE_S: Seconds = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """GPU-seconds as of `at`: what was `used`, and what is counted on top of it (`lifted`) by a policy."""
+
+    used_s: Seconds = 0.0
+    lifted_s: Seconds = 0.0
+    at: Timestamp = Timestamp(0.0)
+
+
+class Usage:
+    """The accounts of all users and tenants; `None` for the user is the tenant's own."""
+
+    def __init__(self, half_life_s: Seconds = HALF_LIFE_S) -> None:
+        self._half_life_s = half_life_s
+        self._accounts: dict[tuple[str, str | None], Account] = {}
+
+    def restore(self, kept: Iterable[UsePut]) -> None:
+        """Take in what the store kept."""
+        for each in kept:
+            self._accounts[each.tenant, each.user] = Account(each.used_s, each.lifted_s, each.at)
+
+    def account(self, tenant: str, user: str | None, now: Timestamp) -> Account:
+        """Return an account as it stands now."""
+        account = self._accounts.get((tenant, user))
+        if account is None:
+            return Account(at=now)
+        left = 0.5 ** (max(0.0, now - account.at) / self._half_life_s)
+        return Account(account.used_s * left, account.lifted_s * left, Timestamp(max(now, account.at)))
+
+    def charge(self, tenant: str, user: str, gpu_s: Seconds, since: Timestamp, until: Timestamp) -> list[UsePut]:
+        """Add GPU-seconds that were used evenly between two moments; return what to keep."""
+        rate = log(2) / self._half_life_s
+        lasted_s = max(0.0, until - since)
+        # The integral of exp(-rate x age) over the time that it ran.
+        used_s = gpu_s * (-expm1(-rate * lasted_s) / (rate * lasted_s) if lasted_s else 1.0)
+        changes = []
+        for whose in (user, None):
+            account = self.account(tenant, whose, until)
+            late = 0.5 ** ((account.at - until) / self._half_life_s)  # heard of after what came later
+            changes.append(self._put(tenant, whose, replace(account, used_s=account.used_s + used_s * late)))
+        return changes
+
+    def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:
+        """Count an account as if that much had been used, at least."""
+        account = self.account(tenant, user, now)
+        if account.used_s + account.lifted_s < to_s:
+            self._put(tenant, user, replace(account, lifted_s=to_s - account.used_s))
+
+    def set_half_life(self, half_life_s: Seconds, now: Timestamp) -> list[UsePut]:
+        """Let what was used decay at another pace from now on; return what to keep."""
+        if half_life_s == self._half_life_s:
+            return []
+        settled = [(*whose, self.account(*whose, now)) for whose in self._accounts]
+        self._half_life_s = half_life_s
+        return [self._put(*each) for each in settled]
+
+    def _put(self, tenant: str, user: str | None, account: Account) -> UsePut:
+        self._accounts[tenant, user] = account
+        return UsePut(tenant, user, account.used_s, account.lifted_s, account.at)
