@@ -53,7 +53,7 @@ def load(connection: sqlite3.Connection, runs: int = RUNS) -> Loaded:
         return Loaded(
             waiting=waiting,
             others=[_with_ends(job, ends) if job.place.awaits else job for job in rest],
-            nodes=tuple(_nodes(connection)),
+            nodes=tuple(nodes(connection)),
             settings={key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")},
             next_number=1 if newest is None else number_of(JobId(newest)) + 1,
             last_event=connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0],
@@ -86,7 +86,8 @@ def _terms_of_unfinished(connection: sqlite3.Connection) -> dict[int, Terms]:
     return found
 
 
-def _nodes(connection: sqlite3.Connection) -> Iterator[Node]:
+def nodes(connection: sqlite3.Connection) -> Iterator[Node]:
+    """Yield the nodes, with every GPU ever seen on them."""
     gpus: dict[str, list[Gpu]] = {}
     seen = connection.execute(
         "SELECT node, uuid, position, name, memory_total_mib, pci_id, simulated,"

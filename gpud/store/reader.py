@@ -6,6 +6,7 @@ Every question goes through an index: a listing costs what it shows, not what th
 import json
 from collections.abc import Sequence
 
+from gpud.model.gpu import Node
 from gpud.model.job import End, JobId
 from gpud.model.spec import LoadedJob, Terms
 from gpud.model.units import Timestamp
@@ -126,6 +127,11 @@ class Reader:
         with told(self._path):
             select = "SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?))"
             return {job for (job,) in self._db.execute(select, (to_json(list(jobs)),))}
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Return the nodes, with every GPU ever seen on them."""
+        with told(self._path):
+            return tuple(nodes(self._db))
 
     def counts(self, ended_since: Timestamp) -> dict[str, int]:
         """Return rows by state: all that have not ended, and those that ended since."""
