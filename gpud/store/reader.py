@@ -26,7 +26,7 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.files import open_reader, told
-from gpud.store.loading import finished, known_ends, known_nonces
+from gpud.store.loading import finished, known_ends, known_nonces, nodes
 from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
