@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 from gpud.wire.codec import Message
@@ -64,6 +65,8 @@ def _check_of(kind: Any) -> _Check:  # noqa: ANN401 - as check_value
         return _typed_map(kind)
     if origin is Literal:
         return _one_of(frozenset(arguments))
+    if origin is UnionType:
+        return _one_kind_of(arguments)
     if origin is list:
         return _list_of(arguments[0])
     if origin is dict and arguments[0] is str:
@@ -114,6 +117,18 @@ def _one_of(words: frozenset[str]) -> _Check:
             raise Wrong(f"{where} must be one of {listed}; not {said}", nearest(str(value), words))
 
     return check_one_of
+
+
+def _one_kind_of(kinds: tuple[type, ...]) -> _Check:
+    checks = {kind: _check_of(kind) for kind in kinds}
+
+    def check_one_kind(value: object, where: str) -> None:
+        found = checks.get(type(value))
+        if found is None:
+            raise _wrong(where, " or ".join(_WORDS[kind] for kind in kinds), value)
+        found(value, where)
+
+    return check_one_kind
 
 
 def _list_of(kind: Any) -> _Check:  # noqa: ANN401 - as check_value

@@ -10,11 +10,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, NotRequired, TypedDict
 
 from gpud import __version__
 from gpud.check import Wrong, check_value, nearest
+from gpud.model.tenant import Limits
 from gpud.model.units import Seconds, parse_duration
+from gpud.model.window import Pool
 from gpud.wire.address import (
     SYSTEM_CONFIG,
     SYSTEM_SOCKET,
@@ -50,6 +52,27 @@ class _Kind:
     shown: str = ""
 
 
+class _PoolTable(TypedDict):
+    gpus: list[int | str]
+    max_time: NotRequired[str]
+
+
+def _pools(tables: dict[str, _PoolTable]) -> tuple[Pool, ...]:
+    return tuple(
+        Pool(
+            name=name,
+            gpus=tuple(str(word) for word in table["gpus"]),
+            max_time_s=parse_duration(table["max_time"]) if "max_time" in table else None,
+        )
+        for name, table in sorted(tables.items())
+    )
+
+
+def _inline(text: str) -> object:
+    """Return a table that is written on one line: {debug = {gpus = [3]}}."""
+    return tomllib.loads(f"it = {text}")["it"]
+
+
 def _flag(text: str) -> bool:
     word = text.strip().lower()
     if word in {"1", "true", "yes", "on"}:
@@ -74,6 +97,19 @@ def _gpus(indices: list[int]) -> tuple[int, ...]:
     if any(index < 0 for index in indices) or len(set(indices)) != len(indices):
         raise ValueError("GPUs are counted from 0, and named once")
     return tuple(indices)
+
+
+def _count(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a whole number") from None
+
+
+def _no_less(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{value} is out of range; 0 or more is wanted")
+    return value
 
 
 def _rate(text: str) -> float:
@@ -111,6 +147,8 @@ _FLAG = _Kind(bool, _flag)
 _GPUS = _Kind(list[int], _indices, _gpus, shown="0,2,3")
 _NAMES = _Kind(list[str], _words, tuple, shown="NAME,NAME")
 _RATE = _Kind(float, _rate, _not_negative, shown="NUMBER")
+_COUNT = _Kind(int, _count, _no_less, shown="N")
+_POOLS = _Kind(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
 _DURATION = _Kind(str, str, parse_duration, shown="DURATION")
 
 
@@ -146,7 +184,34 @@ class Config:
         "info", _choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
     )
     admin_groups: tuple[str, ...] = _key((), _NAMES, "groups whose members may do what root may", live=True)
+    max_queued: int | None = _key(None, _COUNT, "jobs that may wait at once", live=True)
+    max_running: int | None = _key(None, _COUNT, "jobs that may run at once", live=True)
+    max_queued_per_user: int | None = _key(None, _COUNT, "jobs of one user that may wait at once", live=True)
+    max_running_per_user: int | None = _key(None, _COUNT, "jobs of one user that may run at once", live=True)
+    max_gpus_per_user: int | None = _key(None, _COUNT, "GPUs that one user may have at once", live=True)
+    max_queued_per_tenant: int | None = _key(None, _COUNT, "jobs of one tenant that may wait at once", live=True)
+    max_running_per_tenant: int | None = _key(None, _COUNT, "jobs of one tenant that may run at once", live=True)
+    pools: tuple[Pool, ...] = _key(
+        (),
+        _POOLS,
+        "GPUs for jobs that ask for them by name: {debug = {gpus = [3], max_time = '30m'}}",
+        live=True,
+        key="pool",
+    )
     files: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> Limits:
+        """Return what everybody may have."""
+        return Limits(
+            queued=self.max_queued,
+            running=self.max_running,
+            queued_per_user=self.max_queued_per_user,
+            running_per_user=self.max_running_per_user,
+            gpus_per_user=self.max_gpus_per_user,
+            queued_per_tenant=self.max_queued_per_tenant,
+            running_per_tenant=self.max_running_per_tenant,
+        )
 
 
 # Config's own field by the name that people write.

@@ -287,7 +287,12 @@ class Daemon:
 
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
         config = self._config
-        rules = Rules(assumed_runtime_s=config.assumed_runtime_s, foreign_ignore=config.foreign_ignore)
+        rules = Rules(
+            assumed_runtime_s=config.assumed_runtime_s,
+            foreign_ignore=config.foreign_ignore,
+            limits=config.limits,
+            pools=config.pools,
+        )
         policy = POLICIES[config.policy]
         values = policy.values({each.name: getattr(config, each.name) for each in policy.parameters})
         world = World(Priority(config.aging_per_hour), rules, self._parts.boot)
