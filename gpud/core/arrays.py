@@ -40,11 +40,9 @@ def drop_named(world: World, out: Outcome, named: Iterable[JobId]) -> set[JobId]
     gone: set[JobId] = set()
     for key, indices in _pending(world, named).items():
         if len(indices) > FEW:
-            array = world.arrays[key]
-            state = array.state
             gone.update(job_id(number_of(key), index) for index in indices)
-            drop(out, key, array, indices, state.pending - indices)
-            if not array.state.pending:
+            drop(world, out, key, indices)
+            if not world.arrays[key].state.pending:
                 world.unwait(key)
     return gone
 
@@ -71,10 +69,16 @@ def _unfolded(world: World, out: Outcome, array: Array, elements: list[JobId], r
     out.touch(key)
 
 
-def drop(out: Outcome, key: JobId, array: Array, indices: IndexSet, rest: IndexSet) -> None:
+def drop(world: World, out: Outcome, key: JobId, indices: IndexSet, reason: str | None = None) -> None:
     """Cancel pending elements that have no rows; one event tells of them all."""
+    array = world.arrays[key]
     state = array.state
     counts = state.counted(End.CANCELLED, len(indices))
-    array.state = replace(state, pending=rest, dropped=state.dropped | indices, counts=counts)
-    out.changes.append(Told(out.now, "elements_cancelled", {"elements": str(indices)}, key))
-    out.touch(key)
+    array.state = replace(state, pending=state.pending - indices, dropped=state.dropped | indices, counts=counts)
+    for element in world.after.elements(key, indices):
+        world.after.turn(element, End.CANCELLED)
+    detail: dict[str, object] = {"elements": str(indices)}
+    if reason is not None:
+        detail["reason"] = reason
+    out.changes.append(Told(out.now, "elements_cancelled", detail, key))
+    out.touch(key, reason)

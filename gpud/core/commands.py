@@ -5,22 +5,28 @@ change: the edge has seen to that. Whatever ended meanwhile is answered with a n
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from gpud.core.admit import Refused
 from gpud.core.waits import Wait
 from gpud.model.gpu import GpuId, NodeName
-from gpud.model.job import JobId
+from gpud.model.job import End, JobId
 from gpud.model.spec import JobSpec, LoadedJob
+from gpud.model.window import Window
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next."""
+    """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next.
+
+    `ends` is how those of the jobs that it comes after ended that had ended when somebody looked.
+    """
 
     token: int
     spec: JobSpec
     dry_run: bool = False
     tell: bool = False
+    ends: tuple[tuple[JobId, End], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +103,66 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class PutTenant:
+    """Make a tenant (`create`), or change one. `values` are fields of it; users and groups among them are added.
+
+    `remove` are users and groups to take out.
+    """
+
+    token: int
+    name: str
+    create: bool
+    values: tuple[tuple[str, Any], ...]
+    remove: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTenant:
+    """Remove a tenant that has no jobs."""
+
+    token: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Set GPUs aside; the window gets its number."""
+
+    token: int
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteReservation:
+    """Give back GPUs that were set aside."""
+
+    token: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A read: answered by the edge once everything before it is durable."""
 
     token: int
 
 
-Command = Submit | Cancel | Hold | Release | Requeue | SetPriority | Interrupt | Drain | Pause | Asked
+Command = (
+    Submit
+    | Cancel
+    | Hold
+    | Release
+    | Requeue
+    | SetPriority
+    | Interrupt
+    | Drain
+    | Pause
+    | PutTenant
+    | DeleteTenant
+    | Reserve
+    | DeleteReservation
+    | Asked
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +189,11 @@ class Done:
     changed: bool
 
 
-Reply = Accepted | Changed | Done | Refused
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """GPUs were set aside, under this number."""
+
+    number: int
+
+
+Reply = Accepted | Changed | Done | Reserved | Refused

@@ -7,12 +7,13 @@ An element of an array that has not started is a number in its array's row. What
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import arrays, lifecycle
+from gpud.core import arrays, lifecycle, retries
 from gpud.core.active import ActiveJob
+from gpud.core.backfill import told_end
 from gpud.core.outcome import Outcome
-from gpud.core.world import Array, World
-from gpud.model.array import IndexSet, index_set
-from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, Unfolded
+from gpud.core.queue import owner_of
+from gpud.core.world import World
+from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, TermsPut
 from gpud.model.effects import Forget, Interrupt, Launch, Stop, look_at
 from gpud.model.gpu import Allocation
 from gpud.model.job import (
@@ -30,15 +31,15 @@ from gpud.model.job import (
     number_of,
 )
 from gpud.model.observations import Exited, Started
-from gpud.model.spec import LoadedJob, Park, Place, Terms
+from gpud.model.spec import Park, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 LOOK_AGAIN_S: Seconds = 60.0  # after a start or a stop that nothing was heard of, and again after each look
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
-_OVER = "has ended already"
+OVER = "has ended already"
 
 
-def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allocation) -> None:
+def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allocation) -> ActiveJob:
     """Give a job at the head of its line, or the first element of an array there, its allocation."""
     waiting = world.waiting(job)
     assert waiting is not None, format_job(job)  # noqa: S101 - a head of a line waits, or the queue is broken
@@ -48,11 +49,13 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
         job = arrays.unfold(world, out, array, job_id(number_of(job), array.state.pending.first))
     world.unwait(job)
     state = Starting(out.now, allocation, world.boot)
-    world.enter(ActiveJob(job, terms, place, state))
+    active = ActiveJob(job, terms, place, state)
+    world.enter(active)
     out.changes.append(Moved(job, out.now, place.attempt, state))
     out.effects.append(Launch(job, place.attempt, allocation))
     world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
+    return active
 
 
 def throttle(world: World, job: JobId) -> None:
@@ -86,7 +89,9 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     active = _current(world, seen.job, seen.attempt)
     if active is None:
         return
+    world.sooner |= told_end(world, active) > out.now
     world.leave(seen.job)
+    world.books.spend(active, seen.exit.at)
     since, cause = _since_and_cause(active)
     shares = active.state.allocation.all_shares
     for share in shares:
@@ -95,13 +100,25 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
             state.released_at = out.now
             state.asked_at = out.now
             out.look(state.node, share.gpu)
-    gpu_s = max(0.0, seen.exit.at - since) * len(shares)
     terms = active.terms
+    gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
     out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s))
-    verdict = lifecycle.after(seen.exit, cause, active.place, terms.retries, out.now)
+    out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
+    if cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out):
+        world.predictor.learn(terms, seen.exit.at - since)
+    if world.policy.ended(active, gpu_s, out.now):
+        world.queue.rank_anew(owner_of(terms))
+    place = replace(active.place, attained_s=active.place.attained_s + gpu_s)
+    lost = retries.lost_gpus(world, active)
+    gone = retries.named(world, lost)
+    verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=world.rules.max_mishaps, gone=gone)
     if isinstance(verdict, lifecycle.Over):
         finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
     else:
+        if verdict.word == "retried":
+            terms = retries.terms_after(world, active, seen.exit, lost)
+        if terms != active.terms:
+            out.changes.append(TermsPut(seen.job, out.now, terms))
         out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, verdict.reason))
         world.wait(seen.job, terms, verdict.place)
         throttle(world, seen.job)
@@ -110,7 +127,10 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
 def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None, reason: str | None = None) -> None:
     """A job that waits nowhere and holds nothing is over for good."""
     out.changes.append(Ended(job, out.now, end, exit_, reason))
-    if index_of(job) is not None:
+    world.after.turn(job, end)
+    if index_of(job) is None:
+        world.after.forget(job)
+    else:
         array = world.arrays[array_of(job)]
         del array.elements[job]
         array.state = replace(array.state, live=array.state.live - 1, counts=array.state.counted(end))
@@ -148,25 +168,25 @@ def every(world: World, out: Outcome, job: JobId, act: "Act") -> str | None:
     if array is None:
         return act(world, out, job)
     notes = [act(world, out, each) for each in (job, *array.elements)]
-    return None if None in notes else next((note for note in notes if note != _OVER), _OVER)
+    return None if None in notes else next((note for note in notes if note != OVER), OVER)
 
 
 Act = Callable[[World, Outcome, JobId], str | None]
 
 
-def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False) -> str | None:
+def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False, reason: str | None = None) -> str | None:
     """End a job, or what is pending of an array; return why nothing was done, if so."""
     active = world.active.get(job)
     if active is not None:
         return None if stop(world, out, active, StopCause.CANCELLED, force=force) else "is being cancelled already"
     if _alone(world, out, job) is None:
-        return _OVER
+        return OVER
     world.unwait(job)
     array = world.arrays.get(job)
     if array is None:
-        finish(world, out, job, End.CANCELLED, None)
+        finish(world, out, job, End.CANCELLED, None, reason)
         return None
-    arrays.drop(out, job, array, array.state.pending, IndexSet())
+    arrays.drop(world, out, job, array.state.pending, reason)
     return None
 
 
@@ -176,23 +196,36 @@ def hold(world: World, out: Outcome, job: JobId) -> str | None:
         return "is running; to stop it: gpuctl cancel, to run it again later: gpuctl requeue"
     place = _alone(world, out, job)
     if place is None:
-        return _OVER
+        return OVER
     if place.park is Park.HELD:
         return "is held already"
-    _wait(world, out, job, replace(place, park=Park.HELD), "held")
+    wait(world, out, job, replace(place, park=Park.HELD), "held")
     return None
 
 
 def release(world: World, out: Outcome, job: JobId) -> str | None:
-    """Let a held job, or array, wait for its turn again; return why nothing was done, if so."""
+    """Let a held job, or array, wait for its turn again; return why nothing was done, if so.
+
+    One that is held because what it comes after can never be is bound no more.
+    """
     waiting = world.waiting(job)
-    if waiting is None or waiting.place.park is not Park.HELD:
-        return "is not held" if waiting is not None or job in world.active else _OVER
+    if waiting is None or waiting.place.park not in {Park.HELD, Park.NEVER}:
+        return "is not held" if waiting is not None or job in world.active else OVER
     place = _alone(world, out, job) or waiting.place
-    later = place.not_before is not None and place.not_before > out.now
-    kind = (Park.BEGIN if place.attempt == 1 else Park.RETRY) if later else None
-    _wait(world, out, job, replace(place, park=kind, not_before=place.not_before if later else None), "released")
+    if place.park is Park.NEVER:
+        place = replace(place, awaits=False)  # it is to start all the same
+    wait(world, out, job, unheld(world, job, place, out.now), "released")
     return None
+
+
+def unheld(world: World, job: JobId, place: Place, now: Timestamp) -> Place:
+    """Return where a job stands that nobody holds: parked for others, for a time, or in its line."""
+    park = world.after.park(array_of(job)) if place.awaits else None
+    if park is not None:
+        return replace(place, park=park)
+    later = place.not_before is not None and place.not_before > now
+    kind = (Park.BEGIN if place.attempt == 1 else Park.RETRY) if later else None
+    return replace(place, park=kind, not_before=place.not_before if later else None, awaits=False)
 
 
 def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str | None:
@@ -204,8 +237,8 @@ def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str 
         return None
     place = _alone(world, out, job)
     if place is None:
-        return _OVER
-    _wait(world, out, job, replace(place, priority=priority), "priority")
+        return OVER
+    wait(world, out, job, replace(place, priority=priority), "priority")
     return None
 
 
@@ -218,81 +251,11 @@ def interrupt(world: World, out: Outcome, job: JobId) -> str | None:
     return None
 
 
-def requeue(world: World, out: Outcome, job: JobId) -> str | None:
-    """Stop a running job and queue it again, in its old place; return why nothing was done, if so.
-
-    What was cancelled of an array before it started is pending again.
-    """
-    active = world.active.get(job)
-    if active is not None:
-        if isinstance(active.state, Stopping) and active.state.cause is StopCause.CANCELLED:
-            return "is being cancelled"
-        return None if stop(world, out, active, StopCause.REQUEUED) else "is being requeued already"
-    if world.waiting(job) is not None:
-        return "is queued already"
-    array = world.arrays.get(array_of(job))
-    if array is None:
-        return _OVER
-    return _take_up(world, out, array, job, Place(priority=array.place.priority, queued_us=world.moment_us(out.now)))
-
-
-def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
-    """Queue a job again that was over: a new place, a new attempt, its retries whole."""
-    job, key = loaded.job, array_of(loaded.job)
-    if job in world.active or world.waiting(job) is not None:
-        return "is queued already"
-    place = Place(priority=loaded.place.priority, queued_us=world.moment_us(out.now), attempt=loaded.place.attempt + 1)
-    if loaded.array is None and index_of(job) is None:
-        _wait(world, out, job, place, "requeued", loaded.terms)
-        return None
-    array = world.arrays.get(key)
-    if array is None:
-        if loaded.array is None:
-            return "has an array that is not known here"
-        array = Array(loaded.terms, replace(place, attempt=1), loaded.array)
-    note = _take_up(world, out, array, job, replace(place, attempt=1))
-    if note is not None and index_of(job) is None:
-        return "has started all its elements; name those that are to run again"
-    if note is None or loaded.end is None:
-        return note
-    world.arrays[key] = array
-    array.elements[job] = None
-    counts = array.state.counted(loaded.end, -1)
-    array.state = replace(array.state, live=array.state.live + 1, counts=counts)
-    out.touch(key)
-    _wait(world, out, job, place, "requeued", loaded.terms)
-    return None
-
-
-def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place) -> str | None:
-    """Queue again what was cancelled before it started: all of an array, or one element of it."""
-    state, index = array.state, index_of(job)
-    if not (state.dropped if index is None else index in state.dropped):
-        return _OVER
-    key = array_of(job)
-    world.arrays[key] = array
-    if index is None:
-        counts = state.counted(End.CANCELLED, -len(state.dropped))
-        array.state = replace(state, pending=state.dropped, dropped=IndexSet(), counts=counts)
-    else:
-        array.state = replace(
-            state,
-            dropped=state.dropped - index_set([index]),
-            live=state.live + 1,
-            counts=state.counted(End.CANCELLED, -1),
-        )
-        array.elements[job] = None
-        out.changes.append(Unfolded(job, out.now, place))
-    out.touch(key)
-    _wait(world, out, job, place, "requeued", array.terms)
-    return None
-
-
 def come_due(world: World, out: Outcome, job: JobId) -> None:
     """A moment came that a job set an alarm for: time to begin, to retry, or to look why it neither starts nor ends."""
     parked = world.parked.get(job)
     if parked is not None:
-        _wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
+        wait(world, out, job, replace(parked.place, park=None, not_before=None), "queued")
         return
     active = world.active[job]
     out.effects.append(look_at(job, active.place.attempt, active.state))
@@ -316,15 +279,28 @@ def _alone(world: World, out: Outcome, job: JobId) -> Place | None:
     return None if waiting is None else waiting.place
 
 
-def _wait(world: World, out: Outcome, job: JobId, place: Place, word: str, terms: Terms | None = None) -> None:
+def wait(
+    world: World,
+    out: Outcome,
+    job: JobId,
+    place: Place,
+    word: str,
+    reason: str | None = None,
+    *,
+    terms: Terms | None = None,
+) -> None:
+    """Put a job that waits, or is to wait again (with its terms), at another place."""
+    array = world.arrays.get(job)
     if terms is None:
         waiting = world.waiting(job)
-        assert waiting is not None, format_job(job)  # noqa: S101 - callers looked
-        terms = waiting.terms
-    if job in world.arrays:
-        world.arrays[job].place = place
-    out.changes.append(Queued(job, out.now, place, word))
-    world.wait(job, terms, place)
+        of = waiting or array
+        assert of is not None, format_job(job)  # noqa: S101 - callers looked
+        terms = of.terms
+    if array is not None:
+        array.place = place
+    out.changes.append(Queued(job, out.now, place, word, reason))
+    if array is None or array.state.pending:
+        world.wait(job, terms, place)
 
 
 def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping) -> None:

@@ -6,10 +6,15 @@
     anything                       requeued, preempted          waits again, same place, next attempt
     could not start, machine's     -                            waits again after a delay; not counted
     could not start, its own       -                            failed
-    lost                           -                            a retry if there is one left, else lost
     ended at its time limit        -                            timed out
     exit code 0                    -                            completed
+    lost                           -                            a mishap: again if it may be, else lost
+    anything else, its GPU lost    -                            a mishap: again if it may be, else failed
     other exit code, or signal     -                            a retry if there is one left, else failed
+
+A mishap is not counted against the job's retries. But what takes down what it touches is poison: after so many
+mishaps as the configuration says it is over. Both only where the job may be tried again at all, and for this kind of
+end: see `Terms.retries` and `Terms.retry_on`, whose words are `failure` (any), `oom`, `lost` and `exit:N`.
 
 What happens to waiting jobs (cancel, hold, release ...) moves them between places and needs no table.
 """
@@ -18,7 +23,7 @@ from dataclasses import dataclass, replace
 from signal import Signals
 
 from gpud.model.job import End, Exit, StopCause
-from gpud.model.spec import Park, Place
+from gpud.model.spec import Park, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 RETRY_FIRST_S: Seconds = 2.0  # doubles with each try, up to
@@ -43,12 +48,17 @@ class Again:
     reason: str
 
 
-def after(outcome: Exit, cause: StopCause | None, place: Place, retries: int, now: Timestamp) -> Over | Again:
-    """Return what becomes of a job whose attempt ended; `place` is where it stood when that attempt began."""
+def after(
+    outcome: Exit, cause: StopCause | None, place: Place, terms: Terms, now: Timestamp, *, most: int, gone: str | None
+) -> Over | Again:
+    """Return what becomes of a job whose attempt ended; `place` is where it stood when that attempt began.
+
+    `most` is how many mishaps a job may have; `gone` names the GPU that was lost under it, if one was.
+    """
     if cause is StopCause.CANCELLED:
         return Over(End.CANCELLED)
     if cause in {StopCause.REQUEUED, StopCause.PREEMPTED}:
-        return Again(replace(place, attempt=place.attempt + 1), "requeued", f"attempt {place.attempt} was {cause}")
+        return Again(replace(place, attempt=place.attempt + 1), cause.value, f"attempt {place.attempt} was {cause}")
     fault = outcome.fault
     if fault is not None and fault.machine:
         reason = f"could not start: {fault.reason}"
@@ -59,11 +69,35 @@ def after(outcome: Exit, cause: StopCause | None, place: Place, retries: int, no
         return Over(End.TIMED_OUT, "reached its time limit")
     if outcome.exit_code == 0:
         return Over(End.COMPLETED)
-    reason = said(outcome)
-    if place.failures < retries:
+    reason = said(outcome) if gone is None else f"{said(outcome)}; {gone} was lost"
+    end = End.LOST if outcome.lost is not None else End.FAILED
+    if outcome.lost is not None or gone is not None:
+        return _after_mishap(place, terms, now, Over(end, reason), most)
+    if place.failures < terms.retries and tried_again(terms, outcome):
         again = replace(_delayed(place, place.failures + 1, now), failures=place.failures + 1)
         return Again(again, "retried", f"attempt {place.attempt} ended: {reason}")
-    return Over(End.LOST if outcome.lost is not None else End.FAILED, reason)
+    return Over(end, reason)
+
+
+def tried_again(terms: Terms, outcome: Exit) -> bool:
+    """Return whether a failure is of a kind that the job is tried again for, if it has tries left."""
+    kinds = {"failure", f"exit:{outcome.exit_code}", *(["oom"] if out_of_memory(outcome) else [])}
+    return not terms.retry_on or not kinds.isdisjoint(terms.retry_on)
+
+
+def out_of_memory(outcome: Exit) -> bool:
+    """Return whether an attempt ended for want of memory, the machine's or a GPU's."""
+    return outcome.finding is not None and "out of memory" in outcome.finding
+
+
+def _after_mishap(place: Place, terms: Terms, now: Timestamp, over: Over, most: int) -> Over | Again:
+    if "lost" not in (terms.retry_on or (["lost"] if terms.retries else [])):
+        return over
+    mishaps = place.mishaps + 1
+    if mishaps >= most:
+        return Over(over.end, f"{over.reason}; not started again: what it runs on has failed {mishaps} times")
+    again = replace(_delayed(place, mishaps, now), mishaps=mishaps)
+    return Again(again, "retried", f"attempt {place.attempt} ended: {over.reason}")
 
 
 def said(outcome: Exit) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from gpud.core.commands import Reply
 from gpud.core.world import World
-from gpud.model.changes import ArrayPut, Change
+from gpud.model.changes import ArrayPut, Change, SettingPut
 from gpud.model.effects import Effect, ReadGpus
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
@@ -24,23 +24,37 @@ class Outcome:
     replies: list[tuple[int, Reply]] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
     wake_at: Timestamp | None = None
-    _arrays: dict[JobId, None] = field(default_factory=dict)
+    touched: dict[JobId, str | None] = field(default_factory=dict)
     _looks: dict[NodeName, dict[GpuId, None]] = field(default_factory=dict)
 
-    def touch(self, array: JobId) -> None:
-        """Remember that an array's row changed; one change a cycle tells of it, however many elements moved."""
-        self._arrays[array] = None
+    def touch(self, array: JobId, reason: str | None = None) -> None:
+        """Remember that an array's row changed; one change a cycle tells of it, however many elements moved.
+
+        `reason` says why what was left of it ended, where there is one.
+        """
+        self.touched[array] = reason or self.touched.get(array)
 
     def look(self, node: NodeName, gpu: GpuId) -> None:
         """Ask for a look at a GPU; one effect a cycle asks for all of a node's."""
         self._looks.setdefault(node, {})[gpu] = None
 
+    def count(self, world: World) -> None:
+        """Bring the books up to date on arrays that changed."""
+        for job in self.touched.keys() & world.arrays.keys():
+            array = world.arrays[job]
+            world.books.pend(job, array.terms, len(array.state.pending))
+
     def close(self, world: World) -> None:
         """Turn what was remembered into changes and effects. An array of which nothing is left is over."""
-        for job in self._arrays:
+        self.count(world)
+        if world.books.changed:
+            self.changes.append(SettingPut("gpu_hours", world.books.spent() or None))
+            world.books.changed = False
+        for job, reason in self.touched.items():
             array = world.arrays[job]
             over = not array.state.pending and not array.state.live
-            self.changes.append(ArrayPut(job, self.now, array.state, aggregate(array.state) if over else None))
+            end = aggregate(array.state) if over else None
+            self.changes.append(ArrayPut(job, self.now, array.state, end, reason if over else None))
             if over:
                 del world.arrays[job]
                 world.unwait(job)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 
+from gpud.core import tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
+from gpud.model.changes import UsePut
 from gpud.model.effects import Look, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
 from gpud.model.job import JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
+from gpud.model.units import Seconds
 
 
 def restore(
@@ -18,18 +21,26 @@ def restore(
     others: Iterable[LoadedJob],
     settings: Mapping[str, object],
     next_number: int,
+    runs: Iterable[tuple[Terms, Seconds]] = (),
+    accounts: Iterable[UsePut] = (),
 ) -> list[Look]:
     """Fill an empty world, and return a look at every attempt that may still be running.
 
     `waiting` are jobs and elements in line for their first attempt: (job, terms, priority, queued_us). `others` are
-    arrays, and parked, retried and active ones.
+    arrays, and parked, retried and active ones. `runs` came to their own end, the newest last; `accounts` are what
+    everybody has used.
     """
+    for terms, ran_s in runs:
+        world.predictor.learn(terms, ran_s)
+    world.usage.restore(accounts)
     world.next_number = next_number
     for node in nodes:
         world.remember(node)
     _restore_settings(world, settings)
     elements: list[LoadedJob] = []
     world.queue.fill(_plain(world, waiting, elements))
+    for line in world.queue.lines():
+        world.books.queue(line.terms, line.count)
     looks = []
     # Arrays first: their elements count against them.
     for loaded in sorted([*others, *elements], key=lambda each: index_of(each.job) is not None):
@@ -38,16 +49,21 @@ def restore(
             world.arrays[array_of(loaded.job)].elements[loaded.job] = None
         elif loaded.array is not None:
             world.arrays[loaded.job] = Array(loaded.terms, loaded.place, loaded.array)
+        if loaded.place.awaits and index_of(loaded.job) is None:
+            world.after.follow(loaded.job, loaded.after, dict(loaded.ends))
         if loaded.active is None:
             if loaded.array is None or loaded.array.pending:
                 world.wait(loaded.job, loaded.terms, loaded.place)
             continue
-        world.enter(ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active))
+        active = ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active)
+        world.enter(active)
+        world.policy.started(active, active.since)
         looks.append(look_at(loaded.job, loaded.place.attempt, loaded.active))
         if isinstance(loaded.active, Stopping):
             world.alarm(loaded.active.kill_at, loaded.job)
-    for job in world.arrays:
+    for job, array in world.arrays.items():
         world.throttle(job)
+        world.books.pend(job, array.terms, len(array.state.pending))
     return looks
 
 
@@ -69,6 +85,7 @@ def _plain(
 
 
 def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
+    tenants.restore(world, settings)
     paused = settings.get("paused")
     world.paused = paused if isinstance(paused, str) else None
     drained = settings.get("drained")

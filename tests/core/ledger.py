@@ -19,12 +19,13 @@ from gpud.model.changes import (
     Queued,
     Reprioritised,
     SettingPut,
+    TermsPut,
     Told,
     Unfolded,
 )
 from gpud.model.gpu import Node, NodeName
-from gpud.model.job import Active, End, JobId, Running, Starting, array_of, number_of
-from gpud.model.spec import ArrayState, LoadedJob, Place, Terms
+from gpud.model.job import Active, End, JobId, Running, Starting, array_of, index_of, number_of
+from gpud.model.spec import ArrayState, Dependency, LoadedJob, Place, Terms
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Row:
     array: ArrayState | None = None
     end: End | None = None
     launched: int = 0  # the newest attempt that ever began
+    after: tuple[Dependency, ...] = ()
 
 
 class Ledger:
@@ -56,10 +58,10 @@ class Ledger:
             case Added(job, _, spec, place, array):
                 assert job not in rows
                 assert all(number_of(job) > number_of(other) for other in rows)
-                rows[job] = Row(spec.terms, place, array=array)
+                rows[job] = Row(spec.terms, place, array=array, after=spec.after)
             case Unfolded(job, _, place):
                 assert job not in rows
-                rows[job] = Row(rows[array_of(job)].terms, place)
+                rows[job] = Row(rows[array_of(job)].terms, place, after=rows[array_of(job)].after)
             case ArrayPut(job, _, array, end):
                 rows[job].array, rows[job].end = array, end
             case Queued(job, _, place):
@@ -81,6 +83,9 @@ class Ledger:
                 self.ends[job] = self.ends.get(job, 0) + 1
             case Reprioritised(job, _, priority):
                 rows[job].place = replace(rows[job].place, priority=priority)
+            case TermsPut(job, _, terms):
+                assert rows[job].active is None
+                rows[job].terms = terms
             case InventoryPut(_, node):
                 known = self.nodes.get(node.name)
                 gone = [gpu for gpu in (known.gpus if known else ()) if gpu.id not in {each.id for each in node.gpus}]
@@ -117,7 +122,7 @@ class Ledger:
             if plain:
                 waiting.append((job, row.terms, place.priority, place.queued_us))
             else:
-                others.append(LoadedJob(job=job, terms=row.terms, place=place, active=row.active, array=row.array))
+                others.append(self._loaded(job, row, row.array))
         return waiting, others
 
     def finished(self, job: JobId) -> LoadedJob:
@@ -125,8 +130,33 @@ class Ledger:
         array = self.rows[array_of(job)]
         row = self.rows.get(job)
         if row is None:
-            return LoadedJob(job=job, terms=array.terms, place=array.place, array=array.array, end=End.CANCELLED)
-        return LoadedJob(job=job, terms=row.terms, place=row.place, array=array.array, end=row.end)
+            return replace(self._loaded(job, array, array.array), end=End.CANCELLED)
+        return self._loaded(job, row, array.array)
+
+    def end_of(self, job: JobId) -> End | None:
+        """Return how a job, element or array ended; None where it has not."""
+        row, index = self.rows.get(job), index_of(job)
+        if row is not None:
+            return row.end
+        array = self.rows[array_of(job)].array
+        return End.CANCELLED if array is not None and index is not None and index in array.dropped else None
+
+    def ends_of(self, after: tuple[Dependency, ...]) -> tuple[tuple[JobId, End], ...]:
+        """Return how these ended, as the store gives it."""
+        return tuple((each.job, end) for each in after if (end := self.end_of(each.job)) is not None)
+
+    def _loaded(self, job: JobId, row: Row, array: ArrayState | None) -> LoadedJob:
+        ends = self.ends_of(row.after)
+        return LoadedJob(
+            job=job,
+            terms=row.terms,
+            place=row.place,
+            active=row.active,
+            array=array,
+            end=row.end,
+            after=row.after,
+            ends=ends,
+        )
 
 
 def picture(world: World) -> dict[str, Any]:

@@ -29,13 +29,13 @@ from gpud.core.policies.priority import Priority
 from gpud.core.restore import restore
 from gpud.core.waits import Wait
 from gpud.core.why import why
-from gpud.core.world import Rules, World, recount
+from gpud.core.world import Reservation, Rules, World, recount
 from gpud.model.array import parse_array
 from gpud.model.effects import Launch, ReadGpus
 from gpud.model.gpu import Gpu, GpuId, GpuProcess, Node, NodeName, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import Demand, Exit, Fault, JobId, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
-from gpud.model.spec import JobSpec, Park, Terms
+from gpud.model.spec import Dependency, JobSpec, Terms
 from gpud.model.units import Mib, Timestamp
 
 NOON = 1_700_000_000.0
@@ -85,6 +85,8 @@ def a_job(
     retries: int = 0,
     grace: float = 30.0,
     array: str | None = None,
+    after: tuple[Dependency, ...] | JobId = (),
+    retry_on: tuple[str, ...] = (),
     hold: bool = False,
     begin: float | None = None,
     type: str | None = None,  # noqa: A002 - the option's name
@@ -113,6 +115,7 @@ def a_job(
             grace_s=grace,
             retries=retries,
             time_limit_s=limit,
+            retry_on=retry_on,
         ),
         name="job",
         command=("true",),
@@ -125,6 +128,7 @@ def a_job(
         begin_at=None if begin is None else Timestamp(NOON + begin),
         array=indices,
         throttle=throttle,
+        after=after if isinstance(after, tuple) else (Dependency(after),),
     )
 
 
@@ -180,7 +184,9 @@ class Play:
     # -- what people do
 
     def submit(self, *specs: JobSpec) -> list[JobId]:
-        replies = self.cycle(*(Submit(token, spec) for token, spec in enumerate(specs))).replies
+        ends = [self.ledger.ends_of(spec.after) for spec in specs]
+        asked = [Submit(token, spec, ends=known) for token, (spec, known) in enumerate(zip(specs, ends, strict=True))]
+        replies = self.cycle(*asked).replies
         return [reply.job for _, reply in replies if hasattr(reply, "job") and reply.job is not None]
 
     def dry_run(self, spec: JobSpec) -> str:
@@ -304,6 +310,11 @@ class Play:
         """Return the jobs that the last cycle started, in order."""
         return [effect.job for effect in self.out.effects if isinstance(effect, Launch)]
 
+    @property
+    def reserved(self) -> Reservation | None:
+        """Return what the first blocked job has reserved."""
+        return next(iter(self.world.reservations.values()), None)
+
     def attempt(self, job: JobId) -> int:
         return self.world.active[job].place.attempt
 
@@ -325,7 +336,7 @@ class Play:
         row = self.ledger.rows.get(job)
         waiting = self.world.waiting(job)
         if waiting is not None:
-            return {None: "queued", Park.HELD: "held", Park.BEGIN: "begin", Park.RETRY: "retry"}[waiting.place.park]
+            return "queued" if waiting.place.park is None else waiting.place.park.value
         return "nothing" if row is None or row.end is None else str(row.end)
 
     # -- what must always hold
@@ -402,6 +413,7 @@ def an_end(
     timed_out: bool = False,
     stuck: bool = False,
     finding: str | None = None,
+    rss: int | None = None,
 ) -> Exited:
     if code is None and signal is None and fault is None and lost is None:
         code = 0
@@ -417,6 +429,7 @@ def an_end(
             timed_out=timed_out,
             stuck=stuck,
             finding=finding,
+            max_rss_mib=None if rss is None else Mib(rss),
         ),
     )
 

@@ -233,8 +233,7 @@ running
 running again
     exit 0: completed #2
     exit 3, signal 11, no program: failed #2
-    no space: retry #3
-    lost: lost #2
+    no space, lost: retry #3
     timed out: timed_out #2
     cancel: stopping(cancelled) #2; stop 2
     cancel --force: stopping(cancelled) #2; stop 2 in 0 s

@@ -1,0 +1,113 @@
+"""Jobs that run again: active ones are stopped first, ended ones come from the store, as they are there now.
+
+One that was to come after others waits again for those that have not ended. Where one of them has ended otherwise
+than it must, it waits for nothing: who asks for it now wants it now.
+"""
+
+from dataclasses import replace
+
+from gpud.core import jobs
+from gpud.core.ends import follow
+from gpud.core.outcome import Outcome
+from gpud.core.world import Array, World
+from gpud.model.array import IndexSet, index_set
+from gpud.model.changes import Unfolded
+from gpud.model.job import End, JobId, StopCause, Stopping, array_of, index_of
+from gpud.model.spec import LoadedJob, Park, Place
+
+
+def requeue(world: World, out: Outcome, job: JobId) -> str | None:
+    """Stop a running job and queue it again, in its old place; return why nothing was done, if so.
+
+    What was cancelled of an array before it started is pending again.
+    """
+    active = world.active.get(job)
+    if active is not None:
+        if isinstance(active.state, Stopping) and active.state.cause is StopCause.CANCELLED:
+            return "is being cancelled"
+        return None if jobs.stop(world, out, active, StopCause.REQUEUED) else "is being requeued already"
+    if world.waiting(job) is not None:
+        return "is queued already"
+    array = world.arrays.get(array_of(job))
+    if array is None:
+        return jobs.OVER
+    place = Place(priority=array.place.priority, queued_us=world.moment_us(out.now), awaits=array.place.awaits)
+    return _take_up(world, out, array, job, jobs.unheld(world, job, place, out.now))
+
+
+def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
+    """Queue a job again that was over: a new place, a new attempt, its retries whole."""
+    job, key = loaded.job, array_of(loaded.job)
+    if job in world.active or world.waiting(job) is not None:
+        return "is queued already"
+    array = world.arrays.get(key)
+    place = Place(priority=loaded.place.priority, queued_us=world.moment_us(out.now), attempt=loaded.place.attempt + 1)
+    if array is not None:
+        place = replace(place, awaits=array.place.awaits)
+    elif loaded.array is not None or index_of(job) is None:
+        place = replace(place, awaits=_comes_after(world, loaded))
+    place = jobs.unheld(world, job, place, out.now)
+    if array is None and loaded.array is None and index_of(job) is None:
+        world.after.turn(job, None)
+        jobs.wait(world, out, job, place, "requeued", terms=loaded.terms)
+        return None
+    if array is None:
+        if loaded.array is None:
+            return "has an array that is not known here"
+        array = Array(loaded.terms, replace(place, attempt=1), loaded.array)
+    note = _take_up(world, out, array, job, replace(place, attempt=1))
+    if note is not None and index_of(job) is None:
+        world.after.forget(job)
+        return "has started all its elements; name those that are to run again"
+    if note is None or loaded.end is None:
+        return note
+    world.arrays[key] = array
+    array.elements[job] = None
+    counts = array.state.counted(loaded.end, -1)
+    array.state = replace(array.state, live=array.state.live + 1, counts=counts)
+    out.touch(key)
+    _turn(world, job)
+    jobs.wait(world, out, job, place, "requeued", terms=loaded.terms)
+    return None
+
+
+def _comes_after(world: World, loaded: LoadedJob) -> bool:
+    """Have an ended job, or its array, wait again for what it was to come after; return whether there is anything."""
+    key = array_of(loaded.job)
+    if follow(world, key, loaded.after, dict(loaded.ends)) is Park.AFTER:
+        return True
+    world.after.forget(key)
+    return False
+
+
+def _turn(world: World, job: JobId) -> None:
+    """Tell those who come after a job, or after its whole array, that it runs again."""
+    world.after.turn(job, None)
+    world.after.turn(array_of(job), None)
+
+
+def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place) -> str | None:
+    """Queue again what was cancelled before it started: all of an array, or one element of it."""
+    state, index = array.state, index_of(job)
+    if not (state.dropped if index is None else index in state.dropped):
+        return jobs.OVER
+    key = array_of(job)
+    world.arrays[key] = array
+    if index is None:
+        for element in world.after.elements(key, state.dropped):
+            world.after.turn(element, None)
+        counts = state.counted(End.CANCELLED, -len(state.dropped))
+        array.state = replace(state, pending=state.dropped, dropped=IndexSet(), counts=counts)
+    else:
+        array.state = replace(
+            state,
+            dropped=state.dropped - index_set([index]),
+            live=state.live + 1,
+            counts=state.counted(End.CANCELLED, -1),
+        )
+        array.elements[job] = None
+        out.changes.append(Unfolded(job, out.now, place))
+    out.touch(key)
+    _turn(world, job)
+    jobs.wait(world, out, job, place, "requeued", terms=array.terms)
+    return None
