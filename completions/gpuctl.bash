@@ -2,7 +2,7 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain pause resume daemon doctor demo completion' ;;
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain pause resume daemon doctor demo simulate completion' ;;
     'submit') options='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'run') options='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --gpus-per-node --gpu-ids --gpu-memory --gpu-type --cpus --memory -p --priority -n --name -t --time-limit --retries --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
@@ -33,6 +33,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
+    'simulate') options='--cluster --policy --history --since --until --set --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --rules --saturate --seeds --placement --metric --plot --socket' ;;
     'completion') options='-h --help'; valued=''; words='bash zsh fish' ;;
     *) return 1 ;;
     esac
@@ -61,6 +62,8 @@ _gpuctl() {
         --env-file) COMPREPLY=($(compgen -f -- "$current")) ;;
         --error) COMPREPLY=($(compgen -f -- "$current")) ;;
         --output) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --plot) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --rules) COMPREPLY=($(compgen -W 'physical muri' -- "$current")) ;;
         --socket) COMPREPLY=($(compgen -f -- "$current")) ;;
         --state) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         --workdir) COMPREPLY=($(compgen -d -- "$current")) ;;

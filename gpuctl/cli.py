@@ -41,6 +41,7 @@ COMMANDS = (
     ("gpud", "daemon", "daemon:daemon", "Start, stop, restart, ask the daemon."),
     ("gpud", "doctor", "doctor:doctor", "Check this machine for what gpud needs."),
     ("gpud", "demo", "demo:demo", "Watch a queue work, on simulated GPUs."),
+    ("gpud", "simulate", "simulate:simulate", "What a policy or other hardware would have done with a trace."),
     ("gpud", "completion", "completion:completion", "Print the completions of a shell."),
 )
 
