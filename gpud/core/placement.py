@@ -1,8 +1,9 @@
 """Whether a demand fits on one node, and which of its GPUs it gets.
 
-Of GPUs that suit: those that are linked closest (NVLink, then a PCIe switch, then a socket), out of the smallest group
-that has enough; the smallest memory; the coolest. Shares go to GPUs that are shared already, where they fit tightest,
-and only then to a free one. A GPU is whole or shared, never both.
+Of GPUs that suit: those of one kind, the one with the smallest memory that has enough of them; of these the ones that
+are linked closest (NVLink, then a PCIe switch, then a socket), out of the smallest group that has enough; the coolest.
+Shares go to GPUs that are shared already, where they fit tightest, and only then to a free one. A GPU is whole or
+shared, never both.
 
 Cost: O(GPUs of the node).
 """
@@ -13,27 +14,26 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from gpud.core.fleet import GpuState
-from gpud.core.room import Hold, Room, share_of
+from gpud.core.room import Hold, Kind, Room, kind_of, share_of
 from gpud.model.gpu import Allocation, Gpu, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
+Link = Callable[[Gpu], object]
 # The closest first. What is unknown is no link.
-LINKS: tuple[Callable[[Gpu], object], ...] = (
-    lambda gpu: gpu.nvlink,
-    lambda gpu: gpu.pcie,
-    lambda gpu: gpu.numa,
-)
+LINKS: tuple[Link, ...] = (lambda gpu: gpu.nvlink, lambda gpu: gpu.pcie, lambda gpu: gpu.numa)
 
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
     """Return what one node gives to a demand, to each of its nodes if it is a gang; None if it does not fit."""
-    count = demand.gpus // demand.nodes
-    if not admits(demand, room) or room.lacks(demand, hold) is not None:
+    if hold is not None:
+        room = room.within(hold)
+    if not admits(demand, room) or room.lacks(demand) is not None:
         return None
+    count = demand.gpus // demand.nodes
     if not count:
         return _part(demand, room.name, ())
-    shares = _in_parts(demand, room, hold, count) if demand.shared else _whole(demand, room, hold, count)
+    shares = _in_parts(demand, room, count) if demand.shared else _whole(demand, room, count)
     return None if shares is None else _part(demand, room.name, shares)
 
 
@@ -83,52 +83,68 @@ def _part(demand: Demand, node: NodeName, shares: Iterable[Share]) -> Allocation
     return Allocation(node=node, shares=tuple(shares), cpus=demand.cpus_counted, memory_mib=Mib(demand.memory_mib))
 
 
-def _whole(demand: Demand, room: Room, hold: Hold | None, count: int) -> list[Share] | None:
+def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
     if len(room.free) < count:
         return None
-    held = () if hold is None else hold.gpus
-    able = [state for state in room.free if state.gpu.id not in held and suits(demand, state.gpu)]
+    able = [state for state in room.free if suits(demand, state.gpu)]
     if len(able) < count:
         return None
-    chosen = sorted(closest(able, count), key=lambda state: state.gpu.index)
-    return [Share(gpu=state.gpu.id) for state in chosen]
+    kinds: dict[Kind, list[GpuState]] = {}
+    for state in able:
+        kinds.setdefault(kind_of(state.gpu), []).append(state)
+    alike = min((kind for kind in kinds if len(kinds[kind]) >= count), default=None)
+    chosen = closest(able if alike is None else kinds[alike], count)
+    return [Share(gpu=state.gpu.id) for state in sorted(chosen, key=lambda state: state.gpu.index)]
 
 
-def _in_parts(demand: Demand, room: Room, hold: Hold | None, count: int) -> list[Share] | None:
+def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     """Return shares of as many GPUs: of those shared already first, the fullest first."""
     able = []
-    for state in room.node.gpus if room.shared else room.free:
+    for state in room.free if not room.shared else room.node.gpus:
         capacity = nominal_mib(state.gpu.memory_total_mib)
-        share, gpu = share_of(demand, capacity), state.gpu.id
-        left = room.shared.get(gpu, capacity)
-        if share is None or share > left or (hold is not None and share > hold.gpus.get(gpu, share)):
-            continue
-        if suits(demand, state.gpu) and (gpu in room.shared or state in room.free):
-            able.append(((gpu not in room.shared, left - share, warmth(state), state.gpu.index), gpu, share))
+        gpu, share = state.gpu.id, share_of(demand, capacity)
+        opens = gpu not in room.shared
+        left = capacity if opens else room.shared[gpu]
+        if share is not None and share <= left and suits(demand, state.gpu) and (not opens or state in room.free):
+            able.append(((opens, left - share, warmth(state), state.gpu.index), gpu, share))
     if len(able) < count:
         return None
-    able.sort()
+    able.sort(key=lambda each: each[0])
     return [Share(gpu=gpu, memory_mib=share) for _, gpu, share in able[:count]]
 
 
-def closest(able: Sequence[GpuState], count: int, links: tuple[Callable[[Gpu], object], ...] = LINKS) -> list[GpuState]:
+def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS) -> list[GpuState]:
     """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do."""
     if len(able) <= count:
         return list(able)
     largest: list[GpuState] = []
     for at, link in enumerate(links):
-        groups: dict[object, list[GpuState]] = {}
-        for state in able:
-            if (name := link(state.gpu)) is not None:
-                groups.setdefault(name, []).append(state)
-        enough = [group for group in groups.values() if len(group) >= count]
+        groups = _linked(able, link)
+        enough = [group for group in groups if len(group) >= count]
         if enough:
             return closest(min(enough, key=len), count, links[:at] + links[at + 1 :])
-        largest = max([largest, *groups.values()], key=len)
+        largest = max([largest, *groups], key=len)
     if len(largest) > 1:
         taken = {state.gpu.id for state in largest}
         return largest + closest([state for state in able if state.gpu.id not in taken], count - len(largest))
     return sorted(able, key=lambda state: (state.gpu.memory_total_mib, warmth(state), state.gpu.index))[:count]
+
+
+def apart(able: Sequence[GpuState], count: int) -> int:
+    """Return how far apart so many of these GPUs will be: 0 where NVLink joins them, to 3 where nothing does."""
+    if count < 2:
+        return 0
+    reach = (far for far, link in enumerate(LINKS) if any(len(group) >= count for group in _linked(able, link)))
+    return next(reach, len(LINKS))
+
+
+def _linked(able: Sequence[GpuState], link: Link) -> list[list[GpuState]]:
+    groups: dict[object, list[GpuState]] = {}
+    for state in able:
+        name = link(state.gpu)
+        if name is not None:
+            groups.setdefault(name, []).append(state)
+    return list(groups.values())
 
 
 def warmth(state: GpuState) -> int:

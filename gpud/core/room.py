@@ -1,9 +1,12 @@
 """What one node has left to give, and how much of it a claim leaves to those who would last beyond it."""
 
+from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpud.core.fleet import GpuState, NodeState
-from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
@@ -21,11 +24,31 @@ class Hold:
     memory_mib: int
 
 
-@dataclass(slots=True)
+class Kind(NamedTuple):
+    """What tells one GPU from another where any will do; the smaller memory comes first."""
+
+    memory_mib: Mib
+    name: str
+    mig: str  # the profile of an instance, empty for a whole GPU
+
+
+class Stock(NamedTuple):
+    """GPUs of one kind that a node has left: so many whole ones, and so many MiB on each that is shared, ascending."""
+
+    kind: Kind
+    full: int
+    parts: tuple[int, ...]
+
+
+Stocks = tuple[Stock, ...]
+
+
+@dataclass(slots=True, eq=False)
 class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.
 
-    A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24.
+    A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
+    whose it is that keeps rooms: another one means that something changed.
     """
 
     node: NodeState
@@ -33,20 +56,26 @@ class Room:
     cpus: int
     memory_mib: int
     shared: dict[GpuId, int] = field(default_factory=dict)
+    version: int = 0
+    _stocks: Stocks | None = None
 
     @property
     def name(self) -> NodeName:
         """Return the node's name."""
         return self.node.node.name
 
-    def lacks(self, demand: Demand, hold: Hold | None = None) -> str | None:
+    @property
+    def stocks(self) -> Stocks:
+        """Return what is left of each kind of GPU, by kind."""
+        if self._stocks is None:
+            self._stocks = _counted(self)
+        return self._stocks
+
+    def lacks(self, demand: Demand) -> str | None:
         """Return what there is too little of, GPUs apart. A node may have less than is taken: its CPUs can be cut."""
-        cpus, memory_mib = self.cpus, self.memory_mib
-        if hold is not None:
-            cpus, memory_mib = min(cpus, hold.cpus), min(memory_mib, hold.memory_mib)
-        if 0 < demand.cpus_counted > cpus:
+        if 0 < demand.cpus_counted > self.cpus:
             return "CPUs"
-        return "memory" if 0 < demand.memory_mib > memory_mib else None
+        return "memory" if 0 < demand.memory_mib > self.memory_mib else None
 
     def left_mib(self, gpu: GpuId) -> Mib:
         """Return how much of a GPU may be taken: all of it where it is free, nothing where it is not to be had."""
@@ -58,19 +87,33 @@ class Room:
         """Return a room of its own with the same in it."""
         return Room(self.node, list(self.free), self.cpus, self.memory_mib, dict(self.shared))
 
+    def within(self, hold: Hold) -> "Room":
+        """Return what of it claims leave."""
+        return Room(
+            self.node,
+            [state for state in self.free if state.gpu.id not in hold.gpus],
+            min(self.cpus, hold.cpus),
+            min(self.memory_mib, hold.memory_mib),
+            {gpu: min(left, hold.gpus.get(gpu, left)) for gpu, left in self._parts(hold).items()},
+        )
+
+    def _parts(self, hold: Hold) -> Mapping[GpuId, int]:
+        """Return what is left to share: a free GPU of which a claim leaves a part can only be shared."""
+        return self.shared | {gpu: self.left_mib(gpu) for gpu, left in hold.gpus.items() if left}
+
     def take(self, part: Allocation) -> None:
         """Count one node's part of an allocation as given."""
-        gone = {share.gpu for share in part.shares if share.gpu not in self.shared}
-        if gone:
-            states = {state.gpu.id: state for state in self.free if state.gpu.id in gone}
-            self.free = [state for state in self.free if state.gpu.id not in gone]
+        states = {state.gpu.id: state for state in self.free}
         for share in part.shares:
+            state = states.pop(share.gpu, None)
             if share.memory_mib is not None:
-                if share.gpu in gone:
-                    self.shared[share.gpu] = nominal_mib(states[share.gpu].gpu.memory_total_mib)
+                if state is not None:
+                    self.shared[share.gpu] = nominal_mib(state.gpu.memory_total_mib)
                 self.shared[share.gpu] -= share.memory_mib
+        self.free = list(states.values())
         self.cpus -= part.cpus
         self.memory_mib -= part.memory_mib
+        self._stocks = None
 
     def give_back(self, part: Allocation) -> None:
         """Count one node's part of an allocation as over; what is drained or lost does not come back."""
@@ -82,12 +125,26 @@ class Room:
             share_mib = back[gpu]
             if share_mib is None or self.shared.get(gpu) == nominal_mib(state.gpu.memory_total_mib) - share_mib:
                 self.shared.pop(gpu, None)
-                self.free.append(state)
+                insort(self.free, state, key=_index)
             elif gpu in self.shared:
                 self.shared[gpu] += share_mib
-        self.free.sort(key=lambda state: state.gpu.index)
         self.cpus += part.cpus
         self.memory_mib += part.memory_mib
+        self._stocks = None
+
+    def same(self, other: "Room") -> bool:
+        """Return whether another count of the same node found the same."""
+        return (
+            self.free == other.free
+            and self.shared == other.shared
+            and self.cpus == other.cpus
+            and self.memory_mib == other.memory_mib
+        )
+
+
+def kind_of(gpu: Gpu) -> Kind:
+    """Return what a GPU is to those who do not ask for it by name."""
+    return Kind(gpu.memory_total_mib, gpu.name, gpu.mig or "")
 
 
 def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
@@ -98,3 +155,23 @@ def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
     if demand.share_permille is not None:
         return Mib(capacity_mib * demand.share_permille // 1000)
     return demand.share_mib
+
+
+def _index(state: GpuState) -> int:
+    return state.gpu.index
+
+
+def _counted(room: Room) -> Stocks:
+    full: dict[Kind, int] = {}
+    for state in room.free:
+        kind = kind_of(state.gpu)
+        full[kind] = full.get(kind, 0) + 1
+    if not room.shared:
+        stocks = [Stock(kind, count, ()) for kind, count in full.items()]
+    else:
+        parts: dict[Kind, list[int]] = {kind: [] for kind in full}
+        for state in room.node.gpus:
+            if state.gpu.id in room.shared:
+                parts.setdefault(kind_of(state.gpu), []).append(room.shared[state.gpu.id])
+        stocks = [Stock(kind, full.get(kind, 0), tuple(sorted(left))) for kind, left in parts.items()]
+    return tuple(sorted(stocks))

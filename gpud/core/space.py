@@ -1,9 +1,13 @@
-"""Where a job goes: the node, or the nodes, where its allocation leaves the rest most useful.
+"""Where a job goes: the node, or the nodes, whose room its allocation leaves most useful.
 
-Of GPUs the smallest that suit; of the nodes that have such, the one on which the least is free already. A job without
-GPUs goes where the fewest are. A gang gets equal parts on several nodes, all or none, of one kind where that can be.
-(Least free GPU first is the rule that allocates 94.0 % of the openb trace's demand without knowing the workload;
-Weng et al., ATC'23, compare it with others.)
+A gang gets equal parts on several nodes, all or none, with GPUs of one kind where that can be.
+
+For every demand that is asked for, the nodes where it fits are kept in a heap by score. What changes is written into a
+log, and a demand that is asked again looks at the nodes in the log since then; entries of a node as it was before are
+skipped when they surface. Nodes on which claims hold something are looked at apart. A demand that is not asked for
+while much changes is forgotten.
+
+Cost: O(nodes) the first time a demand is asked for; then a look at each node that changed since, and O(log nodes).
 """
 
 from collections.abc import Mapping
@@ -11,22 +15,35 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from gpud.core.placement import fit
-from gpud.core.room import Hold, Room
-from gpud.model.gpu import Allocation, NodeName, nominal_mib
+from gpud.core.ranking import Entry, Ranking
+from gpud.core.room import Hold, Kind, Room, kind_of
+from gpud.core.scoring import BestFit, Placement
+from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand
 
 NOTHING_HELD: Mapping[NodeName, Hold] = MappingProxyType({})
+_LOG = 256  # entries of the log that are kept, beside four for each node
 
 
 class Spaces:
     """The rooms of all nodes, kept between cycles: `put` and `drop` change what a node has, starts take from it."""
 
-    def __init__(self) -> None:
-        self.rooms: dict[NodeName, Room] = {}
+    def __init__(self, placement: Placement | None = None) -> None:
+        self.placement = placement or BestFit()
+        self.rooms: dict[NodeName, Room] = {}  # by name
+        self._rankings: dict[Demand, Ranking] = {}
+        self._log: list[NodeName] = []
+        self._version = 0
 
     def put(self, room: Room) -> None:
         """Count a node anew."""
+        before = self.rooms.get(room.name)
+        if before is not None and before.node is room.node and before.same(room):
+            return
         self.rooms[room.name] = room
+        if before is None:
+            self.rooms = dict(sorted(self.rooms.items()))
+        self._changed(room)
 
     def drop(self, node: NodeName) -> None:
         """Give nothing of a node any more."""
@@ -35,47 +52,92 @@ class Spaces:
     def take(self, allocation: Allocation) -> None:
         """Count an allocation as given."""
         for part in allocation.parts:
-            self.rooms[part.node].take(part)
+            room = self.rooms[part.node]
+            room.take(part)
+            self._changed(room)
 
     def best(self, demand: Demand, holds: Mapping[NodeName, Hold] = NOTHING_HELD) -> Allocation | None:
         """Return the best allocation that leaves alone what claims hold; None if there is none."""
-        found = []
-        for name, room in self.rooms.items():
-            part = fit(demand, room, holds.get(name))
+        ranking = self._ranking(demand)
+        if demand.nodes > 1:
+            return self._gang(demand, ranking, holds)
+        if not holds:
+            entry = ranking.first(self.rooms)
+            return None if entry is None else fit(demand, self.rooms[entry[1]])
+        found, first = None, None
+        passed: list[Entry] = []
+        for entry in ranking.pop(self.rooms):
+            passed.append(entry)
+            if entry[1] not in holds:
+                first = entry
+                break
+            room = self.rooms[entry[1]]
+            part = fit(demand, room, holds[entry[1]])
             if part is not None:
-                found.append((score(demand, room, part), name, part))
-        if len(found) < demand.nodes:
-            return None
-        found.sort(key=lambda each: each[:2])
-        if demand.nodes == 1:
-            return found[0][2]
-        kinds: dict[str, list[Allocation]] = {}
-        for _, name, part in found:
-            kinds.setdefault(kind_of(self.rooms[name], part), []).append(part)
-        enough = [parts for parts in kinds.values() if len(parts) >= demand.nodes]
-        parts = enough[0] if enough else [part for _, _, part in found]
-        first, *rest = sorted(parts[: demand.nodes], key=lambda part: part.node)
+                mine = ranking.score(room, part), entry[1]
+                if found is None or mine < found[0]:
+                    found = mine, part
+        ranking.put_back(passed)
+        if first is None or (found is not None and found[0] < first[:2]):
+            return None if found is None else found[1]
+        return fit(demand, self.rooms[first[1]])
+
+    def learn(self, demand: Demand, count: int = 1) -> None:
+        """Tell the placement rule of what is asked for."""
+        self.placement.learn(demand, count)
+
+    def _gang(self, demand: Demand, ranking: Ranking, holds: Mapping[NodeName, Hold]) -> Allocation | None:
+        """Return equal parts on the best nodes: of one kind of GPU, if so many have it."""
+        parts: list[Allocation] = []
+        kinds: dict[frozenset[Kind], list[Allocation]] = {}
+        chosen: list[Allocation] | None = None
+        passed: list[Entry] = []
+        for entry in ranking.pop(self.rooms):
+            passed.append(entry)
+            part = fit(demand, self.rooms[entry[1]], holds.get(entry[1]))
+            if part is None:
+                continue
+            parts.append(part)
+            alike = kinds.setdefault(_kinds(self.rooms[part.node], part), [])
+            alike.append(part)
+            if len(alike) == demand.nodes:
+                chosen = alike
+                break
+        ranking.put_back(passed)
+        if chosen is None:
+            if len(parts) < demand.nodes:
+                return None
+            chosen = parts[: demand.nodes]
+        first, *rest = sorted(chosen, key=lambda part: part.node)
         return replace(first, rest=tuple(rest))
 
+    def _ranking(self, demand: Demand) -> Ranking:
+        ranking = self._rankings.get(demand)
+        now = len(self._log)
+        if ranking is None or ranking.epoch != self.placement.epoch:
+            ranking = self._rankings[demand] = Ranking(demand, self.placement)
+            ranking.fill(self.rooms)
+        elif ranking.read < now:
+            names = self._log[ranking.read :]
+            for name in dict.fromkeys(names) if len(names) > 1 else names:
+                if name in self.rooms:
+                    ranking.look(self.rooms[name], self.rooms)
+        ranking.read = now
+        return ranking
 
-def score(demand: Demand, room: Room, part: Allocation) -> tuple[int, ...]:
-    """Return how much a node would be missed: the lowest is the best."""
-    free = sum(1000 * left // _capacity(room, gpu) for gpu, left in room.shared.items()) + 1000 * len(room.free)
-    if demand.spread:
-        free = -free
-    if not part.shares:
-        return len(room.node.gpus), free, room.cpus
+    def _changed(self, room: Room) -> None:
+        self._version += 1
+        room.version = self._version
+        self._log.append(room.name)
+        if len(self._log) > 4 * len(self.rooms) + _LOG:
+            half = len(self._log) // 2
+            del self._log[:half]
+            self._rankings = {demand: each for demand, each in self._rankings.items() if each.read >= half}
+            for each in self._rankings.values():
+                each.read -= half
+
+
+def _kinds(room: Room, part: Allocation) -> frozenset[Kind]:
+    """Return what kinds of GPUs a node's part has."""
     chosen = set(part.gpus)
-    largest = max(state.gpu.memory_total_mib for state in room.node.gpus if state.gpu.id in chosen)
-    opened = sum(1 for share in part.shares if share.memory_mib is not None and share.gpu not in room.shared)
-    return opened, largest, free, room.cpus
-
-
-def kind_of(room: Room, part: Allocation) -> str:
-    """Return what GPUs a node's part has, by name."""
-    chosen = set(part.gpus)
-    return ",".join(sorted({state.gpu.name for state in room.node.gpus if state.gpu.id in chosen}))
-
-
-def _capacity(room: Room, gpu: str) -> int:
-    return next(nominal_mib(state.gpu.memory_total_mib) for state in room.node.gpus if state.gpu.id == gpu)
+    return frozenset(kind_of(state.gpu) for state in room.node.gpus if state.gpu.id in chosen)
