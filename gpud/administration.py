@@ -1,30 +1,77 @@
 """What operators ask for, made from a checked message into a command for the loop."""
 
+import re
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 from gpud.check import Wrong
-from gpud.core.commands import Command, Drain, Pause
+from gpud.core.commands import Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
 from gpud.core.fleet import GpuState
+from gpud.core.windows import named_by
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
-from gpud.submission import check_text
+from gpud.model.tenant import Tenant
+from gpud.model.units import Timestamp
+from gpud.model.window import Window
+from gpud.names import Names
+from gpud.submission import PRIORITY_MOST, check_text
 from gpud.wire.codec import Message
 
 Make = Callable[[int], Command]
 
 _REASON_MOST = 1_000
+_MANY = 1_000_000
+_LONGEST_S = 10 * 366 * 86_400.0
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_BOUNDS: dict[str, tuple[str, float, float]] = {
+    "guaranteed_gpus": ("the number of guaranteed GPUs", 0, _MANY),
+    "max_gpus": ("the most GPUs", 0, _MANY),
+    "max_running": ("the most running jobs", 0, _MANY),
+    "max_queued": ("the most queued jobs", 0, _MANY),
+    "gpu_hours": ("the GPU-hours", 0, 1e9),
+    "window_s": ("the window", 60.0, _LONGEST_S),
+    "share": ("the share", 0.001, 1e6),
+    "boost": ("the boost", -PRIORITY_MOST, PRIORITY_MOST),
+}
+_EMPTY = {each.name: each.default for each in fields(Tenant)}
 
 
-def command_of(world: World, message: Message, *, operator: bool) -> Make:
-    """Return the command, still without its token. Raises Wrong for one who is no operator, and for what is wrong."""
+def check_operator(*, operator: bool) -> None:
+    """Raise Wrong for one who is no operator."""
     if not operator:
         raise Wrong("only root may do this", None, "not_permitted")
+
+
+async def look_up(world: World, names: Names, message: Message) -> None:
+    """Raise Wrong for users and groups that this machine does not know."""
+    for name in message.get("users", ()):
+        if not await names.has_user(name):
+            raise Wrong(f"there is no user {name!r} on this machine")
+    for name in message.get("groups", ()):
+        if not await names.has_group(name):
+            raise Wrong(f"there is no group {name!r} on this machine")
+    for name in message.get("whose", ()):
+        if name not in world.tenants and not await names.has_user(name):
+            raise Wrong(f"there is no tenant and no user {name!r}", "see gpuctl tenant list", "no_such_tenant")
+
+
+def command_of(world: World, message: Message, *, by: str, now: Timestamp, wall: float) -> Make:
+    """Return the command, still without its token. Raises Wrong. `wall` is what the wall clock says `now`."""
     match message["op"]:
         case "drain" | "undrain":
             return _drain(world, message)
         case "pause" | "resume":
             reason = _reason(message) if message["op"] == "pause" else None
             return lambda token: Pause(token, reason)
+        case "tenant_create" | "tenant_set":
+            return _tenant(world, message)
+        case "tenant_delete":
+            return lambda token: DeleteTenant(token, message["name"])
+        case "reserve":
+            return _reserve(world, message, by, now, wall)
+        case "reservation_delete":
+            return lambda token: DeleteReservation(token, message["reservation"])
         case op:
             raise ValueError(op)
 
@@ -32,13 +79,9 @@ def command_of(world: World, message: Message, *, operator: bool) -> Make:
 def gpu_named(world: World, word: str) -> GpuState:
     """Return the GPU that people mean by `INDEX`, `NODE:INDEX` or a UUID prefix. Raises Wrong."""
     node, _, index = word.rpartition(":")
-    if index.isascii() and index.isdigit() and len(index) < 6:
-        if not node and len(world.nodes) > 1:
-            raise Wrong(f"GPU {word}: of which node?", f"write NODE:{word}; see gpuctl nodes")
-        for state in world.gpus.values():
-            if state.gpu.index == int(index) and node in {"", state.node}:
-                return state
-    matching = [state for state in world.gpus.values() if word and state.gpu.id.lower().startswith(word.lower())]
+    if not node and index.isascii() and index.isdigit() and len(index) < 6 and len(world.nodes) > 1:
+        raise Wrong(f"GPU {word}: of which node?", f"write NODE:{word}; see gpuctl nodes")
+    matching = [] if NodeName(word) in world.nodes else named_by(world.gpus.values(), word)
     if len(matching) == 1:
         return matching[0]
     what = "more than one GPU is" if matching else "there is no GPU"
@@ -59,8 +102,70 @@ def _drain(world: World, message: Message) -> Make:
     return lambda token: Drain(token, tuple(gpus), tuple(nodes), reason)
 
 
+def _tenant(world: World, message: Message) -> Make:
+    name = message["name"]
+    if not _NAME.fullmatch(name):
+        raise Wrong(f"{name!r} cannot be a tenant's name", "letters, digits, _ . and -; 64 at most")
+    values: dict[str, Any] = {key: _EMPTY[key] for key in message.get("clear", ())}
+    for key, (what, low, high) in _BOUNDS.items():
+        if key in message:
+            if not low <= message[key] <= high:
+                raise Wrong(f"{what} must be from {low:g} to {high:g}, not {message[key]:g}")
+            values[key] = message[key]
+    for kind in message.get("gpu_types", ()):
+        check_text("the GPU type", kind, 200)
+    for key in ("users", "groups", "gpu_types"):
+        if key in message:
+            values[key] = tuple(message[key])
+    if "borrow" in message:
+        values["borrow"] = message["borrow"]
+    if "gpus" in message:
+        values["gpus"] = _targets(world, message["gpus"])
+    remove = tuple((key, tuple(message.get(f"remove_{key}", ()))) for key in ("users", "groups"))
+    create = message["op"] == "tenant_create"
+    return lambda token: PutTenant(token, name, create, tuple(values.items()), remove)
+
+
+def _reserve(world: World, message: Message, by: str, now: Timestamp, wall: float) -> Make:
+    gpus = _targets(world, message["targets"])
+    at, until = now + (message.get("at", wall) - wall), now + (message["until"] - wall)
+    if until <= max(at, now):
+        raise Wrong(
+            "a reservation must end after it begins, and after now", "write 18:30, 2026-05-01T18:30, or 2h (from now)"
+        )
+    if until - at > _LONGEST_S:
+        raise Wrong("a reservation lasts ten years at most", "to take GPUs out for good: gpuctl drain")
+    whose = message.get("whose", ())
+    window = Window(
+        number=0,
+        at=Timestamp(at),
+        until=Timestamp(until),
+        gpus=gpus,
+        users=tuple(name for name in whose if name not in world.tenants),
+        tenants=tuple(name for name in whose if name in world.tenants),
+        reason=_reason(message),
+        by=by,
+    )
+    return lambda token: Reserve(token, window)
+
+
+def _targets(world: World, words: list[str]) -> tuple[GpuId, ...]:
+    """Return the GPUs that are meant, whole nodes' and `all` among them. Raises Wrong."""
+    found: dict[GpuId, None] = {}
+    for word in words:
+        if word == "all":
+            found |= dict.fromkeys(world.gpus)
+        elif NodeName(word) in world.nodes:
+            found |= dict.fromkeys(state.gpu.id for state in world.nodes[NodeName(word)].gpus)
+        else:
+            found[gpu_named(world, word).gpu.id] = None
+    if not found:
+        raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix), nodes, or all", "no_such_gpu")
+    return tuple(found)
+
+
 def _reason(message: Message) -> str:
-    """Return why somebody pauses or drains, "" where they did not say."""
+    """Return why somebody pauses, drains or reserves, "" where they did not say."""
     reason: str = message.get("reason", "")
     if reason:
         check_text("the reason", reason, _REASON_MOST)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from gpud import __version__, views
 from gpud.check import Wrong
 from gpud.config import Config
+from gpud.core.tenants import no_such_tenant
 from gpud.core.world import World
+from gpud.inspection import kept_for, reservation_map, tenant_map
 from gpud.model.job import End, JobId, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -79,6 +81,8 @@ class Answers:
             "gpus": self._gpus,
             "nodes": self._nodes,
             "status": self._status,
+            "tenants": self._tenants,
+            "reservations": self._reservations,
             "events": self._events,
         }
 
@@ -209,12 +213,29 @@ class Answers:
             await self._fresh()
         scene, viewer = self._scene(), self.viewer(peer)
         states = [state for node in scene.world.nodes.values() for state in node.gpus]
-        return {"gpus": [views.gpu_map(scene, state, viewer) for state in states], "problem": scene.world.problem()}
+        kept = kept_for(scene.world, scene.now)
+        maps = [{**views.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
+        return {"gpus": maps, "problem": scene.world.problem()}
 
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message
         scene = self._scene()
         return {"nodes": [views.node_map(scene, node) for node in scene.world.nodes.values()]}
+
+    async def _tenants(self, peer: Peer, message: Message) -> Message:
+        del peer  # everybody may see what everybody may have
+        world, name = self._world(), message.get("name")
+        if name is not None and name not in world.tenants:
+            refused = no_such_tenant(world, name)
+            raise Wrong(refused.message, refused.hint, refused.code)
+        shown = world.tenants.values() if name is None else [world.tenants[name]]
+        return {"tenants": [tenant_map(world, each, self._clock()) for each in shown]}
+
+    async def _reservations(self, peer: Peer, message: Message) -> Message:
+        del peer, message
+        world, now = self._world(), self._clock()
+        windows = sorted(world.windows.values(), key=lambda window: (window.at, window.number))
+        return {"reservations": [reservation_map(world, each, now) for each in windows if now < each.until]}
 
     async def _status(self, peer: Peer, message: Message) -> Message:
         del peer, message

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from gpud.administration import command_of, gpu_named
+from gpud.administration import check_operator, command_of, gpu_named, look_up
 from gpud.check import Wrong
 from gpud.core.admit import Refused
 from gpud.core.commands import (
@@ -29,10 +29,12 @@ from gpud.core.commands import (
     Release,
     Reply,
     Requeue,
+    Reserved,
     SetPriority,
     Submit,
 )
 from gpud.core.world import World
+from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import JobId, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -126,8 +128,12 @@ class Requests:
                 return self._submit(peer, message)
             case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
                 return self._change(peer, message)
+            case "tenant_create" | "tenant_set" | "reserve":
+                check_operator(operator=self._may_all(peer))
+                return self._administer(peer, message)
             case op if op in ADMINISTRATION:
-                self._ask(peer, message, command_of(self._world(), message, operator=self._may_all(peer)))
+                check_operator(operator=self._may_all(peer))
+                self._ask(peer, message, self._command(peer, message))
             case _:
                 self._ask(peer, message, Asked)
         return None
@@ -176,6 +182,8 @@ class Requests:
             case Changed(changed, notes):
                 said = {format_job(job): note for job, note in (*pending.notes, *notes)}
                 peer.reply(request, {"changed": [format_job(job) for job in changed], "notes": said})
+            case Reserved(number):
+                peer.reply(request, {"reservation": number})
             case Done(changed):
                 targets = pending.message.get("targets")
                 if targets is None:
@@ -205,8 +213,8 @@ class Requests:
 
     def _submit(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for."""
-        user = self._names.known(peer.uid)
-        if message.get("retry") or user is None or not self._seen.is_set():
+        user, groups = self._names.known(peer.uid), self._groups(peer)
+        if message.get("retry") or user is None or groups is None or not self._seen.is_set():
             return self._submit_slowly(peer, message)
         begin_at = message.get("begin_at")
         if begin_at is not None:
@@ -215,6 +223,8 @@ class Requests:
             found = [gpu_named(self._world(), word).gpu.id for word in message["demand"]["gpu_ids"]]
             message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
         self._check_priority(peer, message.get("priority", 0))
+        tenant = tenant_of(self._world(), user, groups, message.get("tenant"), operator=self._may_all(peer))
+        fill_in(self._world(), message)
         if self._system:
             message["limits"] = _granted(peer.pid, message["limits"])
         spec = spec_of(
@@ -223,6 +233,7 @@ class Requests:
             gid=peer.gid,
             groups=peer.groups() if self._system else (),
             user=user,
+            tenant=tenant,
             begin_at=begin_at,
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
@@ -237,11 +248,29 @@ class Requests:
                 peer.reply(message["id"], {"job": format_job(known[nonce])})
                 return
         await self._names.name(peer.uid)
+        if wants_groups(self._world().tenants):
+            await self._names.groups((peer.gid, *peer.groups()))
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._seen.wait()
         self._seen.set()
         self._submit(peer, message)
+
+    async def _administer(self, peer: Peer, message: Message) -> None:
+        """Ask for what names users and groups once these are known to exist."""
+        await self._names.name(peer.uid)
+        await look_up(self._world(), self._names, message)
+        self._ask(peer, message, self._command(peer, message))
+
+    def _command(self, peer: Peer, message: Message) -> Callable[[int], Command]:
+        by = self._names.known(peer.uid) or str(peer.uid)
+        return command_of(self._world(), message, by=by, now=self._clock(), wall=self._wall())
+
+    def _groups(self, peer: Peer) -> frozenset[str] | None:
+        """Return the names of a user's groups, where they matter; None while they are not known."""
+        if not wants_groups(self._world().tenants):
+            return frozenset()
+        return self._names.known_groups((peer.gid, *peer.groups()))
 
     async def _change(self, peer: Peer, message: Message) -> None:
         """Look the jobs up, then ask the loop for what concerns those that have not ended."""

@@ -28,7 +28,7 @@ _LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) 
 
 
 def spec_of(
-    message: Submit, *, uid: int, gid: int, groups: tuple[int, ...], user: str, begin_at: float | None
+    message: Submit, *, uid: int, gid: int, groups: tuple[int, ...], user: str, tenant: str, begin_at: float | None
 ) -> JobSpec:
     """Return the spec of a job for the user that the kernel names. Raises Wrong.
 
@@ -48,7 +48,7 @@ def spec_of(
             demand=_demand(message["demand"]),
             uid=uid,
             user=user,
-            tenant="default",
+            tenant=tenant,
             grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
             retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
             time_limit_s=_duration("the time limit", message.get("time_limit_s")),

@@ -5,11 +5,21 @@ claims, and nothing else keeps a job off a GPU that is free.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf
 
 from gpud.model.gpu import GpuId
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp
+
+
+class ClaimKind(StrEnum):
+    """What a claim comes from; its `name` tells which of them."""
+
+    WINDOW = "reservation"
+    POOL = "pool"
+    OWNED = "tenant"
+    TYPES = "types"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +28,9 @@ class Claim:
 
     Entitled are the jobs of `users`, of `tenants`, and those that asked for `pool`. With `only` it is the other way
     round: they alone are bound (who asked for a pool gets no other GPUs). A standing claim is always in force.
-    `name` says whose the GPUs are: "reservation 3", "pool debug", "tenant vision".
     """
 
+    kind: ClaimKind
     name: str
     gpus: frozenset[GpuId]
     at: Timestamp = Timestamp(0.0)

@@ -9,7 +9,7 @@ Cost: O(windows) a call; O(GPUs x pools and tenants) after a change.
 
 from collections.abc import Iterable, Iterator
 
-from gpud.core.claims import Claim
+from gpud.core.claims import Claim, ClaimKind
 from gpud.core.fleet import GpuState
 from gpud.core.outcome import Outcome
 from gpud.core.placement import suits, type_matches
@@ -90,7 +90,8 @@ def _put(world: World, out: Outcome) -> None:
 
 def _window(window: Window) -> Claim:
     return Claim(
-        name=f"reservation {window.number}",
+        kind=ClaimKind.WINDOW,
+        name=str(window.number),
         gpus=frozenset(window.gpus),
         at=window.at,
         until=window.until,
@@ -103,15 +104,15 @@ def _pools(world: World) -> Iterator[Claim]:
     everything = frozenset(world.gpus)
     for pool in world.rules.pools:
         inside = frozenset(state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word))
-        yield Claim(name=f"pool {pool.name}", gpus=inside, pool=pool.name)
-        yield Claim(name=f"jobs outside pool {pool.name}", gpus=everything - inside, pool=pool.name, only=True)
+        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=inside, pool=pool.name)
+        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=everything - inside, pool=pool.name, only=True)
 
 
 def _owned(world: World) -> Iterator[Claim]:
     for tenant in world.tenants.values():
         if tenant.gpus:
             names = frozenset({tenant.name})
-            yield Claim(name=f"tenant {tenant.name}", gpus=frozenset(tenant.gpus), tenants=names)
+            yield Claim(kind=ClaimKind.OWNED, name=tenant.name, gpus=frozenset(tenant.gpus), tenants=names)
 
 
 def _types(world: World) -> Iterator[Claim]:
@@ -123,6 +124,4 @@ def _types(world: World) -> Iterator[Claim]:
                 if not any(type_matches(pattern, state.gpu.name) for pattern in tenant.gpu_types)
             )
             names = frozenset({tenant.name})
-            yield Claim(
-                name=f"tenants that may use its type, unlike {tenant.name}", gpus=others, tenants=names, only=True
-            )
+            yield Claim(kind=ClaimKind.TYPES, name=tenant.name, gpus=others, tenants=names, only=True)

@@ -1,6 +1,6 @@
 """What operators ask: the second page of the protocol, whose first, `messages`, says how anything is asked.
 
-In a user's own gpud its user is the operator; in system mode root is.
+In a user's own gpud its user is the operator; in system mode root is. Looking is everybody's.
 """
 
 from typing import Literal, NotRequired, TypedDict
@@ -26,9 +26,143 @@ class Pause(TypedDict):
     reason: NotRequired[str]
 
 
+class TenantPut(TypedDict):
+    """Make a tenant, or change what is named of one. Reply: `changed`: bool. Error `no_such_tenant`.
+
+    `users` and `groups` are added, `remove_...` taken out; other lists replace what was there. `clear` names what has
+    no limit (no GPUs of its own, no guarantee ...) any more. `gpus` are targets as of `Drain`.
+    """
+
+    op: Literal["tenant_create", "tenant_set"]
+    id: int
+    name: str
+    users: NotRequired[list[str]]
+    groups: NotRequired[list[str]]
+    remove_users: NotRequired[list[str]]
+    remove_groups: NotRequired[list[str]]
+    guaranteed_gpus: NotRequired[int]
+    max_gpus: NotRequired[int]
+    max_running: NotRequired[int]
+    max_queued: NotRequired[int]
+    gpu_types: NotRequired[list[str]]
+    gpu_hours: NotRequired[float]
+    window_s: NotRequired[float]
+    share: NotRequired[float]
+    boost: NotRequired[int]
+    gpus: NotRequired[list[str]]
+    borrow: NotRequired[bool]
+    clear: NotRequired[
+        list[
+            Literal[
+                "guaranteed_gpus", "max_gpus", "max_running", "max_queued", "gpu_types", "gpu_hours", "gpus", "boost"
+            ]
+        ]
+    ]
+
+
+class TenantDelete(TypedDict):
+    """Remove a tenant that has no jobs. Reply: `changed`: bool. Error `no_such_tenant`."""
+
+    op: Literal["tenant_delete"]
+    id: int
+    name: str
+
+
+class Tenants(TypedDict):
+    """Every tenant, or one. Reply: `tenants`, a list of `TenantMap`. Error `no_such_tenant`."""
+
+    op: Literal["tenants"]
+    id: int
+    name: NotRequired[str]
+
+
+class TenantMap(TypedDict):
+    """A tenant, and what it has now. None: no limit. `gpus` are UUIDs.
+
+    `gpu_hours_used` are those of its window, which ends at `window_ends_at`; `gpus_borrowed` are beyond its guarantee.
+    """
+
+    name: str
+    users: list[str]
+    groups: list[str]
+    guaranteed_gpus: int
+    max_gpus: int | None
+    max_running: int | None
+    max_queued: int | None
+    gpu_types: list[str]
+    gpu_hours: float | None
+    window_s: float
+    share: float
+    boost: int
+    gpus: list[str]
+    borrow: bool
+    gpus_used: float
+    gpus_borrowed: float
+    running: int
+    queued: int
+    gpu_hours_used: float
+    window_ends_at: float
+
+
+class Reserve(TypedDict):
+    """Set GPUs aside from `at` (now) until `until`. Reply: `reservation`, its number.
+
+    Errors `no_such_gpu`, `no_such_tenant`.
+    `targets` as of `Drain`, or `all`. `whose` are tenants and users; without, nobody's jobs run there: maintenance.
+    """
+
+    op: Literal["reserve"]
+    id: int
+    targets: list[str]
+    until: float
+    at: NotRequired[float]
+    whose: NotRequired[list[str]]
+    reason: NotRequired[str]
+
+
+class ReservationDelete(TypedDict):
+    """Give the GPUs of a reservation back. Reply: `changed`: bool. Error `no_such_reservation`."""
+
+    op: Literal["reservation_delete"]
+    id: int
+    reservation: int
+
+
+class Reservations(TypedDict):
+    """Every reservation that is not over. Reply: `reservations`, a list of `ReservationMap`."""
+
+    op: Literal["reservations"]
+    id: int
+
+
+class ReservationMap(TypedDict):
+    """GPUs set aside, for these users and tenants alone; for nobody where both are empty. `jobs` run there now."""
+
+    reservation: int
+    at: float
+    until: float
+    active: bool
+    gpus: list[str]
+    gpu_uuids: list[str]
+    users: list[str]
+    tenants: list[str]
+    reason: str
+    by: str
+    jobs: list[str]
+
+
 ADMINISTRATION: dict[str, type] = {
     "drain": Drain,
     "undrain": Drain,
     "pause": Pause,
     "resume": Pause,
+    "tenant_create": TenantPut,
+    "tenant_set": TenantPut,
+    "tenant_delete": TenantDelete,
+    "reserve": Reserve,
+    "reservation_delete": ReservationDelete,
+}
+INSPECTION: dict[str, type] = {
+    "tenants": Tenants,
+    "reservations": Reservations,
 }

@@ -13,7 +13,7 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 
 from typing import Literal, NotRequired, TypedDict
 
-from gpud.wire.administration import ADMINISTRATION
+from gpud.wire.administration import ADMINISTRATION, INSPECTION
 
 
 class Hello(TypedDict):
@@ -86,6 +86,7 @@ class Submit(TypedDict):
     labels: NotRequired[dict[str, str]]
     output: NotRequired[str]
     error: NotRequired[str]
+    tenant: NotRequired[str]
     dry_run: NotRequired[bool]
     next: NotRequired[bool]
 
@@ -247,8 +248,9 @@ class GpusReply(TypedDict):
     """Every GPU, and why there is none.
 
     A GPU: `index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent
-    temperature_c power_w health health_reason state simulated jobs processes`; state is one of `free busy shared
-    releasing foreign draining unhealthy lost unknown`; a process: `pid user command memory_mib kind job`.
+    temperature_c power_w health health_reason state simulated jobs processes kept_for`; state is one of `free busy
+    shared releasing foreign draining unhealthy lost unknown`; a process: `pid user command memory_mib kind job`;
+    `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
     `problem` says why there are none ("no NVIDIA driver").
     """
 
@@ -341,8 +343,8 @@ class Ping(TypedDict):
 class Error(TypedDict):
     """What was wrong. `code` is stable and decides the exit status; `message` and `hint` are for people.
 
-    Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node` (3), `not_permitted` (4), and `refused`,
-    `never_fits`, `storage`, `busy`, `protocol`, `frame` (1).
+    Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation` (3),
+    `not_permitted` (4), and `refused`, `never_fits`, `storage`, `busy`, `protocol`, `frame` (1).
     """
 
     code: str
@@ -360,6 +362,7 @@ class ErrorReply(TypedDict):
 
 REQUESTS: dict[str, type] = {
     **ADMINISTRATION,
+    **INSPECTION,
     "submit": Submit,
     "list": List,
     "show": Show,

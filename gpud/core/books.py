@@ -1,0 +1,192 @@
+"""How much everybody has: jobs that run and wait, GPUs in use, GPU time of a window, by user and by tenant.
+
+Counted as it changes, in whole numbers, so that nothing drifts: GPUs in thousandths, time in microseconds. A recount
+from the jobs themselves gives the same to the last digit; `tests/core` compares after every step.
+
+Cost: O(1) for each job that starts, ends, queues or leaves the queue; O(active jobs) when a window begins anew.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from gpud.core.active import ActiveJob
+from gpud.model.job import Demand, JobId, Stopping
+from gpud.model.spec import Terms
+from gpud.model.tenant import Tenant
+from gpud.model.units import Timestamp
+
+_HOUR = 3600 * 1_000_000 * 1000  # of GPU time, in thousandths of a GPU x microseconds
+
+
+def milli(demand: Demand) -> int:
+    """Return the GPUs that a job counts for, in thousandths."""
+    return demand.gpus * (1000 if demand.share_permille is None else demand.share_permille)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one user, one tenant, or everybody has. `leaving` of the GPUs in use are those of jobs being stopped."""
+
+    running: int = 0
+    queued: int = 0
+    milli: int = 0
+    leaving: int = 0
+
+
+@dataclass(slots=True)
+class Meter:
+    """A tenant's GPU time since `start`: `spent` by attempts that ended; what runs has used milli x now - `base`."""
+
+    start: Timestamp
+    until: Timestamp
+    spent: int = 0
+    milli: int = 0
+    base: int = 0
+
+    def add(self, active: ActiveJob, sign: int) -> None:
+        """Count an active job in, or out."""
+        weight = milli(active.terms.demand)
+        self.milli += sign * weight
+        self.base += sign * weight * self._from(active)
+
+    def spend(self, active: ActiveJob, at: Timestamp) -> None:
+        """Count an attempt that ended then."""
+        self.spent += milli(active.terms.demand) * max(0, _us(at) - self._from(active))
+
+    def hours(self, now: Timestamp) -> float:
+        """Return the GPU-hours used until now."""
+        return (self.spent + self.milli * _us(now) - self.base) / _HOUR
+
+    def _from(self, active: ActiveJob) -> int:
+        return max(_us(active.since), _us(self.start))
+
+
+class Books:
+    """Every tally. `all` is everybody's; `changed` tells that `spent()` is to be made durable."""
+
+    def __init__(self) -> None:
+        self.all = Tally()
+        self.users: dict[str, Tally] = {}
+        self.tenants: dict[str, Tally] = {}
+        self.meters: dict[str, Meter] = {}
+        self.changed = False
+        self.rolls_at: float = inf  # when the next window begins anew
+        self._pending: dict[JobId, int] = {}
+
+    def of_user(self, name: str) -> Tally:
+        """Return a user's tally."""
+        return self.users.get(name) or self.users.setdefault(name, Tally())
+
+    def of_tenant(self, name: str) -> Tally:
+        """Return a tenant's tally."""
+        return self.tenants.get(name) or self.tenants.setdefault(name, Tally())
+
+    # -- what runs
+
+    def enter(self, before: ActiveJob | None, active: ActiveJob) -> None:
+        """Count a job that became active, or one that was and is in another state now."""
+        terms = active.terms
+        stops = isinstance(active.state, Stopping) - (before is not None and isinstance(before.state, Stopping))
+        if before is None or stops:
+            weight = milli(terms.demand)
+            for tally in self._tallies(terms):
+                tally.leaving += stops * weight
+                if before is None:
+                    tally.running += 1
+                    tally.milli += weight
+        meter = self.meters.get(terms.tenant)
+        if meter is not None:
+            if before is not None:
+                meter.add(before, -1)
+            meter.add(active, 1)
+
+    def leave(self, active: ActiveJob) -> None:
+        """Count a job that is active no more."""
+        weight = milli(active.terms.demand)
+        for tally in self._tallies(active.terms):
+            tally.running -= 1
+            tally.milli -= weight
+            tally.leaving -= isinstance(active.state, Stopping) * weight
+        meter = self.meters.get(active.terms.tenant)
+        if meter is not None:
+            meter.add(active, -1)
+
+    def spend(self, active: ActiveJob, at: Timestamp) -> None:
+        """Count the GPU time of an attempt that ended then."""
+        meter = self.meters.get(active.terms.tenant)
+        if meter is not None:
+            meter.spend(active, at)
+            self.changed = True
+
+    # -- what waits
+
+    def queue(self, terms: Terms, count: int) -> None:
+        """Count jobs that wait, or (less than 0) wait no more."""
+        for tally in self._tallies(terms):
+            tally.queued += count
+
+    def pend(self, array: JobId, terms: Terms, pending: int) -> None:
+        """Count what of an array has not started; 0 once it is over."""
+        before = self._pending.pop(array, 0)
+        if pending:
+            self._pending[array] = pending
+        if pending != before:
+            self.queue(terms, pending - before)
+
+    # -- windows of GPU time
+
+    def meter(self, tenant: Tenant, now: Timestamp, active: Iterable[ActiveJob]) -> None:
+        """Begin to count a tenant's GPU time, from now on."""
+        self.meters[tenant.name] = _begun(tenant, now, active)
+        self._changed()
+
+    def unmeter(self, name: str) -> None:
+        """Count a tenant's GPU time no more."""
+        if self.meters.pop(name, None) is not None:
+            self._changed()
+
+    def roll(self, tenants: Mapping[str, Tenant], now: Timestamp, active: Iterable[ActiveJob]) -> set[str]:
+        """Begin windows anew that are over; return whose."""
+        if now < self.rolls_at:
+            return set()
+        over = {name for name, meter in self.meters.items() if meter.until <= now}
+        for name in over:
+            self.meters[name] = _begun(tenants[name], now, active)
+        self._changed()
+        return over
+
+    def spent(self) -> dict[str, object]:
+        """Return what must survive a restart, as the store keeps it (JSON)."""
+        return {name: [meter.start, meter.spent] for name, meter in self.meters.items()}
+
+    def restore(self, tenants: Iterable[Tenant], spent: Mapping[str, Any]) -> None:
+        """Take in what survived, before anything is active."""
+        for tenant in tenants:
+            start, used = spent.get(tenant.name, (tenant.since, 0))
+            self.meters[tenant.name] = Meter(Timestamp(start), Timestamp(start + tenant.window_s), used)
+        self._changed()
+        self.changed = False
+
+    def _changed(self) -> None:
+        self.changed = True
+        self.rolls_at = min((meter.until for meter in self.meters.values()), default=inf)
+
+    def _tallies(self, terms: Terms) -> tuple[Tally, Tally, Tally]:
+        return self.all, self.of_user(terms.user), self.of_tenant(terms.tenant)
+
+
+def _begun(tenant: Tenant, now: Timestamp, active: Iterable[ActiveJob]) -> Meter:
+    """Return the meter of a tenant's window that holds `now`, with what runs counted since it began."""
+    passed = max(0.0, now - tenant.since) // tenant.window_s
+    start = Timestamp(tenant.since + passed * tenant.window_s)
+    meter = Meter(start, Timestamp(start + tenant.window_s))
+    for each in active:
+        if each.terms.tenant == tenant.name:
+            meter.add(each, 1)
+    return meter
+
+
+def _us(at: Timestamp) -> int:
+    return round(at * 1_000_000)

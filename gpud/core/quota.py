@@ -1,0 +1,189 @@
+"""What users and tenants may have: asked when a job is submitted, when its turn comes, and when others must give way.
+
+`refuses` says what can never be, and that the queue is full: the user hears it at once. `over` says what may not be
+now: the job waits, with the numbers. What runs is never stopped for a limit; the one exception is a guarantee, which
+its tenant may take back from who borrowed it (`may_reclaim`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from math import inf
+
+from gpud.core.active import ActiveJob
+from gpud.core.admit import Refused
+from gpud.core.books import Tally, milli
+from gpud.core.placement import suits
+from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
+from gpud.core.windows import claims
+from gpud.core.world import World
+from gpud.model.gpu import GpuId
+from gpud.model.job import Running
+from gpud.model.spec import Terms
+from gpud.model.tenant import Limits, Tenant
+from gpud.model.units import Timestamp, format_duration
+
+_NO_LIMITS = Limits()
+
+
+def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1) -> Refused | None:
+    """Return why a submit of that many jobs is refused; None where nothing speaks against it."""
+    return _impossible(world, terms, now) or _too_many(world, terms, jobs)
+
+
+def over(world: World, terms: Terms, now: Timestamp) -> Wait | None:
+    """Return why a job may not start now, though it might fit; None if it may."""
+    pool, limits = terms.demand.pool, world.rules.limits
+    if pool is not None and not any(each.name == pool for each in world.rules.pools):
+        return NoPool(pool)
+    if limits == _NO_LIMITS and not world.tenants:
+        return None
+    books, wanted = world.books, milli(terms.demand)
+    user, whose = books.of_user(terms.user), f"user {terms.user}"
+    tenant = world.tenants.get(terms.tenant)
+    return (
+        _busy("", books.all, limits.running)
+        or _busy(whose, user, limits.running_per_user)
+        or _greedy(whose, user, limits.gpus_per_user, wanted)
+        or (None if tenant is None else _tenant_over(world, tenant, wanted, now))
+    )
+
+
+def opens_to_all(world: World) -> bool:
+    """Return whether anybody's end may be what a line over a quota waits for, not only its tenant's or its user's."""
+    return world.rules.limits.running is not None or any(not each.borrow for each in world.tenants.values())
+
+
+def roll(world: World, now: Timestamp) -> bool:
+    """Begin windows of GPU-hours anew that are over; return whether any did."""
+    over_for = world.books.roll(world.tenants, now, world.active.values())
+    world.eased |= over_for
+    return bool(over_for)
+
+
+def wake_at(world: World) -> Timestamp | None:
+    """Return when GPU-hours are there again with nothing happening: the end of the next window of a limited tenant."""
+    meters = world.books.meters
+    limited = (meters[name].until for name, each in world.tenants.items() if each.gpu_hours is not None)
+    return min(limited, default=None)
+
+
+def borrows(world: World, tenant: str) -> int:
+    """Return how many GPUs, in thousandths, a tenant has beyond its guarantee, those of jobs being stopped apart."""
+    tally, known = world.books.of_tenant(tenant), world.tenants.get(tenant)
+    return max(0, tally.milli - tally.leaving - 1000 * (0 if known is None else known.guaranteed_gpus))
+
+
+def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
+    """Return whether a job may take back what another tenant's borrowed.
+
+    With it its own tenant stays within its guarantee; the victim's has more than its own, also after losing what is
+    taken `beside`. The victim could not take anything back for itself, so that nobody gives way in turns.
+    """
+    mine = world.tenants.get(terms.tenant)
+    if mine is None or not mine.guaranteed_gpus or victim.terms.tenant == terms.tenant:
+        return False
+    wanted, tally = milli(terms.demand), world.books.of_tenant(terms.tenant)
+    if not wanted or tally.milli - tally.leaving + wanted > 1000 * mine.guaranteed_gpus:
+        return False
+    theirs = victim.terms.tenant
+    taken = sum(
+        milli(each.terms.demand)
+        for each in beside
+        if each.terms.tenant == theirs and each.job != victim.job and isinstance(each.state, Running)
+    )
+    return milli(victim.terms.demand) > 0 and borrows(world, theirs) > taken
+
+
+def _impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
+    demand, limits = terms.demand, world.rules.limits
+    tenant, pools = world.tenants.get(terms.tenant), {each.name: each for each in world.rules.pools}
+    if demand.pool is not None:
+        pool = pools.get(demand.pool)
+        if pool is None:
+            there = f"there are: {', '.join(sorted(pools))}" if pools else "none is configured"
+            return Refused("refused", f"there is no pool {demand.pool!r}", there)
+        if pool.max_time_s is not None and (terms.time_limit_s is None or terms.time_limit_s > pool.max_time_s):
+            most = format_duration(pool.max_time_s)
+            return Refused("never_fits", f"pool {pool.name} is for jobs of {most} at most", f"--time-limit {most}")
+    allowed: tuple[tuple[str, int | None, str], ...] = (
+        (f"user {terms.user}", limits.gpus_per_user, "that is max_gpus_per_user in the configuration"),
+        (
+            f"tenant {terms.tenant}",
+            None if tenant is None else tenant.max_gpus,
+            f"see its limits: gpuctl tenant show {terms.tenant}",
+        ),
+    )
+    for who, may, hint in allowed:
+        if may is not None and milli(demand) > 1000 * may:
+            asked = f"{milli(demand) / 1000:g}"
+            return Refused("never_fits", f"{asked} GPUs are asked for; {who} may have {may} at once", hint)
+    return _nowhere(world, terms, now)
+
+
+def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
+    """Return what is wrong where a job would fit, but only on GPUs that are never for it."""
+    demand = terms.demand
+    standing = [claim for claim in claims(world, now) if claim.until == inf and claim.binds(terms)]
+    if not standing or not demand.gpus or not world.gpus:
+        return None
+    closed = frozenset[GpuId]().union(*(claim.gpus for claim in standing))
+    counts = Counter(
+        state.node for state in world.gpus.values() if state.gpu.id not in closed and suits(demand, state.gpu)
+    )
+    each = -(-demand.gpus // demand.nodes)
+    if sum(1 for count in counts.values() if count >= each) >= demand.nodes:
+        return None
+    most = max(counts.values(), default=0)
+    names = ", ".join(f"{claim.kind} {claim.name}" for claim in standing if not claim.only)
+    where = f"pool {demand.pool} has" if demand.pool is not None else f"beside those for {names} there are"
+    asked = f"{each} GPUs of one node are" if each > 1 else "a GPU is"
+    return Refused(
+        "never_fits", f"{asked} asked for; {where} {most or 'none'} that suit", "see whose they are: gpuctl gpus"
+    )
+
+
+def _too_many(world: World, terms: Terms, jobs: int) -> Refused | None:
+    limits, books, tenant = world.rules.limits, world.books, world.tenants.get(terms.tenant)
+    of_tenant = tenant.max_queued if tenant is not None and tenant.max_queued is not None else limits.queued_per_tenant
+    for whose, tally, most in (
+        ("the queue", books.all, limits.queued),
+        (f"user {terms.user}", books.of_user(terms.user), limits.queued_per_user),
+        (f"tenant {terms.tenant}", books.of_tenant(terms.tenant), of_tenant),
+    ):
+        if most is not None and tally.queued + jobs > most:
+            many = "this is one" if jobs == 1 else f"these are {jobs}"
+            message = f"{whose} has {tally.queued} of {most} jobs waiting, and {many} more"
+            return Refused("refused", message, "submit it when some have started")
+    return None
+
+
+def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> Wait | None:
+    books, whose = world.books, f"tenant {tenant.name}"
+    tally = books.of_tenant(tenant.name)
+    running = world.rules.limits.running_per_tenant if tenant.max_running is None else tenant.max_running
+    wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
+    if wait is not None:
+        return wait
+    meter = books.meters[tenant.name]
+    if wanted and tenant.gpu_hours is not None and (used := meter.hours(now)) >= tenant.gpu_hours:
+        return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
+    if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
+        there = sum(1000 for state in world.gpus.values() if state.present)
+        kept = sum(
+            max(0, 1000 * each.guaranteed_gpus - books.of_tenant(each.name).milli)
+            for each in world.tenants.values()
+            if each.name != tenant.name
+        )
+        if books.all.milli + wanted + kept > there:
+            return Guaranteed(tenant.name, kept / 1000)
+    return None
+
+
+def _busy(whose: str, tally: Tally, most: int | None) -> Wait | None:
+    return None if most is None or tally.running < most else OverQuota(whose, "jobs", tally.running, most)
+
+
+def _greedy(whose: str, tally: Tally, most: int | None, wanted: int) -> Wait | None:
+    if most is None or not wanted or tally.milli + wanted <= 1000 * most:
+        return None
+    return OverQuota(whose, "GPUs", tally.milli / 1000, most, wanted / 1000)

@@ -1,0 +1,125 @@
+"""What operators say of tenants and reservations, taken into the world; and what time alone changes of them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gpud.core import quota, windows
+from gpud.core.admit import Refused
+from gpud.core.commands import DeleteReservation, DeleteTenant, Done, PutTenant, Reply, Reserve, Reserved
+from gpud.core.outcome import Outcome
+from gpud.core.world import World
+from gpud.model.changes import SettingPut, Told
+from gpud.model.spec import Terms
+from gpud.model.tenant import Tenant, plain_tenant, tenant_from
+from gpud.model.units import Timestamp
+from gpud.model.window import window_from
+
+Asked = PutTenant | DeleteTenant | Reserve | DeleteReservation
+
+
+def change(world: World, out: Outcome, asked: Asked) -> Reply:
+    """Do what was asked of tenants or reservations."""
+    match asked:
+        case PutTenant():
+            return _put(world, out, asked)
+        case DeleteTenant(_, name):
+            return _delete(world, out, name)
+        case Reserve(_, window):
+            number = max(world.windows, default=0) + 1
+            windows.open_window(world, out, replace(window, number=number))
+            return Reserved(number)
+        case DeleteReservation(_, number):
+            if windows.close_window(world, out, number):
+                return Done(changed=True)
+            there = "see what there is: gpuctl reserve list"
+            return Refused("no_such_reservation", f"there is no reservation {number}", there)
+
+
+def turn(world: World, out: Outcome) -> bool:
+    """Take in that time went by: windows that are over; return whether that may let somebody start."""
+    return windows.close_past(world, out) | quota.roll(world, out.now)
+
+
+def wake_at(world: World) -> list[Timestamp]:
+    """Return when to look again though nothing happens."""
+    return [at for at in (windows.wake_at(world), quota.wake_at(world)) if at is not None]
+
+
+def boost(world: World, terms: Terms) -> int:
+    """Return what a job's tenant adds to its priority. At submit, and to be seen: a change is for later jobs."""
+    tenant = world.tenants.get(terms.tenant)
+    return 0 if tenant is None else tenant.boost
+
+
+def restore(world: World, settings: Mapping[str, Any]) -> None:
+    """Take in what the store kept, before any job."""
+    tenants = [tenant_from(plain) for plain in settings.get("tenants") or ()]
+    world.tenants = {tenant.name: tenant for tenant in tenants}
+    world.books.restore(tenants, settings.get("gpu_hours") or {})
+    kept = [window_from(plain) for plain in settings.get("windows") or ()]
+    world.windows = {window.number: window for window in kept}
+    world.standing = None
+
+
+def _put(world: World, out: Outcome, asked: PutTenant) -> Reply:
+    name, known = asked.name, world.tenants.get(asked.name)
+    if known is None and not asked.create:
+        return no_such_tenant(world, name)
+    if known is not None and asked.create:
+        return Refused("refused", f"there is a tenant {name} already", f"to change it: gpuctl tenant set {name}")
+    before = known or Tenant(name=name, since=out.now)
+    values, gone = dict(asked.values), dict(asked.remove)
+    for key in ("users", "groups"):
+        named = dict.fromkeys((*getattr(before, key), *values.get(key, ())))
+        values[key] = tuple(each for each in named if each not in gone.get(key, ()))
+    after = replace(before, **values)
+    if after.window_s != before.window_s:
+        after = replace(after, since=out.now)
+    refused = _overcommitted(world, after)
+    if refused is not None:
+        return refused
+    if after == known:
+        return Done(changed=False)
+    world.tenants[name] = after
+    if known is None or after.since != before.since:
+        world.books.meter(after, out.now, world.active.values())
+    _changed(world, out, "tenant_created" if known is None else "tenant_changed", after)
+    return Done(changed=True)
+
+
+def _delete(world: World, out: Outcome, name: str) -> Reply:
+    known = world.tenants.get(name)
+    if known is None:
+        return no_such_tenant(world, name)
+    tally = world.books.of_tenant(name)
+    if tally.running or tally.queued:
+        message = f"tenant {name} has {tally.running} jobs running and {tally.queued} waiting"
+        return Refused("refused", message, "cancel them, or let them end; to stop more from coming: --max-queued 0")
+    del world.tenants[name]
+    world.books.unmeter(name)
+    _changed(world, out, "tenant_deleted", known)
+    return Done(changed=True)
+
+
+def no_such_tenant(world: World, name: str) -> Refused:
+    """Return what is said of a tenant that does not exist."""
+    there = f"there are: {', '.join(sorted(world.tenants))}" if world.tenants else "there are none"
+    return Refused("no_such_tenant", f"there is no tenant {name!r}", f"{there}; see gpuctl tenant list")
+
+
+def _overcommitted(world: World, tenant: Tenant) -> Refused | None:
+    """Return what is wrong with guaranteeing more GPUs than there ever were."""
+    others = sum(each.guaranteed_gpus for each in world.tenants.values() if each.name != tenant.name)
+    if not world.gpus or not tenant.guaranteed_gpus or others + tenant.guaranteed_gpus <= len(world.gpus):
+        return None
+    message = f"{others + tenant.guaranteed_gpus} GPUs would be guaranteed in all; there are {len(world.gpus)}"
+    return Refused("refused", message, f"{max(0, len(world.gpus) - others)} are left to guarantee")
+
+
+def _changed(world: World, out: Outcome, kind: str, tenant: Tenant) -> None:
+    world.standing = None
+    world.eased |= world.shut.keys()
+    plain = [plain_tenant(each) for each in world.tenants.values()]
+    out.changes.append(SettingPut("tenants", plain or None))
+    out.changes.append(Told(out.now, kind, {"tenant": tenant.name}))
