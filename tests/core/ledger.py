@@ -47,6 +47,8 @@ class Ledger:
         self.nodes: dict[NodeName, Node] = {}
         self.settings: dict[str, object] = {}
         self.ends: dict[JobId, int] = {}
+        self.reasons: dict[JobId, str | None] = {}
+        self.gpu_s: dict[JobId, float] = {}
 
     def write(self, changes: list[Change]) -> None:
         for change in changes:
@@ -70,12 +72,14 @@ class Ledger:
                 row.place, row.active, row.end = place, None, None
             case Moved(job, _, attempt, state):
                 self._move(rows[job], attempt, state)
-            case AttemptEnded(job, attempt):
+            case AttemptEnded(job, attempt, gpu_s=gpu_s):
+                self.gpu_s[job] = self.gpu_s.get(job, 0.0) + gpu_s
                 row = rows[job]
                 assert row.active is not None
                 assert attempt == row.place.attempt
                 row.active = None
-            case Ended(job, _, end):
+            case Ended(job, _, end, _, reason):
+                self.reasons[job] = reason
                 row = rows[job]
                 assert row.active is None
                 assert row.end is None, "ended twice"
