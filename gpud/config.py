@@ -180,6 +180,15 @@ class Config:
     assumed_runtime_s: Seconds = _key(
         86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
     )
+    after_failed: str = _key(
+        "hold",
+        _choice("hold", "cancel"),
+        "what becomes of a job that comes after one which ended otherwise than it must",
+        live=True,
+    )
+    max_mishaps: int = _key(
+        3, _COUNT, "lost GPUs and nodes after which a job that may be retried is not started again", live=True
+    )
     log_level: str = _key(
         "info", _choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
     )
