@@ -292,6 +292,8 @@ class Daemon:
             foreign_ignore=config.foreign_ignore,
             limits=config.limits,
             pools=config.pools,
+            max_mishaps=config.max_mishaps,
+            cancel_unmet=config.after_failed == "cancel",
         )
         policy = POLICIES[config.policy]
         values = policy.values({each.name: getattr(config, each.name) for each in policy.parameters})
@@ -304,6 +306,8 @@ class Daemon:
             others=loaded.others,
             settings=loaded.settings,
             next_number=loaded.next_number,
+            runs=loaded.runs,
+            accounts=loaded.accounts,
         )
         return world, looks
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpud.core.active import ActiveJob
-from gpud.core.policies import fcfs, priority
+from gpud.core.policies import fcfs, las, priority, sjf
 from gpud.core.policies.parameters import Parameter, Surroundings
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
@@ -70,4 +70,6 @@ class Described:
 POLICIES = {
     "priority": Described(says=priority.SAYS, make=priority.make, parameters=(priority.AGING,)),
     "fcfs": Described(says=fcfs.SAYS, make=fcfs.make),
+    "sjf": Described(says=sjf.SAYS, make=sjf.make, parameters=(priority.AGING,)),
+    "las": Described(says=las.SAYS, make=las.make, parameters=(las.FIRST, las.FACTOR)),
 }

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from gpud.core.prediction import Predictor
+
 
 class Kind(StrEnum):
     """How a parameter is written: a number, or a duration, kept in seconds."""
@@ -24,3 +26,8 @@ class Parameter:
 
 class Surroundings(Protocol):
     """What of the world a policy may look at."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """Return what is known of how long jobs run."""
+        ...
