@@ -60,7 +60,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
     shown = viewer.may_read(row)
     reason = row.reason if ended else _reason(scene, row)
     output, error = _paths(scene, row) if shown else (None, None)
-    kept = world.reservation
+    kept = world.reservations.get(row.job)
     job: Job = {
         "id": format_job(row.job),
         "uid": row.terms.uid,
@@ -89,7 +89,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "started_at": None if run is None else run.started_at,
         "ended_at": row.ended_at,
         "updated_at": row.updated_at,
-        "expected_start_at": kept.at if kept is not None and kept.job == row.job and not ended else None,
+        "expected_start_at": kept.at if kept is not None and not ended else None,
         "exit_code": None if over is None else over.exit_code,
         "signal": None if over is None else over.signal,
         "allocation": [_allocation(world, each) for each in (run.allocation if run is not None else ())],
@@ -152,12 +152,13 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
     details: list[str] = []
     if deep and isinstance(wait, NoCapacity):
         details = _what_must_end(scene, row)
-    kept = world.reservation
+    kept = world.reservations.get(row.job)
     expected = None
-    if kept is not None and kept.job == row.job and wait is not None:
+    if kept is not None and wait is not None:
         expected = kept.at
-        if kept.gpus:
-            details.append(f"{_places(world, kept.gpus)} will be kept free for it")
+        if kept.allocation.all_shares:
+            gpus = [share.gpu for share in kept.allocation.all_shares]
+            details.append(f"{_places(world, gpus)} will be kept free for it")
     return {
         "id": written,
         "state": row.state,

@@ -1,23 +1,34 @@
 """Reasons to wait, in words that a person can act on: a stable code, a sentence, a hint."""
 
+from gpud.core.claims import Claim, ClaimKind
+from gpud.core.dependencies import unmet_words
 from gpud.core.waits import (
+    After,
+    Barred,
     BeginsAt,
+    Full,
+    Guaranteed,
     Held,
     Looking,
     Next,
     NoCapacity,
     NoGpus,
+    NoPool,
+    OverQuota,
     Paused,
     RetriesAt,
     Throttled,
+    Unmet,
     Wait,
     YieldsTo,
 )
 from gpud.model.job import format_job
+from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp, format_duration
 
 Words = tuple[str, str, str | None]
 
+_WHEN = {When.SUCCESS: "to succeed", When.ANY: "to end", When.FAILED: "to fail"}
 _OUT = {
     "foreign": "occupied by processes that gpud did not start",
     "draining": "drained",
@@ -36,6 +47,12 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
             return "begin", f"begins in {format_duration(at - now)}", None
         case RetriesAt(at, attempt):
             return "retry", f"attempt {attempt} in {format_duration(at - now)}", f"see why: gpuctl show {written}"
+        case After(Dependency(job, when), state, others):
+            more = "" if not others else f", and for {others} more"
+            return "after", f"waits for job {format_job(job)} ({state}) {_WHEN[when]}{more}", None
+        case Unmet(Dependency(job), _):
+            hint = f"to start it anyway: gpuctl release {written}; to try that again: gpuctl requeue {format_job(job)}"
+            return "unmet", unmet_words(wait.dependency, wait.end), hint
         case Throttled(limit):
             return "throttled", f"its array runs at most {limit} at once", None
         case Paused(reason):
@@ -52,11 +69,49 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
             return "looking", "its GPUs are being looked at", None
         case Next():
             return "next", "about to be looked at", None
-        case NoCapacity():
+        case OverQuota() | Guaranteed() | NoPool():
+            return _quota(wait, now, written)
+        case Barred(claim):
+            return "claimed", f"what is free is kept: {claim_words(claim, now)}", "see for whom: gpuctl reserve list"
+        case Full() | NoCapacity():
             return _capacity(wait)
 
 
-def _capacity(wait: NoCapacity) -> Words:
+def claim_words(claim: Claim, now: Timestamp) -> str:
+    """Return for whom, or for when, a claim keeps its GPUs."""
+    match claim.kind:
+        case ClaimKind.POOL:
+            return f"pool {claim.name}" if not claim.only else f"only those of pool {claim.name} are for this job"
+        case ClaimKind.OWNED:
+            return f"they belong to tenant {claim.name}"
+        case ClaimKind.TYPES:
+            return f"tenant {claim.name} may not use that type"
+        case ClaimKind.WINDOW:
+            when = "now" if claim.at <= now else f"in {format_duration(claim.at - now)}"
+            return f"reservation {claim.name} begins {when}, for {format_duration(claim.until - max(now, claim.at))}"
+
+
+def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) -> Words:
+    if isinstance(wait, NoPool):
+        return "no_pool", f"there is no pool {wait.pool} any more", f"to give it up: gpuctl cancel {written}"
+    if isinstance(wait, Guaranteed):
+        said = f"{wait.gpus:g} GPUs are guaranteed to others, and tenant {wait.tenant} may not borrow"
+        return "quota", said, f"to let it: gpuctl tenant set {wait.tenant} --borrow"
+    kind, _, name = wait.whose.partition(" ")
+    used, limit = f"{wait.used:.4g}", f"{wait.limit:g}"
+    if wait.until is not None:
+        said = f"has used {used} of {limit} {wait.what}; anew in {format_duration(wait.until - now)}"
+    elif wait.what == "GPUs":
+        said = f"has {used} of {limit} GPUs in use" + (f"; it needs {wait.wanted:g}" if wait.used < wait.limit else "")
+    else:
+        said = f"has {used} of {limit} jobs running"
+    hint = f"see its limits: gpuctl tenant show {name}" if kind == "tenant" else None
+    return "quota", f"{wait.whose or 'this gpud'} {said}", hint
+
+
+def _capacity(wait: Full | NoCapacity) -> Words:
+    if isinstance(wait, Full):
+        return "no_capacity", "waits for what others use", None
     if not wait.wanted or wait.short is not None:
         short = wait.short or "CPUs"
         return "no_capacity", f"not enough {short} free", "see what each node has: gpuctl nodes"

@@ -1,143 +1,283 @@
-"""EASY backfill: the first job blocked by capacity reserves, and nothing later may delay it.
+"""EASY backfill: jobs that capacity blocks reserve, and nothing later may delay them.
 
-(Lifka, "The ANL/IBM SP scheduling system", 1995; Mu'alem and Feitelson, TPDS 2001.) The reservation names a node, its
-GPUs there and the earliest moment at which everything it needs will be free: ends come from time limits, and where
-there is none from `Rules.assumed_runtime_s`; an end that has passed is corrected to one soon. A later job may
-use reserved GPUs only if its own time limit ends before that moment. A reservation is sticky: it moves only to a
-strictly earlier moment, or when it can no longer be kept.
+(Lifka, "The ANL/IBM SP scheduling system", 1995; Mu'alem and Feitelson, TPDS 2001.) A reservation names GPUs and
+nodes and the earliest moment at which everything that the job needs will be free there. Ends come from estimates,
+from what like jobs took, from time limits, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
+passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment. A
+reservation is sticky: it moves only to a strictly earlier moment, or when it can no longer be kept.
 
-Cost: O(active jobs) once a cycle, while a job is blocked.
+A reservation is one kind of claim. Maintenance windows, pools and a tenant's own GPUs are others (see `windows`): who
+is bound by a claim leaves alone what it holds.
+
+Cost: one look at each node when a job begins to be blocked, or something ended earlier than expected; else what the
+reserved nodes cost.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop
+from math import inf
 
 from gpud.core.active import ActiveJob
+from gpud.core.claims import Claim
 from gpud.core.condition import RELEASE_S, Condition, condition
-from gpud.core.fleet import GpuState
-from gpud.core.rooms import Room, place
+from gpud.core.fleet import NodeState
+from gpud.core.placement import fit
+from gpud.core.room import Hold, Room
+from gpud.core.windows import claims
 from gpud.core.world import Reservation, World
-from gpud.model.gpu import GpuId, NodeName
-from gpud.model.job import Demand, JobId, Running, Starting, Stopping
+from gpud.model.gpu import Allocation, GpuId, NodeName, Share, nominal_mib
+from gpud.model.job import JobId, Running, Starting, Stopping
+from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
 STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which the time limit counts
 OVERRUN_S: Seconds = 60.0  # at least; and a quarter of what it has overrun already, so that a guess is not made often
+_PLENTY = 1 << 60
+
+Holds = Mapping[NodeName, Hold]
+_NOTHING: Holds = {}
 
 
 @dataclass(slots=True)
-class Guard:
-    """A reservation in force during one cycle, and what may still be taken beside it beyond its moment."""
-
-    reservation: Reservation
-    spare_cpus: int
-    spare_memory_mib: int
-
-    def withheld(self, demand: Demand, room: Room, now: Timestamp) -> frozenset[GpuId] | None:
-        """Return the GPUs of a node that this demand must leave alone; None if the whole node is closed to it."""
-        kept = self.reservation
-        if room.name != kept.node or self._over_in_time(demand, now):
-            return frozenset()
-        if 0 < demand.cpus_counted > self.spare_cpus or 0 < demand.memory_mib > self.spare_memory_mib:
-            return None
-        return kept.gpus
-
-    def took(self, demand: Demand, room: Room, now: Timestamp) -> None:
-        """Count a start on the reservation's node that lasts beyond its moment."""
-        if room.name == self.reservation.node and not self._over_in_time(demand, now):
-            self.spare_cpus -= demand.cpus_counted
-            self.spare_memory_mib -= demand.memory_mib
-
-    def _over_in_time(self, demand: Demand, now: Timestamp) -> bool:
-        return demand.time_limit_s is not None and now + STARTING_S + demand.time_limit_s <= self.reservation.at
-
-
-@dataclass(frozen=True, slots=True)
-class _Freed:
-    """What a node has again from `at` on."""
+class _Claimed:
+    """A claim in force during one cycle, and what it leaves of its nodes to those whom it binds."""
 
     at: Timestamp
-    gpus: tuple[GpuState, ...] = ()
-    cpus: int = 0
-    memory_mib: int = 0
+    holds: dict[NodeName, Hold]
+    reservation: Reservation | None = None
+    claim: Claim | None = None
 
 
-def reserve(world: World, job: JobId, demand: Demand, spaces: list[Room], now: Timestamp) -> Guard | None:
-    """Return the reservation for a job that does not fit now; None where no end of any job would make it fit."""
-    freed = _freed(world, now)
-    options = [
-        option for room in spaces if (option := _earliest(job, demand, room, freed.get(room.name, []))) is not None
+class Guard:
+    """Every claim in force during one cycle."""
+
+    def __init__(self, world: World, now: Timestamp) -> None:
+        self._world = world
+        self._now = now
+        self.claimed = [_Claimed(claim.at, _withheld(world, claim), claim=claim) for claim in claims(world, now)]
+        self._merged: dict[tuple[int, ...], Holds] = {}
+
+    def reserve(self, reservation: Reservation) -> bool:
+        """Put a reservation in force; False if what it names will not be there in time."""
+        holds: dict[NodeName, Hold] = {}
+        for part in reservation.allocation.parts:
+            hold = _left_at(self._world, part, reservation.at, self._now)
+            if hold is None:
+                return False
+            holds[part.node] = hold
+        self.claimed.append(_Claimed(reservation.at, holds, reservation))
+        self._merged.clear()
+        return True
+
+    def binding(self, terms: Terms) -> tuple[int, ...]:
+        """Return which claims a job of these terms must respect if it starts now."""
+        if not self.claimed:
+            return ()
+        end = Timestamp(self._now + STARTING_S + self._world.lasting_s(terms))
+        strict = end if terms.time_limit_s is not None else inf
+        return tuple(
+            index
+            for index, each in enumerate(self.claimed)
+            if (
+                each.claim.forbids(terms, self._now, end)
+                if each.claim is not None
+                else (strict if each.reservation is not None and each.reservation.strict else end) > each.at
+            )
+        )
+
+    def standing(self, binding: tuple[int, ...]) -> tuple[int, ...]:
+        """Return those that are nobody's reservation: waiting for an end will not lift them."""
+        return tuple(index for index in binding if self.claimed[index].claim is not None)
+
+    def holds(self, binding: tuple[int, ...]) -> Holds:
+        """Return what these claims leave together."""
+        if not binding:
+            return _NOTHING
+        merged = self._merged.get(binding)
+        if merged is None:
+            merged = self._merged[binding] = _merge(self.claimed[index].holds for index in binding)
+        return merged
+
+    def took(self, binding: tuple[int, ...], allocation: Allocation) -> None:
+        """Count a start that lasts beyond the moments of these claims."""
+        for index in binding:
+            for part in allocation.parts:
+                hold = self.claimed[index].holds.get(part.node)
+                if hold is not None:
+                    hold.cpus -= part.cpus
+                    hold.memory_mib -= part.memory_mib
+                    for share in part.shares:
+                        if share.gpu in hold.gpus and share.memory_mib is not None:
+                            hold.gpus[share.gpu] -= share.memory_mib
+        if binding:
+            self._merged.clear()
+
+    def horizon_s(self, binding: tuple[int, ...]) -> Seconds:
+        """Return how short a job must be to be over before the last of these reservations."""
+        return max(self.claimed[index].at for index in binding) - self._now - STARTING_S
+
+
+def earliest(
+    world: World, job: JobId, terms: Terms, now: Timestamp, holds: Holds, *, strict: bool = False
+) -> Reservation | None:
+    """Return the reservation of a job that does not fit now; None where no end of any job would make it fit."""
+    demand = terms.demand
+    bounds = [
+        (bound, order, room)
+        for order, room in enumerate(world.spaces.rooms.values())
+        if (bound := _bound(world, room, demand.gpus // demand.nodes if not demand.shared else 0, now)) is not None
     ]
-    if not options:
+    heapify(bounds)
+    found: list[tuple[Timestamp, int, Allocation]] = []
+    while bounds:
+        if len(found) >= demand.nodes:
+            found.sort(key=lambda each: each[:2])
+            if found[demand.nodes - 1][0] <= bounds[0][0]:
+                break
+        _, order, room = heappop(bounds)
+        option = _earliest_on(world, terms, room, now, holds.get(room.name))
+        if option is not None:
+            found.append((option[0], order, option[1]))
+    if len(found) < demand.nodes:
         return None
-    chosen = min(options, key=lambda option: option.at)
-    kept = world.reservation
-    if kept is not None and kept.job == job and now < kept.at <= chosen.at:
-        guard = _guard(kept, spaces, freed)
-        if guard is not None:
-            return guard
-    return _guard(chosen, spaces, freed)
+    found = sorted(found, key=lambda each: each[:2])[: demand.nodes]
+    first, *rest = [part for _, _, part in found]
+    return Reservation(
+        job=job,
+        at=found[-1][0],
+        allocation=replace(first, rest=tuple(rest)) if rest else first,
+        strict=strict,
+    )
 
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
-    limit_s = active.terms.time_limit_s
-    runs_s = world.rules.assumed_runtime_s if limit_s is None else limit_s
-    match active.state:
-        case Starting(since=since):
-            end = since + STARTING_S + runs_s
-        case Running(since=since):
-            end = since + runs_s
-        case Stopping(kill_at=kill_at, started=started):
-            end = kill_at if started is None else min(kill_at, started + runs_s)
+    end = told_end(world, active)
     return Timestamp(end) if end > now else Timestamp(now + max(OVERRUN_S, (now - end) / 4))
 
 
-def _freed(world: World, now: Timestamp) -> dict[NodeName, list[_Freed]]:
-    """Return what every node gets back, in order: as its jobs end, and as GPUs settle after the end of one."""
-    freed: dict[NodeName, list[_Freed]] = {}
-    for active in world.active.values():
-        held = active.state.allocation
-        # Not what is drained or lost: it will not be given out again when its job ends.
-        gpus = [world.gpus[gpu] for gpu in held.gpus if gpu in world.gpus]
-        back = tuple(gpu for gpu in gpus if gpu.drained is None and condition(world, gpu, now) is Condition.BUSY)
-        at = expected_end(world, active, now)
-        freed.setdefault(held.node, []).append(_Freed(at, back, held.cpus, held.memory_mib))
-    for gpu in world.gpus.values():
-        if gpu.released_at is not None and condition(world, gpu, now) is Condition.RELEASING:
-            freed.setdefault(gpu.node, []).append(_Freed(Timestamp(gpu.released_at + RELEASE_S), (gpu,)))
-    for each in freed.values():
-        each.sort(key=lambda one: one.at)
-    return freed
+def told_end(world: World, active: ActiveJob) -> float:
+    """Return when an active job would be over if it took as long as expected; it may have passed."""
+    runs_s = world.expects_s[active.job]
+    match active.state:
+        case Starting(since=since):
+            return since + STARTING_S + runs_s
+        case Running(since=since):
+            return since + runs_s
+        case Stopping(kill_at=kill_at, started=started):
+            return kill_at if started is None else min(kill_at, started + runs_s)
 
 
-def _earliest(job: JobId, demand: Demand, room: Room, freed: list[_Freed]) -> Reservation | None:
-    """Return the first moment at which the node, as it gets things back one by one, has room."""
-    future = Room(room.node, list(room.free), room.cpus, room.memory_mib)
-    for each in freed:
-        _give_back(future, each)
-        fit = place(demand, future)
-        if fit is not None:
-            gpus = frozenset(fit.gpus)
-            return Reservation(job=job, at=each.at, node=room.name, gpus=gpus, cpus=fit.cpus, memory_mib=fit.memory_mib)
+def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:
+    """Return when a node's jobs would end, soonest first. Kept until one of them changes."""
+    if node.ends is None:
+        node.ends = sorted((told_end(world, world.active[job]), job) for job in node.held)
+    return node.ends
+
+
+def _bound(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
+    """Return a moment before which a node cannot have that many whole GPUs free; None if it never has."""
+    missing = gpus - len(room.free)
+    if missing <= 0:
+        return now
+    releasing = sum(1 for state in room.node.gpus if state.released_at is not None and not state.holders)
+    missing -= releasing
+    if missing <= 0:
+        return now
+    for end, job in _ends(world, room.node):
+        missing -= len(room.node.held[job].shares)
+        if missing <= 0:
+            return end
     return None
 
 
-def _guard(kept: Reservation, spaces: list[Room], freed: dict[NodeName, list[_Freed]]) -> Guard | None:
-    """Return a reservation put in force; None if what it names will not be there in time."""
-    room = next((room for room in spaces if room.name == kept.node), None)
+def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Timestamp, Allocation]]:
+    """Yield what a node gets back, in order: as its jobs end, and as GPUs settle after the end of one."""
+    late = []
+    for state in node.gpus:
+        if state.released_at is not None and condition(world, state, now) is Condition.RELEASING:
+            share = _whole(node, state.gpu.id)
+            late.append((Timestamp(state.released_at + RELEASE_S), share))
+    for end, job in _ends(world, node):
+        at = expected_end(world, world.active[job], now) if end <= now else Timestamp(end)
+        late.append((at, node.held[job]))
+    late.sort(key=lambda each: each[0])
+    yield from late
+
+
+def _whole(node: NodeState, gpu: GpuId) -> Allocation:
+    return Allocation(node=node.node.name, shares=(Share(gpu=gpu),))
+
+
+def _earliest_on(
+    world: World, terms: Terms, room: Room, now: Timestamp, hold: Hold | None
+) -> tuple[Timestamp, Allocation] | None:
+    """Return the first moment at which a node, as it gets things back one by one, has room, and what is taken then."""
+    future = room.copy()
+    part = fit(terms.demand, future, hold)
+    if part is not None:
+        return now, part
+    for at, back in _returns(world, room.node, now):
+        future.give_back(back)
+        part = fit(terms.demand, future, hold)
+        if part is not None:
+            return at, part
+    return None
+
+
+def _left_at(world: World, part: Allocation, at: Timestamp, now: Timestamp) -> Hold | None:
+    """Return what is left of a node once a part of it is taken at that moment; None if it is not all there then."""
+    room = world.spaces.rooms.get(part.node)
     if room is None:
         return None
-    future = Room(room.node, list(room.free), room.cpus, room.memory_mib)
-    for each in freed.get(room.name, []):
-        if each.at <= kept.at:
-            _give_back(future, each)
-    there = kept.gpus <= {state.gpu.id for state in future.free}
-    if not there or 0 < kept.cpus > future.cpus or 0 < kept.memory_mib > future.memory_mib:
+    future = room.copy()
+    for back_at, back in _returns(world, room.node, now):
+        if back_at > at:
+            break
+        future.give_back(back)
+    free = {state.gpu.id for state in future.free}
+    left: dict[GpuId, int] = {}
+    for share in part.shares:
+        if share.memory_mib is None:
+            if share.gpu not in free:
+                return None
+            left[share.gpu] = 0
+        else:
+            rest = _left_mib(future, share.gpu) - share.memory_mib
+            if rest < 0:
+                return None
+            left[share.gpu] = rest
+    if 0 < part.cpus > future.cpus or 0 < part.memory_mib > future.memory_mib:
         return None
-    return Guard(kept, future.cpus - kept.cpus, future.memory_mib - kept.memory_mib)
+    return Hold(gpus=left, cpus=future.cpus - part.cpus, memory_mib=future.memory_mib - part.memory_mib)
 
 
-def _give_back(room: Room, freed: _Freed) -> None:
-    room.free += freed.gpus
-    room.cpus += freed.cpus
-    room.memory_mib += freed.memory_mib
+def _left_mib(room: Room, gpu: GpuId) -> int:
+    """Return what of a GPU's memory can be shared out: all of a free one's."""
+    whole = next((nominal_mib(state.gpu.memory_total_mib) for state in room.free if state.gpu.id == gpu), 0)
+    return room.shared.get(gpu, whole)
+
+
+def _withheld(world: World, claim: Claim) -> dict[NodeName, Hold]:
+    holds: dict[NodeName, Hold] = {}
+    for gpu in claim.gpus:
+        state = world.gpus.get(gpu)
+        if state is not None:
+            hold = holds.setdefault(state.node, Hold(gpus={}, cpus=_PLENTY, memory_mib=_PLENTY))
+            hold.gpus[gpu] = 0
+    return holds
+
+
+def _merge(all_holds: Iterator[dict[NodeName, Hold]]) -> Holds:
+    merged: dict[NodeName, Hold] = {}
+    for holds in all_holds:
+        for node, hold in holds.items():
+            known = merged.get(node)
+            if known is None:
+                merged[node] = Hold(gpus=dict(hold.gpus), cpus=hold.cpus, memory_mib=hold.memory_mib)
+                continue
+            known.cpus, known.memory_mib = min(known.cpus, hold.cpus), min(known.memory_mib, hold.memory_mib)
+            for gpu, left in hold.gpus.items():
+                known.gpus[gpu] = min(left, known.gpus.get(gpu, left))
+    return merged

@@ -7,48 +7,48 @@ or a reason to wait, so `gpuctl why` can never disagree with what the scheduler 
 Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cost what a thousand do.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from heapq import heappop, heapreplace
 
-from gpud.core import arrays, jobs
-from gpud.core.admit import never_fits
-from gpud.core.backfill import Guard, reserve
+from gpud.core import arrays, jobs, quota, tenants
+from gpud.core.admit import Refused, never_fits
 from gpud.core.commands import (
     Accepted,
     Asked,
     Cancel,
     Changed,
     Command,
+    DeleteReservation,
+    DeleteTenant,
     Done,
     Drain,
     Hold,
     Interrupt,
     Pause,
+    PutTenant,
     Release,
     Requeue,
+    Reserve,
     SetPriority,
     Submit,
 )
-from gpud.core.condition import fresh, looks_wanted, take_in
+from gpud.core.condition import RELEASE_S, looks_wanted, take_in
+from gpud.core.ends import follow, overlooked, settle
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.outcome import Outcome
-from gpud.core.placement import suits
-from gpud.core.queue import job_of
-from gpud.core.rooms import Room, best, rooms
-from gpud.core.waits import Looking, YieldsTo
+from gpud.core.requeue import requeue, requeue_finished
+from gpud.core.schedule import schedule
+from gpud.core.waits import Looking
 from gpud.core.why import why
 from gpud.core.world import Array, World
 from gpud.model.changes import Added, InventoryPut, SettingPut, Told
-from gpud.model.gpu import Allocation, GpuId
-from gpud.model.job import Demand, JobId, job_id
+from gpud.model.job import JobId, format_job, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
 from gpud.model.spec import ArrayState, LoadedJob, Park, Place
 from gpud.model.units import Seconds, Timestamp
 
 Input = Command | Observation
 
-RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 LOOK_RELEASING_S: Seconds = 0.5
 LOOK_BLOCKED_S: Seconds = 2.0
 
@@ -58,7 +58,9 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     out = Outcome(now)
     told: list[tuple[int, JobId]] = []
     # A reservation whose moment has come and gone was for a job that overruns: it moves.
-    stirred = world.reservation is not None and world.reservation.at <= now
+    stirred = any(kept.at <= now for kept in world.reservations.values())
+    stirred |= world.rethink_at is not None and world.rethink_at <= now
+    stirred |= tenants.turn(world, out)
     for job in world.due(now):
         jobs.come_due(world, out, job)
         stirred = True
@@ -74,6 +76,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                 jobs.exited(world, out, each)
             case NodeSeen(node):
                 world.see_node(node)
+                world.sooner = True
                 out.changes.append(InventoryPut(now, node))
                 for state in world.nodes[node.name].gpus:
                     if state.present and not state.gpu.simulated and state.seen is None:
@@ -81,81 +84,20 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case GpuSeen(_, gpu, reading):
                 if gpu in world.gpus:
                     take_in(world, world.gpus[gpu], reading, now)
+                    world.dirty.add(world.gpus[gpu].node)
+                    world.sooner = True
             case Submit():
                 _submit(world, out, each, told)
             case _:
                 _command(world, out, each)
     if stirred:
+        settle(world, out)
         schedule(world, out)
     for token, job in told:
         out.replies.append((token, Accepted(job, world.queue.position(job), why(world, job, now))))
     _look_around(world, out)
     out.close(world)
     return out
-
-
-def schedule(world: World, out: Outcome) -> None:
-    """Start every job that may start now, in order; the first that capacity blocks reserves."""
-    world.blocked.clear()
-    if world.paused is not None or not len(world.queue):
-        world.reservation = None
-        return
-    spaces = rooms(world, out.now)
-    guard: Guard | None = None
-    tries = RESERVE_TRIES
-    heads = world.queue.heads()
-    while heads:
-        _, entry, demand = heads[0]
-        found = best(demand, _open_to(demand, spaces, guard, out.now))
-        if found is None:
-            heappop(heads)
-            world.blocked[demand] = None
-            if guard is not None:
-                if best(demand, _open_to(demand, spaces, None, out.now)) is not None:
-                    world.blocked[demand] = YieldsTo(guard.reservation.job, guard.reservation.at)
-            elif tries:
-                tries -= 1
-                guard = reserve(world, job_of(entry), demand, spaces, out.now)
-            continue
-        room, allocation = found
-        stale = _stale(world, room, demand, allocation, out.now)
-        room.take(allocation)
-        if guard is not None:
-            guard.took(demand, room, out.now)
-        if stale:
-            heappop(heads)
-            world.blocked[demand] = Looking(tuple(stale))
-            continue
-        first = world.queue.first(demand)
-        assert first is not None and first[1] is entry, demand  # noqa: S101, PT018 - heads are as the queue has them
-        jobs.start(world, out, job_of(entry), first[2].terms, allocation)
-        following = world.queue.first(demand)
-        if following is None:
-            heappop(heads)
-        else:
-            heapreplace(heads, (following[0], following[1], demand))
-    world.reservation = guard.reservation if guard is not None else None
-
-
-def _open_to(
-    demand: Demand, spaces: list[Room], guard: Guard | None, now: Timestamp
-) -> Iterable[tuple[Room, frozenset[GpuId]]]:
-    """Yield the nodes that a demand may use, each with the GPUs that it must leave alone."""
-    for room in spaces:
-        withheld = frozenset[GpuId]() if guard is None else guard.withheld(demand, room, now)
-        if withheld is not None:
-            yield room, withheld
-
-
-def _stale(world: World, room: Room, demand: Demand, allocation: Allocation, now: Timestamp) -> list[GpuId]:
-    """Return the GPUs to look at before this allocation may be given: with it all that the next alike could get."""
-    if all(fresh(world.gpus[gpu], now) for gpu in allocation.gpus):
-        return []
-    return [
-        state.gpu.id
-        for state in room.free
-        if not fresh(state, now) and (state.gpu.id in allocation.gpus or suits(demand, state.gpu))
-    ]
 
 
 def _look_around(world: World, out: Outcome) -> None:
@@ -165,12 +107,15 @@ def _look_around(world: World, out: Outcome) -> None:
     unreadable): slowly, while a job waits.
     """
     wakes = [] if world.wake_at is None else [world.wake_at]
-    if world.reservation is not None:
-        wakes.append(world.reservation.at)
+    wakes += [kept.at for kept in world.reservations.values()]
+    wakes += tenants.wake_at(world)
+    if world.rethink_at is not None:
+        wakes.append(world.rethink_at)
     soon = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
     for node in world.nodes.values():
         for state in node.gpus:
-            if state.gpu.id in soon or (state.released_at is not None and looks_wanted(world, state, out.now)):
+            settles = state.released_at is not None and out.now < state.released_at + RELEASE_S
+            if state.gpu.id in soon or (settles and looks_wanted(world, state, out.now)):
                 every_s = LOOK_RELEASING_S
             elif world.blocked and looks_wanted(world, state, out.now):
                 every_s = LOOK_BLOCKED_S
@@ -185,9 +130,17 @@ def _look_around(world: World, out: Outcome) -> None:
 
 def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, JobId]]) -> None:
     spec = asked.spec
-    refused = never_fits(world, spec.terms.demand)
+    out.count(world)
+    jobs_asked = 1 if spec.array is None else len(spec.array)
+    refused = never_fits(world, spec.terms.demand) or quota.refuses(world, spec.terms, out.now, jobs_asked)
     if refused is not None:
         out.replies.append((asked.token, refused))
+        return
+    known = dict(asked.ends)
+    missed = overlooked(world, spec.after, known)
+    if missed is not None:
+        ended = f"job {format_job(missed)} has just ended"
+        out.replies.append((asked.token, Refused("busy", ended, "submit it again")))
         return
     if asked.dry_run:
         out.replies.append((asked.token, Accepted(None)))
@@ -195,16 +148,20 @@ def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, Job
     job = job_id(world.next_number)
     world.next_number += 1
     later = spec.begin_at is not None and spec.begin_at > out.now
+    awaits = follow(world, job, spec.after, known) is not None
+    park = Park.AFTER if awaits else Park.BEGIN if later else None
     place = Place(
-        priority=spec.priority,
+        priority=spec.priority + tenants.boost(world, spec.terms),
         queued_us=world.moment_us(out.now),
-        park=Park.HELD if spec.hold else Park.BEGIN if later else None,
+        park=Park.HELD if spec.hold else park,
         not_before=spec.begin_at if later else None,
+        awaits=awaits,
     )
     array = None
     if spec.array is not None:
         array = ArrayState(pending=spec.array, throttle=spec.throttle)
         world.arrays[job] = Array(spec.terms, place, array)
+        world.books.pend(job, spec.terms, len(array.pending))
     out.changes.append(Added(job, out.now, spec, place, array))
     world.wait(job, spec.terms, place)
     if asked.tell:
@@ -225,13 +182,16 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
         case Release():
             act = jobs.release
         case Requeue():
-            act, finished = jobs.requeue, asked.finished
+            act, finished = requeue, asked.finished
         case SetPriority():
             act = partial(jobs.prioritise, priority=asked.priority)
         case Interrupt():
             act = jobs.interrupt
         case Drain():
             out.replies.append((asked.token, _drain(world, out, asked)))
+            return
+        case PutTenant() | DeleteTenant() | Reserve() | DeleteReservation():
+            out.replies.append((asked.token, tenants.change(world, out, asked)))
             return
         case Pause(token, reason):
             changed = world.paused != reason
@@ -250,7 +210,8 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
     elif isinstance(asked, Hold | Release | SetPriority):
         arrays.unfold_named(world, out, asked.jobs)
     notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in asked.jobs]
-    notes += [(loaded.job, jobs.requeue_finished(world, out, loaded)) for loaded in finished]
+    in_order = sorted(finished, key=lambda loaded: loaded.job)  # first who others come after
+    notes += [(loaded.job, requeue_finished(world, out, loaded)) for loaded in in_order]
     changed_jobs = tuple(job for job, note in notes if note is None)
     out.replies.append((asked.token, Changed(changed_jobs, tuple((job, note) for job, note in notes if note))))
 
@@ -263,6 +224,8 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
     changed = any(state.drained != asked.reason for state in states)
     for state in states:
         state.drained = asked.reason
+        world.dirty.add(state.node if isinstance(state, GpuState) else state.node.name)
+        world.sooner = True
         if isinstance(state, GpuState):
             world.drained.pop(state.gpu.id, None)
             if asked.reason is not None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gpud.model.gpu import Gpu, GpuId, Node, NodeName, Reading, Unreadable
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Unreadable
 from gpud.model.job import JobId
 from gpud.model.units import Mib, Timestamp
 
@@ -44,7 +44,7 @@ class GpuState:
 
 @dataclass(slots=True)
 class NodeState:
-    """A node, its GPUs by index, and what of its CPUs and memory is taken."""
+    """A node, its GPUs by index, and what of it is taken."""
 
     node: Node
     gpus: list[GpuState] = field(default_factory=list)
@@ -52,6 +52,8 @@ class NodeState:
     drained: str | None = None
     cpus_used: int = 0
     memory_used_mib: int = 0
+    held: dict[JobId, Allocation] = field(default_factory=dict)  # by whom, what of it
+    ends: list[tuple[float, JobId]] | None = None  # when those are expected to end, in order; None: not known yet
 
     @property
     def divided(self) -> set[GpuId | None]:

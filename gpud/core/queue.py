@@ -6,6 +6,10 @@ else about it stays in the store until it starts. An entry counts while the dict
 leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces, or swept
 out once there are more of its kind than others.
 
+Lines of one demand form a group: what does not fit for one of them fits for none. A line that may not start for a
+reason of its own (a quota, somebody's reservation) is set aside with that reason: its group goes on without it until
+it is let in again.
+
 Cost: O(log line) to add, O(1) to remove, O(lines whose head changed) to find the next. Memory: about 130 bytes a
 job, however long the line.
 """
@@ -14,8 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from gpud.core.waits import Wait
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
+from gpud.model.units import Seconds
 
 _JOB_BITS = 64
 _LINE_BITS = 32
@@ -24,40 +30,60 @@ _LINE_MASK = (1 << _LINE_BITS) - 1
 _SWEEP = 64  # entries that may be left over, beside as many as count, before they are swept out
 
 Rank = Callable[[Terms], int]
+Owner = tuple[str, str]  # tenant and user
 
 
 class Line:
     """Jobs of equal terms: `count` of them.
 
     `head` is the packed entry of the first, None when nobody is left; no entry ever was greater than `last`.
+    `lasts_s` is how long one of them is expected to run. `aside` says why the line is out of its group for now.
     """
 
-    __slots__ = ("count", "head", "heap", "last", "number", "terms")
+    __slots__ = ("aside", "count", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
 
-    def __init__(self, number: int, terms: Terms) -> None:
+    def __init__(self, number: int, terms: Terms, rank: int, lasts_s: Seconds) -> None:
         self.number = number
         self.terms = terms
+        self.rank = rank
+        self.lasts_s = lasts_s
         self.heap: list[int] = []
         self.head: int | None = None
         self.count = 0
         self.last = -inf
+        self.aside: Wait | None = None
 
     def __lt__(self, other: "Line") -> bool:
         """Equal entries are of one line, whose order among themselves means nothing."""
         return self.number < other.number
 
 
+class Group:
+    """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries."""
+
+    __slots__ = ("order", "shortest")
+
+    def __init__(self) -> None:
+        self.order: list[tuple[int, int, Line]] = []
+        self.shortest: list[tuple[Seconds, Line]] = []
+
+
 class Queue:
-    """All lines, grouped by demand. `rank` (lower first) comes before the order of the jobs inside a line."""
+    """All lines, grouped by demand. `rank` (lower first) comes before the order of the jobs inside a line.
 
-    __slots__ = ("_by_terms", "_entries", "_groups", "_lines", "_rank", "_unused")
+    `lasts` tells how long a job of these terms is expected to run.
+    """
 
-    def __init__(self, rank: Rank) -> None:
+    __slots__ = ("_by_owner", "_by_terms", "_entries", "_groups", "_lasts", "_lines", "_rank", "_unused")
+
+    def __init__(self, rank: Rank, lasts: Callable[[Terms], Seconds] = lambda _: inf) -> None:
         self._rank = rank
+        self._lasts = lasts
         self._lines: list[Line] = []  # by number; one that ran empty is there until its number is used again
         self._unused: list[int] = []
         self._by_terms: dict[Terms, Line] = {}
-        self._groups: dict[Demand, list[tuple[int, int, Line]]] = {}
+        self._by_owner: dict[Owner, dict[Line, None]] = {}
+        self._groups: dict[Demand, Group] = {}
         self._entries: dict[JobId, int] = {}
 
     def __len__(self) -> int:
@@ -99,6 +125,10 @@ class Queue:
         if not line.count:
             del self._by_terms[line.terms]
             self._unused.append(line.number)
+            owned = self._by_owner[owner_of(line.terms)]
+            del owned[line]
+            if not owned:
+                del self._by_owner[owner_of(line.terms)]
         return True
 
     def terms(self, job: JobId) -> Terms:
@@ -109,32 +139,82 @@ class Queue:
         """Return the order with which a job was added. Raises KeyError if it stands in no line."""
         return self._entries[job] >> _JOB_BITS + _LINE_BITS
 
+    def line(self, job: JobId) -> Line | None:
+        """Return the line that a job stands in."""
+        entry = self._entries.get(job)
+        return None if entry is None else self._line_of(entry)
+
+    def lines(self) -> Iterator[Line]:
+        """Yield every line in which somebody stands."""
+        yield from self._by_terms.values()
+
     def heads(self) -> list[tuple[int, int, Demand]]:
         """Return (rank, entry, demand) of the first job of every demand, as a heap."""
         heads = []
         for demand in list(self._groups):
             first = self.first(demand)
-            if first is None:
-                del self._groups[demand]
-            else:
+            if first is not None:
                 heads.append((first[0], first[1], demand))
+            elif self.shortest_s(demand) == inf:
+                del self._groups[demand]
         heapify(heads)
         return heads
 
     def first(self, demand: Demand) -> tuple[int, int, Line] | None:
-        """Return (rank, entry, line) of the job that comes first of all with this demand."""
-        group = self._groups.get(demand)
-        while group:
-            if group[0][2].head is group[0][1]:
-                return group[0]
-            heappop(group)
+        """Return (rank, entry, line) of the job that comes first of all with this demand, lines set aside apart."""
+        order = self._groups[demand].order if demand in self._groups else None
+        while order:
+            rank, entry, line = order[0]
+            if line.head is entry and line.rank == rank and line.aside is None:
+                return order[0]
+            heappop(order)
         return None
+
+    def shortest_s(self, demand: Demand) -> Seconds:
+        """Return how long the shortest job with this demand is expected to run, lines set aside included."""
+        shortest = self._groups[demand].shortest
+        while shortest:
+            if self._tells_length(shortest[0]):
+                return shortest[0][0]
+            heappop(shortest)
+        return inf
+
+    def following(self, line: Line, most: int) -> list[int]:
+        """Return the packed entries of up to so many jobs of a line, in order."""
+        heap, taken = line.heap, list[int]()
+        while heap and len(taken) < most:
+            entry = heappop(heap)
+            if self._entries.get(job_of(entry)) is entry:
+                taken.append(entry)
+        for entry in taken:
+            heappush(heap, entry)
+        return taken
+
+    def set_aside(self, line: Line, wait: Wait) -> None:
+        """Take a line out of its group, for a reason of its own."""
+        line.aside = wait
+
+    def let_in(self, line: Line) -> None:
+        """Put a line that was set aside back into its group."""
+        if line.aside is not None:
+            line.aside = None
+            self._enter_group(line)
+
+    def rank_anew(self, owner: Owner | None = None) -> None:
+        """Ask for the ranks of an owner's lines again, or of all."""
+        for line in self._by_terms.values() if owner is None else self._by_owner.get(owner, ()):
+            lasts_s, rank = self._lasts(line.terms), self._rank(line.terms)
+            if lasts_s != line.lasts_s:
+                line.lasts_s = lasts_s
+                self._note_length(line)
+            if rank != line.rank:
+                line.rank = rank
+                self._enter_group(line)
 
     def standing(self) -> Iterator[tuple[int, int]]:
         """Yield (rank, entry) of everybody in a line, in no order; sorted, they give the positions."""
         for line in self._by_terms.values():
-            rank = self._rank(line.terms)
-            yield from ((rank, entry) for entry in self._alive(line))
+            yield from ((line.rank, entry) for entry in self._alive(line))
 
     def position(self, job: JobId) -> int | None:
         """Return a job's place among all that stand in lines, from 1.
@@ -144,23 +224,39 @@ class Queue:
         entry = self._entries.get(job)
         if entry is None:
             return None
-        mine = (self._rank(self._line_of(entry).terms), entry)
+        mine = (self._line_of(entry).rank, entry)
         position = 0
         for line in self._by_terms.values():
-            rank = self._rank(line.terms)
-            if (rank, line.last) <= mine:
+            if (line.rank, line.last) <= mine:
                 position += line.count
-            elif line.head is not None and (rank, line.head) <= mine:
-                position += sum(1 for theirs in self._alive(line) if (rank, theirs) <= mine)
+            elif line.head is not None and (line.rank, line.head) <= mine:
+                position += sum(1 for theirs in self._alive(line) if (line.rank, theirs) <= mine)
         return position
 
     def _line(self, terms: Terms) -> Line:
         line = self._by_terms.get(terms)
         if line is None:
             number = self._unused.pop() if self._unused else len(self._lines)
-            line = self._by_terms[terms] = Line(number, terms)
+            line = self._by_terms[terms] = Line(number, terms, self._rank(terms), self._lasts(terms))
+            self._by_owner.setdefault(owner_of(terms), {})[line] = None
             self._lines[number : number + 1] = [line]
+            self._note_length(line)
         return line
+
+    def _note_length(self, line: Line) -> None:
+        group = self._groups.get(line.terms.demand)
+        if group is None:
+            group = self._groups[line.terms.demand] = Group()
+        shortest = group.shortest
+        if len(shortest) > 2 * len(self._by_terms) + _SWEEP:
+            shortest[:] = {each[1]: each for each in shortest if self._tells_length(each)}.values()
+            heapify(shortest)
+        heappush(shortest, (line.lasts_s, line))
+
+    def _tells_length(self, entry: tuple[Seconds, Line]) -> bool:
+        """Return whether somebody stands in a line, and still lasts as long as was noted."""
+        lasts_s, line = entry
+        return line.lasts_s == lasts_s and self._by_terms.get(line.terms) is line
 
     def _line_of(self, entry: int) -> Line:
         return self._lines[entry >> _JOB_BITS & _LINE_MASK]
@@ -171,7 +267,8 @@ class Queue:
     def _settle(self, line: Line) -> None:
         """See to a line's head, and to its place in its group, after the line changed."""
         heap = line.heap
-        while heap and self._entries.get(job_of(heap[0])) is not heap[0]:
+        entries = self._entries
+        while heap and entries.get(job_of(heap[0])) is not heap[0]:
             heappop(heap)
         if len(heap) > 2 * line.count + _SWEEP:
             heap[:] = self._alive(line)
@@ -181,13 +278,23 @@ class Queue:
             return
         line.head = head
         if head is not None:
-            group = self._groups.setdefault(line.terms.demand, [])
-            if len(group) > 2 * len(self._by_terms) + _SWEEP:
-                group[:] = {each[2]: each for each in group if each[2].head is each[1]}.values()
-                heapify(group)
-            heappush(group, (self._rank(line.terms), head, line))
+            self._enter_group(line)
+
+    def _enter_group(self, line: Line) -> None:
+        if line.head is None or line.aside is not None:
+            return
+        order = self._groups[line.terms.demand].order
+        if len(order) > 2 * len(self._by_terms) + _SWEEP:
+            order[:] = {each[2]: each for each in order if each[2].head is each[1] and each[2].rank == each[0]}.values()
+            heapify(order)
+        heappush(order, (line.rank, line.head, line))
 
 
 def job_of(entry: int) -> JobId:
     """Return the job of a packed entry."""
     return JobId(entry & _JOB_MASK)
+
+
+def owner_of(terms: Terms) -> Owner:
+    """Return whose line it is: tenant and user."""
+    return terms.tenant, terms.user

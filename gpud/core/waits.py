@@ -5,8 +5,10 @@ The same code that decided makes them, so what `gpuctl why` says is what the sch
 
 from dataclasses import dataclass
 
+from gpud.core.claims import Claim
 from gpud.model.gpu import GpuId, NodeName
-from gpud.model.job import JobId
+from gpud.model.job import End, JobId
+from gpud.model.spec import Dependency
 from gpud.model.units import Timestamp
 
 
@@ -31,6 +33,23 @@ class RetriesAt:
 
 
 @dataclass(frozen=True, slots=True)
+class After:
+    """Another job has to end first, and `others` more; `state` is what it does now."""
+
+    first: Dependency
+    state: str
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unmet:
+    """What it comes after ended otherwise than it must: it is held until that runs again, or it is released."""
+
+    dependency: Dependency
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
     """As many elements of its array run as may."""
 
@@ -49,6 +68,36 @@ class NoGpus:
     """No GPU was ever seen here; `problem` is what the driver's library said."""
 
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverQuota:
+    """A limit of a user, of a tenant, or (`whose` "") of everybody.
+
+    `used` of `limit` are taken, of `what`: "GPUs", "jobs" that run, or "GPU-hours", which are there again `until`.
+    """
+
+    whose: str
+    what: str
+    used: float
+    limit: float
+    wanted: float = 0.0
+    until: Timestamp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Guaranteed:
+    """What is free is guaranteed to other tenants, that many GPUs of it, and its own tenant may not borrow."""
+
+    tenant: str
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class NoPool:
+    """The pool that it asked for is not configured any more."""
+
+    pool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +125,18 @@ class YieldsTo:
 
 
 @dataclass(frozen=True, slots=True)
+class Barred:
+    """What is free is claimed: set aside for a time, for a pool, for a tenant."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """Everything that it may have is taken; what exactly is missing is found out when somebody asks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Looking:
     """Its GPUs are being looked at: whether they are free in fact."""
 
@@ -87,4 +148,22 @@ class Next:
     """Not looked at yet: the next cycle will."""
 
 
-Wait = Held | BeginsAt | RetriesAt | Throttled | Paused | NoGpus | NoCapacity | YieldsTo | Looking | Next
+Wait = (
+    Held
+    | BeginsAt
+    | RetriesAt
+    | After
+    | Unmet
+    | Throttled
+    | Paused
+    | NoGpus
+    | NoPool
+    | Guaranteed
+    | OverQuota
+    | NoCapacity
+    | YieldsTo
+    | Barred
+    | Full
+    | Looking
+    | Next
+)

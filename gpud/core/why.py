@@ -2,11 +2,27 @@
 
 from math import inf
 
+from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition
 from gpud.core.placement import suits
 from gpud.core.rooms import rooms
-from gpud.core.waits import BeginsAt, Held, Next, NoCapacity, NoGpus, Paused, RetriesAt, Throttled, Wait
+from gpud.core.waits import (
+    After,
+    BeginsAt,
+    Full,
+    Guaranteed,
+    Held,
+    Next,
+    NoCapacity,
+    NoGpus,
+    OverQuota,
+    Paused,
+    RetriesAt,
+    Throttled,
+    Unmet,
+    Wait,
+)
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, Stopping, array_of
@@ -27,6 +43,8 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
             return BeginsAt(place.not_before)
         case Park.RETRY if place.not_before is not None:
             return RetriesAt(place.not_before, place.attempt)
+        case Park.AFTER | Park.NEVER:
+            return _after(world, array_of(job))
     if world.paused is not None:
         return Paused(world.paused)
     array = world.arrays.get(array_of(job))
@@ -35,12 +53,35 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     demand = waiting.terms.demand
     if demand.gpus and not world.any_gpu():
         return NoGpus(world.problem() or "no GPU was found")
-    if demand not in world.blocked:
-        return Next()
-    found = world.blocked[demand]
+    line = world.queue.line(job)
+    found: Wait | None = Next()
+    if line is not None and line.aside is not None:
+        found = line.aside
+        if isinstance(found, Full):
+            return capacity(world, demand, now)
+        if isinstance(found, OverQuota | Guaranteed):  # with the numbers of now
+            return quota.over(world, waiting.terms, now) or found
+    elif demand in world.blocked:
+        found = world.blocked[demand]
     if found is None:
         found = world.blocked[demand] = capacity(world, demand, now)  # the next with this demand asks the same
     return found
+
+
+def _after(world: World, job: JobId) -> Wait:
+    unmet, awaited = world.after.unmet(job), world.after.awaited(job)
+    if unmet is not None:
+        return Unmet(*unmet)
+    if not awaited:
+        return Next()
+    active, waiting = world.active.get(awaited[0].job), world.waiting(awaited[0].job)
+    if active is not None:
+        state = type(active.state).__name__.lower()
+    elif waiting is not None:
+        state = "held" if waiting.place.park in {Park.HELD, Park.NEVER} else "queued"
+    else:
+        state = "running"  # an array of which every element has started
+    return After(awaited[0], state, len(awaited) - 1)
 
 
 def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:

@@ -11,13 +11,17 @@ from heapq import heappop, heappush
 from math import inf
 
 from gpud.core.active import ActiveJob
+from gpud.core.books import Books
 from gpud.core.claims import Claim
+from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
-from gpud.core.queue import Queue
+from gpud.core.prediction import Predictor
+from gpud.core.queue import Line, Queue
 from gpud.core.space import Spaces
+from gpud.core.usage import Usage
 from gpud.core.waits import Wait
-from gpud.model.gpu import Gpu, GpuId, Node, NodeName
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.tenant import Limits, Tenant
@@ -57,24 +61,41 @@ class Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """What the first blocked job will get: named devices at `at`, its earliest start. Nothing later may delay it."""
+    """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
+
+    `strict`: another may use them before only if its time limit says that it is over by then, not a guess. `taken`:
+    jobs were preempted for it.
+    """
 
     job: JobId
     at: Timestamp
-    node: NodeName
-    gpus: frozenset[GpuId]
-    cpus: int
-    memory_mib: int
+    allocation: Allocation
+    strict: bool = False
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings that deciding depends on. `assumed_runtime_s`: for a job of which nothing is known."""
+    """The settings that deciding depends on.
+
+    `assumed_runtime_s` is for a job of which nothing is known. `reservations` is how many blocked jobs reserve. Who has
+    waited for `starvation_s` (0: nobody) reserves whatever the policy says. A preemptible job is preempted by one whose
+    priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
+    `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
+    can never be met is cancelled, not held.
+    """
 
     assumed_runtime_s: Seconds = 86_400.0
     foreign_ignore: tuple[str, ...] = ()
     limits: Limits = Limits()
     pools: tuple[Pool, ...] = ()
+    reservations: int = 1
+    starvation_s: Seconds = 86_400.0
+    preemptible: bool = False
+    preempt_margin: int = 1
+    preempt_after_s: Seconds = 60.0
+    max_mishaps: int = 3
+    cancel_unmet: bool = False
 
 
 class World:
@@ -83,7 +104,9 @@ class World:
     def __init__(self, policy: Policy, rules: Rules, boot: str) -> None:
         self.policy = policy
         self.rules = rules
-        self.queue = Queue(policy.rank)
+        self.predictor = Predictor(rules.assumed_runtime_s)
+        self.usage = Usage()
+        self.queue = Queue(policy.rank, self.lasting_s)
         self.nodes: dict[NodeName, NodeState] = {}
         self.gpus: dict[GpuId, GpuState] = {}
         self.drained: dict[GpuId, str] = {}  # of every GPU that was drained, known or not
@@ -91,12 +114,23 @@ class World:
         self.parked: dict[JobId, Parked] = {}
         self.arrays: dict[JobId, Array] = {}
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
+        self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
+        self.after = Dependencies()
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces()
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
-        self.reservation: Reservation | None = None
+        self.aside: list[Line] = []  # lines that the last cycle set aside
+        self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
+        self.eased: set[str] = set()  # tenants and users who have less than before
+        self.reservations: dict[JobId, Reservation] = {}
+        self.starving: JobId | None = None
+        self.starving_at: Timestamp | None = None  # when to look again who waits longest
+        self.sooner = True  # something ended, or may, earlier than reservations were made for
+        self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
+        self.rethink_at: Timestamp | None = None  # when time alone may let something start
         self.paused: str | None = None
+        self.books = Books()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
@@ -115,7 +149,7 @@ class World:
         """Order the queue, which must be empty, by another policy."""
         assert not len(self.queue)  # noqa: S101 - ours, not the user's
         self.policy = policy
-        self.queue = Queue(policy.rank)
+        self.queue = Queue(policy.rank, self.lasting_s)
 
     # -- who holds what
 
@@ -123,7 +157,11 @@ class World:
         """Record that a job is active, in the state it has now."""
         before = self.active.get(active.job)
         self.active[active.job] = active
-        if before is None:
+        self.books.enter(before, active)
+        if before is not None:
+            self._end_differs(active)
+        else:
+            self.expects_s[active.job] = self.expected_s(active.terms)
             self._hold(active, 1)
             if index_of(active.job) is not None:
                 self.arrays[array_of(active.job)].running += 1
@@ -131,7 +169,10 @@ class World:
     def leave(self, job: JobId) -> ActiveJob:
         """Record that a job is active no more, and return it as it was."""
         active = self.active.pop(job)
+        self.books.leave(active)
+        del self.expects_s[job]
         self._alarm_at.pop(job, None)
+        self.eased |= {active.terms.tenant, active.terms.user}
         self._hold(active, -1)
         if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
@@ -150,21 +191,48 @@ class World:
             if node is not None:
                 node.cpus_used += sign * part.cpus
                 node.memory_used_mib += sign * part.memory_mib
+                node.ends = None
+                if sign > 0:
+                    node.held[active.job] = part
+                else:
+                    node.held.pop(active.job, None)
                 self.dirty.add(part.node)
+
+    def _end_differs(self, active: ActiveJob) -> None:
+        for part in active.state.allocation.parts:
+            if part.node in self.nodes:
+                self.nodes[part.node].ends = None
+        self.sooner = True
+
+    # -- how long jobs take
+
+    def expected_s(self, terms: Terms) -> Seconds:
+        """Return how long a job of these terms is likely to run."""
+        return self.predictor.seconds(terms)
+
+    def lasting_s(self, terms: Terms) -> Seconds:
+        """Return how long a job of these terms may run, as far as its user says; what others did binds nobody."""
+        if terms.time_limit_s is not None:
+            return terms.time_limit_s
+        return self.rules.assumed_runtime_s if terms.estimate_s is None else terms.estimate_s
 
     # -- who waits
 
     def wait(self, job: JobId, terms: Terms, place: Place) -> None:
         """Put a job where it belongs: parked, kept back by its array's throttle, or in its line."""
         self.unwait(job)
+        if job not in self.arrays:  # what is pending of those is counted as it changes: see `Outcome`
+            self.books.queue(terms, 1)
         if place.park is not None:
             self.parked[job] = Parked(terms, place)
-            if place.not_before is not None and place.park != Park.HELD:
+            if place.not_before is not None and place.park in {Park.BEGIN, Park.RETRY}:
                 self.alarm(place.not_before, job)
             return
         array = self.arrays.get(array_of(job))
         if array is not None and index_of(job) is not None:
             self.places[job] = place
+            if terms is not array.terms and terms != array.terms:
+                self.own_terms[job] = terms
             if array.room:
                 self._line_up(array, job)
             else:
@@ -177,13 +245,22 @@ class World:
 
     def unwait(self, job: JobId) -> None:
         """Take a job out of wherever it waits."""
-        if self.parked.pop(job, None) is not None:
+        parked = self.parked.pop(job, None)
+        terms = None if parked is None else parked.terms
+        if parked is not None:
             self._alarm_at.pop(job, None)
-            return
-        self.queue.remove(job)
-        self.places.pop(job, None)
-        if index_of(job) is not None:
-            self.arrays[array_of(job)].lined.pop(job, None)
+        elif index_of(job) is not None:
+            array = self.arrays[array_of(job)]
+            array.lined.pop(job, None)
+            terms = array.terms if job in self.places else None
+        elif job in self.queue:
+            terms = self.queue.terms(job)
+        if terms is not None and job not in self.arrays:
+            self.books.queue(terms, -1)
+        if parked is None:
+            self.queue.remove(job)
+            self.places.pop(job, None)
+            self.own_terms.pop(job, None)
 
     def waiting(self, job: JobId) -> Parked | None:
         """Return the terms and place of a waiting job, element or array, None if it does not wait."""
@@ -194,12 +271,19 @@ class World:
         array, index = self.arrays.get(array_of(job)), index_of(job)
         if array is not None:
             if index is not None and place is not None:
-                return Parked(array.terms, place)
+                return Parked(self.own_terms.get(job, array.terms), place)
             pending = array.state.pending
             return Parked(array.terms, array.place) if (pending if index is None else index in pending) else None
         if job not in self.queue:
             return None
         return Parked(self.queue.terms(job), place or Place(queued_us=self.queue.order(job)))
+
+    def queued_since_us(self, job: JobId) -> int:
+        """Return since when a job that stands in a line queues, in microseconds."""
+        place = self.places.get(job)
+        if place is None and job in self.arrays:
+            place = self.arrays[job].place
+        return self.queue.order(job) if place is None else place.queued_us
 
     def throttle(self, number: JobId) -> None:
         """Let as many of an array's waiting elements stand in line as may run, and its own entry; or none of them.
@@ -223,7 +307,8 @@ class World:
 
     def _line_up(self, array: Array, job: JobId) -> None:
         array.lined[job] = None
-        self.queue.add(job, array.terms, self.policy.order(self.places[job]))
+        terms = self.own_terms.get(job, array.terms)
+        self.queue.add(job, terms, self.policy.order(self.places[job]))
 
     # -- when to look again
 
@@ -283,9 +368,10 @@ class World:
         state = self.nodes.get(node.name)
         if state is None:
             state = self.nodes[node.name] = NodeState(node)
-            held = [part for each in self.active.values() for part in each.state.allocation.parts]
-            state.cpus_used = sum(part.cpus for part in held if part.node == node.name)
-            state.memory_used_mib = sum(part.memory_mib for part in held if part.node == node.name)
+            parts = [(job, part) for job, each in self.active.items() for part in each.state.allocation.parts]
+            state.held = {job: part for job, part in parts if part.node == node.name}
+            state.cpus_used = sum(part.cpus for part in state.held.values())
+            state.memory_used_mib = sum(part.memory_mib for part in state.held.values())
         return state
 
     def know(self, gpu: Gpu, node: NodeState, *, present: bool) -> None:

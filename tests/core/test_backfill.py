@@ -17,7 +17,7 @@ def test_a_later_job_passes_only_if_it_ends_in_time():
     wide, long, short = play.submit(a_job(2), a_job(limit=200), a_job(limit=50))
     assert play.state(short) == "starting"
     assert isinstance(play.why(wide), NoCapacity)
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
     assert (kept.job, round(kept.at - NOON)) == (wide, 105)
     assert play.why(long) == YieldsTo(wide, kept.at)
@@ -49,11 +49,11 @@ def test_where_nothing_is_known_a_day_is_assumed_and_an_overrun_is_corrected():
     play = a_cluster(gpus="1xH100")
     play.submit(a_job())
     (next_one,) = play.submit(a_job())
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
     assert round(kept.at - NOON) == 86_405
     play.later(90_000)
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
     assert kept.job == next_one
     assert 0 < kept.at - play.now <= 900
@@ -63,14 +63,14 @@ def test_a_reservation_moves_only_to_an_earlier_moment():
     play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"))
     slow, fast = play.submit(a_job(limit=500), a_job(limit=300))
     (next_one,) = play.submit(a_job())
-    promised = play.world.reservation
+    promised = play.reserved
     assert promised is not None
-    assert (promised.node, play.node(fast)) == ("n2", "n2")
+    assert (promised.allocation.node, play.node(fast)) == ("n2", "n2")
     play.now += 4  # starting took its time
     play.starts(slow, fast)
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
-    assert (kept.job, kept.node, round(promised.at - kept.at)) == (next_one, "n2", 1)
+    assert (kept.job, kept.allocation.node, round(promised.at - kept.at)) == (next_one, "n2", 1)
     play.ends(slow)
     assert play.state(next_one) == "starting"
 
@@ -81,7 +81,7 @@ def test_an_earlier_job_that_takes_what_was_reserved_moves_the_reservation():
     (wide,) = play.submit(a_job(2))
     (urgent,) = play.submit(a_job(priority=10, limit=5000))
     assert play.state(urgent) == "starting"
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
     assert (kept.job, round(kept.at - NOON)) == (wide, 5005)
 
@@ -89,10 +89,10 @@ def test_an_earlier_job_that_takes_what_was_reserved_moves_the_reservation():
 def test_the_next_element_of_an_array_gets_its_own_reservation():
     play = a_cluster(gpus="1xH100")
     (first,) = play.submit(a_job(limit=100))
-    play.submit(a_job(limit=1000, array="0-9"))
+    play.submit(a_job(limit=1000, estimate=1000, array="0-9"))
     play.later(50)
     play.ends(first)
-    kept = play.world.reservation
+    kept = play.reserved
     assert kept is not None
     assert round(kept.at - play.now) == 1005
 
@@ -101,14 +101,14 @@ def test_a_drained_node_keeps_no_reservation():
     play = a_cluster(a_node("n1", "", cpus=2), a_node("n2", "", cpus=2), a_node("n3", "", cpus=1))
     play.submit(a_job(0, cpus=2, limit=100), a_job(0, cpus=2, limit=500))
     (big,) = play.submit(a_job(0, cpus=2))
-    first = play.world.reservation
+    first = play.reserved
     play.drain(nodes=("n1",))
-    then = play.world.reservation
+    then = play.reserved
     assert first is not None
     assert then is not None
-    assert (first.node, then.node) == ("n1", "n2")
+    assert (first.allocation.node, then.allocation.node) == ("n1", "n2")
     play.drain(nodes=("n2",))
-    assert play.world.reservation is None
+    assert play.reserved is None
     assert play.state(big) == "queued"
 
 
@@ -117,12 +117,12 @@ def test_a_reservation_keeps_its_gpus_when_others_would_do_as_well():
     play.submit(a_job(2, limit=100))
     play.settle()
     play.submit(a_job(2))
-    first = play.world.reservation
+    first = play.reserved
     assert first is not None
     for gpu in play.hardware:
-        play.hardware[gpu].temperature = 80 if gpu in first.gpus else 30
+        play.hardware[gpu].temperature = 80 if gpu in frozenset(first.allocation.gpus) else 30
     play.look()
-    assert play.world.reservation == first
+    assert play.reserved == first
 
 
 def test_a_lost_node_keeps_no_reservation():
@@ -130,7 +130,7 @@ def test_a_lost_node_keeps_no_reservation():
     play.submit(a_job(limit=100, type="H100"))
     play.submit(a_job(2))
     play.sees(a_node("n1", ""))
-    assert play.world.reservation is None
+    assert play.reserved is None
 
 
 def test_what_waits_for_no_end_of_a_job_reserves_nothing():
@@ -139,7 +139,7 @@ def test_what_waits_for_no_end_of_a_job_reserves_nothing():
     play.look()
     play.submit(a_job(2), a_job(array="0-3%1", limit=10), a_job(hold=True), a_job(begin=100))
     play.settle()
-    assert play.world.reservation is None
+    assert play.reserved is None
     assert len(play.running) == 1
 
 
@@ -202,7 +202,8 @@ def test_a_reserved_job_never_starts_later_than_promised_if_all_keep_their_limit
             play.now = max(play.now, next_at)
             gap, spec, part = pending.pop(0)
             next_at = play.now + gap
-            for job in play.submit(a_job(**spec)):
+            # As told: what others' runs would let one guess is not what these jobs do.
+            for job in play.submit(a_job(**spec, estimate=spec["limit"] or 86_400.0)):
                 parts[job] = part
         else:
             at, job = heappop(ends)
@@ -210,10 +211,10 @@ def test_a_reserved_job_never_starts_later_than_promised_if_all_keep_their_limit
             play.ends(job)
         play.starts(*play.started)
         for job in sorted(play.world.active.keys() - begun.keys()):
-            limit = play.world.active[job].terms.demand.time_limit_s
+            limit = play.world.active[job].terms.time_limit_s
             begun[job] = play.now
             heappush(ends, (play.now + parts[job] * (86_400.0 if limit is None else limit), job))
-        kept = play.world.reservation
+        kept = play.reserved
         if kept is not None:
             promises.take(kept.job, kept.at)
     slack_s = 0.001 * 3 * (len(stream) + 1)  # every cycle takes its millisecond

@@ -1,0 +1,102 @@
+"""Who gives way to whom.
+
+A blocked job may preempt jobs that are clearly beneath it: by priority, where they are preemptible; by the policy's
+own order; or because they run on what is guaranteed to its tenant. Of all sets of victims that make room on one node
+the one is taken that loses the fewest GPU-seconds. Nobody is preempted before they have run for
+`Rules.preempt_after_s`. What they held is reserved for whom they were preempted for; they get their grace, and go
+back to their place in the queue.
+
+A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
+
+Cost: O(active jobs) when a job begins to be blocked, and may preempt at all.
+"""
+
+from gpud.core import jobs, quota
+from gpud.core.active import ActiveJob
+from gpud.core.outcome import Outcome
+from gpud.core.placement import fit
+from gpud.core.room import Room
+from gpud.core.world import Reservation, World
+from gpud.model.gpu import Allocation
+from gpud.model.job import JobId, Running, StopCause
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Seconds, Timestamp
+
+
+def preempt(world: World, out: Outcome, job: JobId, terms: Terms) -> Reservation | None:
+    """Stop the jobs that must give way to this one and return what is reserved for it; None where none may."""
+    waiting = world.waiting(job)
+    if waiting is None or terms.demand.nodes > 1:
+        return None
+    found: tuple[tuple[Seconds, int], list[ActiveJob], Allocation] | None = None
+    beneath = _beneath(world, terms, waiting.place, out.now)
+    for order, (name, room) in enumerate(world.spaces.rooms.items()):
+        here = [active for active in beneath if name in {part.node for part in active.state.allocation.parts}]
+        if not here:
+            continue
+        option = _fewest(terms, room, here, out.now)
+        if option is not None and (found is None or (option[0], order) < found[0]):
+            found = (option[0], order), option[1], option[2]
+    if found is None:
+        return None
+    _, victims, allocation = found
+    for victim in victims:
+        jobs.stop(world, out, victim, StopCause.PREEMPTED)
+    at = max(Timestamp(out.now + victim.terms.grace_s + 1.0) for victim in victims)
+    return Reservation(job=job, at=at, allocation=allocation, strict=True, taken=True)
+
+
+def _beneath(world: World, terms: Terms, place: Place, now: Timestamp) -> list[ActiveJob]:
+    """Return the running jobs that this one may preempt."""
+    rules = world.rules
+    found = []
+    for active in world.active.values():
+        if not isinstance(active.state, Running) or now - active.since < rules.preempt_after_s:
+            continue
+        said = active.terms.preemptible
+        yields = rules.preemptible if said is None else said
+        if (
+            (yields and place.priority >= active.place.priority + rules.preempt_margin)
+            or (said is not False and world.policy.outranks(terms, place, active, now))
+            or quota.may_reclaim(world, terms, active)
+        ):
+            found.append(active)
+    return found
+
+
+def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
+    """Return the GPU-seconds that are thrown away when a job is preempted now; a little for one without GPUs."""
+    return max(0.0, now - active.since) * (active.terms.demand.gpu_weight or 0.01)
+
+
+def _fewest(
+    terms: Terms, room: Room, beneath: list[ActiveJob], now: Timestamp
+) -> tuple[Seconds, list[ActiveJob], Allocation] | None:
+    """Return what is lost, by whom, and what is gained, on one node; None if all together make no room.
+
+    Victims are taken by what they lose, then those that turn out not to be needed are let off, the costliest first.
+    """
+    chosen: list[ActiveJob] = []
+    for active in sorted(beneath, key=lambda each: (lost_s(each, now), each.job)):
+        chosen.append(active)
+        if _without(terms, room, chosen) is not None:
+            break
+    else:
+        return None
+    for active in sorted(chosen, key=lambda each: (-lost_s(each, now), each.job)):
+        rest = [each for each in chosen if each is not active]
+        if rest and _without(terms, room, rest) is not None:
+            chosen = rest
+    allocation = _without(terms, room, chosen)
+    assert allocation is not None  # noqa: S101 - it was tried
+    return sum(lost_s(active, now) for active in chosen), chosen, allocation
+
+
+def _without(terms: Terms, room: Room, victims: list[ActiveJob]) -> Allocation | None:
+    """Return what a job would get on a node without these."""
+    future = room.copy()
+    for active in victims:
+        for part in active.state.allocation.parts:
+            if part.node == room.name:
+                future.give_back(part)
+    return fit(terms.demand, future)

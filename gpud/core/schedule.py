@@ -1,0 +1,253 @@
+"""The loop over the lines: who starts now, and why everyone else waits.
+
+Jobs are considered in the policy's order. What fits starts; what does not closes its demand for this cycle, for
+nobody after it in the same demand fits either. The first jobs that capacity blocks reserve, and who could delay them
+is passed over. Whoever has waited longest reserves too, once that is longer than anybody should: see `Rules`.
+
+Cost: O(demands + lines passed over + starts x log lines), whatever the length of the queue.
+"""
+
+from dataclasses import replace
+from heapq import heappop, heappush, heapreplace
+
+from gpud.core import jobs, preemption, quota
+from gpud.core.backfill import Guard, earliest
+from gpud.core.claims import Claim
+from gpud.core.condition import fresh
+from gpud.core.outcome import Outcome
+from gpud.core.placement import suits
+from gpud.core.queue import Line, job_of, owner_of
+from gpud.core.survey import refresh
+from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
+from gpud.core.world import Reservation, World
+from gpud.model.gpu import Allocation, GpuId
+from gpud.model.job import Demand, JobId
+from gpud.model.spec import Terms
+from gpud.model.units import Seconds, Timestamp
+
+RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
+_STARVING_LOOKS_S: Seconds = 60.0
+
+
+def schedule(world: World, out: Outcome) -> None:
+    """Start every job that may start now, in order; those that capacity blocks first reserve."""
+    queue = world.queue
+    world.blocked.clear()
+    for line in world.aside:
+        queue.let_in(line)
+    world.aside.clear()
+    _open_shut(world)
+    world.rethink_at = None
+    if world.paused is not None or not len(queue):
+        world.reservations.clear()
+        return
+    refresh(world, out.now)
+    if world.policy.refresh(out.now):
+        queue.rank_anew()
+    _Round(world, out).run()
+
+
+def _open_shut(world: World) -> None:
+    """Let lines in again that were over a quota of somebody who has less now."""
+    if world.eased and quota.opens_to_all(world):
+        world.eased |= world.shut.keys()
+    for who in world.eased & world.shut.keys():
+        for line in world.shut.pop(who):
+            world.queue.let_in(line)
+    world.eased.clear()
+
+
+class _Round:
+    """One pass over the queue. `slots` is how many more blocked jobs may reserve."""
+
+    def __init__(self, world: World, out: Outcome) -> None:
+        self.world = world
+        self.out = out
+        self.now = out.now
+        self.guard = Guard(world, out.now)
+        self.slots = world.rules.reservations
+        self.tries = RESERVE_TRIES
+        self.kept = world.reservations
+        self.made: dict[JobId, Reservation] = {}
+        self.closed: set[tuple[Demand, tuple[int, ...]]] = set()
+        # Heads of demands, and (with their lines) blocked jobs behind them that may reserve too.
+        self.heads: list[tuple[int, int, Demand, Line | None]] = []
+
+    def run(self) -> None:
+        world, queue = self.world, self.world.queue
+        self._serve_starving()
+        heads = self.heads = [(rank, entry, demand, None) for rank, entry, demand in queue.heads()]
+        while heads:
+            rank, entry, demand, behind = heads[0]
+            if behind is not None:
+                heappop(heads)
+                self._reserve(job_of(entry), behind.terms)
+                continue
+            first = queue.first(demand)
+            if first is None:
+                heappop(heads)
+            elif first[1] is not entry or first[0] != rank:
+                heapreplace(heads, (first[0], first[1], demand, None))
+            elif not self._consider(first[2], job_of(entry)):
+                heappop(heads)
+        world.reservations = self.made
+        world.sooner = False
+
+    def _consider(self, line: Line, job: JobId) -> bool:
+        """Start a line's first job, or say why not. Return whether the demand is still open to others."""
+        world, terms = self.world, line.terms
+        demand = terms.demand
+        wait = quota.over(world, terms, self.now)
+        if wait is not None:
+            self._shut(line, wait)
+            return True
+        binding = self.guard.binding(terms)
+        allocation = None
+        if (demand, binding) not in self.closed:
+            allocation = world.spaces.best(demand, self.guard.holds(binding))
+        if allocation is None:
+            self.closed.add((demand, binding))
+            return self._no_room(line, job, binding)
+        stale = self._stale(demand, allocation)
+        world.spaces.take(allocation)
+        self.guard.took(binding, allocation)
+        if stale:
+            world.dirty.update(part.node for part in allocation.parts)
+            world.blocked[demand] = Looking(tuple(stale))
+            return False
+        self._start(job, terms, allocation)
+        return True
+
+    def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
+        world = self.world
+        self.kept.pop(job, None)  # of an array: the next element is another job
+        active = jobs.start(world, self.out, job, terms, allocation)
+        if world.policy.started(active, self.now):
+            world.queue.rank_anew(owner_of(terms))
+
+    def _shut(self, line: Line, wait: Wait) -> None:
+        """Set a line aside until its tenant or its user has less."""
+        self.world.queue.set_aside(line, wait)
+        for who in owner_of(line.terms):
+            self.world.shut.setdefault(who, {})[line] = None
+
+    def _no_room(self, line: Line, job: JobId, binding: tuple[int, ...]) -> bool:
+        """Say why a line's first job does not fit; return whether another with its demand might.
+
+        Where the reservations of others are all that is in its way, a shorter job may go first; where nothing but what
+        runs is, nobody may, and the job may reserve.
+        """
+        world, demand = self.world, line.terms.demand
+        standing = self.guard.standing(binding)
+        if len(standing) < len(binding) and world.spaces.best(demand, self.guard.holds(standing)) is not None:
+            claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
+            assert claimed.reservation is not None  # noqa: S101 - it does not stand
+            wait = YieldsTo(claimed.reservation.job, claimed.at)
+            if not standing and world.queue.shortest_s(demand) > self.guard.horizon_s(binding):
+                world.blocked[demand] = wait
+                return False
+            self._set_aside(line, wait)
+            return True
+        self._reserve(job, line.terms)
+        if self.slots > 0 and self.tries > 0:
+            for following in world.queue.following(line, self.slots + 1)[1:]:
+                heappush(self.heads, (line.rank, following, demand, line))
+        if not standing:
+            world.blocked[demand] = None
+            return False
+        self._set_aside(line, Full() if world.spaces.best(demand) is None else Barred(self._first(standing)))
+        return True
+
+    def _first(self, standing: tuple[int, ...]) -> Claim:
+        claim = self.guard.claimed[standing[0]].claim
+        assert claim is not None  # noqa: S101 - it stands
+        return claim
+
+    def _set_aside(self, line: Line, wait: Wait) -> None:
+        self.world.queue.set_aside(line, wait)
+        self.world.aside.append(line)
+
+    def _reserve(self, job: JobId, terms: Terms) -> None:
+        """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
+        if job in self.made:
+            return
+        kept = self.kept.get(job)
+        if kept is not None and kept.taken and kept.at > self.now and self.guard.reserve(kept):
+            self.made[job] = kept
+            return
+        preempting = preemption.preempt(self.world, self.out, job, terms)
+        if preempting is not None and self.guard.reserve(preempting):
+            self.made[job] = preempting
+        elif self.slots > 0 and self.tries > 0:
+            self.tries -= 1
+            if self._claim_earliest(job, terms):
+                self.slots -= 1
+
+    def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
+        kept = self.kept.get(job)
+        if kept is not None and kept.at <= self.now:
+            kept = None  # its moment has come and gone: it was for a job that overruns
+        if kept is not None and not self.world.sooner and kept.strict == strict and self.guard.reserve(kept):
+            self.made[job] = kept
+            return True
+        others = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
+        holds = self.guard.holds(self.guard.standing(self.guard.binding(terms)) + others)
+        found = earliest(self.world, job, terms, self.now, holds, strict=strict)
+        if kept is not None and (found is None or kept.at <= found.at):
+            found, kept = replace(kept, strict=strict), found
+        for option in (found, kept):
+            if option is not None and option.at > self.now and self.guard.reserve(option):
+                self.made[job] = option
+                return True
+        return False
+
+    def _serve_starving(self) -> None:
+        """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
+        world = self.world
+        job = _starving(world, self.now)
+        if job is None:
+            return
+        line = world.queue.line(job)
+        assert line is not None  # noqa: S101 - it was found there
+        terms = line.terms
+        binding = self.guard.binding(terms)
+        allocation = world.spaces.best(terms.demand, self.guard.holds(binding))
+        if allocation is None:
+            self._claim_earliest(job, terms, strict=True)
+        elif not self._stale(terms.demand, allocation):
+            world.spaces.take(allocation)
+            self._start(job, terms, allocation)
+            world.starving, world.starving_at = None, self.now
+
+    def _stale(self, demand: Demand, allocation: Allocation) -> list[GpuId]:
+        """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
+        world, stale = self.world, list[GpuId]()
+        for part in allocation.parts:
+            if all(fresh(world.gpus[gpu], self.now) for gpu in part.gpus):
+                continue
+            room = world.spaces.rooms[part.node]
+            able = {state.gpu.id for state in room.free if suits(demand, state.gpu)} | set(part.gpus)
+            stale += [gpu for gpu in able if not fresh(world.gpus[gpu], self.now)]
+        return sorted(stale)
+
+
+def _starving(world: World, now: Timestamp) -> JobId | None:
+    """Return who has waited longest of those who may start, if that is longer than anybody should wait."""
+    bound_s, queue = world.rules.starvation_s, world.queue
+    if not bound_s:
+        return None
+    if world.starving is not None:
+        line = queue.line(world.starving)
+        if line is not None and line.aside is None:
+            return world.starving
+        world.starving = None
+    elif world.starving_at is not None and now < world.starving_at:
+        return None
+    world.starving_at = Timestamp(now + _STARVING_LOOKS_S)
+    before = round((now - bound_s) * 1_000_000)
+    heads = [job_of(line.head) for line in queue.lines() if line.head is not None and line.aside is None]
+    since = {job: world.queued_since_us(job) for job in heads}
+    longest = min(since, key=lambda job: (since[job], job), default=None)
+    if longest is not None and since[longest] <= before:
+        world.starving = longest
+    return world.starving
