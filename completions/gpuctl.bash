@@ -9,7 +9,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'list') options='-a --all -m --mine -u --user -s --state -n --name --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --since --limit --socket'; takes=ids ;;
     'show') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
-    'logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket'; takes=ids ;;
+    'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'wait') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
     'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;

@@ -26,6 +26,10 @@ _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
 _RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
 
+def _pause() -> None:
+    time.sleep(0.1)
+
+
 class ConnectionLostError(UnreachableError):
     """gpud closed the connection, or died."""
 
@@ -57,10 +61,6 @@ class Client:
         """Hang up; jobs do not notice."""
         self._socket.close()
 
-    def only_watch(self) -> None:
-        """From now on start no gpud: who watches one that is stopped does not want another."""
-        self._start = None
-
     def fileno(self) -> int:
         """Return the socket, for poll: when it is readable, `pushed` has something or the connection is over."""
         return self._socket.fileno()
@@ -77,8 +77,11 @@ class Client:
         self._reopen()
         return self._ask(op, {**fields, "retry": True} if op == "submit" else fields)
 
-    def reconnect(self, within_s: float) -> None:
-        """Connect anew when the connection was lost; wait for gpud to come back. Raises UnreachableError."""
+    def reconnect(self, within_s: float, pause: Callable[[], object] = _pause) -> None:
+        """Connect anew when the connection was lost; wait for gpud to come back. Raises UnreachableError.
+
+        `pause` is what is done between two tries.
+        """
         deadline = time.monotonic() + within_s
         self.close()
         while True:
@@ -87,19 +90,24 @@ class Client:
             except UnreachableError:
                 if time.monotonic() >= deadline:
                     raise
-            time.sleep(0.1)
+            pause()
 
-    def come_back(self) -> None:
-        """Connect anew, however long that takes; one's own gpud is started when nobody else does it soon.
+    def come_back(self, pause: Callable[[], object] = _pause) -> None:
+        """Connect anew, however long that takes; one's own gpud that died is started when nobody else does it soon.
 
         Raises UnreachableError when that one cannot start.
         """
         while True:
             try:
-                return self.reconnect(_RESTARTS_WITHIN_S)
+                return self.reconnect(_RESTARTS_WITHIN_S, pause)
             except UnreachableError:
-                if self._start is not None and self._start():
+                if self._start is not None and not self.was_stopped and self._start():
                     return self._open(start=False)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Return whether somebody told gpud to stop: who waits for it leaves the next start to them."""
+        return os.path.exists(address.stopped_file(self.path))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield what gpud pushes after a `subscribe`, for ever. Raises ConnectionLostError when it goes."""
@@ -238,7 +246,7 @@ def _connected(path: str) -> socket.socket:
             raise NotPermittedError(f"no permission on gpud's socket {path}", hint=_whose(path)) from error
         why = error.strerror or str(error)
         raise UnreachableError(
-            f"gpud does not answer on {path}: {why}", hint="is it running? try: gpuctl doctor"
+            f"gpud does not answer on {path}: {why}", hint="start it: gpuctl daemon start; what keeps it: gpuctl doctor"
         ) from error
     return connection
 

@@ -60,6 +60,10 @@ class Log:
         while file is not None and (data := self._piece(file)):
             yield data
 
+    def lines(self) -> list[str]:
+        """Return what was written since the last call, line by line."""
+        return b"".join(self.read()).decode(errors="backslashreplace").splitlines()
+
     def _piece(self, file: int) -> bytes:
         try:
             return os.read(file, _CHUNK)

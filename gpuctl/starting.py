@@ -80,6 +80,24 @@ def start_daemon(
                 raise _could_not_start(process, log, said_before)
 
 
+def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.environ, directory: str = "/") -> None:
+    """Return if a gpud could start with these options, in this environment, from this directory.
+
+    Raises GpuctlError with what its configuration or its database lacks.
+    """
+    checked = subprocess.run(
+        [sys.executable, "-m", "gpud", *options, "--check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={**environ, **_absolute(environ)},
+        cwd=directory,
+        check=False,
+    )
+    if checked.returncode:
+        why, hints = _complaint(checked.stderr, checked.returncode)
+        raise GpuctlError(why, hint="; ".join(hints) or None)
+
+
 def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the places that are named in an environment, as they are called from everywhere."""
     named = {key: environ[key] for key in _PLACES if environ.get(key)}
@@ -112,28 +130,53 @@ def _ready(process: subprocess.Popen[bytes], ready: socket.socket, log: str) -> 
 
 
 def _another_answers(path: str, lock: str, deadline: float) -> bool:
-    """Return True when somebody else's gpud answers, False when there is none, or none that does until the deadline."""
+    """Return True when somebody else's gpud answers, False when there is none, or none that does until the deadline.
+
+    Raises UnreachableError at once where the one that has the state directory listens on another socket.
+    """
     while True:
         held = _is_locked(lock)  # looked at first: who let go may answer by now
-        try:
-            Client(path).close()
-        except UnreachableError:
-            if not held or time.monotonic() >= deadline:
-                return False
-        else:
+        if _answers(path):
             return True
+        elsewhere = _socket_of(lock) if held else None
+        if elsewhere not in (None, path) and _answers(elsewhere):
+            hint = f"to speak to it: gpuctl --socket {elsewhere}; to have another: set GPUD_STATE_DIR as well"
+            raise UnreachableError(f"your gpud runs already, on another socket: {elsewhere}", hint=hint)
+        if not held or time.monotonic() >= deadline:
+            return False
         time.sleep(0.05)
+
+
+def _answers(path: str | None) -> bool:
+    try:
+        Client(path).close()
+    except UnreachableError:
+        return False
+    return True
+
+
+def _socket_of(lock: str) -> str | None:
+    """Return where the gpud that holds a lock listens: it wrote that into the lock."""
+    try:
+        with open(lock, errors="surrogateescape") as file:
+            return file.read().splitlines()[1]
+    except (OSError, IndexError):
+        return None
 
 
 def _could_not_start(process: subprocess.Popen[bytes], log: str, said_before: int) -> UnreachableError:
     """Return the error that tells what a gpud said before it ended."""
     with open(log, "rb") as file:
         file.seek(said_before)
-        said = file.read()[-4096:].decode(errors="replace").strip().splitlines()
-    words = [line for line in said if line.startswith("gpud: ")] or said or [f"status {process.returncode}"]
-    why = words[0].removeprefix("gpud: ")
-    hints = [line.removeprefix(_HINT) for line in said if line.startswith(_HINT)]
+        why, hints = _complaint(file.read(), process.returncode)
     return UnreachableError(f"gpud could not start: {why}", hint="; ".join([*hints, f"all it said is in {log}"]))
+
+
+def _complaint(output: bytes, status: int) -> tuple[str, list[str]]:
+    """Return why a gpud ended, in its own words, and its hints."""
+    said = output[-4096:].decode(errors="replace").strip().splitlines()
+    words = [line for line in said if line.startswith("gpud: ")] or said[-1:] or [f"it ended with status {status}"]
+    return words[0].removeprefix("gpud: "), [line.removeprefix(_HINT) for line in said if line.startswith(_HINT)]
 
 
 def _is_locked(path: str) -> bool:

@@ -45,8 +45,15 @@ def subscribe(client: Client, jobs: Iterable[str]) -> None:
 
 def await_back(client: Client, lost: ConnectionLostError) -> None:
     """Wait for a gpud that went away; jobs run on meanwhile. Raises UnreachableError when one's own cannot start."""
-    note(f"{lost.message}; waiting for it to come back (jobs run on)")
+    note(away(client, lost))
     client.come_back()
+
+
+def away(client: Client, lost: ConnectionLostError) -> str:
+    """Return what a gpud that went away is waited for."""
+    if client.was_stopped:
+        return f"{lost.message}; it was stopped: waiting for gpuctl daemon start (jobs run on)"
+    return f"{lost.message}; waiting for it to come back (jobs run on)"
 
 
 def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None]) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from gpud import __version__
@@ -19,7 +21,7 @@ from gpud.daemon import Daemon, Parts
 from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
-from gpud.inventory.simulated import SimulatedInventory
+from gpud.inventory.simulated import SimulatedInventory, parse_nodes
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.record import boot_id
@@ -28,9 +30,10 @@ from gpud.model.changes import SettingPut
 from gpud.notify import Notifier
 from gpud.reading import ReadThread
 from gpud.server import Server
-from gpud.store.files import StoreError
+from gpud.store.files import StoreError, check_database
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
+from gpud.wire.address import stopped_file
 
 log = logging.getLogger("gpud")
 
@@ -41,12 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run gpud in the foreground until SIGTERM.
 
     Exits with 2 for a wrong setting, 75 (EX_TEMPFAIL) where another gpud has the state directory, 1 when it cannot
-    start for another reason.
+    start for another reason. With --check it only says what is wrong, in the same way.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     config = _begin(arguments)
     _start_log(config)
     try:
+        if config.check:
+            check_database(_database(config))
+            return
         asyncio.run(_serve(config, arguments))
     except (StoreError, ListenError, ConfigError) as error:
         _complain(error, error.hint)
@@ -55,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(error, "a service launches through one of its own: systemctl [--user] status gpud-launcher")
         raise SystemExit(1) from None
     except OSError as error:
-        _complain(error, _HINT)
+        _complain(_in_words(error), _HINT)
         raise SystemExit(1) from None
 
 
@@ -65,7 +71,7 @@ def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _make_state_dir(config)
     except OSError as error:
-        _complain(error, _HINT)
+        _complain(_in_words(error), _HINT)
         raise SystemExit(1) from None
     words = command(listen=f"{config.state_dir}/launcher.sock", records=f"{config.state_dir}/records")
     os.execv(words[0], words)  # noqa: S606 - no shell is wanted
@@ -85,14 +91,20 @@ def _load(arguments: Sequence[str]) -> Config:
     config = load(arguments)
     if config.policy not in POLICIES:
         raise ConfigError(f"unknown policy {config.policy!r}", f"there is: {', '.join(sorted(POLICIES))}")
+    if config.simulate is not None:
+        try:
+            parse_nodes(config.simulate, this_node())
+        except ValueError as error:
+            raise ConfigError(f"--simulate: {error}") from None
     return config
 
 
 async def _serve(config: Config, arguments: Sequence[str]) -> None:
     notifier = Notifier()
     _make_state_dir(config)
-    lock = lock_state(config.state_dir)
-    path = f"{config.state_dir}/gpud.db"
+    lock = lock_state(config.state_dir, config.socket)
+    _tell_of_stop(config, stopped=False)
+    path = _database(config)
     store = Store.open(path, backup_dir=f"{config.state_dir}/backups")
     loaded = store.load()
     boot = boot_id()
@@ -144,6 +156,23 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
         lock.release()
 
 
+def _database(config: Config) -> str:
+    return f"{config.state_dir}/gpud.db"
+
+
+def _tell_of_stop(config: Config, *, stopped: bool) -> None:
+    """Leave word beside the socket that somebody stopped this gpud, or take it back: who waits for it starts none then.
+
+    A service manager starts its gpud by itself, and nobody else does.
+    """
+    path = Path(stopped_file(config.socket))
+    with suppress(OSError):
+        if not stopped:
+            path.unlink(missing_ok=True)
+        elif not _is_service():
+            path.touch()
+
+
 def _is_service() -> bool:
     """Return whether systemd itself started this process, and not something else that it once started."""
     return os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
@@ -151,10 +180,7 @@ def _is_service() -> bool:
 
 def _inventory(config: Config, clock: Clock) -> Inventory:
     if config.simulate is not None:
-        try:
-            return SimulatedInventory(clock=clock, spec=config.simulate)
-        except ValueError as error:
-            raise ConfigError(f"--simulate: {error}") from None
+        return SimulatedInventory(clock=clock, spec=config.simulate)
     return NvidiaInventory(clock=clock, library=config.nvml_library, only=config.gpus, node=this_node())
 
 
@@ -166,9 +192,14 @@ def _make_state_dir(config: Config) -> None:
 
 def _listen_to_signals(daemon: Daemon, config: Config, arguments: Sequence[str], notifier: Notifier) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stop)
     current = config
+
+    def stop() -> None:
+        _tell_of_stop(config, stopped=True)
+        daemon.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
 
     def reload() -> None:
         nonlocal current
@@ -204,7 +235,11 @@ def _start_log(config: Config) -> None:
     logging.basicConfig(stream=sys.stderr, level=config.log_level.upper(), format=form)
 
 
-def _complain(error: Exception, hint: str | None) -> None:
+def _in_words(error: OSError) -> str:
+    return f"cannot use {error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _complain(error: Exception | str, hint: str | None) -> None:
     sys.stderr.write(f"gpud: {error}\n" + (f"  hint: {hint}\n" if hint else ""))
 
 

@@ -159,7 +159,7 @@ def _key(default: Any, kind: _Kind, meaning: str, *, live: bool = False, key: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting, and `files`: the configuration files that were read."""
+    """Every setting, and `files`: the configuration files that were read. `check`: only look, start nothing."""
 
     socket: str = _key("", _PATH, "the socket to listen on")
     state_dir: str = _key("", _PATH, "where jobs, logs and the socket are kept; local to this machine")
@@ -208,6 +208,7 @@ class Config:
         key="pool",
     )
     files: tuple[str, ...] = ()
+    check: bool = False
 
     @property
     def limits(self) -> Limits:
@@ -234,6 +235,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     """
     options = _options(arguments)
     named = options.pop("config", None) or environ.get("GPUD_CONFIG")
+    check = options.pop("check", False)
     variables = _variables(environ)
     machine = {} if named else _file(system_file)
     system = (variables | options).get("system", machine.get("system", False) and os.getuid() == 0)
@@ -248,7 +250,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     for layer in (*layers.values(), variables, options):
         said |= layer
     files = tuple(path for path in layers if Path(path).exists())
-    return _placed(Config(files=files, **{_TABLE[key].name: value for key, value in said.items()}))
+    return _placed(Config(files=files, check=check, **{_TABLE[key].name: value for key, value in said.items()}))
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
@@ -308,7 +310,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _options(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of the command line, and `config`."""
+    """Return the settings of the command line, and `config` and `check`."""
     parser = _Parser(
         prog="gpud",
         description="The daemon of a GPU queue. It runs in the foreground and logs to stderr; "
@@ -318,6 +320,7 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
     )
     parser.add_argument("--version", action="version", version=f"gpud {__version__}")
     parser.add_argument("--config", metavar="FILE", help="read this file alone, not those in /etc/gpud and ~/.config")
+    parser.add_argument("--check", action="store_true", help="only look at the configuration and the database")
     for key, each in _TABLE.items():
         option, kind, meaning = _option(key), each.metadata["kind"], each.metadata["help"]
         if kind is _FLAG:
@@ -326,7 +329,7 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
             parser.add_argument(option, metavar=kind.shown, dest=key, help=meaning)
     said = vars(parser.parse_args(arguments))
     return {
-        key: value if key == "config" else _value(key, _read(key, value, _option(key)), _option(key))
+        key: value if key in {"config", "check"} else _value(key, _read(key, value, _option(key)), _option(key))
         for key, value in said.items()
     }
 

@@ -27,8 +27,13 @@ def completion(context: click.Context, shell: str) -> None:
     root = context.find_root()
     if shell == "ids":
         _print_ids(root.ensure_object(Session))
+        return
+    script = _WRITERS[shell](render.tree(root.command))
+    session = root.ensure_object(Session)
+    if session.json:
+        session.print_json({"shell": shell, "script": script})
     else:
-        click.echo(_WRITERS[shell](render.tree(root.command)), nl=False)
+        click.echo(script, nl=False)
 
 
 def _print_ids(session: Session) -> None:

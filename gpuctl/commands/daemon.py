@@ -9,7 +9,7 @@ import click
 
 from gpuctl import session, starting
 from gpuctl.client import Client, socket_path
-from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.errors import GpuctlError, UnreachableError, UsageError
 from gpuctl.follower import shown
 from gpuctl.following import Changes, Log
 from gpuctl.parse import COUNT
@@ -36,13 +36,16 @@ def start(session: Session, options: tuple[str, ...]) -> None:
     path = socket_path(session.socket)
     try:
         with Client(path) as client:
-            note(f"gpud runs already (pid {client.request('status')['pid']})")
-            if options:
-                raise GpuctlError("its options stay as they are", hint="gpuctl daemon stop, then start it anew")
-            return
+            pid = int(client.request("status")["pid"])
     except UnreachableError:
-        pass
-    _start(session, path, list(options))
+        pid, started = _start(session, path, list(options)), True
+    else:
+        started = False
+        note(f"gpud runs already (pid {pid})")
+        if options:
+            raise GpuctlError("its options stay as they are", hint="gpuctl daemon stop, then start it anew")
+    if session.json:
+        session.print_json({"pid": pid, "socket": path, "started": started})
 
 
 @daemon.command()
@@ -51,25 +54,32 @@ def start(session: Session, options: tuple[str, ...]) -> None:
 def stop(session: Session) -> None:
     """Stop your own gpud; jobs that run go on, and waiting ones wait until it is started again."""
     pid = _running(session)
-    if pid is None:
-        note("gpud does not run")
-        return
-    starting.stop_daemon(pid)
-    note("gpud stopped; jobs that run go on")
+    if pid is not None:
+        starting.stop_daemon(pid)
+    if session.json:
+        session.print_json({"pid": pid, "stopped": pid is not None})
+    else:
+        note("gpud does not run" if pid is None else "gpud stopped; jobs that run go on")
 
 
 @daemon.command()
 @session.options
 @click.pass_obj
 def restart(session: Session) -> None:
-    """Stop your own gpud and start it with the options it had; jobs that run go on."""
+    """Stop your own gpud and start it with the options it had; jobs that run go on.
+
+    Its configuration is looked at first: with one that is wrong, the old gpud runs on.
+    """
     path = socket_path(session.socket)
-    pid = _running(session)
+    before = _running(session)
     options: list[str] = []
-    if pid is not None:
-        options = _options_of(pid)
-        starting.stop_daemon(pid)
-    _start(session, path, options)
+    if before is not None:
+        options = _options_of(before)
+        starting.check(options)
+        starting.stop_daemon(before)
+    pid = _start(session, path, options)
+    if session.json:
+        session.print_json({"pid": pid, "socket": path, "stopped": before})
 
 
 @daemon.command()
@@ -102,12 +112,16 @@ def status(session: Session) -> None:
 @session.options
 @click.pass_obj
 def reload(session: Session) -> None:
-    """Make gpud read its configuration again."""
+    """Make gpud read its configuration again; a wrong one is told, and changes nothing."""
     pid = _running(session)
     if pid is None:
         raise UnreachableError("gpud does not run", hint="gpuctl daemon start")
+    starting.check(_options_of(pid), environ=_environ_of(pid), directory=os.readlink(f"/proc/{pid}/cwd"))
     os.kill(pid, signal.SIGHUP)
-    note("gpud reads its configuration again; what it has to say: gpuctl daemon logs")
+    if session.json:
+        session.print_json({"pid": pid, "reloaded": True})
+    else:
+        note("gpud reads its configuration again; what it has to say: gpuctl daemon logs")
 
 
 @daemon.command()
@@ -115,12 +129,17 @@ def reload(session: Session) -> None:
 @click.option("-n", "--lines", type=COUNT, default=50, show_default=True, help="Only the last N lines.")
 @session.options
 @click.pass_obj
-def logs(session: Session, follow: bool, lines: int) -> None:  # noqa: ARG001 - every command may be given a socket
+def logs(session: Session, follow: bool, lines: int) -> None:
     """Print what your own gpud said."""
+    if session.json and follow:
+        raise UsageError("with --json it is one document, which -f would never end", hint="leave out one of the two")
     log = Log(starting.log_path(address.state_dir()))
     if not log.there:
         raise GpuctlError(f"there is no {log.path}", hint="a service's is in its journal: journalctl [--user] -u gpud")
     log.start_at_last(lines)
+    if session.json:
+        session.print_json({"output": log.path, "lines": log.lines()})
+        return
     changes = Changes([log.path])
     shown(log)
     try:
@@ -131,13 +150,18 @@ def logs(session: Session, follow: bool, lines: int) -> None:  # noqa: ARG001 - 
         changes.close()
 
 
-def _start(session: Session, path: str, options: list[str]) -> None:
+def _start(session: Session, path: str, options: list[str]) -> int:
+    """Start one's own gpud on a socket; return its pid, or that of another that was faster."""
     if session.socket is not None:
         options = [*options, "--socket", path]
     elif not starting.is_own(path):
         raise GpuctlError(f"the gpud on {path} is not yours to start", hint="sudo systemctl start gpud")
     pid = starting.start_daemon(path, options)
     note("gpud was being started already" if pid is None else f"gpud started (pid {pid})")
+    if pid is None:
+        with Client(path) as client:
+            pid = int(client.request("status")["pid"])
+    return pid
 
 
 def _running(session: Session) -> int | None:
@@ -157,6 +181,13 @@ def _running(session: Session) -> int | None:
         command = "sudo systemctl" if answer["system"] else "systemctl --user"
         raise GpuctlError("this gpud is a service of systemd", hint=f"{command} stop|restart|reload gpud")
     return pid
+
+
+def _environ_of(pid: int) -> dict[str, str]:
+    """Return the environment that a gpud was started with."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        pairs = [os.fsdecode(word).partition("=") for word in file.read().split(b"\0") if word]
+    return {key: value for key, _, value in pairs}
 
 
 def _options_of(pid: int) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gpuctl import session
+from gpuctl import session, starting
 from gpuctl.client import Client, socket_path
 from gpuctl.errors import GpuctlError, UnreachableError
 from gpuctl.render.plain import reply
@@ -142,6 +142,20 @@ def _writable(folder: str) -> bool:
         return False
 
 
+def _configuration(session: Session) -> Iterator[Finding]:
+    """Have gpud itself look at what it would start on, where it is one's own that gpuctl would start."""
+    try:
+        if session.socket is not None or not starting.is_own(socket_path(None)):
+            return
+        starting.check()
+    except GpuctlError as error:
+        yield Finding("fail", "configuration", f"gpud cannot start: {error.message}", error.hint)
+    except address.AddressError:
+        return  # said of the state directory
+    else:
+        yield Finding("ok", "configuration", "gpud can start with it, and with the database that is there")
+
+
 def _daemon(session: Session) -> Iterator[Finding]:
     try:
         path = socket_path(session.socket)
@@ -200,6 +214,7 @@ _CHECKS: tuple[Callable[[Session], Iterator[Finding]], ...] = (
     _binding,
     _driver,
     _state,
+    _configuration,
     _daemon,
     _cgroup,
     _service,

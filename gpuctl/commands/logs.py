@@ -6,10 +6,10 @@ import click
 
 from gpuctl import session
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.follower import Follower, shown
 from gpuctl.following import Log
-from gpuctl.parse import COUNT, JOB
+from gpuctl.parse import COUNT, JOB, POSITIVE
 from gpuctl.render.jobs import ENDS, written_end
 from gpuctl.session import Session, note
 
@@ -18,25 +18,50 @@ from gpuctl.session import Session, note
 @click.argument("job", required=False, type=JOB)
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("-n", "--lines", type=COUNT, help="Only the last N lines.")
+@click.option("--attempt", type=POSITIVE, help="Of an earlier attempt, not the last.")
 @session.options
 @click.pass_obj
-def logs(session: Session, job: str | None, follow: bool, lines: int | None) -> None:
+def logs(session: Session, job: str | None, follow: bool, lines: int | None, attempt: int | None) -> None:
     """Print a job's output; without JOB, that of your job that started last.
 
     `-f` waits for a job that has not started. Where errors go to a file of their own, `-f` shows them on stderr.
+    With --json: the file's name, and with -n its last lines.
     """
+    if follow and (session.json or attempt is not None):
+        other = "--json" if session.json else "--attempt"
+        raise UsageError(f"-f follows a job to its end, which {other} cannot", hint="leave out one of the two")
     with session.connect() as client:
         job = job or _last_started(client)
         answer = client.request("show", job=job)
         _refuse_array(answer)
+        if attempt is not None:
+            answer["job"] |= _of_attempt(answer, attempt)
         if session.json:
-            session.print_json({key: answer["job"][key] for key in ("id", "state", "output", "error")})
+            said = {key: answer["job"][key] for key in ("id", "state", "attempt", "output", "error")}
+            session.print_json(said if lines is None else said | {"lines": _last_lines(answer["job"], lines)})
         elif follow:
             ended = Follower(client, job, lines=lines).follow()["job"]
             if ended["state"] != "completed":
                 note(written_end(ended))
         else:
             _print(answer["job"], lines)
+
+
+def _of_attempt(answer: dict[str, Any], attempt: int) -> dict[str, Any]:
+    """Return what is different about a job in one of its attempts. Raises GpuctlError for one there was not."""
+    known = {each["attempt"]: each for each in answer["attempts"]}
+    if attempt not in known:
+        there = ", ".join(map(str, known)) or "none yet"
+        raise GpuctlError(f"job {answer['job']['id']} has no attempt {attempt}", hint=f"its attempts: {there}")
+    return {key: known[attempt][key] for key in ("attempt", "started_at", "output")}
+
+
+def _last_lines(job: dict[str, Any], lines: int) -> list[str]:
+    if job["output"] is None:
+        return []
+    log = Log(job["output"])
+    log.start_at_last(lines)
+    return log.lines()
 
 
 def _print(job: dict[str, Any], lines: int | None) -> None:

@@ -9,25 +9,28 @@ from gpuctl import session
 from gpuctl.overview import look, unshown
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
-from gpuctl.render.plain import reply
 from gpuctl.render.text import clean, plural, terminal_height
 from gpuctl.session import Session
 from gpud.model.units import format_duration
 
 _JOBS_SHOWN = 15
 _GPUS_SHOWN = 16
+_JSON_JOBS = 1_000  # that run, that wait, that have ended
 
 
 @click.command()
 @session.options
 @click.pass_obj
 def status(session: Session) -> None:
-    """Show one screen of everything: gpud, the GPUs, the queue."""
+    """Show one screen of everything: gpud, the GPUs, the queue.
+
+    With --json: `jobs` and `gpus` are counts by state, `job_list` and `gpu_list` are what is behind them.
+    """
     with session.connect() as client:
-        if session.json:
-            session.print_json(reply(client.request("status")))
-            return
-        seen = look(client, most=_JOBS_SHOWN, fresh=True)
+        seen = look(client, most=_JSON_JOBS if session.json else _JOBS_SHOWN, fresh=True)
+    if session.json:
+        session.print_json({**seen["status"], "gpu_list": seen["gpus"], "job_list": seen["jobs"]})
+        return
     height = terminal_height() - 1  # the prompt's line
     above = [*_heading(seen["status"]), "", *_gpus(seen, height // 2), ""]
     click.echo("\n".join([*above, *_jobs(seen, height - len(above))]))

@@ -26,10 +26,11 @@ from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
 from gpuctl.render.text import clock, cut, plural
 from gpuctl.session import Session
-from gpuctl.waiting import await_back
+from gpuctl.waiting import await_back, away
 
 _MOST = 100
 _FRAME_S = 0.5
+_RETRY_S = 0.1
 _TICK_S = 1.0  # times that run on are not told by anybody
 
 
@@ -41,7 +42,6 @@ def watch(session: Session) -> None:
     if not session.json and not sys.stdout.isatty():
         raise UsageError("watch draws on a terminal", hint="for programs: gpuctl watch --json, gpuctl events -f --json")
     with session.connect() as client:
-        client.only_watch()
         try:
             if session.json:
                 _print(session, client)
@@ -99,9 +99,20 @@ def _draw(live: Live, client: Client) -> None:
                 live.refresh()
                 _until_changed(client)
         except ConnectionLostError as lost:
-            live.update(Text(lost.message))
+            live.update(Text(away(client, lost)))
             live.refresh()
-            await_back(client, lost)
+            client.come_back(_pause)
+
+
+def _pause() -> None:
+    """Wait a moment for gpud to come back. Raises KeyboardInterrupt for a `q`."""
+    ready, _, _ = select.select([sys.stdin] if sys.stdin.isatty() else [], [], [], _RETRY_S)
+    if ready and _quits():
+        raise KeyboardInterrupt
+
+
+def _quits() -> bool:
+    return os.read(sys.stdin.fileno(), 64).lower().startswith(b"q")
 
 
 def _until_changed(client: Client) -> None:
@@ -114,7 +125,7 @@ def _until_changed(client: Client) -> None:
     while (left := due - time.monotonic()) > 0 or not client.has_pushed():
         watched = keys if left > 0 else [*keys, client]
         ready, _, _ = select.select(watched, [], [], left if left > 0 else _TICK_S - _FRAME_S)
-        if sys.stdin in ready and os.read(sys.stdin.fileno(), 64).lower().startswith(b"q"):
+        if sys.stdin in ready and _quits():
             raise KeyboardInterrupt
         if left <= 0 and sys.stdin not in ready:
             break

@@ -95,6 +95,13 @@ def open_writer(
         return connection
 
 
+def check_database(path: str) -> None:
+    """Return if a gpud could take a database, or make one; nothing is changed. Raises StoreError."""
+    with told(path):
+        if Path(path).exists() and Path(path).stat().st_size > 0:
+            _check(path, len(MIGRATIONS))
+
+
 def open_reader(path: str) -> sqlite3.Connection:
     """Return a connection that cannot write, to a database that a writer has opened. Raises StoreError."""
     with told(path):

@@ -36,8 +36,11 @@ class StateLock:
         os.close(self.descriptor)
 
 
-def lock_state(state_dir: str) -> StateLock:
-    """Take `lock` in this directory. Raises StateInUseError, naming the holder's pid, if another has it."""
+def lock_state(state_dir: str, socket: str = "") -> StateLock:
+    """Take `lock` in this directory; leave one's pid and `socket` in it, each on a line.
+
+    Raises StateInUseError, naming the holder's pid, if another has it.
+    """
     path = os.path.join(state_dir, "lock")  # noqa: PTH118 - one join, for os.open
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -48,9 +51,9 @@ def lock_state(state_dir: str) -> StateLock:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(descriptor, os.fsencode(f"{os.getpid()}\n{socket}\n"), 0)
     except BlockingIOError as error:
-        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        holder = os.pread(descriptor, 32, 0).partition(b"\n")[0].decode("ascii", "replace").strip()
         os.close(descriptor)
         who = f"process {holder}" if holder else "a process that is just starting"
         raise StateInUseError(

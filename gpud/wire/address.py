@@ -148,6 +148,11 @@ def address_file(path: str) -> str:
     return f"{path}.address"
 
 
+def stopped_file(path: str) -> str:
+    """Return the file that is beside a socket once its gpud was told to stop, until one is started there again."""
+    return f"{path}.stopped"
+
+
 def has_system_gpud(root: str = "/") -> bool:
     """Return whether the machine has a gpud of its own, even if it does not run now: nobody starts another then."""
     return any(os.path.exists(os.path.join(root, path.lstrip("/"))) for path in (SYSTEM_CONFIG, *_SYSTEM_UNITS))

@@ -319,5 +319,5 @@ def test_a_state_directory_of_another_user_is_told(gpud):
 
 def test_an_unknown_simulation_names_the_nearest(tmp_path):
     status, said = gpud_says("--state-dir", str(tmp_path), "--simulate", "4xRTX409")
-    assert (status, "Traceback" in said) == (1, False), said
+    assert (status, "Traceback" in said) == (2, False), said
     assert "did you mean RTX4090" in said
