@@ -13,10 +13,14 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from gpud.simulator.cluster import gpu_count, joined, per_node, read_cluster
+from gpud.model.gpu import Node
+from gpud.model.units import Timestamp
+from gpud.simulator.cluster import joined, per_node, read_cluster
+from gpud.simulator.history import read_history
 from gpud.simulator.metrics import curves, figures, rounded
+from gpud.simulator.packing import pack
 from gpud.simulator.replay import GROUNDS, engine_for
-from gpud.simulator.trace import TraceError, read_trace
+from gpud.simulator.trace import Trace, TraceError, read_trace
 
 _TELL_S = 0.1
 
@@ -35,12 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _replay(asked: argparse.Namespace) -> dict[str, Any]:
-    nodes = read_cluster(asked.cluster)
-    trace = read_trace(asked.trace, per_node=per_node(nodes))
     ground = GROUNDS[asked.rules]
-    if ground.joined:
-        nodes = joined(nodes)
-        trace = read_trace(asked.trace, per_node=gpu_count(nodes))
+    trace, nodes = _read(asked, together=ground.joined)
+    if asked.saturate is not None:
+        return pack(trace, nodes, asked.placement, asked.saturate, asked.seeds, _Progress())
     engine = engine_for(asked.policy, trace.jobs, nodes, ground, said=dict(asked.set), series=asked.series)
     began = time.perf_counter()
     engine.run(asked.until, _Progress())
@@ -55,6 +57,18 @@ def _replay(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.series:
         result["curves"] = curves(engine)
     return result
+
+
+def _read(asked: argparse.Namespace, *, together: bool = False) -> tuple[Trace, tuple[Node, ...]]:
+    """Return what to replay, and what on."""
+    nodes = () if asked.cluster is None else read_cluster(asked.cluster)
+    if asked.history is not None:
+        trace, there = read_history(asked.history, Timestamp(asked.since), elsewhere=bool(nodes))
+        nodes = nodes or there
+    else:
+        trace = None
+    nodes = joined(nodes) if together else nodes
+    return trace or read_trace(asked.trace, per_node=per_node(nodes)), nodes
 
 
 class _Progress:
@@ -77,9 +91,14 @@ def _setting(text: str) -> tuple[str, float]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpud.simulator", description=__doc__)
-    parser.add_argument("trace")
-    parser.add_argument("--cluster", required=True)
-    parser.add_argument("--policy", required=True)
+    parser.add_argument("trace", nargs="?")
+    parser.add_argument("--history", metavar="STORE")
+    parser.add_argument("--since", type=float, default=0.0)
+    parser.add_argument("--cluster")
+    parser.add_argument("--policy", default="priority")
+    parser.add_argument("--saturate", type=float)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--placement", default="best-fit")
     parser.add_argument("--rules", choices=sorted(GROUNDS), default="physical")
     parser.add_argument("--until", type=float, default=inf)
     parser.add_argument("--set", type=_setting, action="append", default=[])

@@ -113,6 +113,7 @@ class Engine:
         """Let everything happen, up to a moment; `tell` hears now and then which part of the jobs has ended."""
         idle = 0
         while (now := self._next()) is not None and now <= until and idle < _IDLE_WAKES:
+            self.meter.advance(now)
             inputs = self._due(now)
             idle = 0 if inputs or self.world.active or self._came < len(self.runs) else idle + 1
             self._cycle(inputs, now)
@@ -166,7 +167,6 @@ class Engine:
 
     def _cycle(self, inputs: list[Input], now: Timestamp) -> None:
         meter = self.meter
-        meter.advance(now)
         out = cycle(self.world, inputs, now)
         self.cycles += 1
         for token, reply in out.replies:

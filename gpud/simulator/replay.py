@@ -43,6 +43,12 @@ ORACLES: dict[str, _OracleMaker] = {
 }
 
 
+# Whoever knows everything needs no bound on waiting, and gives no moment to who was just started. What is smallest
+# first needs no reservation either; what is first come, first served is nothing without.
+_ORACLES_RULES = Rules(starvation_s=0.0, preempt_after_s=0.0, reservations=0)
+_EASY_RULES = Rules(starvation_s=0.0)
+
+
 def known() -> list[str]:
     """Return the names of all policies."""
     return [*POLICIES, *ORACLES]
@@ -65,6 +71,7 @@ def engine_for(
         )
     world = World(Fcfs(), Rules(), "simulated")
     if policy in ORACLES:
+        world.rules = _EASY_RULES if policy == "easy-oracle" else _ORACLES_RULES
         jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
         runs = runs_of(jobs, ground.physics)
         world.set_policy(ORACLES[policy](runs, world, ground))
