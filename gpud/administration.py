@@ -88,6 +88,16 @@ def gpu_named(world: World, word: str) -> GpuState:
     raise Wrong(f"{what} named {word!r}", "see what there is: gpuctl gpus", "usage" if matching else "no_such_gpu")
 
 
+def resolve_names(world: World, demand: dict[str, Any]) -> None:
+    """Put identities for the GPUs that a demand names. Raises Wrong, also for a node that there is not."""
+    for key in ("gpu_ids", "excluded_gpus"):
+        if demand.get(key):
+            demand[key] = list(dict.fromkeys(gpu_named(world, word).gpu.id for word in demand[key]))
+    for name in demand.get("excluded_nodes", ()):
+        if NodeName(name) not in world.nodes:
+            raise Wrong(f"there is no node {name!r}", "see what there is: gpuctl nodes", "no_such_node")
+
+
 def _drain(world: World, message: Message) -> Make:
     gpus: list[GpuId] = []
     nodes: list[NodeName] = []

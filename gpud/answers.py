@@ -17,7 +17,7 @@ from gpud.config import Config
 from gpud.core.tenants import no_such_tenant
 from gpud.core.world import World
 from gpud.inspection import kept_for, reservation_map, tenant_map
-from gpud.model.job import End, JobId, array_of, format_job, index_of, job_id, number_of
+from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.orders import log_dir
@@ -169,6 +169,8 @@ class Answers:
             "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
             "events": [views.event_map(event) for event in events],
             "environment": names,
+            "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
+            "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
         }
         if row.array is not None:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)

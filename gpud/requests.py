@@ -14,7 +14,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from gpud.administration import check_operator, command_of, gpu_named, look_up
+from gpud.administration import check_operator, command_of, look_up, resolve_names
 from gpud.check import Wrong
 from gpud.core.admit import Refused
 from gpud.core.commands import (
@@ -39,7 +39,7 @@ from gpud.model.job import JobId, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
-from gpud.selection import Chosen, resolve
+from gpud.selection import Chosen, Predecessors, predecessors, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
 from gpud.submission import PRIORITY_MOST, spec_of
@@ -214,14 +214,17 @@ class Requests:
     def _submit(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for."""
         user, groups = self._names.known(peer.uid), self._groups(peer)
-        if message.get("retry") or user is None or groups is None or not self._seen.is_set():
+        if message.get("retry") or "after" in message or user is None or groups is None or not self._seen.is_set():
             return self._submit_slowly(peer, message)
+        self._queue(peer, message, user, groups, Predecessors())
+        return None
+
+    def _queue(self, peer: Peer, message: Message, user: str, groups: frozenset[str], before: Predecessors) -> None:
+        """Hand a job to the loop, of which everything is known that has to be looked up."""
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._clock() + (begin_at - self._wall())
-        if message["demand"].get("gpu_ids"):
-            found = [gpu_named(self._world(), word).gpu.id for word in message["demand"]["gpu_ids"]]
-            message["demand"]["gpu_ids"] = list(dict.fromkeys(found))
+        resolve_names(self._world(), message["demand"])
         self._check_priority(peer, message.get("priority", 0))
         tenant = tenant_of(self._world(), user, groups, message.get("tenant"), operator=self._may_all(peer))
         fill_in(self._world(), message)
@@ -235,10 +238,10 @@ class Requests:
             user=user,
             tenant=tenant,
             begin_at=begin_at,
+            after=before.jobs,
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
-        self._ask(peer, message, lambda token: Submit(token, spec, dry_run=dry_run, tell=tell))
-        return None
+        self._ask(peer, message, lambda token: Submit(token, spec, dry_run=dry_run, tell=tell, ends=before.ends))
 
     async def _submit_slowly(self, peer: Peer, message: Message) -> None:
         if message.pop("retry", False):
@@ -247,14 +250,17 @@ class Requests:
             if nonce in known:
                 peer.reply(message["id"], {"job": format_job(known[nonce])})
                 return
-        await self._names.name(peer.uid)
+        user = await self._names.name(peer.uid)
+        groups: frozenset[str] = frozenset()
         if wants_groups(self._world().tenants):
-            await self._names.groups((peer.gid, *peer.groups()))
+            groups = await self._names.groups((peer.gid, *peer.groups()))
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_S):
                 await self._seen.wait()
         self._seen.set()
-        self._submit(peer, message)
+        after = message.get("after")
+        before = await self._reader.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
+        self._queue(peer, message, user, groups, before)
 
     async def _administer(self, peer: Peer, message: Message) -> None:
         """Ask for what names users and groups once these are known to exist."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_indices
 from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id
-from gpud.model.spec import Park
+from gpud.model.spec import Dependency, Park, When
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
 from gpud.wire.messages import Selection
@@ -19,6 +19,7 @@ STATES = frozenset({"held", "queued", "starting", "running", "stopping", *(end.v
 _MANY = 1_000_000
 _FEW = 1_000
 _ELEMENTS_MOST = 100_000
+_AFTER_MOST = 1_000
 _SYNTAX = "write 12, an element 12_7, elements 12_3-9, or a range of jobs 3-9"
 
 
@@ -132,11 +133,36 @@ def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
     return Chosen(found)
 
 
+@dataclass(frozen=True, slots=True)
+class Predecessors:
+    """What a job comes after, all of which exist, and how those ended that have."""
+
+    jobs: tuple[Dependency, ...] = ()
+    ends: tuple[tuple[JobId, End], ...] = ()
+
+
+def predecessors(reader: Reader, after: dict[str, list[str]]) -> Predecessors:
+    """Return the jobs that a submit names to come after. Raises Wrong for one that there is not."""
+    found: dict[Dependency, None] = {}
+    for word, names in after.items():
+        if word not in set(When):
+            raise Wrong(f"{word!r} is no way to end", f"there are: {', '.join(When)}")
+        named = parse_jobs(names)
+        rows = _rows(reader, named)
+        keys = sorted(rows)
+        found |= {Dependency(key, When(word)): None for each in named for _, key in _meant(each, rows, keys)}
+    if len(found) > _AFTER_MOST:
+        raise Wrong(f"{len(found)} jobs are named to come after; {_AFTER_MOST} are the most", "name whole arrays")
+    if not found:
+        raise Wrong("no job is named to come after", "see what there is: gpuctl list --all", "no_such_job")
+    return Predecessors(tuple(found), tuple(reader.ends([each.job for each in found]).items()))
+
+
 def _state_within(array: JobRow, element: JobId) -> str:
     """Return the state of an element without a row: it waits with its array, or was cancelled with it."""
     state, index = array.array_state, index_of(element)
     dropped = state is not None and index is not None and index in state.dropped
-    return "cancelled" if dropped else "held" if array.place.park is Park.HELD else "queued"
+    return "cancelled" if dropped else "held" if array.place.park in {Park.HELD, Park.NEVER} else "queued"
 
 
 def _rows(reader: Reader, words: list[Named]) -> dict[JobId, JobRow]:

@@ -11,28 +11,37 @@ from functools import lru_cache
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_array
-from gpud.model.gpu import GpuId
+from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand
-from gpud.model.spec import JobSpec, Terms
+from gpud.model.spec import Dependency, JobSpec, Terms
 from gpud.model.units import Mib, Timestamp
-from gpud.wire.messages import DemandMap, Submit
+from gpud.wire.submission import DemandMap, Submit
 
 _MOST = 100_000
 PRIORITY_MOST = 1_000_000
 _RETRIES_MOST = 1_000
 _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
+_MIG = re.compile(r"\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
 
 
 def spec_of(
-    message: Submit, *, uid: int, gid: int, groups: tuple[int, ...], user: str, tenant: str, begin_at: float | None
+    message: Submit,
+    *,
+    uid: int,
+    gid: int,
+    groups: tuple[int, ...],
+    user: str,
+    tenant: str,
+    begin_at: float | None,
+    after: tuple[Dependency, ...],
 ) -> JobSpec:
     """Return the spec of a job for the user that the kernel names. Raises Wrong.
 
-    `begin_at` is the message's, taken from the wall clock to the daemon's.
+    `begin_at` is the message's, taken from the wall clock to the daemon's; `after` its jobs, which have been looked up.
     """
     command = message["command"]
     _check_command(command)
@@ -52,7 +61,10 @@ def spec_of(
             grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
             retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
             time_limit_s=_duration("the time limit", message.get("time_limit_s")),
+            estimate_s=_duration("the estimate", message.get("estimate_s")),
             name_group=_DIGITS.sub("#", name),
+            preemptible=message.get("preemptible"),
+            retry_on=_retry_on(message.get("retry_on", []), message.get("retries", 0)),
         ),
         name=name,
         command=tuple(command),
@@ -69,6 +81,7 @@ def spec_of(
         priority=message.get("priority", 0),
         hold=message.get("hold", False),
         begin_at=None if begin_at is None else Timestamp(begin_at),
+        after=after,
         array=array,
         throttle=throttle,
     )
@@ -78,21 +91,66 @@ def _demand(wanted: DemandMap) -> Demand:
     gpus = int(_between("the number of GPUs", wanted["gpus"], 0, _MOST))
     memory = wanted.get("gpu_memory_mib")
     kind = wanted.get("gpu_type")
+    nodes = int(_between("the number of nodes", wanted.get("nodes", 1), 1, _MOST))
     ids = tuple(GpuId(each) for each in wanted.get("gpu_ids", ()))
     if kind is not None:
         check_text("the GPU type", kind, 200)
-        if not re.search(r"[A-Za-z0-9*?]", kind):
-            raise Wrong(f"{kind!r} is not a GPU type", "write a part of its name: H100, RTX4090, A100-80GB")
+        if not all(re.search(r"[A-Za-z0-9*?]", each) for each in kind.split("|")):
+            raise Wrong(f"{kind!r} is not a GPU type", "write a part of its name: H100, RTX4090, 'A100-80GB|H100'")
     if ids and len(ids) < gpus:
         raise Wrong(f"{gpus} GPUs are asked for, of {len(ids)} named")
+    if gpus % nodes:
+        raise Wrong(f"{gpus} GPUs cannot be the same number on each of {nodes} nodes", "see --gpus-per-node")
+    _check_shares(wanted, gpus)
+    labels = wanted.get("node_labels", {})
+    for key, value in labels.items():
+        check_text("a node label", f"{key}={value}", 1_000)
+    if "pool" in wanted:
+        check_text("the pool's name", wanted["pool"], 100)
+    share = wanted.get("share_mib")
     return Demand(
         gpus=gpus,
+        nodes=nodes,
+        share_mib=None if share is None else Mib(share),
+        share_permille=wanted.get("share_permille"),
+        mig=wanted["mig"].lower() if "mig" in wanted else None,
+        node_labels=tuple(sorted(labels.items())),
+        excluded_nodes=tuple(NodeName(each) for each in sorted(set(wanted.get("excluded_nodes", ())))),
+        excluded_gpus=tuple(GpuId(each) for each in sorted(set(wanted.get("excluded_gpus", ())))) if gpus else (),
+        pool=wanted.get("pool"),
+        spread=wanted.get("spread", False),
         gpu_memory_mib=Mib(int(_between("the GPU memory", memory, 1, 2**40))) if memory is not None and gpus else None,
         gpu_type=kind if gpus else None,
         gpu_ids=ids if gpus else (),
         cpus=int(_between("the number of CPUs", wanted.get("cpus", 0), 0, _MOST)),
         memory_mib=Mib(int(_between("the memory", wanted.get("memory_mib", 0), 0, 2**40))),
     )
+
+
+def _check_shares(wanted: DemandMap, gpus: int) -> None:
+    """Raise Wrong unless it is whole GPUs that are asked for, one kind of share, or MIG instances."""
+    kinds = [key for key in ("share_mib", "share_permille", "mig") if key in wanted]
+    if kinds and not gpus:
+        raise Wrong("a part of a GPU is asked for, and no GPU", "leave --gpus out, or say how many parts")
+    if len(kinds) > 1:
+        raise Wrong("a share is so much memory, a fraction, or a MIG instance: one of them", "see gpuctl submit --help")
+    _between("the share in MiB", wanted.get("share_mib", 1), 1, 2**40)
+    if not 1 <= wanted.get("share_permille", 1) <= 999:
+        raise Wrong("a fraction of a GPU is between 0.001 and 0.999", "--gpus 0.25")
+    if not _MIG.fullmatch(wanted.get("mig", "1g.5gb")):
+        raise Wrong(f"{wanted['mig']!r} is not a MIG profile", "write it as nvidia-smi mig -lgip does: 2g.10gb")
+
+
+def _retry_on(words: list[str], retries: int) -> tuple[str, ...]:
+    for word in words:
+        code = word.removeprefix("exit:")
+        if word not in {"failure", "oom", "lost"} and not (
+            code != word and code.isascii() and code.isdigit() and len(code) < 4 and 0 < int(code) < 256
+        ):
+            raise Wrong(f"{word!r} is no kind of failure", "there are: failure, oom, lost, exit:75 (an exit code)")
+    if words and not retries and set(words) != {"lost"}:
+        raise Wrong("which failures are tried again is said, but not how often", "add --retries 3")
+    return tuple(sorted(set(words)))
 
 
 def _duration(what: str, seconds: float | None) -> float | None:

@@ -15,6 +15,7 @@ from gpud.core.world import World
 from gpud.launchers.logs import log_path
 from gpud.model.gpu import Allocation, GpuId, GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import JobId, Running, Stopping, format_job, index_of
+from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp, format_duration
 from gpud.store.rows import AttemptRow, Event, JobRow
 from gpud.wire.messages import Event as EventMap
@@ -75,14 +76,20 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
         "gpus": demand.gpus if demand.share_permille is None else demand.gpu_weight,
-        "gpu_memory_mib": demand.gpu_memory_mib,
+        "gpu_memory_mib": demand.gpu_memory_mib if demand.share_mib is None else demand.share_mib,
         "gpu_type": demand.gpu_type,
         "share": demand.shared,
+        "mig": demand.mig,
+        "nodes": demand.nodes,
+        "pool": demand.pool,
         "cpus": demand.cpus,
         "memory_mib": demand.memory_mib or None,
         "array_index": index_of(row.job),
         "attempt": row.place.attempt,
         "retries": row.terms.retries,
+        "retry_on": list(row.terms.retry_on),
+        "preemptible": row.terms.preemptible,
+        "after": [_written_after(each) for each in row.after],
         "time_limit_s": row.terms.time_limit_s,
         "estimate_s": row.terms.estimate_s,
         "submitted_at": row.submitted_at,
@@ -102,6 +109,12 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         job["array_pending"] = str(row.array_state.pending)
         job["array_counts"] = {end.value: count for end, count in row.array_state.counts}
     return job
+
+
+def _written_after(dependency: Dependency) -> str:
+    """Return a dependency as the command line has it: `12`, `any:12`."""
+    job = format_job(dependency.job)
+    return job if dependency.when is When.SUCCESS else f"{dependency.when}:{job}"
 
 
 def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The whole protocol on one page; the operators' requests are on the next, `administration`.
+"""The protocol. How a job is asked for and what operators ask are on pages of their own: submission, administration.
 
 A connection carries frames: 4 bytes, big-endian, the length, then one msgpack map. The client's first frame is a
 `Hello`; it may send its request at once behind it, without waiting for the `Welcome`. Every request has an `id`
@@ -6,7 +6,7 @@ that its reply repeats and an `op` that names it; a reply has `ok`, and either w
 `error`. After a `subscribe` the daemon pushes maps with `event` and no `id`.
 
 Strings are UTF-8, bytes that are no UTF-8 travel as surrogate escapes. Times are seconds since 1970, memory is MiB,
-a job's id is a string ("12", element "12_7"). A request with a key that is not on this page, or a value of another
+a job's id is a string ("12", element "12_7"). A request with a key that is on no page, or a value of another
 type, is refused and costs nothing; a client ignores keys it does not know in replies. Versions: a client says which
 it speaks, from and to; gpud answers with the highest that both do; N-1, N and N+1 talk (the numbers: `codec`).
 """
@@ -14,6 +14,7 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
+from gpud.wire.submission import Submit
 
 
 class Hello(TypedDict):
@@ -45,60 +46,6 @@ class Selection(TypedDict):
     state: NotRequired[list[str]]
 
 
-class DemandMap(TypedDict):
-    """What a job needs; left out means none asked."""
-
-    gpus: int
-    gpu_memory_mib: NotRequired[int]
-    gpu_type: NotRequired[str]
-    gpu_ids: NotRequired[list[str]]
-    cpus: NotRequired[int]
-    memory_mib: NotRequired[int]
-
-
-class Submit(TypedDict):
-    """Queue a job, or an array. Reply: `SubmitReply`.
-
-    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
-    `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
-    hard limits by name ("NOFILE": [1024, 4096]; -1: none). `next` asks for `position` and `reason` in the reply.
-    """
-
-    op: Literal["submit"]
-    id: int
-    nonce: str
-    demand: DemandMap
-    command: list[str]
-    workdir: str
-    environment: dict[str, str]
-    umask: int
-    limits: dict[str, list[int]]
-    retry: NotRequired[bool]
-    script: NotRequired[bytes]
-    name: NotRequired[str]
-    priority: NotRequired[int]
-    time_limit_s: NotRequired[float]
-    grace_s: NotRequired[float]
-    retries: NotRequired[int]
-    array: NotRequired[str]
-    begin_at: NotRequired[float]
-    hold: NotRequired[bool]
-    labels: NotRequired[dict[str, str]]
-    output: NotRequired[str]
-    error: NotRequired[str]
-    tenant: NotRequired[str]
-    dry_run: NotRequired[bool]
-    next: NotRequired[bool]
-
-
-class SubmitReply(TypedDict):
-    """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits."""
-
-    job: str | None
-    position: NotRequired[int | None]
-    reason: NotRequired[str | None]
-
-
 class List(TypedDict):
     """Jobs as rows. Reply: `ListReply`. Default: every job that has not ended, then one's own that ended in 24 h.
 
@@ -121,8 +68,9 @@ class List(TypedDict):
 class Job(TypedDict):
     """A job as everybody sees it (others' `command`, `workdir` and `output` are None in system mode).
 
-    `time`s are seconds since 1970. `array_index` is None for what is no element; the three `array*` keys are there
-    for an array's own row only.
+    `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.
+    `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the three `array*`
+    keys are there for an array's own row only.
     """
 
     id: str
@@ -141,11 +89,17 @@ class Job(TypedDict):
     gpu_memory_mib: int | None
     gpu_type: str | None
     share: bool
+    mig: str | None
+    nodes: int
+    pool: str | None
     cpus: int
     memory_mib: int | None
     array_index: int | None
     attempt: int
     retries: int
+    retry_on: list[str]
+    preemptible: bool | None
+    after: list[str]
     time_limit_s: float | None
     estimate_s: float | None
     submitted_at: float
@@ -183,7 +137,8 @@ class ShowReply(TypedDict):
     """The job (an array: aggregated, `elements` its started ones), its attempts, its events.
 
     An attempt: `attempt started_at ended_at exit_code signal reason allocation cpu_s max_rss_mib pid output`.
-    `environment` names the variables that were sent (never their values), to the owner only.
+    `environment` names the variables that were sent (never their values), to the owner only. `dependents` are the jobs
+    that wait for this one; `lost_gpu_s` what its preempted attempts had, in GPU-seconds.
     """
 
     job: Job
@@ -191,6 +146,8 @@ class ShowReply(TypedDict):
     events: list[dict[str, object]]
     elements: NotRequired[list[Job]]
     environment: list[str] | None
+    dependents: list[str]
+    lost_gpu_s: float
 
 
 class Why(TypedDict):

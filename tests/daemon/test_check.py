@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpud.check import Wrong, check
-from gpud.wire.messages import REQUESTS, Submit
+from gpud.wire.messages import REQUESTS
+from gpud.wire.submission import Submit
 
 SUBMIT = {
     "op": "submit",

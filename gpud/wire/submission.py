@@ -1,0 +1,77 @@
+"""How a job is asked for: a page of the protocol, whose first, `messages`, says how anything is asked."""
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class DemandMap(TypedDict):
+    """What a job needs; left out means none asked.
+
+    `gpus` are counted in total, over all `nodes`: whole ones, shares of `share_mib` of each one's memory or of
+    `share_permille` thousandths of it, or MIG instances of the profile `mig`. `cpus` and `memory_mib` are each node's.
+    GPUs are named as in `drain`; `excluded_...` are what it must not get.
+    """
+
+    gpus: int
+    nodes: NotRequired[int]
+    share_mib: NotRequired[int]
+    share_permille: NotRequired[int]
+    mig: NotRequired[str]
+    gpu_memory_mib: NotRequired[int]
+    gpu_type: NotRequired[str]
+    gpu_ids: NotRequired[list[str]]
+    cpus: NotRequired[int]
+    memory_mib: NotRequired[int]
+    node_labels: NotRequired[dict[str, str]]
+    excluded_nodes: NotRequired[list[str]]
+    excluded_gpus: NotRequired[list[str]]
+    pool: NotRequired[str]
+    spread: NotRequired[bool]
+
+
+class Submit(TypedDict):
+    """Queue a job, or an array. Reply: `SubmitReply`.
+
+    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
+    `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
+    hard limits by name ("NOFILE": [1024, 4096]; -1: none). `retry_on` names the failures that use up `retries`:
+    `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are jobs that must end first, as in a `Selection`, by how
+    they must end: `success`, `any` or `failed`. `next` asks for `position` and `reason` in the reply.
+    """
+
+    op: Literal["submit"]
+    id: int
+    nonce: str
+    demand: DemandMap
+    command: list[str]
+    workdir: str
+    environment: dict[str, str]
+    umask: int
+    limits: dict[str, list[int]]
+    retry: NotRequired[bool]
+    script: NotRequired[bytes]
+    name: NotRequired[str]
+    priority: NotRequired[int]
+    time_limit_s: NotRequired[float]
+    estimate_s: NotRequired[float]
+    grace_s: NotRequired[float]
+    preemptible: NotRequired[bool]
+    retries: NotRequired[int]
+    retry_on: NotRequired[list[str]]
+    array: NotRequired[str]
+    after: NotRequired[dict[str, list[str]]]
+    begin_at: NotRequired[float]
+    hold: NotRequired[bool]
+    labels: NotRequired[dict[str, str]]
+    output: NotRequired[str]
+    error: NotRequired[str]
+    tenant: NotRequired[str]
+    dry_run: NotRequired[bool]
+    next: NotRequired[bool]
+
+
+class SubmitReply(TypedDict):
+    """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits."""
+
+    job: str | None
+    position: NotRequired[int | None]
+    reason: NotRequired[str | None]
