@@ -25,10 +25,13 @@ class Account:
 
 
 class Usage:
-    """The accounts of all users and tenants; `None` for the user is the tenant's own."""
+    """The accounts of all users and tenants; `None` for the user is the tenant's own.
+
+    `half_life_s` may be changed once everybody is settled under the old one.
+    """
 
     def __init__(self, half_life_s: Seconds = HALF_LIFE_S) -> None:
-        self._half_life_s = half_life_s
+        self.half_life_s = half_life_s
         self._accounts: dict[tuple[str, str | None], Account] = {}
 
     def restore(self, kept: Iterable[UsePut]) -> None:
@@ -41,19 +44,19 @@ class Usage:
         account = self._accounts.get((tenant, user))
         if account is None:
             return Account(at=now)
-        left = 0.5 ** (max(0.0, now - account.at) / self._half_life_s)
+        left = 0.5 ** (max(0.0, now - account.at) / self.half_life_s)
         return Account(account.used_s * left, account.lifted_s * left, Timestamp(max(now, account.at)))
 
     def charge(self, tenant: str, user: str, gpu_s: Seconds, since: Timestamp, until: Timestamp) -> list[UsePut]:
         """Add GPU-seconds that were used evenly between two moments; return what to keep."""
-        rate = log(2) / self._half_life_s
+        rate = log(2) / self.half_life_s
         lasted_s = max(0.0, until - since)
         # The integral of exp(-rate x age) over the time that it ran.
         used_s = gpu_s * (-expm1(-rate * lasted_s) / (rate * lasted_s) if lasted_s else 1.0)
         changes = []
         for whose in (user, None):
             account = self.account(tenant, whose, until)
-            late = 0.5 ** ((account.at - until) / self._half_life_s)  # heard of after what came later
+            late = 0.5 ** ((account.at - until) / self.half_life_s)  # heard of after what came later
             changes.append(self._put(tenant, whose, replace(account, used_s=account.used_s + used_s * late)))
         return changes
 
@@ -63,13 +66,9 @@ class Usage:
         if account.used_s + account.lifted_s < to_s:
             self._put(tenant, user, replace(account, lifted_s=to_s - account.used_s))
 
-    def set_half_life(self, half_life_s: Seconds, now: Timestamp) -> list[UsePut]:
-        """Let what was used decay at another pace from now on; return what to keep."""
-        if half_life_s == self._half_life_s:
-            return []
-        settled = [(*whose, self.account(*whose, now)) for whose in self._accounts]
-        self._half_life_s = half_life_s
-        return [self._put(*each) for each in settled]
+    def settle(self, now: Timestamp) -> list[UsePut]:
+        """Bring all accounts up to now; return what to keep."""
+        return [self._put(*whose, self.account(*whose, now)) for whose in self._accounts]
 
     def _put(self, tenant: str, user: str | None, account: Account) -> UsePut:
         self._accounts[tenant, user] = account

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpud.core.active import ActiveJob
-from gpud.core.policies import fcfs, las, priority, sjf
+from gpud.core.policies import fair_share, fcfs, las, priority, sjf
 from gpud.core.policies.parameters import Parameter, Surroundings
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
@@ -71,5 +71,10 @@ POLICIES = {
     "priority": Described(says=priority.SAYS, make=priority.make, parameters=(priority.AGING,)),
     "fcfs": Described(says=fcfs.SAYS, make=fcfs.make),
     "sjf": Described(says=sjf.SAYS, make=sjf.make, parameters=(priority.AGING,)),
+    "fair_share": Described(
+        says=fair_share.SAYS,
+        make=fair_share.make,
+        parameters=(fair_share.HALF_LIFE, fair_share.HEAD_START, priority.AGING),
+    ),
     "las": Described(says=las.SAYS, make=las.make, parameters=(las.FIRST, las.FACTOR)),
 }

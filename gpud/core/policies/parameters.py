@@ -1,10 +1,13 @@
 """What a policy is made from: parameters that people set, and what of the world it may look at."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from gpud.core.prediction import Predictor
+from gpud.core.usage import Usage
+from gpud.model.tenant import Tenant
 
 
 class Kind(StrEnum):
@@ -30,4 +33,14 @@ class Surroundings(Protocol):
     @property
     def predictor(self) -> Predictor:
         """Return what is known of how long jobs run."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Return what everybody has used."""
+        ...
+
+    @property
+    def tenants(self) -> Mapping[str, Tenant]:
+        """Return the tenants by name; none where nobody made any."""
         ...

@@ -1,0 +1,144 @@
+"""The tenant first that has used least against its share, then of its users the one that has; then by priority.
+
+Use is GPU-time, and the older it is the less it counts (see core.usage). To it comes what a job that runs has had so
+far, or, from the moment it starts, what it is expected to have, up to `_UPFRONT_S`: so the second job of a burst
+stands behind everybody else's first.
+
+Who has nothing waiting and nothing running saves nothing: whoever comes (back) is counted as having used what the
+least of those who are there has, less a `head_start`. So a newcomer is served next, and nobody's burst pushes the
+others aside for as long as they had been working while it was away. Without tenants users alone are compared.
+"""
+
+from collections.abc import Mapping
+from math import inf
+
+from gpud.core.active import ActiveJob
+from gpud.core.policies.parameters import Kind, Parameter, Surroundings
+from gpud.core.policies.priority import AGING, Priority
+from gpud.core.usage import HALF_LIFE_S
+from gpud.model.job import JobId
+from gpud.model.spec import Terms
+from gpud.model.units import Seconds, Timestamp
+
+SAYS = "the tenant, then the user, that has used least of late against its share; then by priority"
+HALF_LIFE = Parameter("half_life", Kind.DURATION, HALF_LIFE_S, "after how long GPU-time counts half")
+HEAD_START = Parameter(
+    "head_start", Kind.DURATION, 3600.0, "GPU-time by which who used less may get ahead; older savings lapse"
+)
+
+_UPFRONT_S: Seconds = 3600.0
+_EVERY = 1e-3  # of a half-life: how often everybody is counted anew
+_EVERY_LEAST_S: Seconds = 60.0
+_USER_BITS = 64  # of a rank; above them stands the tenant
+
+Whose = tuple[str, str | None]  # a tenant and one of its users, or (None) the tenant as a whole
+
+
+class FairShare(Priority):
+    """The policy `fair_share`."""
+
+    def __init__(self, aging_per_hour: float, head_start_s: Seconds, surroundings: Surroundings) -> None:
+        super().__init__(aging_per_hour)
+        self._head_start_s = head_start_s
+        self._world = surroundings
+        self._active: dict[JobId, tuple[ActiveJob, Seconds]] = {}  # and what it counts for
+        self._running_s: dict[Whose, Seconds] = {}  # what jobs that run count for
+        self._counts_s: dict[Whose, Seconds] = {}  # of all who are there: use against share
+        self._seen: set[Whose] = set()
+        self._now = Timestamp(0.0)
+        self._next: Timestamp | None = None  # when to count anew; None before the first time
+
+    def rank(self, terms: Terms) -> int:
+        """Return the tenant's and the user's use against their shares, in milliseconds."""
+        user: Whose = (terms.tenant, terms.user)
+        self._seen.add(user)
+        used_s = self._counts_s.get(user)
+        if used_s is None:
+            used_s = self._enter(user)
+        if not self._world.tenants:
+            return round(1000 * used_s)
+        tenant: Whose = (terms.tenant, None)
+        self._seen.add(tenant)
+        tenant_s = self._counts_s.get(tenant)
+        if tenant_s is None:
+            tenant_s = self._enter(tenant)
+        return round(1000 * tenant_s) << _USER_BITS | round(1000 * used_s)
+
+    def refresh(self, now: Timestamp) -> bool:
+        """Count everybody anew, now and then; who has gone is forgotten."""
+        if self._next is not None and now < self._next:
+            return False
+        self._now = now
+        self._running_s = {}
+        for job, (active, _) in self._active.items():
+            counted_s = self._counted_s(active, now)
+            self._active[job] = active, counted_s
+            for whose in _both(active.terms):
+                self._running_s[whose] = self._running_s.get(whose, 0.0) + counted_s
+        # Those who came before the first count were there: nobody knows since when.
+        there = {*self._running_s, *self._seen}
+        self._counts_s = {whose: self._count(whose) for whose in there}
+        self._seen.clear()
+        self._next = Timestamp(now + max(_EVERY_LEAST_S, _EVERY * self._world.usage.half_life_s))
+        return True
+
+    def started(self, active: ActiveJob, now: Timestamp) -> bool:
+        """Count what the job is expected to have."""
+        counted_s = self._counted_s(active, now)
+        self._active[active.job] = active, counted_s
+        self._change(active.terms, counted_s)
+        return True
+
+    def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
+        """Count what the job had: it is in its user's account."""
+        _, counted_s = self._active.pop(active.job)
+        self._now = now
+        self._change(active.terms, -counted_s)
+        return True
+
+    def _counted_s(self, active: ActiveJob, now: Timestamp) -> Seconds:
+        expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
+        return active.terms.demand.gpu_weight * max(expected_s, now - active.since)
+
+    def _change(self, terms: Terms, by_s: Seconds) -> None:
+        for whose in _both(terms):
+            self._running_s[whose] = self._running_s.get(whose, 0.0) + by_s
+            self._counts_s[whose] = self._count(whose)
+
+    def _count(self, whose: Whose) -> Seconds:
+        account = self._world.usage.account(*whose, self._now)
+        return (account.used_s + account.lifted_s + self._running_s.get(whose, 0.0)) / self._share(whose)
+
+    def _share(self, whose: Whose) -> float:
+        tenant = self._world.tenants.get(whose[0]) if whose[1] is None else None
+        return 1.0 if tenant is None else tenant.share
+
+    def _enter(self, whose: Whose) -> Seconds:
+        """Count who was not there until now: as the least of those who were, less a head start."""
+        used_s = self._count(whose)
+        if self._next is not None:
+            alike = (used for (tenant, user), used in self._counts_s.items() if _beside(whose, tenant, user))
+            least_s = min(alike, default=-inf) - self._head_start_s
+            if used_s < least_s:
+                running_s = self._running_s.get(whose, 0.0)
+                self._world.usage.lift(*whose, least_s * self._share(whose) - running_s, self._now)
+                used_s = least_s
+        self._counts_s[whose] = used_s
+        return used_s
+
+
+def _both(terms: Terms) -> tuple[Whose, Whose]:
+    return (terms.tenant, terms.user), (terms.tenant, None)
+
+
+def _beside(whose: Whose, tenant: str, user: str | None) -> bool:
+    """Return whether these two are compared with each other: tenants, or users of one tenant."""
+    if whose[1] is None:
+        return user is None
+    return user is not None and tenant == whose[0]
+
+
+def make(values: Mapping[str, float], surroundings: Surroundings) -> FairShare:
+    """Return the policy; use halves at its pace from now on."""
+    surroundings.usage.half_life_s = values[HALF_LIFE.name]
+    return FairShare(values[AGING.name], values[HEAD_START.name], surroundings)
