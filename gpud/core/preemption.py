@@ -42,7 +42,8 @@ def preempt(world: World, out: Outcome, job: JobId, terms: Terms) -> Reservation
     _, victims, allocation = found
     for victim in victims:
         jobs.stop(world, out, victim, StopCause.PREEMPTED)
-    at = max(Timestamp(out.now + victim.terms.grace_s + 1.0) for victim in victims)
+    # Not before they count as gone: a reservation whose GPUs may come later than its moment is none.
+    at = max(Timestamp(out.now + victim.terms.grace_s + jobs.KILL_SLACK_S) for victim in victims)
     return Reservation(job=job, at=at, allocation=allocation, strict=True, taken=True)
 
 
