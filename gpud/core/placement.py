@@ -12,16 +12,18 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import attrgetter
 
 from gpud.core.fleet import GpuState
 from gpud.core.room import Hold, Kind, Room, kind_of, share_of
-from gpud.model.gpu import Allocation, Gpu, NodeName, Reading, Share, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
-Link = Callable[[Gpu], object]
+Link = Callable[[GpuState], object]
 # The closest first. What is unknown is no link.
-LINKS: tuple[Link, ...] = (lambda gpu: gpu.nvlink, lambda gpu: gpu.pcie, lambda gpu: gpu.numa)
+LINKS: tuple[Link, ...] = (attrgetter("gpu.nvlink"), attrgetter("gpu.pcie"), attrgetter("gpu.numa"))
+index: Callable[[GpuState], int] = attrgetter("gpu.index")
 
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
@@ -84,33 +86,40 @@ def _part(demand: Demand, node: NodeName, shares: Iterable[Share]) -> Allocation
 
 
 def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
-    if len(room.free) < count:
-        return None
-    able = [state for state in room.free if suits(demand, state.gpu)]
+    able = room.free
     if len(able) < count:
         return None
+    if len(room.stocks) > 1 or demand.gpu_ids or demand.excluded_gpus:
+        able = _alike([state for state in able if suits(demand, state.gpu)], count)
+    elif not suits(demand, able[0].gpu):
+        return None
+    if len(able) < count:
+        return None
+    return [whole_share(state.gpu.id) for state in sorted(closest(able, count), key=index)]
+
+
+def _alike(able: list[GpuState], count: int) -> list[GpuState]:
+    """Return those of the kind with the smallest memory that has enough, or all."""
     kinds: dict[Kind, list[GpuState]] = {}
     for state in able:
         kinds.setdefault(kind_of(state.gpu), []).append(state)
     alike = min((kind for kind in kinds if len(kinds[kind]) >= count), default=None)
-    chosen = closest(able if alike is None else kinds[alike], count)
-    return [Share(gpu=state.gpu.id) for state in sorted(chosen, key=lambda state: state.gpu.index)]
+    return able if alike is None else kinds[alike]
 
 
 def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     """Return shares of as many GPUs: of those shared already first, the fullest first."""
+    opened = [state for state in room.node.gpus if state.gpu.id in room.shared] if room.shared else []
     able = []
-    for state in room.free if not room.shared else room.node.gpus:
-        capacity = nominal_mib(state.gpu.memory_total_mib)
-        gpu, share = state.gpu.id, share_of(demand, capacity)
-        opens = gpu not in room.shared
-        left = capacity if opens else room.shared[gpu]
-        if share is not None and share <= left and suits(demand, state.gpu) and (not opens or state in room.free):
-            able.append(((opens, left - share, warmth(state), state.gpu.index), gpu, share))
-    if len(able) < count:
-        return None
-    able.sort(key=lambda each: each[0])
-    return [Share(gpu=gpu, memory_mib=share) for _, gpu, share in able[:count]]
+    for opens, states in enumerate((opened, room.free)):
+        for state in states:
+            capacity = nominal_mib(state.gpu.memory_total_mib)
+            share, left = share_of(demand, capacity), capacity if opens else room.shared[state.gpu.id]
+            if share is not None and share <= left and suits(demand, state.gpu):
+                able.append((opens, left - share, warmth(state), state.gpu.index, state.gpu.id, share))
+        if len(able) >= count:
+            return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share in sorted(able)[:count]]
+    return None
 
 
 def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS) -> list[GpuState]:
@@ -122,8 +131,10 @@ def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINK
         groups = _linked(able, link)
         enough = [group for group in groups if len(group) >= count]
         if enough:
-            return closest(min(enough, key=len), count, links[:at] + links[at + 1 :])
-        largest = max([largest, *groups], key=len)
+            nearest = min(enough, key=len) if len(enough) > 1 else enough[0]
+            return closest(nearest, count, links[:at] + links[at + 1 :])
+        if groups:
+            largest = max(largest, *groups, key=len)
     if len(largest) > 1:
         taken = {state.gpu.id for state in largest}
         return largest + closest([state for state in able if state.gpu.id not in taken], count - len(largest))
@@ -141,10 +152,16 @@ def apart(able: Sequence[GpuState], count: int) -> int:
 def _linked(able: Sequence[GpuState], link: Link) -> list[list[GpuState]]:
     groups: dict[object, list[GpuState]] = {}
     for state in able:
-        name = link(state.gpu)
+        name = link(state)
         if name is not None:
             groups.setdefault(name, []).append(state)
     return list(groups.values())
+
+
+@lru_cache(maxsize=1 << 16)
+def whole_share(gpu: GpuId) -> Share:
+    """Return the share of a job that has a GPU for itself."""
+    return Share(gpu=gpu)
 
 
 def warmth(state: GpuState) -> int:

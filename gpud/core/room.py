@@ -163,8 +163,16 @@ def _index(state: GpuState) -> int:
 
 def _counted(room: Room) -> Stocks:
     full: dict[Kind, int] = {}
+    kind = None
     for state in room.free:
-        kind = kind_of(state.gpu)
+        gpu = state.gpu
+        if (
+            kind is None
+            or gpu.name != kind.name
+            or gpu.memory_total_mib != kind.memory_mib
+            or (gpu.mig or "") != kind.mig
+        ):
+            kind = kind_of(gpu)
         full[kind] = full.get(kind, 0) + 1
     if not room.shared:
         stocks = [Stock(kind, count, ()) for kind, count in full.items()]
@@ -174,4 +182,4 @@ def _counted(room: Room) -> Stocks:
             if state.gpu.id in room.shared:
                 parts.setdefault(kind_of(state.gpu), []).append(room.shared[state.gpu.id])
         stocks = [Stock(kind, full.get(kind, 0), tuple(sorted(left))) for kind, left in parts.items()]
-    return tuple(sorted(stocks))
+    return tuple(sorted(stocks)) if len(stocks) > 1 else tuple(stocks)

@@ -13,7 +13,8 @@ def refresh(world: World, now: Timestamp) -> None:
 
     However old the look at a GPU is: whether it is fresh enough is asked when it is to be given out.
     """
-    for name in sorted(world.dirty | {name for name, at in world.settling.items() if at <= now}):
+    settled = [name for name, at in world.settling.items() if at <= now]
+    for name in sorted(world.dirty.union(settled)):
         world.settling.pop(name, None)
         node = world.nodes.get(name)
         if node is None or not node.present or node.drained is not None:
@@ -27,11 +28,14 @@ def refresh(world: World, now: Timestamp) -> None:
 
 
 def room_of(world: World, node: NodeState, now: Timestamp) -> Room:
-    """Return what a node has to give."""
+    """Return what a node has to give. GPUs that are split into instances are not given out themselves."""
     room = Room(node, [], node.node.cpus - node.cpus_used, node.node.memory_mib - node.memory_used_mib)
     divided = node.divided
     for state in node.gpus:
-        if state.gpu.id in divided:
+        if state.gpu.id in divided or None in state.holders.values():
+            continue
+        if not state.holders and state.gpu.simulated and state.present and state.drained is None:
+            room.free.append(state)  # nothing to look at: most of what a simulation counts
             continue
         match condition(world, state, now):
             case Condition.FREE:

@@ -5,6 +5,7 @@ holds None for what could not be read: an unknown is never a zero, and never fre
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NewType
 
 from gpud.model.units import Mib, Timestamp
@@ -44,6 +45,7 @@ _MARKETED_GIB = (
 )
 
 
+@lru_cache(maxsize=256)
 def nominal_mib(total: Mib) -> Mib:
     """Return the size that a GPU is sold by, for the size that its vendor's library reports.
 
