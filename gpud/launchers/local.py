@@ -161,7 +161,7 @@ class LocalLauncher:
         elif attempt.over:
             pass
         elif state == record.DONE:
-            self._end(attempt, exit_of({"at": self._clock()} | notice))
+            self._done(attempt, notice)
         elif state != record.CLAIMED:
             self._settle(attempt)
         elif not attempt.started:
@@ -199,7 +199,7 @@ class LocalLauncher:
         elif found["state"] == record.TOMBSTONE:
             self._end(attempt, Exit(at=self._clock(), fault=Fault("it never started", machine=True)))
         elif found["state"] == record.DONE:
-            self._end(attempt, exit_of({"at": self._clock()} | found))
+            self._done(attempt, found)
         elif found["boot"] != self._boot:
             self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
         else:
@@ -221,7 +221,7 @@ class LocalLauncher:
         process, shim = attempt.process, attempt.shim
         lives = record.start_time(process.pid) == process.start
         shim_lives = record.start_time(shim.pid) == shim.start
-        rest = {*tree.session(process.pid)}
+        rest = {*tree.session(process.pid, process.start, attempt.key)}
         rest |= {*tree.descendants(process.pid)} if lives else set()
         rest |= set() if self._link.pid is None else {*tree.marked(self._link.pid, attempt.key)}
         if lives and self._watch(attempt, *((shim.pid, shim.start) if shim_lives else (process.pid, process.start))):
@@ -241,12 +241,7 @@ class LocalLauncher:
 
     def _attend(self, attempt: _Attempt, found: Record) -> None:
         """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
-        if not attempt.started:
-            attempt.started = True
-            attempt.process = ProcessIdentity(found["pid"], found["start"])
-            attempt.shim = ProcessIdentity(*found["shim"])
-            at = Timestamp(found["at"])
-            self._post(Started(attempt.job, attempt.attempt, at, attempt.process, attempt.shim))
+        self._began(attempt, found)
         if self._watch(attempt, *found["shim"]):
             attempt.attended = True
             self._signal(attempt, attempt.stop or signal.SIGCONT)
@@ -263,9 +258,26 @@ class LocalLauncher:
         elif not lives or attempt.stop is not None:
             self._look_again(attempt)
 
+    def _began(self, attempt: _Attempt, found: Record) -> None:
+        """Tell that it started, once."""
+        if not attempt.started:
+            attempt.started = True
+            attempt.process = ProcessIdentity(found["pid"], found["start"])
+            attempt.shim = ProcessIdentity(*found["shim"])
+            at = Timestamp(found["at"])
+            self._post(Started(attempt.job, attempt.attempt, at, attempt.process, attempt.shim))
+
+    def _done(self, attempt: _Attempt, found: Record) -> None:
+        """Tell the end; before it the start, which may not have been heard of: it came and went without gpud."""
+        if "fault" not in found and found.keys() >= {"pid", "start", "at", "shim"}:
+            self._began(attempt, found)
+        self._end(attempt, exit_of({"at": self._clock()} | found))
+
     def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
-        self._stop_rest(attempt, {*tree.session(found["pid"]), *tree.descendants(found["pid"])}, found["grace_s"])
+        pid = found["pid"]
+        rest = {*tree.session(pid, found["start"], attempt.key), *tree.descendants(pid)}
+        self._stop_rest(attempt, rest, found["grace_s"])
 
     def _stop_rest(self, attempt: _Attempt, rest: set[int], grace_s: float) -> None:
         if attempt.stop == signal.SIGQUIT:
@@ -278,7 +290,7 @@ class LocalLauncher:
 
     def _sweep(self, attempt: _Attempt, found: Record) -> None:
         """End what is left of a job that nobody attends; it is over when nothing is."""
-        rest = tree.session(found["pid"])
+        rest = tree.session(found["pid"], found["start"], attempt.key)
         if rest:
             tree.send(signal.SIGKILL, rest)
             self._look_again(attempt)
@@ -324,4 +336,5 @@ class LocalLauncher:
         assert attempt.pidfd is not None  # noqa: S101 - callers looked
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(attempt.pidfd, number)
-            signal.pidfd_send_signal(attempt.pidfd, signal.SIGCONT)  # its job may have stopped it
+            if number != signal.SIGCONT:
+                signal.pidfd_send_signal(attempt.pidfd, signal.SIGCONT)  # its job may have stopped it

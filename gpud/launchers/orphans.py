@@ -3,7 +3,8 @@
 It writes the status of a job's first process into the record before reaping it, as the shim would have. A `keeper`
 takes the shim's place in the record and takes its signals: it stops the job when told to, and at its time limit. When
 the first process has ended, whatever else it left is killed. Which of the launcher process's children belongs to
-which attempt is told by the session and the environment; what neither tells is killed when no other orphan lives.
+which attempt is told by the session and the environment; what neither tells is killed when no other orphan lives, and
+what either tells to be another attempt's never.
 """
 
 import contextlib
@@ -71,10 +72,13 @@ class Orphans:
             elif status == _TIMED_OUT:
                 self.timed_out.add(key)
             return
+        start = tree.began(pid)
         for key in self._keys():
             path = f"{self.records}/{key}"
             found = record.read_sound(path)
-            if found is not None and found.get("pid") == pid and found["state"] != record.DONE:
+            if found is None or found["state"] not in {record.CLAIMED, record.ENDED}:
+                continue
+            if (found["pid"], found["start"]) == (pid, start):
                 if found["state"] == record.CLAIMED:
                     found |= {"state": record.ENDED, "status": status if code == os.CLD_EXITED else -status}
                 _overwrite(path, found | {"ended": record.boot_time() + found["offset"]})
@@ -83,33 +87,37 @@ class Orphans:
                 tree.send(signal.SIGCHLD, [keeper for keeper, kept in self.keepers.items() if kept == key])
 
     def tend(self, shims: Collection[int]) -> None:
-        """Kill what ended attempts left, and complete the records of those that have left nothing."""
+        """Kill what ended attempts left, and complete the records of those that have left nothing.
+
+        `shims` are the living ones that have been heard of no end.
+        """
         if not self.ends:
             return
-        processes = tree.parents()
         own = os.getpid()
+        children = {pid: session for pid, (parent, session) in tree.parents().items() if parent == own}
+        if _somebody_ended():
+            return  # a shim perhaps, and among these are what runs of its job: it is taken first, and we come again
         found = {key: record.read_sound(f"{self.records}/{key}") for key in self.ends}
         living = {
             about["pid"]: key
             for key, about in found.items()
-            if about is not None and about["state"] == record.CLAIMED and about["pid"] in processes
+            if about is not None and about["state"] == record.CLAIMED and about["pid"] in children
         }
-        strays: dict[int, str | None] = {
+        strays = {
             pid: _owner(pid, session, found)
-            for pid, (parent, session) in processes.items()
-            if parent == own and pid not in shims and pid not in self.keepers and pid not in living
+            for pid, session in children.items()
+            if pid not in shims and pid not in self.keepers and pid not in living
         }
-        tree.send(
-            signal.SIGKILL,
-            [pid for pid, key in strays.items() if not living or key not in {None, *living.values()}],
-        )
-        left = set(strays.values()) | set(living.values()) | set(self.keepers.values())
+        ended = {key for key, about in found.items() if about is not None} - {*living.values()}
+        nobody_s = () if living else (None,)
+        tree.send(signal.SIGKILL, [pid for pid, key in strays.items() if key in {*ended, *nobody_s}])
+        left = {*strays.values(), *living.values(), *self.keepers.values()}
         for key, about in found.items():
             if about is None:
                 del self.ends[key]
                 self.told(key)
-            elif key not in living.values():
-                self._complete(key, about, clean=key not in left and (None not in strays.values() or bool(living)))
+            elif key in ended:
+                self._complete(key, about, clean=left.isdisjoint({key, *nobody_s}))
 
     def _keys(self) -> list[str]:
         with contextlib.suppress(OSError):
@@ -150,12 +158,19 @@ def _overwrite(path: str, about: Record) -> None:
 
 
 def _owner(pid: int, session: int, found: dict[str, Record | None]) -> str | None:
-    """Return which of these attempts a process belongs to; None where nothing tells."""
+    """Return which attempt a process belongs to, of these or another; None where nothing tells."""
     for key, about in found.items():
-        if about is not None and about["pid"] == session:
+        if about is not None and about.get("pid") == session:
             return key
-    key = tree.key_of(pid)
-    return key if key in found else None
+    return tree.key_of(pid)
+
+
+def _somebody_ended() -> bool:
+    """Tell whether a child has ended and was not reaped yet."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
 
 
 def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
@@ -167,7 +182,11 @@ def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
     os.setsid()
     tree.rename(b"gpud-keeper")
     pid, start = found["pid"], found["start"]
-    deadlines = Deadlines(lambda: [pid, *tree.descendants(pid)], found["limit_at"], found["grace_s"], nap_s=NAP_S)
+
+    def members() -> list[int]:
+        return [pid, *tree.descendants(pid)] if record.start_time(pid) == start else []
+
+    deadlines = Deadlines(members, found["limit_at"], found["grace_s"], nap_s=NAP_S)
     while record.start_time(pid) == start and not deadlines.given_up():
         deadlines.wait()
     return _TIMED_OUT if deadlines.timed_out else 0

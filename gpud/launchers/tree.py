@@ -51,19 +51,35 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def session(leader: int) -> list[int]:
-    """Return the living members of a session. Its number is not given to another while one lives."""
-    return [pid for pid, (_, number) in parents().items() if number == leader]
+def began(pid: int) -> int | None:
+    """Return when a process started, as `record.start_time` does, also of one that ended and was not reaped."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        return int(file.read(4096).rpartition(b")")[2].split(None, 20)[19])
+    return None
 
 
-def key_of(pid: int) -> str:
+def session(leader: int, start: int, key: str) -> list[int]:
+    """Return the living members of the session of an attempt's first process, which started at `start`.
+
+    A session's number is given to another when nothing of it lives, after which its leader has another start time; a
+    leader that has gone, too, tells nothing, and then its members must say so themselves.
+    """
+    began_at = began(leader)
+    if began_at not in {start, None}:
+        return []
+    members = [pid for pid, (_, number) in parents().items() if number == leader]
+    return members if began_at == start else [pid for pid in members if key_of(pid) == key]
+
+
+def key_of(pid: int) -> str | None:
     """Return the key of the attempt that a process says in its environment to belong to."""
     variables: dict[bytes, bytes] = {}
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
         for variable in file.read().split(b"\0"):
             name, _, value = variable.partition(b"=")
             variables[name] = value
-    return os.fsdecode(variables.get(b"GPUD_JOB_ID", b"") + b"." + variables.get(b"GPUD_ATTEMPT", b""))
+    job, attempt = variables.get(b"GPUD_JOB_ID"), variables.get(b"GPUD_ATTEMPT")
+    return None if job is None or attempt is None else os.fsdecode(job + b"." + attempt)
 
 
 def marked(root: int, key: str) -> list[int]:

@@ -62,9 +62,12 @@ class Zygote:
             self._greet(conversation)
 
     def serve(self) -> None:
-        """Serve until gpud has gone and no child is left."""
-        while self._reap() or self.conversation is not None or self.listener is not None:
-            self.orphans.tend({*self.channels, *self.busy.values()})
+        """Serve until gpud has gone, no child is left, and no record is to be completed."""
+        while True:
+            has_children = self._reap()
+            self.orphans.tend(self.leases)
+            if not has_children and self.conversation is None and self.listener is None and not self.orphans.ends:
+                return
             wants_spare = self.conversation is not None and len(self.idle) < SPARES
             events = self.poll.poll(0 if wants_spare else 250 if self.orphans.pressing else None)
             if not events and wants_spare:

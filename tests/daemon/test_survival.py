@@ -181,6 +181,20 @@ def test_a_time_limit_holds_while_gpud_is_dead(gpud):
     assert gpud.ended(job)["state"] == "timed_out"
 
 
+def test_a_time_limit_reached_without_gpud_and_without_its_shim_is_told_as_one(gpud):
+    job = gpud.submit("sleep", "100", time_limit_s=1, retries=1)
+    gpud.running(job)
+    pid, shim, launcher = gpud.pids(job)
+    os.kill(shim, signal.SIGKILL)
+    until(lambda: not lives(shim))
+    gpud.kill()
+
+    until(lambda: not lives(pid) and not lives(launcher))
+
+    gpud.start()
+    assert gpud.ended(job)["state"] == "timed_out"
+
+
 def test_a_cancel_is_kept_across_a_kill(gpud):
     job = gpud.submit("sh", "-c", "trap '' TERM; echo ready > ready; while :; do sleep 1; done", grace_s=1)
     gpud.running(job)

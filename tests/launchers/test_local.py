@@ -4,6 +4,9 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +15,11 @@ from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
 from gpud.model.effects import Look
-from gpud.model.job import Fault, job_id
+from gpud.model.gpu import ProcessIdentity
+from gpud.model.job import Fault, JobId, job_id
 from gpud.model.observations import Exited, Started
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_an_exit_code_is_told_with_times_and_use(workplace):
@@ -211,7 +217,7 @@ def test_stopping_asks_every_process_and_lets_them_use_their_grace(workplace):
 
     assert exit_.signal == signal.SIGTERM  # the outer shell's
     assert workplace.output(job) == "ready\nsaved\n"
-    assert gone(lambda: tree.session(workplace.started(job).process.pid))
+    assert gone(lambda: _session(workplace, job))
 
 
 def test_after_the_grace_everything_is_killed_wherever_it_went(workplace):
@@ -478,11 +484,104 @@ def test_with_shim_and_launcher_process_killed_an_orphan_is_lost_only_when_nothi
     workplace.until(lambda: workplace.launcher.pid not in {None, old})
     workplace.zygotes.append(workplace.launcher.pid)
     assert workplace.observed(Exited, job) == []
-    assert tree.session(started.process.pid)
+    assert _session(workplace, job)
 
     workplace.stop(job)
     assert workplace.ended(job).lost == "its shim and its launcher process were killed"
-    assert tree.session(started.process.pid) == []
+    assert _session(workplace, job) == []
+
+
+def _session(workplace: Workplace, job: JobId) -> list[int]:
+    leader = workplace.started(job).process.pid
+    return [pid for pid, (_, session) in tree.parents().items() if session == leader]
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of somebody else's, in a session of its own."""
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("state", [record.CLAIMED, record.ENDED])
+def test_a_process_that_got_the_pid_of_a_dead_job_is_left_alone(workplace, stranger, state):
+    before = record.start_time(stranger.pid) - 1  # when the job of that pid began; nothing of it is left
+    path = f"{workplace.state}/records/1.1"
+    own = {"pid": stranger.pid, "start": before, "at": clock(), "offset": OFFSET, "grace_s": 1.0, "limit_at": None}
+    others = {"boot": record.boot_id(), "zygote": [stranger.pid, before], "shim": [stranger.pid, before]}
+    os.close(record.claim(path, record.encode({"state": state, **own, **others})))
+    job = job_id(1)
+
+    workplace.stop(job)
+
+    assert workplace.ended(job).lost == "its shim and its launcher process were killed"
+    assert stranger.poll() is None
+
+
+def test_without_a_record_too_a_process_that_got_the_pid_of_a_dead_job_is_left_alone(workplace, stranger):
+    job, before = job_id(1), ProcessIdentity(stranger.pid, record.start_time(stranger.pid) - 1)
+
+    workplace.perform(Look(job, 1, record.boot_id(), before, before))
+
+    assert workplace.ended(job).lost == "its record was damaged or removed, and its end was not seen"
+    assert stranger.poll() is None
+
+
+def test_the_launcher_process_kills_nothing_of_a_job_whose_shim_has_just_died(tmp_path):
+    """Its job is a child already, its end not taken yet: what is known then of an earlier orphan is not enough."""
+    script = """
+import os, signal, sys, time
+from gpud.launchers import record, tree
+from gpud.launchers.orphans import Orphans
+
+tree.adopt_orphans()
+told = []
+orphans = Orphans(sys.argv[1], None, told.append)
+ended = {"state": "ended", "boot": "b", "zygote": [1, 1], "shim": [1, 1], "pid": 1 << 30, "start": 1, "status": 0}
+ended |= {"at": 1.0, "ended": 1.0, "offset": 0.0, "grace_s": 1.0, "limit_at": None}
+os.close(record.claim(f"{sys.argv[1]}/1.1", record.encode(ended)))
+orphans.adopt("1.1")
+shim = os.fork()
+if shim == 0:
+    if os.fork() == 0:
+        os.setsid()
+    signal.pause()
+while not tree.descendants(shim):
+    pass
+job = tree.descendants(shim)[0]
+os.kill(shim, signal.SIGKILL)
+os.waitid(os.P_PID, shim, os.WEXITED | os.WNOWAIT)
+orphans.tend([shim])
+assert tree.descendants(os.getpid()) == [job], "it was killed"
+os.waitpid(shim, 0)
+orphans.ends["2.1"] = None  # which `adopt` does
+own = {"pid": job, "start": record.start_time(job), "boot": record.boot_id()}
+os.close(record.claim(f"{sys.argv[1]}/2.1", record.encode(ended | {"state": "claimed", **own})))
+orphans.tend([])
+assert tree.descendants(os.getpid()) == [job], "it was killed"
+assert record.read(f"{sys.argv[1]}/1.1")["state"] == "done"
+os.kill(job, signal.SIGKILL)
+"""
+    ran = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_start_that_nobody_heard_of_is_told_with_the_end(workplace):
+    job = workplace.shell(1, "exit 9")
+    workplace.close()
+    path = f"{workplace.state}/records/1.1"
+    workplace.until(lambda: (found := record.read(path)) is not None and found["state"] == record.DONE)
+    assert workplace.seen == []
+    workplace.open()
+
+    workplace.look(job)
+
+    assert workplace.ended(job).exit_code == 9
+    began = record.read(path)
+    assert (workplace.started(job).at, workplace.started(job).process.pid) == (began["at"], began["pid"])
+    assert [type(each) for each in workplace.seen] == [Started, Exited]
 
 
 def test_a_stop_before_the_start_keeps_it_from_ever_running(workplace):
