@@ -17,7 +17,7 @@ from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
-from gpud.model.job import Running
+from gpud.model.job import Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Limits, Tenant
 from gpud.model.units import Timestamp, format_duration
@@ -89,7 +89,7 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
     taken = sum(
         milli(each.terms.demand)
         for each in beside
-        if each.terms.tenant == theirs and each.job != victim.job and isinstance(each.state, Running)
+        if each.terms.tenant == theirs and each.job != victim.job and not isinstance(each.state, Stopping)
     )
     return milli(victim.terms.demand) > 0 and borrows(world, theirs) > taken
 

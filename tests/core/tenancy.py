@@ -1,0 +1,107 @@
+"""Tenants and reservations in words, on top of the playbook; and a recount of everybody's books from the jobs alone."""
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import chain
+
+from playbook import Play, a_job
+
+from gpud.core.books import Tally, milli
+from gpud.core.commands import DeleteReservation, DeleteTenant, PutTenant, Reserve
+from gpud.model.changes import AttemptEnded
+from gpud.model.gpu import GpuId
+from gpud.model.job import Stopping
+from gpud.model.units import Timestamp
+from gpud.model.window import Window
+
+
+def a_job_of(tenant: str, gpus: int = 1, **more):
+    spec = a_job(gpus, **more)
+    return replace(spec, terms=replace(spec.terms, tenant=tenant))
+
+
+def create(play: Play, name: str, **values):
+    return play._ask(PutTenant(1, name, True, tuple(values.items())))
+
+
+def change(play: Play, name: str, *, remove=(), **values):
+    return play._ask(PutTenant(1, name, False, tuple(values.items()), remove))
+
+
+def delete(play: Play, name: str):
+    return play._ask(DeleteTenant(1, name))
+
+
+def reserve(play: Play, *gpus: GpuId, at: float = 0.0, until: float, users=(), tenants=(), reason: str = "") -> int:
+    """`at` and `until` are seconds from now."""
+    moments = {"at": Timestamp(play.now + at), "until": Timestamp(play.now + until)}
+    window = Window(number=0, gpus=gpus, users=tuple(users), tenants=tuple(tenants), reason=reason, **moments)
+    return play._ask(Reserve(1, window)).number
+
+
+def unreserve(play: Play, number: int):
+    return play._ask(DeleteReservation(1, number))
+
+
+def counted(play: Play):
+    """What the books say, those left out who have nothing."""
+    books = play.world.books
+    nothing = Tally()
+    return {
+        "all": books.all,
+        "users": {name: tally for name, tally in books.users.items() if tally != nothing},
+        "tenants": {name: tally for name, tally in books.tenants.items() if tally != nothing},
+    }
+
+
+def recounted(play: Play):
+    """The same, from the jobs themselves."""
+    world = play.world
+    everybody, users, tenants = Tally(), defaultdict(Tally), defaultdict(Tally)
+
+    def add(terms, **by):
+        for tally in (everybody, users[terms.user], tenants[terms.tenant]):
+            for key, value in by.items():
+                setattr(tally, key, getattr(tally, key) + value)
+
+    for active in world.active.values():
+        weight = milli(active.terms.demand)
+        add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
+    for job, row in play.ledger.unfinished().items():
+        if row.array is not None:
+            add(row.terms, queued=len(row.array.pending))
+        elif job not in world.active:
+            add(row.terms, queued=1)
+    return {
+        "all": everybody,
+        "users": {name: tally for name, tally in users.items() if tally != Tally()},
+        "tenants": {name: tally for name, tally in tenants.items() if tally != Tally()},
+    }
+
+
+class History:
+    """Every attempt that ever held something: of whom, how many GPUs, from when until when."""
+
+    def __init__(self, play: Play) -> None:
+        self.play = play
+        self.ended: list[tuple[str, int, float, float]] = []
+        self._before = {}
+
+    def note(self) -> None:
+        """Take in what the last cycle changed."""
+        for change_ in self.play.out.changes:
+            if isinstance(change_, AttemptEnded):
+                was = self._before[change_.job]
+                self.ended.append((was.terms.tenant, milli(was.terms.demand), was.since, change_.exit.at))
+        self._before = dict(self.play.world.active)
+
+    def hours(self, tenant: str, start: float) -> float:
+        """GPU-hours that a tenant used since then."""
+        now = self.play.now
+        active = [(each.terms.tenant, milli(each.terms.demand), each.since, now) for each in self._before.values()]
+        used = (
+            weight * max(0.0, end - max(since, start))
+            for name, weight, since, end in chain(self.ended, active)
+            if name == tenant
+        )
+        return sum(used) / 1000 / 3600

@@ -1,0 +1,494 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playbook import Play, a_cluster, a_job
+from tenancy import History, a_job_of, change, counted, create, delete, recounted
+
+from gpud.core.commands import Done, Pause, Submit
+from gpud.core.quota import may_reclaim
+from gpud.core.waits import Guaranteed, NoPool, OverQuota
+from gpud.core.world import Rules
+from gpud.model.changes import AttemptEnded
+from gpud.model.tenant import Limits
+from gpud.model.window import Pool
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+def limited(**limits):
+    return Rules(limits=Limits(**limits))
+
+
+# -- at submit: what can never be, and a queue that is full
+
+
+def test_a_job_larger_than_its_tenant_may_ever_have_is_refused_with_the_numbers():
+    play = a_cluster(gpus="8xH100")
+    create(play, "vision", max_gpus=4)
+
+    assert play.refused(a_job_of("vision", 5)) == (
+        "5 GPUs are asked for; tenant vision may have 4 at once; see its limits: gpuctl tenant show vision"
+    )
+    assert play.refused(a_job_of("vision", 4)) == "accepted"
+    assert play.refused(a_job_of("default", 8)) == "accepted"
+
+
+def test_a_job_larger_than_one_user_may_have_is_refused():
+    play = a_cluster(gpus="8xH100", rules=limited(gpus_per_user=2))
+
+    assert play.refused(a_job(3)).startswith("3 GPUs are asked for; user ada may have 2 at once")
+
+
+def test_a_type_that_its_tenant_may_not_use_is_refused():
+    play = a_cluster(gpus="2xH100,2xA10")
+    create(play, "students", gpu_types=("A10",))
+
+    assert "none that suit" in play.refused(a_job_of("students", type="H100"))
+    (job,) = play.submit(a_job_of("students"))
+    assert play.gpus(job) == ["n1-A10-2"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "whose"),
+    [
+        (limited(queued=3), "the queue"),
+        (limited(queued_per_user=3), "user ada"),
+        (limited(queued_per_tenant=3), "tenant vision"),
+    ],
+)
+def test_a_full_queue_takes_no_more_and_elements_of_arrays_count(rules, whose):
+    play = a_cluster(gpus="1xH100", rules=rules)
+    play.pause()
+    play.submit(a_job_of("vision"), a_job_of("vision"))
+
+    assert play.refused(a_job_of("vision", array="0-1")).startswith(
+        f"{whose} has 2 of 3 jobs waiting, and these are 2 more"
+    )
+    assert play.refused(a_job_of("vision", hold=True)) == "accepted"
+    assert play.refused(a_job_of("vision")).startswith(f"{whose} has 3 of 3 jobs waiting, and this is one more")
+    play.pause(None)
+    assert play.refused(a_job_of("vision")) == "accepted", "one has started, and waits no more"
+
+
+def test_a_tenants_own_limit_comes_before_the_one_for_every_tenant():
+    play = a_cluster(rules=limited(queued_per_tenant=1))
+    create(play, "vision", max_queued=2)
+    play.pause()
+
+    assert len(play.submit(*[a_job_of("vision") for _ in range(4)])) == 2
+    assert len(play.submit(*[a_job_of("default") for _ in range(4)])) == 1
+
+
+def test_two_submits_in_one_batch_do_not_slip_past_a_limit_together():
+    play = a_cluster(rules=limited(queued=1))
+    play.pause()
+
+    accepted = play.submit(a_job(array="0"), a_job(array="0"), a_job())
+
+    assert len(accepted) == 1
+
+
+# -- when its turn comes
+
+
+def test_a_tenant_waits_at_its_maximum_and_others_go_past_it():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", max_gpus=2)
+    first, second, other = play.submit(a_job_of("vision", 2), a_job_of("vision", 1), a_job_of("default", 1))
+
+    assert play.running == [first, other]
+    assert play.why(second) == OverQuota("tenant vision", "GPUs", 2.0, 2, 1.0)
+    play.ends(first)
+    assert play.started == [second]
+
+
+def test_a_larger_limit_lets_the_line_in_at_once():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", max_gpus=1)
+    _, second = play.submit(a_job_of("vision"), a_job_of("vision"))
+
+    change(play, "vision", max_gpus=None)
+
+    assert play.started == [second]
+
+
+def test_a_smaller_job_of_the_tenant_goes_where_a_larger_one_may_not():
+    play = a_cluster(gpus="8xH100")
+    create(play, "vision", max_gpus=4)
+    play.submit(a_job_of("vision", 3))
+    large, small = play.submit(a_job_of("vision", 2), a_job_of("vision", 1))
+
+    assert play.started == [small]
+    assert play.why(large) == OverQuota("tenant vision", "GPUs", 4.0, 4, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("rules", "whose"),
+    [(limited(running=1), ""), (limited(running_per_user=1), "user ada"), (limited(gpus_per_user=1), "user ada")],
+)
+def test_limits_of_the_configuration_hold_without_any_tenant(rules, whose):
+    play = a_cluster(rules=rules)
+    first, second = play.submit(a_job(), a_job())
+
+    assert play.running == [first]
+    wait = play.why(second)
+    assert isinstance(wait, OverQuota)
+    assert (wait.whose, wait.used, wait.limit) == (whose, 1, 1)
+    play.ends(first)
+    assert play.started == [second]
+
+
+def test_where_all_together_may_run_so_many_anybodys_end_lets_the_next_in():
+    play = a_cluster(rules=limited(running=1))
+    first, second = play.submit(a_job(user="bob"), a_job(user="ada"))
+
+    play.ends(first)
+
+    assert play.started == [second]
+
+
+def test_jobs_without_gpus_count_as_jobs_and_not_as_gpus():
+    play = a_cluster()
+    create(play, "vision", max_gpus=0, max_running=2)
+
+    assert len(play.submit(*[a_job_of("vision", 0) for _ in range(3)])) == 3
+    assert len(play.running) == 2
+
+
+def test_quarters_of_a_gpu_count_for_what_they_are():
+    play = a_cluster()
+    create(play, "vision", max_gpus=1)
+
+    play.submit(*[a_job_of("vision", 1, share_permille=250) for _ in range(5)])
+
+    assert len(play.running) == 4
+
+
+def test_who_has_no_tenant_is_under_no_tenants_limits():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", max_gpus=0, max_running=0)
+
+    play.submit(*[a_job_of("default") for _ in range(4)])
+
+    assert len(play.running) == 4
+
+
+# -- GPU-hours
+
+
+def test_gpu_hours_run_out_and_are_there_again_with_the_next_window():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpu_hours=8.0, window_s=DAY)
+    (first,) = play.submit(a_job_of("vision", 4))
+    play.starts(first)
+    play.later(2 * HOUR)
+    play.ends(first)
+    (second,) = play.submit(a_job_of("vision", 1))
+
+    wait = play.why(second)
+    assert isinstance(wait, OverQuota)
+    assert (wait.what, wait.limit) == ("GPU-hours", 8.0)
+    assert wait.used == pytest.approx(8.0, abs=0.01)
+    play.later(21 * HOUR)
+    assert play.running == []
+    play.later(HOUR + 1)
+    assert play.running == [second]
+
+
+def test_what_runs_counts_while_it_runs_and_is_not_stopped_for_it():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpu_hours=1.0)
+    (first,) = play.submit(a_job_of("vision", 1))
+    play.starts(first)
+    play.later(2 * HOUR)
+    (second,) = play.submit(a_job_of("vision", 1))
+
+    assert play.running == [first]
+    assert isinstance(play.why(second), OverQuota)
+
+
+def test_another_window_counts_from_when_it_is_set():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpu_hours=1.0)
+    (first,) = play.submit(a_job_of("vision", 1))
+    play.starts(first)
+    play.later(2 * HOUR)
+    change(play, "vision", window_s=DAY)
+
+    (second,) = play.submit(a_job_of("vision", 1))
+
+    assert play.running == [first, second]
+
+
+# -- guarantees
+
+
+def test_who_may_not_borrow_leaves_free_what_is_guaranteed_to_others():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "guests", borrow=False)
+    *_, last = play.submit(*[a_job_of("guests") for _ in range(3)])
+
+    assert len(play.running) == 2
+    assert play.why(last) == Guaranteed("guests", 2.0)
+    play.submit(a_job_of("vision", 2))
+    assert len(play.running) == 3
+    play.ends(play.running[0])
+    assert play.started == [last]
+
+
+def test_idle_guarantees_are_lent_and_reclaimed_by_their_tenant_alone():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "language", guaranteed_gpus=1)
+    create(play, "guests")
+    lent = play.submit(*[a_job_of("guests") for _ in range(4)])
+    victim = play.world.active[lent[0]]
+
+    def may(spec):
+        return may_reclaim(play.world, spec.terms, victim)
+
+    assert len(lent) == 4
+    assert may(a_job_of("vision", 2))
+    assert not may(a_job_of("vision", 3)), "beyond its own guarantee"
+    assert not may(a_job_of("guests", 1))
+    assert not may(a_job_of("default", 1))
+    assert not may(a_job_of("vision", 0))
+
+
+def test_nobody_reclaims_from_a_tenant_within_its_guarantee():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "language", guaranteed_gpus=2)
+    theirs = play.submit(*[a_job_of("language") for _ in range(3)])
+    victims = [play.world.active[job] for job in theirs]
+    terms = a_job_of("vision", 2).terms
+
+    assert all(may_reclaim(play.world, terms, victim) for victim in victims), "one of them is borrowed"
+    assert not may_reclaim(play.world, terms, victims[1], beside=[victims[0]]), "only one is"
+
+
+def test_guarantees_of_more_gpus_than_there_are_are_refused():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", guaranteed_gpus=3)
+
+    refused = create(play, "language", guaranteed_gpus=2)
+
+    assert refused.message == "5 GPUs would be guaranteed in all; there are 4"
+    assert refused.hint == "1 are left to guarantee"
+    assert "language" not in play.world.tenants
+
+
+# -- tenants themselves
+
+
+def test_a_boost_is_added_to_the_priority_and_seen():
+    play = a_cluster(gpus="1xH100")
+    create(play, "urgent", boost=10)
+    play.pause()
+    plain, boosted = play.submit(a_job(priority=5), a_job_of("urgent"))
+
+    assert play.ledger.rows[boosted].place.priority == 10
+    play.pause(None)
+    assert play.running == [boosted]
+    assert play.state(plain) == "queued"
+
+
+def test_members_are_added_and_removed_one_by_one():
+    play = a_cluster()
+    create(play, "vision", users=("ada", "bob"))
+
+    change(play, "vision", users=("eve", "ada"), remove=(("users", ("bob",)),))
+
+    assert play.world.tenants["vision"].users == ("ada", "eve")
+
+
+def test_a_tenant_with_jobs_stays():
+    play = a_cluster()
+    create(play, "vision")
+    (job,) = play.submit(a_job_of("vision"))
+
+    assert delete(play, "vision").message == "tenant vision has 1 jobs running and 0 waiting"
+    play.ends(job)
+    assert delete(play, "vision") == Done(True)
+    assert delete(play, "vision").code == "no_such_tenant"
+
+
+def test_tenants_and_their_use_survive_a_restart():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", users=("ada",), max_gpus=2, gpu_hours=100.0, gpus=("n1-H100-3",))
+    first, _ = play.submit(a_job_of("vision", 2), a_job_of("vision", 1))
+    play.starts(first)
+    play.later(HOUR)
+    play.ends(first)
+    before = play.world
+
+    after = play.restarted()
+
+    assert after.world.tenants == before.tenants
+    assert after.world.books.meters == before.books.meters
+    assert counted(after) == counted(play)
+
+
+# -- pools
+
+
+def test_a_pool_is_for_jobs_that_ask_for_it_and_those_get_nothing_else():
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",), max_time_s=1800.0),)))
+
+    plain = play.submit(*[a_job() for _ in range(4)])
+    pooled = play.submit(*[a_job(pool="debug", limit=60.0) for _ in range(2)])
+
+    assert len([job for job in plain if job in play.running]) == 3
+    assert play.gpus(pooled[0]) == ["n1-H100-3"]
+    assert play.state(pooled[1]) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (a_job(pool="debag"), "there is no pool 'debag'; there are: debug"),
+        (a_job(pool="debug", limit=3600.0), "pool debug is for jobs of 30m at most; --time-limit 30m"),
+        (
+            a_job(2, pool="debug", limit=60.0),
+            "2 GPUs of one node are asked for; pool debug has 1 that suit; see whose they are: gpuctl gpus",
+        ),
+        (
+            a_job(4),
+            (
+                "4 GPUs of one node are asked for; beside those for pool debug there are 3 that suit; "
+                "see whose they are: gpuctl gpus"
+            ),
+        ),
+    ],
+)
+def test_what_a_pool_can_never_give_is_refused(spec, said):
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",), max_time_s=1800.0),)))
+
+    assert play.refused(spec) == said
+
+
+def test_a_pool_that_is_gone_leaves_its_jobs_waiting_and_saying_so():
+    play = a_cluster(rules=Rules(pools=(Pool(name="debug", gpus=("3",)),)))
+    play.pause()
+    (job,) = play.submit(a_job(pool="debug"))
+    play.world.rules = Rules()
+    play.world.standing = None
+
+    play.pause(None)
+
+    assert play.why(job) == NoPool("debug")
+
+
+# -- whatever happens
+
+tenants = st.sampled_from(["vision", "language", "default"])
+users = st.sampled_from(["ada", "bob"])
+which = st.integers(0, 99)
+limits = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_gpus": st.sampled_from([None, 1, 3]),
+        "max_running": st.sampled_from([None, 1, 2]),
+        "max_queued": st.sampled_from([None, 2, 4]),
+        "gpu_hours": st.sampled_from([None, 0.5, 4.0]),
+        "guaranteed_gpus": st.sampled_from([0, 1, 2]),
+        "window_s": st.sampled_from([600.0, DAY]),
+        "borrow": st.booleans(),
+    },
+)
+steps = st.one_of(
+    st.tuples(st.just("put"), st.sampled_from(["vision", "language"]), limits),
+    st.tuples(
+        st.just("submit"), tenants, users, st.sampled_from([0, 1, 2]), st.sampled_from([None, None, "0-2", "0-5%2"])
+    ),
+    st.tuples(st.just("submit"), tenants, users, st.sampled_from([1]), st.none()),
+    st.tuples(st.just("start"), which),
+    st.tuples(st.just("end"), which, st.sampled_from([{"code": 0}, {"code": 1}, {"lost": "rebooted"}])),
+    st.tuples(st.sampled_from(["cancel", "hold", "release", "requeue"]), which),
+    st.tuples(st.just("later"), st.sampled_from([1.0, 300.0, 900.0])),
+    st.tuples(st.sampled_from(["pause", "resume", "restart"])),
+)
+
+
+def do(play: Play, step):
+    match step:
+        case ("put", name, values):
+            create(play, name)
+            return change(play, name, **values)
+        case ("submit", tenant, user, gpus, array):
+            return play.submit(a_job_of(tenant, gpus, user=user, array=array, retries=1))
+        case ("start", number) if play.running:
+            return play.starts(play.running[number % len(play.running)])
+        case ("end", number, how) if play.running:
+            return play.ends(play.running[number % len(play.running)], **how)
+        case ("cancel" | "hold" | "release" | "requeue" as verb, number) if play.ledger.unfinished():
+            jobs = sorted(play.ledger.unfinished())
+            return getattr(play, verb)(jobs[number % len(jobs)])
+        case ("later", seconds):
+            return play.later(seconds)
+        case ("pause" | "resume" as verb,):
+            return play.cycle(Pause(1, "" if verb == "pause" else None))
+    return None
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(steps, min_size=5, max_size=40), st.sampled_from([Limits(), Limits(running=2, queued=5, gpus_per_user=2)])
+)
+def test_no_quota_is_ever_exceeded_and_the_books_are_right_to_the_second(story, everybody):
+    play = a_cluster(gpus="4xH100", rules=Rules(limits=everybody))
+    history = History(play)
+    for step in story:
+        if step == ("restart",):
+            before = play.world.books
+            play = history.play = play.restarted()
+            assert {name: (each.start, each.hours(play.now)) for name, each in before.meters.items()} == {
+                name: (each.start, each.hours(play.now)) for name, each in play.world.books.meters.items()
+            }
+        before = {name: replace(each) for name, each in play.world.books.tenants.items()}
+        Watch.cycles(play, history, step)
+        assert counted(play) == recounted(play)
+        for name, meter in play.world.books.meters.items():
+            assert meter.hours(play.now) == pytest.approx(history.hours(name, meter.start), abs=1e-7)
+
+
+class Watch:
+    """Does a step, and looks at each of the cycles that it takes."""
+
+    @staticmethod
+    def cycles(play: Play, history: History, step) -> None:
+        told = play.cycle
+
+        def cycle(*inputs):
+            out = told(*inputs)
+            history.note()
+            assert_within(play, submitted=any(isinstance(each, Submit) for each in inputs))
+            return out
+
+        play.cycle = cycle
+        try:
+            do(play, step)
+        finally:
+            del play.cycle
+
+
+def assert_within(play: Play, *, submitted: bool) -> None:
+    """Nobody who was let in is over a limit; what was there before a limit was lowered may be."""
+    world, books = play.world, play.world.books
+    started = [world.active[job].terms for job in play.started if job in world.active]
+    everybody = world.rules.limits
+    for terms in started:
+        user, tally, tenant = books.users[terms.user], books.tenants[terms.tenant], world.tenants.get(terms.tenant)
+        assert everybody.running is None or books.all.running <= everybody.running
+        assert everybody.gpus_per_user is None or not terms.demand.gpus or user.milli <= 1000 * everybody.gpus_per_user
+        if tenant is not None:
+            assert tenant.max_running is None or tally.running <= tenant.max_running
+            assert tenant.max_gpus is None or not terms.demand.gpus or tally.milli <= 1000 * tenant.max_gpus
+            if tenant.gpu_hours is not None and terms.demand.gpus:
+                assert books.meters[tenant.name].hours(play.now) < tenant.gpu_hours
+    if submitted and not any(isinstance(change_, AttemptEnded) for change_ in play.out.changes):
+        assert everybody.queued is None or books.all.queued <= everybody.queued + len(started)
