@@ -1,0 +1,261 @@
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playbook import a_cluster, a_job, a_node
+from tenancy import a_job_of, change, create, reserve, unreserve
+
+from gpud.core.backfill import STARTING_S
+from gpud.core.waits import Barred
+from gpud.core.windows import claims, named_by
+from gpud.core.world import Rules
+from gpud.model.changes import Told
+from gpud.model.job import Running
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+GPUS = tuple(f"n1-H100-{index}" for index in range(4))
+
+
+def told(play):
+    return [change_.kind for change_ in play.out.changes if isinstance(change_, Told)]
+
+
+# -- maintenance: for nobody
+
+
+def test_no_job_that_would_run_into_a_maintenance_window_starts():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS, at=HOUR, until=2 * HOUR, reason="new cooling")
+
+    short, long = play.submit(a_job(limit=1800.0), a_job(limit=2 * HOUR))
+
+    assert play.running == [short]
+    wait = play.why(long)
+    assert isinstance(wait, Barred)
+    assert (wait.claim.kind, wait.claim.name) == ("reservation", "1")
+
+
+def test_a_job_without_a_time_limit_is_taken_to_run_as_long_as_the_configuration_assumes():
+    play = a_cluster(gpus="4xH100", rules=Rules(assumed_runtime_s=3 * HOUR))
+    reserve(play, *GPUS, at=2 * HOUR, until=DAY)
+    unlimited, estimated = play.submit(a_job(), a_job(estimate=HOUR))
+
+    assert play.running == [estimated]
+    assert isinstance(play.why(unlimited), Barred)
+
+
+def test_a_job_that_ends_just_in_time_starts_and_one_a_second_longer_does_not():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS, at=HOUR, until=2 * HOUR)
+
+    longer, fits = play.submit(a_job(limit=HOUR - STARTING_S), a_job(limit=HOUR - STARTING_S - 1))
+
+    assert play.running == [fits]
+    assert play.state(longer) == "queued"
+
+
+def test_within_a_window_nothing_starts_and_after_it_everything_does():
+    play = a_cluster(gpus="1xH100")
+    reserve(play, GPUS[0], until=HOUR)
+    (job,) = play.submit(a_job(limit=60.0))
+
+    play.later(HOUR - 1)
+    assert play.running == []
+    play.later(2)
+
+    assert play.running == [job]
+    assert play.world.windows == {}
+
+
+def test_the_end_of_a_window_is_told_once():
+    play = a_cluster()
+    reserve(play, GPUS[0], until=HOUR)
+    assert told(play) == ["reserved"]
+    play.now += HOUR
+
+    play.cycle()
+    assert told(play) == ["reservation_ended"]
+    play.cycle()
+    assert told(play) == []
+
+
+def test_a_window_that_is_deleted_lets_the_queue_go_on():
+    play = a_cluster(gpus="1xH100")
+    number = reserve(play, GPUS[0], until=DAY)
+    (job,) = play.submit(a_job())
+    assert play.running == []
+
+    unreserve(play, number)
+
+    assert play.running == [job]
+    assert unreserve(play, number).code == "no_such_reservation"
+
+
+def test_what_runs_when_a_window_opens_runs_on():
+    play = a_cluster(gpus="1xH100")
+    (job,) = play.submit(a_job())
+    play.starts(job)
+
+    reserve(play, GPUS[0], at=60.0, until=HOUR)
+    play.later(120.0)
+
+    assert isinstance(play.world.active[job].state, Running)
+
+
+def test_other_gpus_are_given_out_meanwhile():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS[:3], until=DAY)
+
+    first, second = play.submit(a_job(), a_job())
+
+    assert play.gpus(first) == ["n1-H100-3"]
+    assert play.state(second) == "queued"
+
+
+def test_a_job_without_gpus_does_not_mind():
+    play = a_cluster()
+    reserve(play, *GPUS, until=DAY)
+
+    (job,) = play.submit(a_job(0))
+
+    assert play.running == [job]
+
+
+# -- for a user, for a tenant
+
+
+def test_a_reservation_is_for_whom_it_names_and_nobody_else():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS, until=DAY, users=["ada"], tenants=["vision"])
+
+    ada, vision, bob = play.submit(a_job(user="ada"), a_job_of("vision", user="eve"), a_job(user="bob"))
+
+    assert play.running == [ada, vision]
+    assert isinstance(play.why(bob), Barred)
+
+
+def test_reservations_that_overlap_bind_each_for_itself():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS[:3], until=DAY, users=["ada"])
+    reserve(play, *GPUS[2:], until=DAY, users=["bob"])
+
+    ada = play.submit(*[a_job(user="ada") for _ in range(3)])
+    bob = play.submit(*[a_job(user="bob") for _ in range(3)])
+
+    assert sorted(gpu for job in ada if job in play.running for gpu in play.gpus(job)) == [*GPUS[:2]]
+    assert [gpu for job in bob if job in play.running for gpu in play.gpus(job)] == [GPUS[3]]
+
+
+def test_reservations_survive_a_restart_with_their_numbers():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, *GPUS[:2], until=DAY, users=["ada"], reason="deadline")
+    reserve(play, GPUS[3], at=HOUR, until=DAY)
+
+    after = play.restarted()
+
+    assert after.world.windows == play.world.windows
+    assert reserve(after, GPUS[0], until=DAY) == 3
+
+
+# -- GPUs and types of tenants
+
+
+def test_gpus_that_belong_to_a_tenant_are_its_own_even_while_idle():
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", gpus=("n1-H100-1",))
+    first, second = play.submit(a_job(), a_job())
+
+    assert play.gpus(first) == ["n1-H100-0"]
+    wait = play.why(second)
+    assert isinstance(wait, Barred)
+    assert (wait.claim.kind, wait.claim.name) == ("tenant", "vision")
+    (own,) = play.submit(a_job_of("vision"))
+    assert play.gpus(own) == ["n1-H100-1"]
+    play.ends(own)
+    assert play.started == []
+    change(play, "vision", gpus=())
+    assert play.started == [second]
+
+
+def test_a_gpu_that_appears_later_is_under_the_claims_too():
+    play = a_cluster(a_node("n1", "1xH100"))
+    create(play, "students", gpu_types=("A10",))
+    play.pause()
+    (job,) = play.submit(a_job_of("default"))
+    play.cancel(job)
+    play.sees(a_node("n2", "1xA10"))
+    play.pause(None)
+
+    (job,) = play.submit(a_job_of("students"))
+
+    assert play.node(job) == "n2"
+
+
+def test_gpus_are_named_by_index_by_node_and_by_the_beginning_of_their_uuid():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xH100"))
+    gpus = list(play.world.gpus.values())
+
+    def named(word):
+        return [state.gpu.id for state in named_by(gpus, word)]
+
+    assert named("1") == ["n1-H100-1", "n2-H100-1"]
+    assert named("n2:1") == ["n2-H100-1"]
+    assert named("N2-h100-0") == ["n2-H100-0"]
+    assert named("n2") == ["n2-H100-0", "n2-H100-1"]
+    assert named("7") == named("n3:0") == named("") == []
+
+
+# -- whatever is asked
+
+windows = st.lists(
+    st.tuples(
+        st.sets(st.integers(0, 3), min_size=1),
+        st.sampled_from([0.0, 600.0, HOUR]),
+        st.sampled_from([300.0, HOUR, DAY]),
+        st.sampled_from([(), ("ada",), ("bob",)]),
+    ),
+    max_size=4,
+)
+specs = st.lists(
+    st.fixed_dictionaries(
+        {"gpus": st.sampled_from([0, 1, 1, 2, 4]), "user": st.sampled_from(["ada", "bob"])},
+        optional={"limit": st.sampled_from([60.0, 1200.0, 2 * HOUR]), "estimate": st.sampled_from([60.0, 2 * HOUR])},
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(windows, specs, st.lists(st.sampled_from([1.0, 200.0, 900.0, HOUR]), max_size=6))
+def test_no_job_is_ever_started_where_it_could_last_into_a_window_of_others(asked, jobs, waits):
+    play = a_cluster(gpus="4xH100")
+    for gpus, at, lasts, whose in asked:
+        reserve(play, *[GPUS[index] for index in sorted(gpus)], at=at, until=at + lasts, users=whose)
+    play.submit(*[a_job(**spec) for spec in jobs])
+    assert_keeps_out(play)
+    for seconds in waits:
+        for job in play.running[:2]:
+            play.ends(job)
+            assert_keeps_out(play)
+        play.later(seconds)
+        assert_keeps_out(play)
+
+
+def assert_keeps_out(play):
+    for job in play.started:
+        active = play.world.active[job]
+        terms = active.terms
+        lasts = terms.time_limit_s or terms.estimate_s or play.world.rules.assumed_runtime_s
+        for window in play.world.windows.values():
+            mine = terms.user in window.users or not set(window.gpus) & set(play.gpus(job))
+            assert mine or play.now + lasts <= window.at, f"{job} runs into {window}"
+
+
+def test_claims_that_stand_are_made_once():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpus=(GPUS[0],), gpu_types=("A10",))
+
+    first, again = claims(play.world, play.now), claims(play.world, play.now)
+
+    assert len(first) == 2
+    assert all(one is other for one, other in zip(first, again, strict=True))
