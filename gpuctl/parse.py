@@ -45,6 +45,16 @@ def parse_count(text: str) -> int:
     return _number(text, 0, COUNT_MAX, "more than any machine has")
 
 
+def parse_gpus(text: str) -> int | float:
+    """Return a number of GPUs, or a part of one (a float below 1). Raises ValueError."""
+    whole, point, part = text.partition(".")
+    if not (point and len(text) <= 12 and _digits(whole or "0") and _digits(part)) or not part.strip("0"):
+        return parse_count(whole if point and not part.strip("0") else text)
+    if (whole or "0").strip("0"):
+        raise ValueError(f"{text} GPUs: of more than one only whole ones can be had; write 0.5, or 2")
+    return max(0.001, min(0.999, round(float(text), 3)))
+
+
 def parse_positive(text: str) -> int:
     """Return a number of things, 1 or more. Raises ValueError."""
     return _number(text, 1, COUNT_MAX, "more than any machine has")
@@ -86,6 +96,23 @@ def parse_jobs(text: str) -> str:
     if not good or (underscore and not _digits(number)) or ("," in text and not bracketed):
         raise ValueError(f"{text!r} is no job id; write 12, 12_7, 12_[3-9], or 3-9 for a range")
     return text
+
+
+def parse_after(text: str) -> tuple[str, list[str]]:
+    """Return how jobs must end, and which: `12,14`, `any:12`, `failed:12_3`. Raises ValueError."""
+    when, colon, jobs = text.partition(":")
+    if not colon or when not in ("success", "any", "failed"):
+        when, jobs = "success", text
+    return when, [parse_jobs(word.strip()) for word in jobs.split(",")]
+
+
+def parse_kinds(text: str) -> list[str]:
+    """Return kinds of failures: `oom,exit:75`. Raises ValueError."""
+    words = [word.strip() for word in text.replace("|", ",").split(",")]
+    for word in words:
+        if word not in ("failure", "oom", "lost") and not (word[:5] == "exit:" and _digits(word[5:])):
+            raise ValueError(f"{word!r} is no kind of failure; write failure, oom, lost or exit:75")
+    return words
 
 
 def parse_time(text: str, *, past: bool = False, now: float | None = None) -> float:
@@ -192,6 +219,9 @@ def _is_clock(text: str) -> bool:
 
 
 COUNT = Parsed("N", parse_count)
+GPUS = Parsed("N", parse_gpus)
+AFTER = Parsed("JOBS", parse_after)
+KINDS = Parsed("KINDS", parse_kinds)
 RETRIES = Parsed("N", parse_retries)
 POSITIVE = Parsed("N", parse_positive)
 PRIORITY = Parsed("INT", parse_priority)

@@ -14,7 +14,21 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import COUNT, DURATION, GRACE, LABEL, POSITIVE, PRIORITY, RETRIES, SIZE, TIME, variables
+from gpuctl.parse import (
+    AFTER,
+    COUNT,
+    DURATION,
+    GPUS,
+    GRACE,
+    KINDS,
+    LABEL,
+    POSITIVE,
+    PRIORITY,
+    RETRIES,
+    SIZE,
+    TIME,
+    variables,
+)
 
 SCRIPT_MAX = 4 * 1024 * 1024
 _LIMITS = (
@@ -34,17 +48,30 @@ def options(command: Options) -> Options:
 
 
 _OPTIONS = (
-    click.option("-g", "--gpus", type=COUNT, help="GPUs in total (default: 1; 0 for a CPU job)."),
-    click.option("--gpus-per-node", type=COUNT, help="The same for a job on one node."),
+    click.option("-g", "--gpus", type=GPUS, help="GPUs in total, or a part of one: 0.25 (default: 1; 0: none)."),
+    click.option("--nodes", type=POSITIVE, help="Nodes that it needs at once, with as many GPUs on each (default: 1)."),
+    click.option("--gpus-per-node", type=COUNT, help="GPUs on each node."),
     click.option("--gpu-ids", metavar="LIST", help="Only these GPUs: 0,1, NODE:0, or UUID prefixes."),
-    click.option("--gpu-memory", type=SIZE, help="Memory that each GPU must have: 24G."),
-    click.option("--gpu-type", metavar="PATTERN", help="What its name must contain: H100, 'A100*80*'."),
-    click.option("--cpus", type=POSITIVE, help="CPUs to count for it (default: not counted)."),
-    click.option("--memory", type=SIZE, help="Memory of the machine: 64G."),
+    click.option("--gpu-memory", type=SIZE, help="Memory that each GPU must have: 24G; with --share, what it takes."),
+    click.option("--gpu-type", metavar="PATTERN", help="What its name must contain: H100, 'A100|H100', 'A100*80*'."),
+    click.option("--share", is_flag=True, help="Share each GPU with others: --gpu-memory of it is enough."),
+    click.option("--mig", metavar="PROFILE", help="MIG instances instead of GPUs: 2g.10gb."),
+    click.option("--cpus", type=POSITIVE, help="CPUs to count for it on each node (default: not counted)."),
+    click.option("--memory", type=SIZE, help="Memory of each node: 64G."),
+    click.option("--not-gpu", metavar="LIST", help="None of these GPUs."),
+    click.option("--not-node", metavar="LIST", help="None of these nodes."),
+    click.option("--node-label", type=LABEL, multiple=True, help="A label that its nodes must have; may be repeated."),
+    click.option("--pool", metavar="NAME", help="GPUs of this pool of the configuration."),
+    click.option("--spread/--pack", default=None, help="Where the most is free, or the least (default: --pack)."),
     click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
     click.option("-n", "--name", help="What to call it (default: the command's name)."),
     click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
+    click.option("--estimate", type=DURATION, help="How long you expect it to run; nothing happens when that is over."),
     click.option("--retries", type=RETRIES, help="Start it again so often when it fails."),
+    click.option("--retry-on", type=KINDS, multiple=True, help="Only when it fails so: failure, oom, lost, exit:75."),
+    click.option("--after", type=AFTER, multiple=True, help="Once these have succeeded: 12,14; or any:12, failed:12."),
+    click.option("--tenant", metavar="NAME", help="For whom it runs, where you are in several tenants."),
+    click.option("--preemptible/--no-preemptible", default=None, help="Whether it may yield to more urgent jobs."),
     click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
     click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
     click.option("--hold", is_flag=True, help="Wait until it is released."),
@@ -94,7 +121,12 @@ def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
         "priority": given["priority"],
         "time_limit_s": given["time_limit"],
         "grace_s": given["grace"],
+        "estimate_s": given["estimate"],
+        "preemptible": given["preemptible"],
         "retries": given["retries"],
+        "retry_on": _retry_on(given),
+        "after": _after(given["after"]),
+        "tenant": given["tenant"],
         "array": given["array"],
         "begin_at": given["begin"],
         "hold": given["hold"] or None,
@@ -130,23 +162,85 @@ def ordinal(number: int) -> str:
 
 
 def _demand(given: dict[str, Any]) -> dict[str, Any]:
-    gpus, per_node, names = given["gpus"], given["gpus_per_node"], given["gpu_ids"]
-    ids = None if names is None else [word.strip() for word in names.split(",")]
-    if ids is not None and not all(ids):
-        raise UsageError(f"--gpu-ids {names!r} names no GPU", hint="write --gpu-ids 0,1; gpuctl gpus shows them")
-    if gpus is not None and per_node is not None and gpus != per_node:
-        raise UsageError(f"{gpus} GPUs in total are not {per_node} on one node", hint="give one of the two")
-    asked = gpus if gpus is not None else per_node
-    if asked is None:
-        asked = 1 if ids is None else len(ids)
+    ids = _names(given, "gpu_ids", "gpuctl gpus")
+    permille, share_mib = _share(given)
+    gpus, nodes = _gpus_and_nodes(given if permille is None else given | {"gpus": 1}, 1 if ids is None else len(ids))
     optional = {
-        "gpu_memory_mib": given["gpu_memory"],
+        "nodes": nodes if nodes > 1 else None,
+        "share_mib": share_mib,
+        "share_permille": permille,
+        "mig": given["mig"],
+        "gpu_memory_mib": given["gpu_memory"] if share_mib is None else None,
         "gpu_type": given["gpu_type"],
         "gpu_ids": ids,
         "cpus": given["cpus"],
         "memory_mib": given["memory"],
+        "node_labels": dict(given["node_label"]) or None,
+        "excluded_nodes": _names(given, "not_node", "gpuctl nodes"),
+        "excluded_gpus": _names(given, "not_gpu", "gpuctl gpus"),
+        "pool": given["pool"],
+        "spread": given["spread"] or None,
     }
-    return {"gpus": asked} | {key: value for key, value in optional.items() if value is not None}
+    return {"gpus": gpus} | {key: value for key, value in optional.items() if value is not None}
+
+
+def _gpus_and_nodes(given: dict[str, Any], alone: int) -> tuple[int, int]:
+    """Return how many GPUs in total, on how many nodes; `alone`: on one, where nothing is said. Raises UsageError."""
+    gpus, nodes, per_node = given["gpus"], given["nodes"], given["gpus_per_node"]
+    if per_node is not None:
+        if nodes is None:
+            nodes = max(1, gpus // per_node) if gpus and per_node else 1
+        if gpus is not None and gpus != per_node * nodes:
+            on = f"on each of {nodes} nodes" if nodes > 1 else "on one node"
+            raise UsageError(f"{gpus} GPUs in total are not {per_node} {on}", hint="leave --gpus out")
+        return per_node * nodes, nodes
+    nodes = nodes or 1
+    if gpus is None:
+        gpus = alone if nodes == 1 else nodes
+    if gpus % nodes:
+        hint = "say how many each has: --gpus-per-node"
+        raise UsageError(f"{gpus} GPUs are not the same number on each of {nodes} nodes", hint=hint)
+    return gpus, nodes
+
+
+def _share(given: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Return the thousandths of a GPU, or the MiB of each, that a job takes; None and None: whole ones."""
+    gpus, memory = given["gpus"], given["gpu_memory"]
+    parted = isinstance(gpus, float)
+    if given["mig"] is not None and (parted or given["share"]):
+        raise UsageError("a MIG instance is taken whole", hint="leave --share out, or --mig")
+    if parted:
+        if (given["nodes"] or 1) > 1 or given["gpus_per_node"] is not None:
+            raise UsageError("a part of a GPU is on one node", hint="leave --nodes and --gpus-per-node out")
+        return round(gpus * 1000), None
+    if given["share"] and memory is None:
+        hint = "say how much it needs: --share --gpu-memory 8G; or a part: --gpus 0.25"
+        raise UsageError("--share does not say how much of the GPU", hint=hint)
+    return None, memory if given["share"] else None
+
+
+def _names(given: dict[str, Any], key: str, shown_by: str) -> list[str] | None:
+    """Return the words of a list. Raises UsageError for an empty one."""
+    text = given[key]
+    names = None if text is None else [word.strip() for word in text.split(",")]
+    if names is not None and not all(names):
+        option, what = f"--{key.replace('_', '-')}", "node" if key == "not_node" else "GPU"
+        raise UsageError(f"{option} {text!r} names no {what}", hint=f"write {option} A,B; {shown_by} shows them")
+    return names
+
+
+def _retry_on(given: dict[str, Any]) -> list[str] | None:
+    kinds = [kind for kinds in given["retry_on"] for kind in kinds]
+    if not given["retries"] and any(kind != "lost" for kind in kinds):
+        raise UsageError("--retry-on says when to try again, but not how often", hint="add --retries 3")
+    return kinds or None
+
+
+def _after(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:
+    after: dict[str, list[str]] = {}
+    for when, jobs in given:
+        after.setdefault(when, []).extend(jobs)
+    return after or None
 
 
 def _workdir(asked: str | None) -> str:

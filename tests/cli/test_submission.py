@@ -87,9 +87,57 @@ def test_gpus_that_are_named_are_as_many_as_their_names():
     assert "names no GPU" in hint_of("--gpu-ids", "0,,2", "true")
 
 
-def test_gpus_per_node_are_the_gpus_of_a_job_on_one_node():
-    assert request_of("--gpus-per-node", "4", "true")["demand"] == {"gpus": 4}
-    assert "give one" in hint_of("-g", "2", "--gpus-per-node", "4", "true")
+@pytest.mark.parametrize(
+    ("words", "demand"),
+    [
+        ("--gpus-per-node 4", {"gpus": 4}),
+        ("--nodes 2 --gpus-per-node 8", {"gpus": 16, "nodes": 2}),
+        ("-g 16 --gpus-per-node 8", {"gpus": 16, "nodes": 2}),
+        ("-g 16 --nodes 2", {"gpus": 16, "nodes": 2}),
+        ("--nodes 2", {"gpus": 2, "nodes": 2}),
+        ("-g 0 --nodes 2", {"gpus": 0, "nodes": 2}),
+        ("-g 0.25", {"gpus": 1, "share_permille": 250}),
+        ("-g .5 --gpu-memory 24G", {"gpus": 1, "share_permille": 500, "gpu_memory_mib": 24 * 1024}),
+        ("-g 2.0", {"gpus": 2}),
+        ("--share --gpu-memory 8G", {"gpus": 1, "share_mib": 8192}),
+        ("-g 2 --share --gpu-memory 8G", {"gpus": 2, "share_mib": 8192}),
+        ("-g 2 --mig 2g.10gb", {"gpus": 2, "mig": "2g.10gb"}),
+        ("--gpu-type A100|H100", {"gpus": 1, "gpu_type": "A100|H100"}),
+        ("--not-gpu 0,b:1 --not-node c", {"gpus": 1, "excluded_gpus": ["0", "b:1"], "excluded_nodes": ["c"]}),
+        ("--node-label rack=b2 --node-label net=ib", {"gpus": 1, "node_labels": {"rack": "b2", "net": "ib"}}),
+        ("--pool debug --spread", {"gpus": 1, "pool": "debug", "spread": True}),
+        ("--pack", {"gpus": 1}),
+    ],
+)
+def test_what_is_asked_for_is_what_is_sent(words, demand):
+    assert request_of(*words.split(), "true")["demand"] == demand
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("-g 2 --gpus-per-node 4", "leave --gpus out"),
+        ("-g 16 --nodes 2 --gpus-per-node 4", "leave --gpus out"),
+        ("-g 3 --nodes 2", "--gpus-per-node"),
+        ("--share", "--share --gpu-memory 8G; or a part: --gpus 0.25"),
+        ("--share --mig 1g.5gb --gpu-memory 8G", "leave --share out, or --mig"),
+        ("-g 0.5 --nodes 2", "leave --nodes"),
+        ("--retry-on oom", "--retries 3"),
+        ("--not-node ,", "gpuctl nodes"),
+    ],
+)
+def test_what_does_not_go_together_gets_a_hint(words, hint):
+    assert hint in hint_of(*words.split(), "true")
+
+
+def test_what_it_comes_after_how_it_is_tried_again_and_how_long_it_runs():
+    words = "--after 12,13_2 --after any:14-16 --after failed:3 --retries 2 --retry-on oom,exit:75 --retry-on lost"
+    request = request_of(*words.split(), "--estimate", "2h", "--no-preemptible", "--tenant", "lab", "true")
+    assert request["after"] == {"success": ["12", "13_2"], "any": ["14-16"], "failed": ["3"]}
+    assert request["retry_on"] == ["oom", "exit:75", "lost"]
+    assert request["estimate_s"] == 7200.0
+    assert request["preemptible"] is False
+    assert request["tenant"] == "lab"
 
 
 def test_a_link_s_name_for_the_directory_is_kept(here, monkeypatch):
@@ -183,6 +231,12 @@ def test_an_output_that_is_no_file_is_refused(path):
         ["--label", "x"],
         ["-p", "1.5"],
         ["--begin", "whenever"],
+        ["-g", "1.5"],
+        ["-g", "0.x"],
+        ["--after", "any:"],
+        ["--after", "sometimes:12"],
+        ["--retry-on", "bad-luck"],
+        ["--node-label", "rack"],
     ],
 )
 def test_numbers_that_cannot_be_meant_are_refused_with_the_option_s_name(words):
@@ -191,7 +245,7 @@ def test_numbers_that_cannot_be_meant_are_refused_with_the_option_s_name(words):
     assert words[0] in refused.value.format_message()
 
 
-@pytest.mark.parametrize("option", ["--share", "--mig", "--nodes", "--after", "--group", "--key", "--tenant"])
+@pytest.mark.parametrize("option", ["--group", "--key"])
 def test_an_option_that_is_not_there_yet_is_not_ignored(option):
     with pytest.raises(click.NoSuchOption):
         request_of(option, "1", "true")
