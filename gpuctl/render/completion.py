@@ -63,7 +63,8 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
 
 
 def _flag(option: click.Option) -> Flag:
-    names = tuple(sorted(option.opts, key=lambda name: (len(name), name)))  # Click's own order depends on its version
+    spelled = [*option.opts, *option.secondary_opts]  # --spread and --pack
+    names = tuple(sorted(spelled, key=lambda name: (len(name), name)))  # Click's own order depends on its version
     text = (option.help or "").rstrip(".")
     if option.is_flag:
         return Flag(names, text)
