@@ -203,13 +203,20 @@ class Queue:
     def rank_anew(self, owner: Owner | None = None) -> None:
         """Ask for the ranks of an owner's lines again, or of all."""
         for line in self._by_terms.values() if owner is None else self._by_owner.get(owner, ()):
-            lasts_s, rank = self._lasts(line.terms), self._rank(line.terms)
+            lasts_s = self._lasts(line.terms)
             if lasts_s != line.lasts_s:
                 line.lasts_s = lasts_s
                 self._note_length(line)
-            if rank != line.rank:
-                line.rank = rank
-                self._enter_group(line)
+            self.moved(line)
+
+    def moved(self, line: Line) -> bool:
+        """Ask for a line's rank again; return whether it is another."""
+        rank = self._rank(line.terms)
+        if rank == line.rank:
+            return False
+        line.rank = rank
+        self._enter_group(line)
+        return True
 
     def standing(self) -> Iterator[tuple[int, int]]:
         """Yield (rank, entry) of everybody in a line, in no order; sorted, they give the positions."""
