@@ -21,7 +21,7 @@ from typing import Any
 
 from gpud.check import Wrong, check, check_value, nearest
 from gpud.listen import Doorplate, ListenError
-from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, Message, pack
+from gpud.wire.codec import HELLO_MAX, ITEMS_MAX, PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, Message, pack
 from gpud.wire.messages import REQUESTS, Error
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Peer(asyncio.Protocol):
         self.closed = False
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames()
+        self._frames = Frames(first_limit=HELLO_MAX, items_max=ITEMS_MAX)
         self._answers: list[bytes] = []
         self._unsent = 0
         self._deadline: asyncio.TimerHandle | None = None

@@ -161,6 +161,17 @@ def test_who_does_not_say_hello_is_told_so_and_left(tmp_path, first):
     assert asked == []
 
 
+def test_who_has_not_said_hello_may_not_say_much(tmp_path):
+    async def body(daemon):
+        client = await daemon.client()
+        client.writer.write((FRAME_MAX).to_bytes(4, "big"))
+        return await client.rest()
+
+    (refusal,) = story(body, tmp_path)
+    assert (refusal["id"], refusal["error"]["code"]) == (None, "frame")
+    assert "at most 4096 are read" in refusal["error"]["message"]
+
+
 def test_ping_is_answered_before_everything_else(tmp_path):
     async def body(daemon):
         client = await daemon.client(HELLO, LIST, {"op": "ping", "id": 8})

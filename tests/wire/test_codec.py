@@ -1,9 +1,11 @@
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpud.wire.codec import FRAME_MAX, FrameError, Frames, pack, unpack
+from gpud.wire.codec import FRAME_MAX, ITEMS_MAX, FrameError, Frames, pack, unpack
 
 names = st.text(st.characters(codec="utf-8")) | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 values = st.recursive(
@@ -62,6 +64,42 @@ def test_what_is_not_one_map_is_refused(payload, complaint):
 def test_a_frame_that_claims_too_much_is_refused_before_it_comes():
     with pytest.raises(FrameError, match=f"at most {FRAME_MAX} are read"):
         Frames().feed((FRAME_MAX + 1).to_bytes(4, "big"))
+
+
+def test_a_first_frame_may_have_its_own_limit():
+    frames = Frames(first_limit=100)
+    assert frames.feed(pack({"hello": 1}) + pack({"script": bytes(1000)})) == [{"hello": 1}, {"script": bytes(1000)}]
+    with pytest.raises(FrameError, match="at most 100 are read"):
+        Frames(first_limit=100).feed((101).to_bytes(4, "big"))
+
+
+def _list_of(count: int, items: bytes) -> bytes:
+    return b"\xdd" + count.to_bytes(4, "big") + items
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        _list_of(16_000_000, b"\x90" * 16_000_000),  # 1.1 GB as Python's lists
+        _list_of(ITEMS_MAX, (b"\xdc\xff\xff" + b"\xc0" * 65_535) * 240),
+        _list_of(ITEMS_MAX, b"") * 1000 + b"\xc0" * ITEMS_MAX,
+        b"\x81\xa1a" + b"\xdf" + ITEMS_MAX.to_bytes(4, "big") + b"\xa1a\xc0" * ITEMS_MAX,
+    ],
+    ids=["flat", "wide", "deep", "repeated keys"],
+)
+def test_a_frame_costs_no_more_to_parse_than_a_bounded_number_of_items(payload):
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameError, match=f"more than {ITEMS_MAX} items|exceeds max_|incomplete"):
+            unpack(payload, ITEMS_MAX)
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_longest_command_line_is_no_hostile_frame():
+    message = {"command": ["python", *(f"{number}.jpg" for number in range(120_000))]}
+    assert unpack(pack(message)[4:], ITEMS_MAX) == message
 
 
 def test_a_message_that_no_peer_would_read_is_not_packed():
