@@ -9,7 +9,7 @@ Cost: O(GPUs of the node).
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -109,17 +109,30 @@ def _alike(able: list[GpuState], count: int) -> list[GpuState]:
 
 def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     """Return shares of as many GPUs: of those shared already first, the fullest first."""
-    opened = [state for state in room.node.gpus if state.gpu.id in room.shared] if room.shared else []
-    able = []
-    for opens, states in enumerate((opened, room.free)):
-        for state in states:
-            capacity = nominal_mib(state.gpu.memory_total_mib)
-            share, left = share_of(demand, capacity), capacity if opens else room.shared[state.gpu.id]
-            if share is not None and share <= left and suits(demand, state.gpu):
-                able.append((opens, left - share, warmth(state), state.gpu.index, state.gpu.id, share))
-        if len(able) >= count:
-            return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share in sorted(able)[:count]]
-    return None
+    found = sorted(_parts(demand, room))[:count]
+    return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share in found] if len(found) == count else None
+
+
+def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, int, int, int, GpuId, Mib]]:
+    """Yield what a share could be of: whether that GPU is not shared yet, what would be left, ... the share."""
+    free = {state.gpu.id for state in room.free}
+    for state in room.node.gpus if room.shared else room.free:
+        gpu = state.gpu
+        left = room.shared.get(gpu.id)
+        if left is None and gpu.id not in free:
+            continue
+        capacity = nominal_mib(gpu.memory_total_mib)
+        share = share_of(demand, capacity) or Mib(0)
+        rest = (capacity if left is None else left) - share
+        if rest >= 0 and suits(demand, gpu):
+            yield left is None, rest, warmth(state), gpu.index, gpu.id, share
+
+
+def to_be_had(demand: Demand, room: Room) -> int:
+    """Return how many of a node's GPUs the demand could get now, whatever else it lacks."""
+    if demand.shared:
+        return sum(1 for _ in _parts(demand, room))
+    return sum(1 for state in room.free if suits(demand, state.gpu))
 
 
 def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS) -> list[GpuState]:

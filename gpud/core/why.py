@@ -5,8 +5,8 @@ from math import inf
 from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition
-from gpud.core.placement import suits
-from gpud.core.rooms import rooms
+from gpud.core.placement import admits, suits, to_be_had
+from gpud.core.survey import refresh
 from gpud.core.waits import (
     After,
     BeginsAt,
@@ -95,11 +95,12 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
             if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
                 out[now_is] = out.get(now_is, 0) + 1
     most, where, short = -1, None, None
-    for room in rooms(world, now):
-        free = sum(1 for state in room.free if suits(demand, state.gpu))
-        if free > most and room.name not in demand.excluded_nodes:
+    refresh(world, now)
+    for room in world.spaces.rooms.values():
+        free = to_be_had(demand, room)
+        if free > most and admits(demand, room):
             most, where = free, room.name
-            short = room.lacks(demand) if free >= demand.gpus else None
+            short = room.lacks(demand) if free >= demand.gpus // demand.nodes else None
     return NoCapacity(demand.gpus, suitable, max(most, 0), where, short, tuple(sorted(out.items())))
 
 
