@@ -112,8 +112,8 @@ def _look_around(world: World, out: Outcome) -> None:
     if world.rethink_at is not None:
         wakes.append(world.rethink_at)
     soon = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
-    for node in world.nodes.values():
-        for state in node.gpus:
+    for name in world.real:
+        for state in world.nodes[name].gpus:
             settles = state.released_at is not None and out.now < state.released_at + RELEASE_S
             if state.gpu.id in soon or (settles and looks_wanted(world, state, out.now)):
                 every_s = LOOK_RELEASING_S

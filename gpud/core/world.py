@@ -116,6 +116,7 @@ class World:
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
         self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
         self.after = Dependencies()
+        self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces()
@@ -391,6 +392,8 @@ class World:
             node.gpus.append(state)
             state.node = node.node.name
         state.gpu, state.present = gpu, present
+        if not gpu.simulated:
+            self.real[node.node.name] = None
 
     def any_gpu(self) -> bool:
         """Return whether any GPU was ever seen."""
