@@ -1,7 +1,8 @@
 """What can go wrong for a caller of gpud, and the exit status that says so.
 
-0 done; 1 refused or failed; 2 usage; 3 no such job, GPU or node; 4 not permitted; 69 gpud does not answer
-(EX_UNAVAILABLE of sysexits.h). `run` and `wait` keep those for the job and exit with 125 for their own failures.
+0 done; 1 refused or failed; 2 usage; 3 no such job, GPU, node, tenant or reservation; 4 not permitted; 69 gpud does
+not answer (EX_UNAVAILABLE of sysexits.h). `run` and `wait` keep those for the job and exit with 125 for their own
+failures.
 """
 
 from typing import Any
@@ -18,6 +19,8 @@ _STATUS_OF_CODE = {
     "no_such_job": NOT_FOUND,
     "no_such_gpu": NOT_FOUND,
     "no_such_node": NOT_FOUND,
+    "no_such_tenant": NOT_FOUND,
+    "no_such_reservation": NOT_FOUND,
     "not_permitted": NOT_PERMITTED,
 }
 

@@ -29,7 +29,8 @@ def tenant_map(world: World, tenant: Tenant, now: Timestamp) -> TenantMap:
         "window_s": tenant.window_s,
         "share": tenant.share,
         "boost": tenant.boost,
-        "gpus": list(tenant.gpus),
+        "gpus": _names(world, tenant.gpus),
+        "gpu_uuids": list(tenant.gpus),
         "borrow": tenant.borrow,
         "gpus_used": tally.milli / 1000,
         "gpus_borrowed": borrows(world, tenant.name) / 1000 if _any_guarantee(world) else 0.0,
@@ -48,12 +49,10 @@ def reservation_map(world: World, window: Window, now: Timestamp) -> Reservation
             jobs |= dict.fromkeys(world.gpus[gpu].holders)
     return {
         "reservation": window.number,
-        "at": window.at,
-        "until": window.until,
+        "begins_at": window.at,
+        "ends_at": window.until,
         "active": window.at <= now,
-        "gpus": [
-            f"{world.gpus[gpu].node}:{world.gpus[gpu].gpu.index}" if gpu in world.gpus else gpu for gpu in window.gpus
-        ],
+        "gpus": _names(world, window.gpus),
         "gpu_uuids": list(window.gpus),
         "users": list(window.users),
         "tenants": list(window.tenants),
@@ -77,6 +76,10 @@ def kept_for(world: World, now: Timestamp) -> dict[GpuId, list[str]]:
             for gpu in claim.gpus:
                 kept.setdefault(gpu, []).append(f"{claim.kind} {claim.name}{when}")
     return kept
+
+
+def _names(world: World, gpus: tuple[GpuId, ...]) -> list[str]:
+    return [f"{state.node}:{state.gpu.index}" if (state := world.gpus.get(gpu)) else gpu for gpu in gpus]
 
 
 def _any_guarantee(world: World) -> bool:

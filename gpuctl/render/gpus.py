@@ -41,13 +41,14 @@ def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
 
 
 def on_it(gpu: Gpu) -> str:
-    """Return the jobs on a GPU, what is wrong with it, and whose processes gpud did not start."""
+    """Return the jobs on a GPU, what is wrong with it, whose processes gpud did not start, and whom it is kept for."""
     words = []
     jobs = gpu["jobs"] or []
     if jobs:
         words.append(("job " if len(jobs) == 1 else "jobs ") + ", ".join(jobs))
     if gpu["health_reason"]:
         words.append(gpu["health_reason"])
+    words += [f"for {whose}" for whose in gpu.get("kept_for") or ()]
     return "; ".join(words)
 
 

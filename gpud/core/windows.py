@@ -56,7 +56,15 @@ def open_window(world: World, out: Outcome, window: Window) -> int:
     """Set GPUs aside; return the number that the window has got."""
     world.windows[window.number] = window
     _put(world, out)
-    out.changes.append(Told(out.now, "reserved", plain_window(window)))
+    told = {
+        "reservation": window.number,
+        "begins_at": window.at,
+        "ends_at": window.until,
+        "gpus": [f"{world.gpus[gpu].node}:{world.gpus[gpu].gpu.index}" for gpu in window.gpus if gpu in world.gpus],
+        "for": [*window.tenants, *window.users],
+        "reason": window.reason,
+    }
+    out.changes.append(Told(out.now, "reserved", told))
     return window.number
 
 
@@ -66,7 +74,7 @@ def close_window(world: World, out: Outcome, number: int, kind: str = "reservati
     if window is None:
         return False
     _put(world, out)
-    out.changes.append(Told(out.now, kind, {"number": number, "reason": window.reason}))
+    out.changes.append(Told(out.now, kind, {"reservation": number, "reason": window.reason}))
     return True
 
 

@@ -77,7 +77,7 @@ class Tenants(TypedDict):
 
 
 class TenantMap(TypedDict):
-    """A tenant, and what it has now. None: no limit. `gpus` are UUIDs.
+    """A tenant, and what it has now. None: no limit. `gpus` are its own, as `NODE:INDEX`.
 
     `gpu_hours_used` are those of its window, which ends at `window_ends_at`; `gpus_borrowed` are beyond its guarantee.
     """
@@ -95,6 +95,7 @@ class TenantMap(TypedDict):
     share: float
     boost: int
     gpus: list[str]
+    gpu_uuids: list[str]
     borrow: bool
     gpus_used: float
     gpus_borrowed: float
@@ -139,8 +140,8 @@ class ReservationMap(TypedDict):
     """GPUs set aside, for these users and tenants alone; for nobody where both are empty. `jobs` run there now."""
 
     reservation: int
-    at: float
-    until: float
+    begins_at: float
+    ends_at: float
     active: bool
     gpus: list[str]
     gpu_uuids: list[str]
