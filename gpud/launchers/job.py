@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 
 from gpud.launchers import cgroup, environment, faults, record
 
+# Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
+_set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
+
 Limits = dict[str, Sequence[int]]
 Order = dict[str, Any]
 """What the shim is told, plain: see `local.order_of`."""
@@ -32,35 +35,41 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
         os.setsid()
         if order["cgroup"] is not None:
             cgroup.enter(order["cgroup"])
+        own = os.getpid()
         claimed = lineage | {
             "state": record.CLAIMED,
-            "pid": os.getpid(),
-            "start": record.start_time(os.getpid()),
+            "pid": own,
+            "start": record.start_time(own),
             "at": record.boot_time() + order["offset"],
         }
+        encoded = record.encode(claimed)
         record.reached(order["key"], "job before claim")
-        file = _claim(order, claimed, conversation)
+        file = _claim(order, encoded, conversation)
         record.reached(order["key"], "job after claim")
         try:
-            _exec(order, blobs, conversation, claimed)
+            _exec(order, blobs, conversation, encoded)
         except faults.CannotStartError as error:
-            record.write(file, claimed | {"state": record.ENDED, "fault": error.fault})
+            _write_fault(file, claimed, error.fault)
     except BaseException as error:  # noqa: BLE001 - ours, and never to be told as the job's own exit
         sys.excepthook(type(error), error, error.__traceback__)
         if file is not None:
-            fault = (f"gpud failed to start it: {error!r}", False, False)
-            record.write(file, claimed | {"state": record.ENDED, "fault": fault})
+            _write_fault(file, claimed, (f"gpud failed to start it: {error!r}", False, False))
     finally:
         os._exit(faults.NOT_STARTED)
 
 
 def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
-    """Send gpud a notice, if it is there. It is a hint: the truth is the record.
+    """Send gpud a notice, if it is there. It is a hint: the truth is the record."""
+    pass_on(conversation, key, record.encode(notice))
+
+
+def pass_on(conversation: socket.socket, key: str, encoded: bytes) -> None:
+    """Tell gpud what was encoded already, as a record mostly.
 
     Waits only for a gpud that lives, does not read (it was stopped), and has hundreds of notices to read already.
     """
     try:
-        conversation.send(key.encode() + b"\n" + record.encode(notice), socket.MSG_NOSIGNAL)
+        conversation.send(key.encode() + b"\n" + encoded, socket.MSG_NOSIGNAL)
     except OSError:
         pass
 
@@ -73,14 +82,18 @@ def as_user(order: Order) -> None:
         os.setuid(order["uid"])
 
 
-def _claim(order: Order, claimed: record.Record, conversation: socket.socket) -> int:
+def _write_fault(file: int, claimed: record.Record, fault: tuple[str, bool, bool]) -> None:
+    record.write(file, record.encode(claimed | {"state": record.ENDED, "fault": fault}))
+
+
+def _claim(order: Order, claimed: bytes, conversation: socket.socket) -> int:
     """Return the claimed record's file. Ends the process where somebody else, or nobody, can have it."""
     key = order["key"]
     try:
         file = record.claim(order["record"], claimed)
     except OSError as error:
         fault = faults.cannot("write the attempt's record", error, machine=True).fault
-        tell(conversation, key, {"state": record.DONE, "fault": fault, "ended": claimed["at"]})
+        tell(conversation, key, {"state": record.DONE, "fault": fault})
         os._exit(faults.NOT_STARTED)
     if file is None:
         tell(conversation, key, {"state": record.REFUSED})
@@ -88,7 +101,7 @@ def _claim(order: Order, claimed: record.Record, conversation: socket.socket) ->
     return file
 
 
-def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record.Record) -> NoReturn:
+def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes) -> NoReturn:
     try:
         as_user(order)
     except OSError as error:
@@ -108,11 +121,11 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: record
         program = _find(argv[0], variables.get("PATH", os.defpath))
     else:
         program, argv = _keep_script(order, blobs)
-    tell(conversation, order["key"], claimed)
+    pass_on(conversation, order["key"], claimed)
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])
     _limit(order["limits"])
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _set_mask(signal.SIG_SETMASK, ())
     try:
         os.execve(program, argv, variables)  # noqa: S606 - without a shell: that is the promise
     except (OSError, ValueError) as error:

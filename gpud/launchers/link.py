@@ -8,6 +8,7 @@ The socket cannot tell that the launcher process died, since every shim holds it
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -230,9 +231,8 @@ def _spawn(its: socket.socket, state_dir: str) -> None:
 def _send(channel: socket.socket, key: str, header: bytes, blobs: bytes) -> None:
     file = os.memfd_create("gpud-order")
     try:
-        with open(file, "wb", closefd=False) as content:
-            content.write(header)
-            content.write(blobs)
+        if os.writev(file, [header, blobs]) < len(header) + len(blobs):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", file))
         channel.sendmsg([f"{key} {len(header)}".encode()], [rights], socket.MSG_NOSIGNAL)
     finally:

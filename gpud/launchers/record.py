@@ -45,8 +45,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "limit_at": (*_NUMBER, type(None)),
 }
 _PARTS: dict[str, list[type]] = {"zygote": [int, int], "shim": [int, int], "fault": [str, bool, bool]}
-_STARTED = ("boot", "zygote", "shim", "pid", "start", "at", "offset", "grace_s", "limit_at")
-_NEEDED: dict[object, tuple[str, ...]] = {CLAIMED: _STARTED, ENDED: _STARTED, TOMBSTONE: ("boot",)}
+_STARTED = {"boot", "zygote", "shim", "pid", "start", "at", "offset", "grace_s", "limit_at"}
+_NEEDED: dict[object, set[str]] = {CLAIMED: _STARTED, ENDED: _STARTED, TOMBSTONE: {"boot"}}
 _scan: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009 - typeshed knows neither this
 # What JSONEncoder makes anew for each call: no check for cycles, no indent, the separators, NaN allowed.
 _pieces: Any = getattr(json.encoder, "c_make_encoder")(  # noqa: B009 - nor this
@@ -109,11 +109,12 @@ def decode(raw: bytes) -> Record | None:
 
 def _is_sound(record: Record) -> bool:
     """Tell whether everything is there that a record in this state must have, and each of its kind."""
-    return (
-        all(type(record[key]) in kinds for key, kinds in _KINDS.items() if key in record)
-        and all(key in record for key in _NEEDED.get(record.get("state"), ()))
-        and all([type(part) for part in record[key]] == kinds for key, kinds in _PARTS.items() if key in record)
-    )
+    for key, value in record.items():  # a loop: what a generator takes would be each shim's own
+        if type(value) not in _KINDS.get(key, (type(value),)):
+            return False
+        if key in _PARTS and [*map(type, value)] != _PARTS[key]:
+            return False
+    return record.keys() >= _NEEDED.get(record.get("state"), set())
 
 
 def to_json(record: Record) -> bytes:
@@ -147,13 +148,13 @@ def read_sound(path: str) -> Record | None:
         return None
 
 
-def claim(path: str, record: Record) -> int | None:
+def claim(path: str, encoded: bytes) -> int | None:
     """Make the record, whole or not at all, and return it open for writing; None when somebody else has it already."""
     directory, _, name = path.rpartition("/")
     draft = f"{directory}/.{name}.{os.getpid()}"
     file = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(file, encode(record))  # of 512 bytes, never a part: a block is there or is not
+        os.write(file, encoded)  # of 512 bytes, never a part: a block is there or is not
         os.link(draft, path)
     except FileExistsError:
         os.close(file)
@@ -166,16 +167,16 @@ def claim(path: str, record: Record) -> int | None:
     return file
 
 
-def write(file: int, record: Record) -> None:
+def write(file: int, encoded: bytes) -> None:
     """Overwrite a claimed record in place."""
-    os.pwrite(file, encode(record), 0)
+    os.pwrite(file, encoded, 0)
 
 
 def overwrite(path: str, record: Record) -> None:
     """Overwrite a claimed record in place, found by its path."""
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        write(file, record)
+        write(file, encode(record))
     finally:
         os.close(file)
 

@@ -11,7 +11,6 @@ For a job whose shim was killed a keeper does the same: see `orphans`.
 
 import contextlib
 import os
-import resource
 import signal
 import socket
 import stat
@@ -19,7 +18,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from gpud.launchers import cgroup, faults, record, tree
-from gpud.launchers.job import Limits, Order, as_user, become, tell
+from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
 from gpud.launchers.leases import Leases
 
 GIVE_UP_S = 30.0
@@ -40,7 +39,7 @@ _OUT_OF_MEMORY = (
 NOTHING: Order = {
     "key": "",
     "offset": 0.0,
-    "command": ["true"],
+    "command": ["false"],  # so that its log is searched, too
     "workdir": "/",
     "output": os.devnull,
     "error": None,
@@ -91,9 +90,13 @@ class Deadlines:
             self._kill()
             due: float | None = now + 0.02  # for those that forked while they were being killed
         else:
-            due = min((at for at in (self.kill_at, self.stop_at) if at is not None), default=None)
-        naps = [nap for nap in (None if due is None else max(0.0, due - now), self.nap_s) if nap is not None]
-        match _next_signal(min(naps, default=None)):
+            due = self.stop_at if self.kill_at is None else self.kill_at  # who stops has no other deadline
+        nap_s = self.nap_s
+        if due is not None:
+            nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))
+        match _next_signal(nap_s):
+            case signal.SIGCHLD:
+                pass  # the caller looks
             case signal.SIGTERM:
                 self.stop(self.grace_s)
             case signal.SIGQUIT:
@@ -149,6 +152,7 @@ class Shim:
         }
         self.record: record.Record | None = None
         self.rss_kib = 0
+        self.cpu_s = 0.0
 
     def run(self) -> bool:
         """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
@@ -172,7 +176,6 @@ class Shim:
         deadlines = Deadlines(
             lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"], group=self.order["cgroup"]
         )
-        used = _cpu_s()
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
                 deadlines.stop(0.0)
@@ -187,7 +190,7 @@ class Shim:
         again = self.order["uid"] is None and not deadlines.given_up()
         if not again:
             self.last()
-        self._finish(deadlines, _cpu_s() - used)
+        self._finish(deadlines)
         return again
 
     def _reap(self, pid: int, deadlines: Deadlines) -> bool:
@@ -204,7 +207,9 @@ class Shim:
                 self._ended(pid, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
                 record.reached(self.order["key"], "shim after record")
                 deadlines.killed.clear()  # what is killed from here on are leftovers
-            self.rss_kib = max(self.rss_kib, os.wait4(end.si_pid, 0)[2].ru_maxrss)
+            used = os.wait4(end.si_pid, 0)[2]  # with what its own children used
+            self.rss_kib = max(self.rss_kib, used.ru_maxrss)
+            self.cpu_s += used.ru_utime + used.ru_stime
 
     def _ended(self, pid: int, status: int) -> None:
         own = self._own(pid) or self._anew(pid, status)
@@ -215,33 +220,36 @@ class Shim:
         self.record = own | {"ended": self._now()}
         self._write(self.record)
 
-    def _finish(self, deadlines: Deadlines, cpu_s: float) -> None:
+    def _finish(self, deadlines: Deadlines) -> None:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
         assert self.record is not None  # noqa: S101 - of an attempt that ended
         self.record |= {
             "state": record.DONE,
-            "cpu_s": round(cpu_s, 3),
+            "cpu_s": round(self.cpu_s, 3),
             "rss_mib": self.rss_kib >> 10,
             "leftovers": len(deadlines.killed),
             "timed_out": deadlines.timed_out,
             "stuck": deadlines.given_up(),
         }
-        file = None
-        with contextlib.suppress(OSError):  # it vanished again: gpud is told, if it is there
+        try:
             file = os.open(self.order["record"], os.O_WRONLY)
+        except OSError:  # it vanished again: gpud is told, if it is there
+            file = None
         self._release()
         try:
             as_user(self.order)
-            self.record["finding"] = self.record.get("finding") or finding(self.order["error"] or self.order["output"])
+            if self.record.get("status") != 0 and "finding" not in self.record:
+                self.record["finding"] = finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
                 os.unlink(self.order["script_path"])
         except OSError:
             pass
+        encoded = record.encode(self.record)
         if file is not None:
-            record.write(file, self.record)
+            record.write(file, encoded)
             os.close(file)
         record.reached(self.order["key"], "shim done")
-        tell(self.conversation, self.order["key"], self.record)
+        pass_on(self.conversation, self.order["key"], encoded)
 
     def _own(self, pid: int) -> record.Record | None:
         found = record.read_sound(self.order["record"])
@@ -267,7 +275,7 @@ class Shim:
             record.overwrite(self.order["record"], about)
         except FileNotFoundError:
             with contextlib.suppress(OSError):
-                file = record.claim(self.order["record"], about)
+                file = record.claim(self.order["record"], record.encode(about))
                 if file is not None:
                     os.close(file)
 
@@ -275,7 +283,7 @@ class Shim:
         """Record, where that is possible, that the attempt cannot start on this machine now."""
         refusal = self.lineage | {"state": record.DONE, "fault": error.fault, "ended": self._now()}
         with contextlib.suppress(OSError):  # gpud is told; should it not hear, the missing record says as much
-            file = record.claim(self.order["record"], refusal)
+            file = record.claim(self.order["record"], record.encode(refusal))
             if file is None:
                 refusal = {"state": record.REFUSED}
             else:
@@ -374,8 +382,3 @@ def _next_signal(timeout_s: float | None) -> int | None:
         return signal.sigwaitinfo(SIGNALS).si_signo
     info = signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
     return None if info is None else info.si_signo
-
-
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

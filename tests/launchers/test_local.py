@@ -209,6 +209,17 @@ def test_a_log_that_ends_in_cuda_out_of_memory_is_a_finding(workplace, stream):
     assert exit_.finding == "cuda out of memory"
 
 
+def test_what_a_job_that_succeeded_wrote_of_memory_is_no_finding(workplace):
+    exit_ = workplace.ended(workplace.shell(1, "echo 'CUDA out of memory: trying with a smaller batch'"))
+    assert (exit_.exit_code, exit_.finding) == (0, None)
+
+
+def test_what_the_children_of_a_job_used_counts_as_the_jobs(workplace):
+    burn = "python3 -c 'import time\nwhile time.process_time() < 0.3: pass'"
+    assert workplace.ended(workplace.shell(1, f"{burn}; {burn}")).cpu_s >= 0.6
+    assert workplace.ended(workplace.shell(2, "true")).cpu_s < 0.3
+
+
 def test_stopping_asks_every_process_and_lets_them_use_their_grace(workplace):
     job = workplace.shell(1, "sh -c 'trap \"echo saved; exit 0\" TERM; echo ready; sleep 1000 & wait' & wait")
     workplace.printed(job, "ready")

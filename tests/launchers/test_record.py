@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from gpud.launchers import record
 sys.stdin.read()
-won = record.claim(sys.argv[2], {"state": "done", "pid": __import__("os").getpid()})
+won = record.claim(sys.argv[2], record.encode({"state": "done", "pid": __import__("os").getpid()}))
 print("won" if won is not None else "lost")
 """
 
@@ -43,10 +43,10 @@ def test_of_many_processes_that_claim_one_attempt_exactly_one_wins(tmp_path):
 def test_what_is_buried_cannot_be_claimed_and_what_is_claimed_cannot_be_buried(tmp_path):
     record.prepare(str(tmp_path))
     assert record.bury(f"{tmp_path}/1.1")
-    assert record.claim(f"{tmp_path}/1.1", {"state": record.CLAIMED}) is None
+    assert record.claim(f"{tmp_path}/1.1", record.encode({"state": record.CLAIMED})) is None
     assert record.read(f"{tmp_path}/1.1")["state"] == record.TOMBSTONE
 
-    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.DONE}))
+    os.close(record.claim(f"{tmp_path}/2.1", record.encode({"state": record.DONE})))
     assert not record.bury(f"{tmp_path}/2.1")
     assert record.read(f"{tmp_path}/2.1") == {"state": record.DONE}
 
@@ -58,7 +58,7 @@ def test_tombstones_stay_until_the_machine_has_booted_anew(tmp_path):
     assert record.read(f"{tmp_path}/1.1") is not None
 
     record.overwrite(f"{tmp_path}/{record.TOMBSTONE_FILE}", {"state": record.TOMBSTONE, "boot": "another"})
-    os.close(record.claim(f"{tmp_path}/2.1", {"state": record.DONE}))
+    os.close(record.claim(f"{tmp_path}/2.1", record.encode({"state": record.DONE})))
     record.prepare(str(tmp_path))
     assert record.read(f"{tmp_path}/1.1") is None
     assert record.read(f"{tmp_path}/2.1") is not None
