@@ -6,6 +6,7 @@ refuses what fitted yesterday. Where no GPU was ever seen, a GPU job queues and 
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
 from gpud.core.fleet import NodeState
 from gpud.core.placement import suits, type_matches
@@ -26,11 +27,12 @@ class Refused:
 
 def never_fits(world: World, demand: Demand) -> Refused | None:
     """Return why a demand can never be met and what the largest possible would be; None if it can, or nobody knows."""
+    able = (node for node in world.nodes.values() if _fits(demand, node) and (node.present or not _simulated(node)))
+    if len(list(islice(able, demand.nodes))) == demand.nodes:
+        return None
     nodes = [node for node in world.nodes.values() if node.present or not _simulated(node)]
     gpus = [state.gpu for node in nodes for state in node.gpus]
     if not nodes or (demand.gpus and not gpus):
-        return None
-    if any(_fits(demand, node) for node in nodes):
         return None
     return (
         _no_such_type(demand, gpus)
@@ -51,7 +53,7 @@ def _suitable(demand: Demand, node: NodeState) -> int:
 
 def _fits(demand: Demand, node: NodeState) -> bool:
     return (
-        _suitable(demand, node) >= demand.gpus
+        _suitable(demand, node) >= demand.gpus // demand.nodes
         and node.node.cpus >= demand.cpus_counted
         and node.node.memory_mib >= demand.memory_mib
         and node.node.name not in demand.excluded_nodes
