@@ -39,13 +39,13 @@ from gpud.model.job import JobId, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
+from gpud.reasons import in_words
 from gpud.selection import Chosen, Predecessors, predecessors, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
 from gpud.submission import PRIORITY_MOST, spec_of
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message
-from gpud.words import words
 
 log = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Requests:
             case Accepted(job, position, wait):
                 told: Message = {"job": None if job is None else format_job(job)}
                 if pending.message.get("next") and job is not None:
-                    reason = None if wait is None else words(wait, self._clock(), format_job(job))[1]
+                    reason = None if wait is None else in_words(self._world(), job, wait, self._clock())[1]
                     told |= {"position": position, "reason": reason}
                 peer.reply(request, told)
             case Changed(changed, notes):

@@ -12,15 +12,16 @@ from gpud.core.queue import job_of
 from gpud.core.waits import NoCapacity
 from gpud.core.why import blockers, why
 from gpud.core.world import World
+from gpud.elements import elements_by_state
 from gpud.launchers.logs import log_path
 from gpud.model.gpu import Allocation, GpuId, GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import JobId, Running, Stopping, format_job, index_of
 from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp, format_duration
+from gpud.reasons import in_words
 from gpud.store.rows import AttemptRow, Event, JobRow
 from gpud.wire.messages import Event as EventMap
 from gpud.wire.messages import Job
-from gpud.words import words
 
 POSITIONS_MOST = 50_000  # beyond that, sorting everybody for a listing would hold up the loop
 
@@ -60,7 +61,8 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
     over = None if run is None else run.exit
     shown = viewer.may_read(row)
     reason = row.reason if ended else _reason(scene, row)
-    output, error = _paths(scene, row) if shown else (None, None)
+    started_at = None if run is None else _started_at(run)
+    output, error = _paths(scene, row) if shown and (started_at is not None or not ended) else (None, None)
     kept = world.reservations.get(row.job)
     job: Job = {
         "id": format_job(row.job),
@@ -93,7 +95,8 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "time_limit_s": row.terms.time_limit_s,
         "estimate_s": row.terms.estimate_s,
         "submitted_at": row.submitted_at,
-        "started_at": None if run is None else run.started_at,
+        "begin_at": row.begin_at,
+        "started_at": started_at,
         "ended_at": row.ended_at,
         "updated_at": row.updated_at,
         "expected_start_at": kept.at if kept is not None and not ended else None,
@@ -103,11 +106,13 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "output": output,
         "error": error,
         "queue_position": place,
+        "array_limit": None,
     }
     if row.array is not None and row.array_state is not None and index_of(row.job) is None:
         job["array"] = str(row.array)
         job["array_pending"] = str(row.array_state.pending)
-        job["array_counts"] = {end.value: count for end, count in row.array_state.counts}
+        job["array_limit"] = row.array_state.throttle
+        job["array_counts"] = elements_by_state(world, row.job, row.array_state)
     return job
 
 
@@ -115,6 +120,12 @@ def _written_after(dependency: Dependency) -> str:
     """Return a dependency as the command line has it: `12`, `any:12`."""
     job = format_job(dependency.job)
     return job if dependency.when is When.SUCCESS else f"{dependency.when}:{job}"
+
+
+def _started_at(attempt: AttemptRow) -> Timestamp | None:
+    """Return since when an attempt ran: where its program could not be started, it never did."""
+    could_not = attempt.exit is not None and attempt.exit.fault is not None
+    return None if could_not else attempt.started_at
 
 
 def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) -> dict[str, object]:
@@ -126,7 +137,7 @@ def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) 
     return {
         "attempt": attempt.attempt,
         "starting_at": attempt.starting_at,
-        "started_at": attempt.started_at,
+        "started_at": _started_at(attempt),
         "ended_at": None if over is None else over.at,
         "exit_code": None if over is None else over.exit_code,
         "signal": None if over is None else over.signal,
@@ -161,7 +172,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
     """Return why one job waits; `deep`: with what would have to end, line by line."""
     world, written = scene.world, format_job(row.job)
     wait = why(world, row.job, scene.now)
-    code, reason, hint = (row.state, row.reason, None) if wait is None else words(wait, scene.now, written)
+    code, reason, hint = (row.state, row.reason, None) if wait is None else in_words(world, row.job, wait, scene.now)
     details: list[str] = []
     if deep and isinstance(wait, NoCapacity):
         details = _what_must_end(scene, row)
@@ -215,7 +226,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
 def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
     """Return a node as the protocol's page says."""
     free = [each for each in state.gpus if condition(scene.world, each, scene.now) is Condition.FREE]
-    reason = state.drained if state.drained is not None else state.node.problem
+    reason = (state.drained if state.drained is not None else state.node.problem) or None
     return {
         "name": state.node.name,
         "cpus": state.node.cpus,
@@ -243,7 +254,7 @@ def gpu_counts(scene: Scene) -> dict[str, int]:
 def _reason(scene: Scene, row: JobRow) -> str | None:
     wait = why(scene.world, row.job, scene.now)
     if wait is not None:
-        return words(wait, scene.now, format_job(row.job))[1]
+        return in_words(scene.world, row.job, wait, scene.now)[1]
     active = scene.world.active.get(row.job)
     if active is not None and isinstance(active.state, Stopping):
         return f"being stopped: {active.state.cause.value.replace('_', ' ')}"
@@ -285,7 +296,7 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
 def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
     match now_is:
         case Condition.DRAINING | Condition.BUSY | Condition.SHARED:
-            return _drained(world, state)
+            return _drained(world, state) or None
         case Condition.LOST | Condition.UNKNOWN:
             if isinstance(state.seen, Unreadable):
                 return state.seen.reason

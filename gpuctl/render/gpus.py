@@ -31,13 +31,18 @@ def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
     return (
         f"{gpu['node']}:{gpu['index']}" if nodes else str(gpu["index"]),
         gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ") + (" (simulated)" if gpu["simulated"] else ""),
-        gpu["state"],
+        gpu["state"] + (", draining" if _drains(gpu) else ""),
         f"{size(gpu['memory_used_mib'])}/{size(gpu['memory_total_mib'])}",
         _with_unit(gpu["utilization_percent"], "%"),
         _with_unit(gpu["temperature_c"], "C"),
         _with_unit(gpu["power_w"], "W"),
         on_it(gpu),
     )
+
+
+def _drains(gpu: Gpu) -> bool:
+    """Return whether a GPU is to get no more jobs, and still has one."""
+    return gpu.get("health") == "draining" and gpu["state"] in {"busy", "shared", "releasing"}
 
 
 def on_it(gpu: Gpu) -> str:
@@ -88,4 +93,6 @@ def summary(gpus: Sequence[Gpu]) -> str:
     counts: dict[str, int] = {}
     for gpu in gpus:
         counts[gpu["state"]] = counts.get(gpu["state"], 0) + 1
-    return f"{plural(len(gpus), 'GPU')}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    draining = sum(map(_drains, gpus))
+    words = [f"{count} {state}" for state, count in sorted(counts.items())]
+    return f"{plural(len(gpus), 'GPU')}: {', '.join(words)}" + (f" ({draining} of them draining)" if draining else "")

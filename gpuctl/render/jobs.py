@@ -55,9 +55,9 @@ def written_id(job: Job) -> str:
 
 
 def _time(job: Job, now: float) -> str:
-    """Return how long it ran, or has waited."""
+    """Return how long it ran, or has waited; nothing of one that never started."""
     if job["started_at"] is None:
-        return format_duration((job["ended_at"] or now) - job["submitted_at"])
+        return "" if job["ended_at"] is not None else format_duration(now - job["submitted_at"])
     return format_duration((job["ended_at"] or now) - job["started_at"])
 
 
@@ -130,6 +130,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("labels", " ".join(f"{key}={value}" for key, value in job["labels"].items())),
         ("elements", _elements(job)),
         ("submitted", _moment(job["submitted_at"], now)),
+        ("begins", _moment(job.get("begin_at"), now) if job["started_at"] is None else None),
         ("started", _moment(job["started_at"], now)),
         ("ended", _moment(job["ended_at"], now)),
         ("ran", _ran(job)),
@@ -137,6 +138,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("used", _used(answer["attempts"])),
         ("output", None if "array" in job else job["output"]),
         ("errors", job.get("error")),
+        ("left over", _left_over(answer["attempts"])),
     ]
     lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
     environment = answer.get("environment")
@@ -173,6 +175,7 @@ def _elements(job: Job) -> str | None:
     if "array" not in job:
         return None
     words = [f"{count} {state}" for state, count in (job.get("array_counts") or {}).items() if count]
+    words += [f"at most {job['array_limit']} at once"] if job.get("array_limit") else []
     return ": ".join(filter(None, (job["array"], ", ".join(words))))
 
 
@@ -184,6 +187,12 @@ def _ran(job: Job) -> str | None:
     if job["started_at"] is None or job["ended_at"] is None:
         return None
     return format_duration(job["ended_at"] - job["started_at"])
+
+
+def _left_over(attempts: Sequence[dict[str, Any]]) -> str | None:
+    """Return how many processes the last attempt left behind; they ended with it."""
+    count = attempts[-1].get("leftovers") if attempts else None
+    return f"{count} of its processes still ran at its end, and were ended too" if count else None
 
 
 def _used(attempts: Sequence[dict[str, Any]]) -> str | None:

@@ -69,8 +69,8 @@ class Job(TypedDict):
     """A job as everybody sees it (others' `command`, `workdir` and `output` are None in system mode).
 
     `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.
-    `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the three `array*`
-    keys are there for an array's own row only.
+    `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the last three
+    `array*` keys are there for an array's own row only.
     """
 
     id: str
@@ -103,6 +103,7 @@ class Job(TypedDict):
     time_limit_s: float | None
     estimate_s: float | None
     submitted_at: float
+    begin_at: float | None
     started_at: float | None
     ended_at: float | None
     updated_at: float
@@ -113,6 +114,7 @@ class Job(TypedDict):
     output: str | None
     error: str | None
     queue_position: int | None
+    array_limit: int | None
     array: NotRequired[str]
     array_pending: NotRequired[str]
     array_counts: NotRequired[dict[str, int]]

@@ -53,7 +53,7 @@ def test_a_part_of_an_array_can_be_cancelled(gpud):
     assert reply["changed"] == [f"{array}_{index}" for index in (1, 5, 6, 7, 8, 9)]
     gpud.running(f"{array}_2")
     assert gpud.job(array)["array_pending"] == "3-4"
-    until(lambda: counts_of(gpud, array) == {"cancelled": 6})
+    until(lambda: counts_of(gpud, array) == {"running": 2, "queued": 2, "cancelled": 6})
     with (gpud.work / "go").open("w") as go:
         go.write("go\n" * 100)
         go.flush()

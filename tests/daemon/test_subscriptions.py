@@ -99,7 +99,7 @@ def test_every_waiting_job_has_a_reason(gpud):
         gpud.submit("true", gpus=1): ("yields", f"would delay job {first}, which"),
         gpud.submit("true", gpus=1, hold=True): ("held", "held by its owner"),
         gpud.submit("true", begin_at=time.time() + 7200): ("begin", "begins in"),
-        gpud.submit("true", gpus=0, demand={"cpus": 32}): ("no_capacity", "not enough CPUs free"),
+        gpud.submit("true", gpus=0, demand={"cpus": 32}): ("no_capacity", "waits for 32 CPUs: 30 of 32 are free"),
     }
     failing = gpud.submit("false", retries=1)
     array = gpud.submit("sleep", "1000", array="0-9%1")

@@ -1,0 +1,43 @@
+"""What people read of jobs and GPUs: everything that gpud knows, in words that fit."""
+
+
+def test_logs_of_a_job_that_could_not_start_say_why_and_fail(gpuctl):
+    for words in (["pyhton"], ["-C", "/nowhere", "--", "true"]):
+        job = gpuctl.ended(*words)
+        done = gpuctl("logs", job["id"])
+        assert (done.returncode, "it never started" in done.stderr) == (1, True)
+        assert job["reason"] in done.stderr
+
+
+def test_a_gpu_that_is_drained_while_busy_is_shown_so(gpuctl):
+    gpuctl.ok("submit", "-g", "1", "--", "sleep", "60")
+    [index] = [gpu["index"] for gpu in gpuctl.json("gpus") if gpu["jobs"]]
+    gpuctl.ok("drain", str(index))
+    assert "busy, draining" in gpuctl.ok("gpus")
+    assert "busy, draining" in gpuctl.ok("status")
+
+
+def test_show_tells_the_begin_time_and_what_a_job_left_behind(gpuctl):
+    later = gpuctl.ok("submit", "--begin", "2h", "--", "true")
+    assert "begins" in gpuctl.ok("show", later)
+    assert "(in 1h59m)" in gpuctl.ok("show", later)
+    job = gpuctl.ended("--", "sh", "-c", "sleep 100 & exit 0")
+    assert "1 of its processes still ran at its end" in gpuctl.ok("show", job["id"])
+
+
+def test_status_in_json_holds_the_gpus_and_jobs_themselves(gpuctl):
+    job = gpuctl.ok("submit", "--hold", "--", "true")
+    status = gpuctl.json("status")
+    assert (status["jobs"], status["gpus"]) == ({"held": 1}, {"free": 2})
+    assert [each["id"] for each in status["job_list"]] == [job]
+    assert [each["index"] for each in status["gpu_list"]] == [0, 1]
+
+
+def test_logs_of_an_earlier_attempt_and_of_the_last_lines_in_json(gpuctl):
+    script = "echo attempt $GPUD_ATTEMPT; echo over; test $GPUD_ATTEMPT = 2"
+    job = gpuctl.ended("--retries", "1", "--", "sh", "-c", script)["id"]
+    assert gpuctl.ok("logs", job) == "attempt 2\nover"
+    assert gpuctl.ok("logs", job, "--attempt", "1") == "attempt 1\nover"
+    assert gpuctl.json("logs", job, "--attempt", "1", "-n", "1")["lines"] == ["over"]
+    assert gpuctl("logs", job, "--attempt", "3").returncode == 1
+    assert "lines" not in gpuctl.json("logs", job)
