@@ -2,18 +2,23 @@
 
 Judged against everything ever seen, lost and drained GPUs included, so that a reboot or a maintenance never
 refuses what fitted yesterday. Where no GPU was ever seen, a GPU job queues and says so.
+
+Cost: O(GPUs) for a demand that is new since the inventory changed.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 
 from gpud.core.fleet import NodeState
-from gpud.core.placement import suits, type_matches
+from gpud.core.placement import admits, fit, to_be_had, type_matches
+from gpud.core.room import Room
 from gpud.core.world import World
 from gpud.model.gpu import Gpu, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import format_size
+
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +32,42 @@ class Refused:
 
 def never_fits(world: World, demand: Demand) -> Refused | None:
     """Return why a demand can never be met and what the largest possible would be; None if it can, or nobody knows."""
-    able = (node for node in world.nodes.values() if _fits(demand, node) and (node.present or not _simulated(node)))
-    if len(list(islice(able, demand.nodes))) == demand.nodes:
+    if demand in world.judged:
+        words = world.judged[demand]
+    else:
+        if len(world.judged) > _REMEMBERED:
+            world.judged.clear()
+        words = world.judged[demand] = _judge(world, demand)
+    return None if words is None else Refused("never_fits", *words)
+
+
+_Words = tuple[str, str | None]
+
+
+def _judge(world: World, demand: Demand) -> _Words | None:
+    rooms = [_emptied(node) for node in world.nodes.values() if node.present or not _simulated(node)]
+    gpus = [state.gpu for room in rooms for state in room.free]
+    if not rooms or (demand.gpus and not gpus):
         return None
-    nodes = [node for node in world.nodes.values() if node.present or not _simulated(node)]
-    gpus = [state.gpu for node in nodes for state in node.gpus]
-    if not nodes or (demand.gpus and not gpus):
+    if sum(1 for room in rooms if fit(demand, room) is not None) >= demand.nodes:
         return None
+    open_to = sum(1 for room in rooms if admits(demand, room))
+    if open_to < demand.nodes:
+        return _too_few_nodes(demand, rooms, open_to)
     return (
-        _no_such_type(demand, gpus)
+        _no_such_instance(demand, gpus)
+        or _no_such_type(demand, gpus)
         or _no_such_memory(demand, gpus)
-        or _too_many(demand, nodes)
-        or _too_much(demand, nodes)
+        or _too_many(demand, rooms)
+        or _too_much(demand, rooms)
     )
+
+
+def _emptied(node: NodeState) -> Room:
+    """Return the room that a node has with all of its GPUs there and nothing taken."""
+    divided = node.divided
+    devices = [state for state in node.gpus if state.gpu.id not in divided]
+    return Room(node, devices, node.node.cpus, node.node.memory_mib)
 
 
 def _simulated(node: NodeState) -> bool:
@@ -47,61 +75,90 @@ def _simulated(node: NodeState) -> bool:
     return any(state.gpu.simulated for state in node.gpus)
 
 
-def _suitable(demand: Demand, node: NodeState) -> int:
-    return sum(1 for state in node.gpus if suits(demand, state.gpu))
+def _too_few_nodes(demand: Demand, rooms: list[Room], able: int) -> _Words:
+    labels = " ".join(f"{key}={value}" for key, value in demand.node_labels)
+    if labels and not able:
+        known = sorted({f"{key}={value}" for room in rooms for key, value in room.node.node.labels})
+        return f"no node has the label {labels}", f"there are: {', '.join(known)}" if known else "no node has labels"
+    what = f" with the label {labels}" if labels else ""
+    beside = " that are not excluded" if demand.excluded_nodes else ""
+    message = f"{demand.nodes} nodes{what} are asked for; there {_are(able)}{beside}"
+    return message, "see what there is: gpuctl nodes"
 
 
-def _fits(demand: Demand, node: NodeState) -> bool:
-    return (
-        _suitable(demand, node) >= demand.gpus // demand.nodes
-        and node.node.cpus >= demand.cpus_counted
-        and node.node.memory_mib >= demand.memory_mib
-        and node.node.name not in demand.excluded_nodes
-    )
+def _no_such_instance(demand: Demand, gpus: list[Gpu]) -> _Words | None:
+    profiles = Counter(gpu.mig for gpu in gpus if gpu.mig is not None)
+    there = ", ".join(f"{count} x {profile}" for profile, count in sorted(profiles.items()))
+    if not demand.gpus or any(gpu.mig == demand.mig for gpu in gpus):
+        return None
+    if demand.mig is None:
+        return "every GPU here is split into MIG instances", f"ask for one: --mig {min(profiles)} (there are: {there})"
+    hint = f"there are: {there}" if there else "no GPU here is split: nvidia-smi mig -cgi makes instances"
+    return f"there is no MIG instance {demand.mig} here", hint
 
 
-def _no_such_type(demand: Demand, gpus: list[Gpu]) -> Refused | None:
+def _no_such_type(demand: Demand, gpus: list[Gpu]) -> _Words | None:
     pattern = demand.gpu_type
     if not demand.gpus or pattern is None or any(type_matches(pattern, gpu.name) for gpu in gpus):
         return None
-    return Refused("never_fits", f"no GPU here is of type {pattern!r}", f"there are: {_types(gpus)}")
+    return f"no GPU here is of type {pattern!r}", f"there are: {_types(gpus)}"
 
 
-def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> Refused | None:
-    wanted, pattern = demand.gpu_memory_mib, demand.gpu_type
-    if not demand.gpus or wanted is None:
+def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> _Words | None:
+    wanted, pattern = max(demand.gpu_memory_mib or 0, demand.share_mib or 0), demand.gpu_type
+    if not demand.gpus or not wanted:
         return None
-    sizes = [nominal_mib(gpu.memory_total_mib) for gpu in gpus if pattern is None or type_matches(pattern, gpu.name)]
-    if max(sizes) >= wanted:
+    kind = [gpu for gpu in gpus if gpu.mig == demand.mig and (pattern is None or type_matches(pattern, gpu.name))]
+    largest = max((nominal_mib(gpu.memory_total_mib) for gpu in kind), default=0)
+    if largest >= wanted:
         return None
     what = "no GPU" if pattern is None else f"no {pattern}"
-    message = f"{what} here has {format_size(wanted)} of memory"
-    return Refused("never_fits", message, f"the largest has {format_size(max(sizes))}")
+    return f"{what} here has {format_size(wanted)} of memory", f"the largest has {format_size(largest)}"
 
 
-def _too_many(demand: Demand, nodes: list[NodeState]) -> Refused | None:
-    most = max(_suitable(demand, node) for node in nodes)
-    if most >= demand.gpus:
+def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:
+    each = demand.gpus // demand.nodes
+    counts = [to_be_had(demand, room) for room in rooms]
+    able, most = sum(1 for count in counts if count >= each), max(counts)
+    if able >= demand.nodes:
         return None
-    kind = " that suit" if demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids else ""
-    where = "this machine has" if len(nodes) == 1 else "the largest node has"
-    asked = f"{demand.gpus} GPUs are" if demand.gpus > 1 else "a GPU is"
-    message = f"{asked} asked for; {where} {most or 'none'}{kind}"
-    hint = f"the largest possible job here has --gpus {most}" if most else "see what there is: gpuctl gpus"
-    return Refused("never_fits", message, hint)
+    named = demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids or demand.mig or demand.shared
+    kind = " that suit" if named else ""
+    if demand.nodes > 1 and able:
+        message = f"{demand.nodes} nodes with {each} GPUs each are asked for; there {_are(able)}{kind}"
+        return message, f"the largest possible job of such nodes has --nodes {able}"
+    where = "this machine has" if len(rooms) == 1 else "the largest node has"
+    asked = f"{each} GPUs are" if each > 1 else "a GPU is"
+    on_each = " on each node" if demand.nodes > 1 else ""
+    message = f"{asked} asked for{on_each}; {where} {most or 'none'}{kind}"
+    if not most:
+        return message, "see what there is: gpuctl gpus"
+    option = "--gpus-per-node" if demand.nodes > 1 else "--gpus"
+    return message, f"the largest possible job here has {option} {most}"
 
 
-def _too_much(demand: Demand, nodes: list[NodeState]) -> Refused:
-    able = [node for node in nodes if _suitable(demand, node) >= demand.gpus]
-    cpus = max(node.node.cpus for node in able)
-    memory = max(node.node.memory_mib for node in able)
+def _too_much(demand: Demand, rooms: list[Room]) -> _Words:
+    each = demand.gpus // demand.nodes
+    able = [room for room in rooms if to_be_had(demand, room) >= each]
+    cpus, memory = _nth(demand, (room.cpus for room in able)), _nth(demand, (room.memory_mib for room in able))
+    where = "on one node" if demand.nodes == 1 else f"on each of {demand.nodes} nodes"
     if demand.cpus_counted > cpus:
-        return Refused("never_fits", f"{demand.cpus_counted} CPUs are asked for; the most on one node is {cpus}")
+        return f"{demand.cpus_counted} CPUs are asked for; the most {where} is {cpus}", None
     if demand.memory_mib > memory:
         wanted, most = format_size(demand.memory_mib), format_size(memory)
-        return Refused("never_fits", f"{wanted} of memory is asked for; the most on one node is {most}")
-    message = "no single node has the GPUs, CPUs and memory that are asked for together"
-    return Refused("never_fits", message, "see what each node has: gpuctl nodes")
+        return f"{wanted} of memory is asked for; the most {where} is {most}", None
+    nodes = "no single node has" if demand.nodes == 1 else f"no {demand.nodes} nodes have"
+    message = f"{nodes} the GPUs, CPUs and memory that are asked for together"
+    return message, "see what each node has: gpuctl nodes"
+
+
+def _nth(demand: Demand, sizes: Iterable[int]) -> int:
+    """Return the most that as many nodes have as are asked for."""
+    return sorted(sizes, reverse=True)[demand.nodes - 1]
+
+
+def _are(count: int) -> str:
+    return f"are {count}" if count > 1 else "is one" if count else "is none"
 
 
 def _types(gpus: list[Gpu]) -> str:

@@ -117,6 +117,7 @@ class World:
         self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
         self.after = Dependencies()
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
+        self.judged: dict[Demand, tuple[str, str | None] | None] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces()
@@ -344,6 +345,7 @@ class World:
         Simulated GPUs that are gone are forgotten: they were never hardware that may come back.
         """
         self.standing = None
+        self.judged.clear()
         state = self._know_node(node)
         state.node, state.present = node, True
         self.dirty.add(node.name)
@@ -361,6 +363,7 @@ class World:
     def remember(self, node: Node) -> None:
         """Take in what the store says was ever seen, before the inventory speaks: known, and not present."""
         self.standing = None
+        self.judged.clear()
         state = self._know_node(node)
         for gpu in node.gpus:
             self.know(gpu, state, present=False)
