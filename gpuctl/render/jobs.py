@@ -126,6 +126,8 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("directory", job["workdir"]),
         ("user", f"{job['user']} (uid {job['uid']})"),
         ("demand", demand(job)),
+        ("after", ", ".join(job.get("after") or ())),
+        ("before", ", ".join(answer.get("dependents") or ())),
         ("priority", str(job["priority"]) if job["priority"] else None),
         ("labels", " ".join(f"{key}={value}" for key, value in job["labels"].items())),
         ("elements", _elements(job)),
@@ -136,6 +138,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("ran", _ran(job)),
         ("on", where(job)),
         ("used", _used(answer["attempts"])),
+        ("lost", _lost(answer)),
         ("output", None if "array" in job else job["output"]),
         ("errors", job.get("error")),
         ("left over", _left_over(answer["attempts"])),
@@ -160,15 +163,26 @@ def _why(job: Job, now: float) -> str:
 
 
 def demand(job: Job) -> str:
-    """Return what it needs: `2 GPUs (80G each, H100), 8 CPUs, 64G memory, at most 2h`."""
-    each = [f"{format_size(job['gpu_memory_mib'])} each"] if job["gpu_memory_mib"] else []
+    """Return what it needs: `16 GPUs on 2 nodes (80G each, H100), 8 CPUs, 64G memory, at most 2h`."""
+    of = "of each" if job.get("share") and job["gpus"] >= 1 else "each"
+    each = [f"{format_size(job['gpu_memory_mib'])} {of}"] if job["gpu_memory_mib"] else []
     each += [job["gpu_type"]] if job["gpu_type"] else []
-    words = [plural(job["gpus"], "GPU") + (f" ({', '.join(each)})" if each else "") if job["gpus"] else "no GPU"]
+    gpus = plural(job["gpus"], f"{job['mig']} instance" if job.get("mig") else "GPU") if job["gpus"] else "no GPU"
+    gpus += f" on {job['nodes']} nodes" if job.get("nodes", 1) > 1 else ""
+    words = [gpus + (f" ({', '.join(each)})" if each else "")]
+    words += [f"pool {job['pool']}"] if job.get("pool") else []
     words += [plural(job["cpus"], "CPU")] if job.get("cpus") else []
     words += [f"{format_size(job['memory_mib'])} memory"] if job.get("memory_mib") else []
     words += [f"at most {format_duration(job['time_limit_s'])}"] if job["time_limit_s"] else []
-    words += [plural(job["retries"], "retry").replace("retrys", "retries")] if job["retries"] else []
+    words += [f"about {format_duration(job['estimate_s'])}"] if job.get("estimate_s") else []
+    words += [_retries(job)] if job["retries"] or job.get("retry_on") else []
     return ", ".join(words)
+
+
+def _retries(job: Job) -> str:
+    kinds = job.get("retry_on") or ()
+    times = plural(job["retries"], "retry").replace("retrys", "retries") if job["retries"] else "again"
+    return times + (f" on {', '.join(kinds)}" if kinds else "")
 
 
 def _elements(job: Job) -> str | None:
@@ -201,6 +215,12 @@ def _used(attempts: Sequence[dict[str, Any]]) -> str | None:
     words = [] if last.get("cpu_s") is None else [f"{format_duration(last['cpu_s'])} of CPU time"]
     words += [] if last.get("max_rss_mib") is None else [f"{format_size(last['max_rss_mib'])} of memory at most"]
     return ", ".join(words)
+
+
+def _lost(answer: dict[str, Any]) -> str | None:
+    """Return what was thrown away because the job was preempted."""
+    lost_s = answer.get("lost_gpu_s")
+    return f"{format_duration(lost_s)} of GPU time, preempted" if lost_s else None
 
 
 def _attempts(attempts: Sequence[dict[str, Any]]) -> list[str]:
