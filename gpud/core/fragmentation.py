@@ -7,7 +7,7 @@ of a GPU, as theirs (a hundredth of a logistic function of the growth), least fr
 worse.
 
 The mix of demands is known, or learned: the rule starts as best fit, and counts what comes. It weighs anew whenever
-it has seen twice as much, so that what was learned costs little.
+it has seen three times as much, so that what was learned costs little.
 
 Cost: O(GPUs shared on the node) a score; a table for each kind of GPU and number of CPUs that tells demands apart.
 """
@@ -46,7 +46,7 @@ class Fragmentation:
         self._seen[demand] = self._seen.get(demand, 0.0) + count
         self._total += count
         if self._total >= self._next:
-            self._next = 2 * self._total
+            self._next = 3 * self._total
             self._mix = _Mix(self._seen)
             self._before.clear()
             self.epoch += 1

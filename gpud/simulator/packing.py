@@ -7,14 +7,15 @@ out in the end. The daemon's own placement decides; of a rule that knows what us
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from statistics import fmean, pstdev
 from typing import Any
 
 from gpud.core.cycle import cycle
+from gpud.core.fragmentation import Fragmentation
 from gpud.core.policies.fcfs import Fcfs
-from gpud.core.scoring import BestFit, Placement
+from gpud.core.scoring import BestFit, Placement, Spread
 from gpud.core.space import Spaces
 from gpud.core.survey import refresh
 from gpud.core.world import Rules, World
@@ -26,7 +27,13 @@ from gpud.simulator.cluster import gpu_count
 from gpud.simulator.trace import Trace, TraceError
 
 _START = Timestamp(0.0)
-PLACEMENTS: dict[str, Callable[[], Placement]] = {"best-fit": BestFit}
+# Of `fgd` the mix is known, `fgd-blind` learns it from what came so far.
+PLACEMENTS: dict[str, Callable[[Mapping[Demand, float]], Placement]] = {
+    "best-fit": lambda _: BestFit(),
+    "spread": lambda _: Spread(),
+    "fgd": Fragmentation,
+    "fgd-blind": lambda _: Fragmentation(),
+}
 
 
 def pack(
@@ -42,9 +49,7 @@ def pack(
         raise TraceError("there are no GPUs to fill, or no job asks for one")
     runs = []
     for seed in range(seeds):
-        spaces = _spaces(nodes, PLACEMENTS[placement]())
-        for demand, count in Counter(demands).items():
-            spaces.learn(demand, count)
+        spaces = _spaces(nodes, PLACEMENTS[placement](Counter(demands)))
         runs.append(_fill(spaces, _arrivals(demands, over * gpus, Random(seed)), gpus))  # noqa: S311 - an experiment
         tell((seed + 1) / seeds)
     return {
@@ -87,6 +92,7 @@ def _fill(spaces: Spaces, arrivals: Sequence[Demand], gpus: int) -> tuple[float,
         if at_full is None and asked >= gpus:
             at_full = given
         asked += demand.gpu_weight
+        spaces.learn(demand)
         allocation = spaces.best(demand)
         if allocation is not None:
             spaces.take(allocation)
