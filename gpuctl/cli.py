@@ -36,6 +36,7 @@ COMMANDS = (
     ("Machine", "nodes", "nodes:nodes", "The machines."),
     ("Machine", "drain", "drain:drain", "Give GPUs or a node no new jobs."),
     ("Machine", "undrain", "drain:undrain", "Give them jobs again."),
+    ("Machine", "policy", "policy:policy", "Who goes first: see it, explain it, change it."),
     ("Machine", "tenant", "tenant:tenant", "Who may have how much of the GPUs."),
     ("Machine", "reserve", "reserve:reserve", "Set GPUs aside for a time."),
     ("Machine", "pause", "pause:pause", "Start no more jobs; those that run go on."),

@@ -3,16 +3,20 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
+from math import inf, nan
 from typing import Any
 
-from gpud.check import Wrong
-from gpud.core.commands import Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
+from gpud.check import Wrong, nearest
+from gpud.core.choice import in_force
+from gpud.core.commands import ChoosePolicy, Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
 from gpud.core.fleet import GpuState
+from gpud.core.policies import POLICIES
+from gpud.core.policies.parameters import Kind, Parameter
 from gpud.core.windows import named_by
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.tenant import Tenant
-from gpud.model.units import Timestamp
+from gpud.model.units import Timestamp, parse_duration
 from gpud.model.window import Window
 from gpud.names import Names
 from gpud.submission import PRIORITY_MOST, check_text
@@ -72,6 +76,8 @@ def command_of(world: World, message: Message, *, by: str, now: Timestamp, wall:
             return _reserve(world, message, by, now, wall)
         case "reservation_delete":
             return lambda token: DeleteReservation(token, message["reservation"])
+        case "policy_set":
+            return _policy(world, message)
         case op:
             raise ValueError(op)
 
@@ -134,6 +140,36 @@ def _tenant(world: World, message: Message) -> Make:
     remove = tuple((key, tuple(message.get(f"remove_{key}", ()))) for key in ("users", "groups"))
     create = message["op"] == "tenant_create"
     return lambda token: PutTenant(token, name, create, tuple(values.items()), remove)
+
+
+def _policy(world: World, message: Message) -> Make:
+    name = message.get("policy")
+    if name is not None and name not in POLICIES:
+        raise Wrong(f"there is no policy {name!r}", nearest(name, POLICIES) or f"there is: {', '.join(POLICIES)}")
+    reset = message.get("reset", False)
+    chosen = name or (world.rules.policy if reset else in_force(world))
+    known = {each.name: each for each in POLICIES[chosen].parameters}
+    for key in message.get("parameters", {}):
+        if key not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none"
+            raise Wrong(f"the policy {chosen} has no parameter {key!r}", there)
+    said = message.get("parameters", {}).items()
+    parameters = tuple((key, _parameter(known[key], text)) for key, text in said)
+    return lambda token: ChoosePolicy(token, name, parameters, reset)
+
+
+def _parameter(known: Parameter, text: str) -> float | None:
+    """Return the value that people mean; None for the configuration's. Raises Wrong."""
+    if text == "default":
+        return None
+    try:
+        value = parse_duration(text) if known.kind is Kind.DURATION else float(text)
+    except ValueError:
+        value = nan
+    if not known.least <= value < inf:
+        example = "write 90s, 2h or 7d" if known.kind is Kind.DURATION else "write a number, like 1.5"
+        raise Wrong(f"{known.name} cannot be {text!r}", f"{example}; {known.least:g} at least")
+    return value
 
 
 def _reserve(world: World, message: Message, by: str, now: Timestamp, wall: float) -> Make:

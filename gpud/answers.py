@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from gpud import __version__, views
 from gpud.check import Wrong
 from gpud.config import Config
+from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.world import World
-from gpud.inspection import kept_for, reservation_map, tenant_map
+from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -83,6 +84,7 @@ class Answers:
             "status": self._status,
             "tenants": self._tenants,
             "reservations": self._reservations,
+            "policies": self._policies,
             "events": self._events,
         }
 
@@ -233,6 +235,10 @@ class Answers:
         shown = world.tenants.values() if name is None else [world.tenants[name]]
         return {"tenants": [tenant_map(world, each, self._clock()) for each in shown]}
 
+    async def _policies(self, peer: Peer, message: Message) -> Message:
+        del peer, message
+        return policies_map(self._world())
+
     async def _reservations(self, peer: Peer, message: Message) -> Message:
         del peer, message
         world, now = self._world(), self._clock()
@@ -254,7 +260,7 @@ class Answers:
             "config_file": config.files[-1] if config.files else None,
             "simulated": config.simulate,
             "system": config.system,
-            "policy": config.policy,
+            "policy": in_force(scene.world),
             "paused": scene.world.paused,
             "jobs": counts,
             "gpus": views.gpu_counts(scene),

@@ -14,6 +14,8 @@ from typing import Any, Literal, NoReturn, NotRequired, TypedDict
 
 from gpud import __version__
 from gpud.check import Wrong, check_value, nearest
+from gpud.core.policies import POLICIES, fair_share, las, priority
+from gpud.core.policies.parameters import Kind, Parameter
 from gpud.model.tenant import Limits
 from gpud.model.units import Seconds, parse_duration
 from gpud.model.window import Pool
@@ -157,6 +159,19 @@ def _key(default: Any, kind: _Kind, meaning: str, *, live: bool = False, key: st
     return field(default=default, metadata={"kind": kind, "help": meaning, "live": live, "key": key})
 
 
+def _parameter(of: Parameter) -> Any:  # noqa: ANN401 - as field()
+    """Declare a parameter of a policy, which may also be set while gpud runs: gpuctl policy."""
+    kind = _DURATION if of.kind is Kind.DURATION else _RATE
+
+    def value(said: Any) -> float:  # noqa: ANN401 - as TOML or a variable has it
+        number: float = kind.value(said)  # type: ignore[assignment]  # of its kind
+        if number < of.least:
+            raise ValueError(f"{said} is out of range; {of.least:g} or more is wanted")
+        return number
+
+    return _key(of.default, replace(kind, value=value), of.says, live=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting, and `files`: the configuration files that were read. `check`: only look, start nothing."""
@@ -176,7 +191,11 @@ class Config:
         "index", _choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True
     )
     policy: str = _key("priority", replace(_TEXT, shown="NAME"), "who goes first", live=True)
-    aging_per_hour: float = _key(1.0, _RATE, "priority that a job gains by each hour of waiting", live=True)
+    aging_per_hour: float = _parameter(priority.AGING)
+    half_life: Seconds = _parameter(fair_share.HALF_LIFE)
+    head_start: Seconds = _parameter(fair_share.HEAD_START)
+    first_level: Seconds = _parameter(las.FIRST)
+    level_factor: float = _parameter(las.FACTOR)
     assumed_runtime_s: Seconds = _key(
         86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
     )
@@ -209,6 +228,12 @@ class Config:
     )
     files: tuple[str, ...] = ()
     check: bool = False
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Return the parameters of all policies."""
+        names = {each.name for described in POLICIES.values() for each in described.parameters}
+        return {name: getattr(self, name) for name in names}
 
     @property
     def limits(self) -> Limits:

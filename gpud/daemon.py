@@ -17,11 +17,10 @@ from gpud.answers import Answers, Facts
 from gpud.check import Wrong
 from gpud.clock import Clock
 from gpud.config import Config
+from gpud.core.choice import world_of
 from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
-from gpud.core.policies import POLICIES
-from gpud.core.policies.priority import Priority
 from gpud.core.restore import restore
 from gpud.core.world import Rules, World
 from gpud.inbox import Inbox
@@ -288,6 +287,8 @@ class Daemon:
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
         config = self._config
         rules = Rules(
+            policy=config.policy,
+            parameters=config.parameters,
             assumed_runtime_s=config.assumed_runtime_s,
             foreign_ignore=config.foreign_ignore,
             limits=config.limits,
@@ -295,10 +296,7 @@ class Daemon:
             max_mishaps=config.max_mishaps,
             cancel_unmet=config.after_failed == "cancel",
         )
-        policy = POLICIES[config.policy]
-        values = policy.values({each.name: getattr(config, each.name) for each in policy.parameters})
-        world = World(Priority(config.aging_per_hour), rules, self._parts.boot)
-        world.set_policy(policy.make(values, world))
+        world = world_of(rules, self._parts.boot)
         looks = restore(
             world,
             nodes=loaded.nodes,

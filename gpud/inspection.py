@@ -2,6 +2,8 @@
 
 from math import inf
 
+from gpud.core.choice import in_force, values
+from gpud.core.policies import POLICIES
 from gpud.core.quota import borrows
 from gpud.core.windows import claims
 from gpud.core.world import World
@@ -10,7 +12,21 @@ from gpud.model.job import JobId, format_job
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp, format_duration
 from gpud.model.window import Window
-from gpud.wire.administration import ReservationMap, TenantMap
+from gpud.wire.administration import ParameterMap, PolicyMap, ReservationMap, TenantMap
+from gpud.wire.codec import Message
+
+
+def policies_map(world: World) -> Message:
+    """Return the policy in force, and all that there are with their parameters."""
+    policies: list[PolicyMap] = []
+    for name, described in POLICIES.items():
+        now = values(world, name)
+        parameters: list[ParameterMap] = [
+            {"name": each.name, "kind": each.kind, "value": now[each.name], "default": each.default, "says": each.says}
+            for each in described.parameters
+        ]
+        policies.append({"name": name, "says": described.says, "parameters": parameters})
+    return {"policy": in_force(world), "policies": policies}
 
 
 def tenant_map(world: World, tenant: Tenant, now: Timestamp) -> TenantMap:

@@ -141,6 +141,19 @@ class DeleteReservation:
 
 
 @dataclass(frozen=True, slots=True)
+class ChoosePolicy:
+    """Order the queue by this policy (None: by the same), with these values of its parameters.
+
+    A value of None is the configuration's again, `reset` is that for everything.
+    """
+
+    token: int
+    policy: str | None = None
+    parameters: tuple[tuple[str, float | None], ...] = ()
+    reset: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A read: answered by the edge once everything before it is durable."""
 
@@ -161,6 +174,7 @@ Command = (
     | DeleteTenant
     | Reserve
     | DeleteReservation
+    | ChoosePolicy
     | Asked
 )
 

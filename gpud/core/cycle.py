@@ -10,13 +10,14 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 from collections.abc import Sequence
 from functools import partial
 
-from gpud.core import arrays, jobs, quota, tenants
+from gpud.core import arrays, choice, jobs, quota, tenants
 from gpud.core.admit import Refused, never_fits
 from gpud.core.commands import (
     Accepted,
     Asked,
     Cancel,
     Changed,
+    ChoosePolicy,
     Command,
     DeleteReservation,
     DeleteTenant,
@@ -189,6 +190,9 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
             act = jobs.interrupt
         case Drain():
             out.replies.append((asked.token, _drain(world, out, asked)))
+            return
+        case ChoosePolicy():
+            out.replies.append((asked.token, choice.choose(world, out, asked)))
             return
         case PutTenant() | DeleteTenant() | Reserve() | DeleteReservation():
             out.replies.append((asked.token, tenants.change(world, out, asked)))

@@ -114,6 +114,11 @@ class Queue:
             heapify(line.heap)
             self._settle(line)
 
+    def everybody(self) -> Iterator[tuple[JobId, Terms, int]]:
+        """Yield (job, terms, order) of all that stand in lines."""
+        for job, entry in self._entries.items():
+            yield job, self._line_of(entry).terms, entry >> _JOB_BITS + _LINE_BITS
+
     def remove(self, job: JobId) -> bool:
         """Take a job out; False if it stood in no line."""
         entry = self._entries.pop(job, None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpud.core import tenants
+from gpud.core import choice, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
 from gpud.model.changes import UsePut
@@ -86,6 +86,7 @@ def _plain(
 
 def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
     tenants.restore(world, settings)
+    choice.restore(world, settings)
     paused = settings.get("paused")
     world.paused = paused if isinstance(paused, str) else None
     drained = settings.get("drained")

@@ -5,7 +5,7 @@ them that `enter` and `leave` keep, and `tests/core` compares with a recount aft
 here: they live in the store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
@@ -16,6 +16,7 @@ from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.policies import Policy
+from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue
 from gpud.core.space import Spaces
@@ -78,6 +79,7 @@ class Reservation:
 class Rules:
     """The settings that deciding depends on.
 
+    `policy` and `parameters` hold where no operator chose others.
     `assumed_runtime_s` is for a job of which nothing is known. `reservations` is how many blocked jobs reserve. Who has
     waited for `starvation_s` (0: nobody) reserves whatever the policy says. A preemptible job is preempted by one whose
     priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
@@ -85,6 +87,8 @@ class Rules:
     can never be met is cancelled, not held.
     """
 
+    policy: str = "priority"
+    parameters: Mapping[str, float] = field(default_factory=dict)
     assumed_runtime_s: Seconds = 86_400.0
     foreign_ignore: tuple[str, ...] = ()
     limits: Limits = Limits()
@@ -132,6 +136,7 @@ class World:
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
         self.rethink_at: Timestamp | None = None  # when time alone may let something start
         self.paused: str | None = None
+        self.choice = Choice()
         self.books = Books()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
@@ -148,10 +153,25 @@ class World:
         return self.queued_us
 
     def set_policy(self, policy: Policy) -> None:
-        """Order the queue, which must be empty, by another policy."""
-        assert not len(self.queue)  # noqa: S101 - ours, not the user's
-        self.policy = policy
+        """Order everybody by another policy; nobody loses their place.
+
+        Cost: all that wait stand in line anew, about a second for a million.
+        """
+        before, self.policy = self.queue, policy
         self.queue = Queue(policy.rank, self.lasting_s)
+        self.aside.clear()
+        self.shut.clear()
+        for active in self.active.values():
+            policy.started(active, active.since)
+        self.queue.fill((job, terms, self._order(job, order)) for job, terms, order in before.everybody())
+        for array in self.arrays.values():
+            kept = {job for _, job in array.kept if job in self.places and job not in array.lined}
+            array.kept = sorted((policy.order(self.places[job]), job) for job in kept)
+
+    def _order(self, job: JobId, queued_us: int) -> int:
+        """Return the order of one that stands in line; where its place is nothing special it is since when."""
+        place = self.arrays[job].place if job in self.arrays else self.places.get(job)
+        return queued_us if place is None else self.policy.order(place)
 
     # -- who holds what
 

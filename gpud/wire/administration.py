@@ -152,6 +152,47 @@ class ReservationMap(TypedDict):
     jobs: list[str]
 
 
+class PolicySet(TypedDict):
+    """Order the queue by this policy (the same as now), with these values for its parameters. Reply: `changed`: bool.
+
+    Values are written as people do: `1.5`, `2h`; `default` is the configuration's again. `reset`: all of it is.
+    """
+
+    op: Literal["policy_set"]
+    id: int
+    policy: NotRequired[str]
+    parameters: NotRequired[dict[str, str]]
+    reset: NotRequired[bool]
+
+
+class Policies(TypedDict):
+    """Which policy orders the queue. Reply: `policy`, its name, and `policies`, a list of `PolicyMap`."""
+
+    op: Literal["policies"]
+    id: int
+
+
+class ParameterMap(TypedDict):
+    """A parameter of a policy; `kind` says how it is written, values of a "duration" are in seconds.
+
+    `default` is what it is where nobody says otherwise, neither an operator nor the configuration.
+    """
+
+    name: str
+    kind: str
+    value: float
+    default: float
+    says: str
+
+
+class PolicyMap(TypedDict):
+    """A policy, and its parameters as they are, or would be if it were in force."""
+
+    name: str
+    says: str
+    parameters: list[ParameterMap]
+
+
 ADMINISTRATION: dict[str, type] = {
     "drain": Drain,
     "undrain": Drain,
@@ -162,8 +203,10 @@ ADMINISTRATION: dict[str, type] = {
     "tenant_delete": TenantDelete,
     "reserve": Reserve,
     "reservation_delete": ReservationDelete,
+    "policy_set": PolicySet,
 }
 INSPECTION: dict[str, type] = {
     "tenants": Tenants,
     "reservations": Reservations,
+    "policies": Policies,
 }

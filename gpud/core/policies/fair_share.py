@@ -21,7 +21,7 @@ from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
 SAYS = "the tenant, then the user, that has used least of late against its share; then by priority"
-HALF_LIFE = Parameter("half_life", Kind.DURATION, HALF_LIFE_S, "after how long GPU-time counts half")
+HALF_LIFE = Parameter("half_life", Kind.DURATION, HALF_LIFE_S, "after how long GPU-time counts half", 60.0)
 HEAD_START = Parameter(
     "head_start", Kind.DURATION, 3600.0, "GPU-time by which who used less may get ahead; older savings lapse"
 )

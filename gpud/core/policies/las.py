@@ -18,8 +18,8 @@ from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 SAYS = "least attained GPU-time first; who had more is preempted, who had as much stays"
-FIRST = Parameter("first_level", Kind.DURATION, 900.0, "GPU-time that a job has before it yields to newer ones")
-FACTOR = Parameter("level_factor", Kind.NUMBER, 4.0, "how many times as much it has before it yields again")
+FIRST = Parameter("first_level", Kind.DURATION, 900.0, "GPU-time that a job has before it yields to newer ones", 1.0)
+FACTOR = Parameter("level_factor", Kind.NUMBER, 4.0, "how many times as much it has before it yields again", 1.1)
 
 _LEVEL_BITS = 60  # a level is worth more than any moment in microseconds
 
@@ -28,8 +28,8 @@ class Las(Steady):
     """The policy `las`."""
 
     def __init__(self, first_s: Seconds, factor: float) -> None:
-        self._first_s = max(1.0, first_s)
-        self._factor = max(1.01, factor)
+        self._first_s = first_s
+        self._factor = factor
         self._running: dict[JobId, ActiveJob] = {}
         self._crossings: list[tuple[Timestamp, JobId]] = []
 

@@ -1,7 +1,7 @@
 """What a policy is made from: parameters that people set, and what of the world it may look at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -25,6 +25,15 @@ class Parameter:
     kind: Kind
     default: float
     says: str
+    least: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an operator chose: a policy, and values for parameters of any; None, or not there: the configuration's."""
+
+    policy: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
 
 class Surroundings(Protocol):
