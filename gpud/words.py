@@ -72,23 +72,29 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
         case OverQuota() | Guaranteed() | NoPool():
             return _quota(wait, now, written)
         case Barred(claim):
-            return "claimed", f"what is free is kept: {claim_words(claim, now)}", "see for whom: gpuctl reserve list"
+            return _claimed(claim, now)
         case Full() | NoCapacity():
             return _capacity(wait)
 
 
-def claim_words(claim: Claim, now: Timestamp) -> str:
-    """Return for whom, or for when, a claim keeps its GPUs."""
+def _claimed(claim: Claim, now: Timestamp) -> Words:
+    see = "see for whom each GPU is: gpuctl gpus"
     match claim.kind:
+        case ClaimKind.POOL if claim.only:
+            return "claimed", f"only GPUs of pool {claim.name} are for it, and none is free", see
         case ClaimKind.POOL:
-            return f"pool {claim.name}" if not claim.only else f"only those of pool {claim.name} are for this job"
+            return "claimed", f"what is free is for pool {claim.name}", f"to ask for it: --pool {claim.name}"
         case ClaimKind.OWNED:
-            return f"they belong to tenant {claim.name}"
+            return "claimed", f"what is free belongs to tenant {claim.name}", see
         case ClaimKind.TYPES:
-            return f"tenant {claim.name} may not use that type"
+            return "claimed", f"what is free is of a type that tenant {claim.name} may not use", see
+        case ClaimKind.WINDOW if claim.at > now:
+            soon, lasts = format_duration(claim.at - now), format_duration(claim.until - claim.at)
+            said = f"would run into reservation {claim.name}, which begins in {soon}, for {lasts}"
+            return "claimed", said, "a time limit that ends before then lets it pass: --time-limit"
         case ClaimKind.WINDOW:
-            when = "now" if claim.at <= now else f"in {format_duration(claim.at - now)}"
-            return f"reservation {claim.name} begins {when}, for {format_duration(claim.until - max(now, claim.at))}"
+            said = f"what is free is kept by reservation {claim.name}, for {format_duration(claim.until - now)} more"
+            return "claimed", said, "see for whom: gpuctl reserve list"
 
 
 def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) -> Words:

@@ -114,7 +114,7 @@ def test_nobody_sees_into_or_changes_anothers_job(machine):
 
 
 def test_only_root_governs_the_machine(machine):
-    for command in ("drain 0", "pause", "resume"):
+    for command in ("drain 0", "pause", "resume", "tenant create mine", "reserve all --to 1h"):
         refused = machine.run(f"gpuctl {command}", user="alice", check=False)
         assert refused.returncode == 4, refused
 
