@@ -23,10 +23,9 @@ from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
-from gpud.model.units import Seconds, Timestamp
+from gpud.model.units import Timestamp
 
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
-_STARVING_LOOKS_S: Seconds = 60.0
 
 
 def schedule(world: World, out: Outcome) -> None:
@@ -88,10 +87,12 @@ class _Round:
                 heappop(heads)
             elif first[1] is not entry or first[0] != rank:
                 heapreplace(heads, (first[0], first[1], demand, None))
-            elif not self._consider(first[2], job_of(entry)):
-                heappop(heads)
+            elif not queue.moved(first[2]) and not self._consider(first[2], job_of(entry)):
+                heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
         world.reservations = self.made
         world.sooner = False
+        wakes = (world.policy.wake_at(self.now), None if world.starving is not None else world.starving_at)
+        world.rethink_at = min((at for at in wakes if at is not None), default=None)
 
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
@@ -204,20 +205,19 @@ class _Round:
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
         world = self.world
-        job = _starving(world, self.now)
-        if job is None:
-            return
-        line = world.queue.line(job)
-        assert line is not None  # noqa: S101 - it was found there
-        terms = line.terms
-        binding = self.guard.binding(terms)
-        allocation = world.spaces.best(terms.demand, self.guard.holds(binding))
-        if allocation is None:
-            self._claim_earliest(job, terms, strict=True)
-        elif not self._stale(terms.demand, allocation):
+        while (job := _starving(world, self.now)) is not None:
+            line = world.queue.line(job)
+            assert line is not None  # noqa: S101 - it was found there
+            terms = line.terms
+            allocation = world.spaces.best(terms.demand, self.guard.holds(self.guard.binding(terms)))
+            if allocation is None:
+                self._claim_earliest(job, terms, strict=True)
+                return
+            if quota.over(world, terms, self.now) is not None or self._stale(terms.demand, allocation):
+                return
             world.spaces.take(allocation)
             self._start(job, terms, allocation)
-            world.starving, world.starving_at = None, self.now
+            world.starving = None
 
     def _stale(self, demand: Demand, allocation: Allocation) -> list[GpuId]:
         """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
@@ -243,11 +243,12 @@ def _starving(world: World, now: Timestamp) -> JobId | None:
         world.starving = None
     elif world.starving_at is not None and now < world.starving_at:
         return None
-    world.starving_at = Timestamp(now + _STARVING_LOOKS_S)
-    before = round((now - bound_s) * 1_000_000)
+    world.starving_at = None
     heads = [job_of(line.head) for line in queue.lines() if line.head is not None and line.aside is None]
-    since = {job: world.queued_since_us(job) for job in heads}
-    longest = min(since, key=lambda job: (since[job], job), default=None)
-    if longest is not None and since[longest] <= before:
+    if not heads:
+        return None
+    since_us, longest = min((world.queued_since_us(job), job) for job in heads)
+    world.starving_at = Timestamp(max(since_us / 1_000_000 + bound_s, now))
+    if world.starving_at <= now:
         world.starving = longest
     return world.starving
