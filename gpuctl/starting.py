@@ -4,6 +4,9 @@ It runs detached, in a session of its own, with its output in `gpud.log` in the 
 ready the way services do (sd_notify, READY=1). Of two that are started at once one takes the state directory; the
 other ends, and whoever started it waits for the winner's socket. Where the winner goes without having answered, as
 one does that was just being stopped, another is started.
+
+What a job starts ends with it, and so would a gpud: inside a job of the gpud that is to be started, the launcher
+process, which stands above all its jobs, is asked to start it as it was started before.
 """
 
 import os
@@ -22,6 +25,8 @@ from gpud.wire import address
 _READY_WITHIN_S = 30.0
 _STOPPED_WITHIN_S = 30.0
 _HINT = "  hint: "  # how gpud begins what one can do about it
+_LAUNCHER = b"gpud-launcher"  # as it calls itself; its last argument is STATE/records, and its children's, too
+_LAUNCHER_S = (_LAUNCHER, b"gpud-shim", b"gpud-keeper")
 _PLACES = ("GPUD_STATE_DIR", "GPUD_SOCKET", "GPUD_CONFIG")
 # What says nothing against another try: the state directory was in use, or somebody killed the one that started.
 _MAY_WORK_NOW = frozenset({os.EX_TEMPFAIL, -signal.SIGKILL, -signal.SIGTERM})
@@ -47,6 +52,9 @@ def start_daemon(
     Return its pid, or None when another was faster. Raises UnreachableError, with its last words, when it ends.
     """
     state = state or address.state_dir()
+    launcher = launcher_above(state)
+    if launcher is not None:
+        return _started_by(launcher, path, state)
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     name = f"gpuctl-{os.getpid()}-{os.urandom(8).hex()}"
     ready.bind(f"\0{name}")
@@ -96,6 +104,45 @@ def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.enviro
     if checked.returncode:
         why, hints = _complaint(checked.stderr, checked.returncode)
         raise GpuctlError(why, hint="; ".join(hints) or None)
+
+
+def launcher_above(state: str) -> int | None:
+    """Return the pid of the launcher process whose job this is a part of, if it is one of the gpud with this state.
+
+    Raises UnreachableError where that is so and the launcher process has gone.
+    """
+    pid, inside = os.getppid(), False
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                records = os.fsdecode(file.read().rstrip(b"\0").rpartition(b"\0")[2])
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                name, _, fields = file.read().partition(b"(")[2].rpartition(b")")
+            if name in _LAUNCHER_S and os.path.samefile(os.path.dirname(records), state):
+                inside = True
+                if name == _LAUNCHER:
+                    return pid
+        except OSError:  # it ended, or is hidden
+            break
+        pid = int(fields.split()[1])
+    if inside:
+        raise UnreachableError(
+            "gpud does not run, and one that a job starts would end with it", hint="outside of it: gpuctl daemon start"
+        )
+    return None
+
+
+def _started_by(launcher: int, path: str, state: str) -> int:
+    """Have gpud started by its launcher process; return its pid. Raises UnreachableError."""
+    deadline = time.monotonic() + _READY_WITHIN_S
+    os.kill(launcher, signal.SIGUSR1)
+    while time.monotonic() < deadline:
+        try:
+            with Client(path) as client:
+                return int(client.request("status")["pid"])
+        except UnreachableError:
+            time.sleep(0.05)
+    raise UnreachableError(f"gpud is not ready after {_READY_WITHIN_S:.0f} s", hint=f"look into {log_path(state)}")
 
 
 def _absolute(environ: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
 from gpud.inventory.simulated import SimulatedInventory, parse_nodes
+from gpud.launchers.environment import is_outer
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.record import boot_id
@@ -80,6 +81,8 @@ def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
 def _begin(arguments: Sequence[str]) -> Config:
     """Return the configuration; what is made from here on is nobody else's to read. Exits with 2 for a wrong one."""
     os.umask(0o077)
+    for name in filter(is_outer, list(os.environ)):  # of a job that started it, and whose attempts have other keys
+        del os.environ[name]
     try:
         return _load(arguments)
     except ConfigError as error:

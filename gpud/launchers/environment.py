@@ -24,11 +24,16 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     kept = {
         name: value
         for name, value in submitted.items()
-        if name not in _SESSION and not name.startswith(_SESSION_PREFIXES) and not name.startswith(_OUTER_PREFIXES)
+        if name not in _SESSION and not name.startswith(_SESSION_PREFIXES) and not is_outer(name)
     }
     if not runtime_dir_exists:
         kept.pop(_RUNTIME, None)
     return {"PYTHONUNBUFFERED": "1"} | kept | dict(added)
+
+
+def is_outer(name: str) -> bool:
+    """Return whether a variable tells a job of itself, and so tells nothing to what is none."""
+    return name.startswith(_OUTER_PREFIXES)
 
 
 def runtime_dir(submitted: Mapping[str, str]) -> str | None:

@@ -17,9 +17,9 @@ _PRCTL = ctypes.CDLL(None).prctl  # without its errno: keeping that touches 60 p
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36  # linux/prctl.h
 
 
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    if _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+def adopt_orphans(*, on: bool = True) -> None:
+    """Become the parent of every descendant whose own parent ends (prctl(2), PR_SET_CHILD_SUBREAPER), or no more."""
+    if _PRCTL(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) != 0:
         raise OSError("this kernel lets no process adopt orphans: prctl(PR_SET_CHILD_SUBREAPER)")
 
 

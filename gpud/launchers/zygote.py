@@ -7,7 +7,7 @@ asked, so that a start pays for one fork, not two.
 It is no part of gpud's life. When gpud goes it takes no more work and stays until it has no children; with `--listen`
 (its own systemd unit) it serves one gpud after the other and never ends. It is a child subreaper: a job whose shim was
 killed becomes its child, so that it can write the true end into the record; meanwhile a `keeper` stops the job when
-asked to, and at its time limit.
+asked to, and at its time limit. Asked by a job's gpuctl, it starts gpud again: see `comeback`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import NoReturn
 if __name__ == "__main__":  # isolated, so nothing but the standard library is on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from gpud.launchers import cgroup, faults, record, shim, tree
+from gpud.launchers import cgroup, comeback, faults, record, shim, tree
 from gpud.launchers.job import Limits, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
@@ -53,7 +53,9 @@ class Zygote:
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_end)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGCHLD, comeback.ASKS):
+            signal.signal(number, lambda *_: None)
+        self.call: comeback.Call | None = None  # of the gpud that it serves, or served
         self.poll = select.poll()
         self.poll.register(self.wake, select.POLLIN)
         if listener is not None:
@@ -98,7 +100,8 @@ class Zygote:
     def _attend(self, file: int) -> None:
         if file == self.wake:
             with contextlib.suppress(BlockingIOError):
-                os.read(self.wake, 4096)
+                if comeback.ASKS in os.read(self.wake, 4096) and self.call is not None:
+                    comeback.start(self.call, f"{os.path.dirname(self.records)}/gpud.log", self.limits["NOFILE"])
         elif self.listener is not None and file == self.listener.fileno():
             self._accept(self.listener)
         elif self.conversation is not None and file == self.conversation.fileno():
@@ -112,6 +115,7 @@ class Zygote:
                 self._part(self.conversation)
 
     def _greet(self, conversation: socket.socket) -> None:
+        self.call = comeback.call_of(_peer(conversation)[0]) or self.call
         self.poll.register(conversation, select.POLLIN)
         tell(conversation, "", {"zygote": self.identity})
 
@@ -128,8 +132,7 @@ class Zygote:
     def _accept(self, listener: socket.socket) -> None:
         """Serve the gpud that connects, instead of the one before it: a second one is refused by gpud's own lock."""
         fresh, _ = listener.accept()
-        uid = struct.unpack("3i", fresh.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-        if uid != os.getuid():
+        if _peer(fresh)[1] != os.getuid():
             fresh.close()
             return
         if self.conversation is not None:
@@ -183,6 +186,7 @@ class Zygote:
     def _become_shim(self, its: socket.socket, leases: Leases) -> NoReturn:
         code = 1
         try:
+            signal.set_wakeup_fd(-1)  # its number will be another file's
             shim.close_others([its.fileno(), self.talk.fileno(), *leases.files])
             shim.attend(its, self.talk, self.lineage, leases, limits=self.limits, cgroups=self.cgroup)
             code = 0
@@ -233,6 +237,11 @@ def send(channel: socket.socket, message: bytes, *files: int) -> None:
     """Send a message with open files."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(files)}i", *files))
     channel.sendmsg([message], [rights], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+
+
+def _peer(connection: socket.socket) -> tuple[int, ...]:
+    """Return the pid, uid and gid of who made the other end."""
+    return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
 
 
 def main() -> NoReturn:

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
 import psutil
+import pytest
 
-from gpuctl import Client, NotPermittedError
+from gpuctl import Client, NotPermittedError, UnreachableError
 from gpuctl.waiting import exit_status, wait_for
 from gpud.wire.codec import Frames, pack
 
@@ -84,6 +85,70 @@ def test_it_is_nobody_s_child_and_holds_no_terminal(alone):
     assert os.getsid(pid) == pid
     assert {Path(f"/proc/{pid}/fd/{fd}").readlink() for fd in (1, 2)} == {alone.state / "gpud.log"}
     assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+
+
+@contextmanager
+def a_job_that_submits(alone):
+    """Run a job that finds no gpud, and needs one; yield the job, the gpud that came, and the file to let it go on."""
+    alone.ok("daemon", "start", "--simulate", "2xT4")
+    gpud = alone.json("daemon", "status")
+    submits = f"{sys.executable} -m gpuctl submit -g 1 -n inner -- sleep 1000"
+    os.mkfifo(alone.directory / "go")
+    job = alone.ok("submit", "-g", "0", "--", "sh", "-c", f"read go < go; {submits}; read go < go")
+    until(lambda: alone.json("show", job)["state"] == "running")
+    os.kill(gpud["pid"], signal.SIGKILL)
+    until(lambda: not psutil.pid_exists(gpud["pid"]))
+    (alone.directory / "go").write_text("on\n")
+    with Client(str(alone.state / "gpud.sock"), start=lambda: bool(until(lambda: answers(alone)))) as client:
+        until(lambda: inner(client) == ["running"])
+        yield job, client
+
+
+def inner(client):
+    return [row["state"] for row in client.request("list", name="inner")["jobs"]]
+
+
+def answers(alone):
+    with suppress(UnreachableError):
+        return Client(str(alone.state / "gpud.sock"))
+    return None
+
+
+@pytest.mark.parametrize("end", ["its own", "cancelled"])
+def test_a_gpud_that_a_job_needed_is_no_part_of_that_job(alone, end):
+    with a_job_that_submits(alone) as (job, client):
+        status = client.request("status")
+        again, launcher = status["pid"], status["launcher"]["pid"]
+        assert os.getsid(again) == again
+        assert status["simulated"] == "2xT4"  # as it was started before
+        if end == "its own":
+            (alone.directory / "go").write_text("on\n")
+        else:
+            client.request("cancel", select={"jobs": [job]}, force=True)
+        wait_for(client, [job], lambda _: None)
+
+        status = client.request("status")
+        assert (status["pid"], status["launcher"]["pid"]) == (again, launcher)
+        assert inner(client) == ["running"]
+
+
+def test_where_a_jobs_launcher_has_gone_it_starts_no_gpud_that_would_end_with_it(alone):
+    alone.ok("daemon", "start", "--simulate", "2xT4")
+    os.mkfifo(alone.directory / "go")
+    submits = f"{sys.executable} -m gpuctl submit -- true"
+    job = alone.ok("submit", "-g", "0", "--", "sh", "-c", f"read go < go; {submits}; echo $? > told")
+    status = until(lambda: alone.json("show", job)["state"] == "running") and alone.json("daemon", "status")
+    for pid in (status["pid"], status["launcher"]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: not psutil.pid_exists(pid))
+    (alone.directory / "go").write_text("on\n")
+
+    until(lambda: (alone.directory / "told").exists() and (alone.directory / "told").read_text())
+
+    assert (alone.directory / "told").read_text() == "69\n"
+    assert answers(alone) is None
+    alone.ok("daemon", "start", "--simulate", "2xT4")
+    assert "one that a job starts would end with it" in alone.ok("logs", job)
 
 
 def test_it_is_stopped_and_restarted_with_the_options_it_had(alone):
