@@ -3,8 +3,8 @@
 (Weng et al., "Beware of Fragmentation", USENIX ATC'23.) A GPU of a node is a fragment to a demand that cannot use it:
 the node has too few CPUs for it, too few free GPUs, or too little left on that GPU. What a node has left, counted by
 how often each demand comes, is its fragmentation, and a job goes where it grows the least; by steps of a twenty-fifth
-of a GPU, as theirs (a hundredth of a logistic function of the growth), least free first among equals: finer steps are
-worse.
+of a GPU, as theirs (a hundredth of a logistic function of the growth), among equals the smallest memory that
+suits, then least free first. (Finer steps are worse.)
 
 The mix of demands is known, or learned: the rule starts as best fit, and counts what comes. It weighs anew whenever
 it has seen three times as much, so that what was learned costs little.
@@ -19,7 +19,7 @@ from math import exp
 from gpud.core.placement import apart
 from gpud.core.ranking import need_of
 from gpud.core.room import Kind, Room, Stocks
-from gpud.core.scoring import BestFit, Score, cpu_score, free_permille
+from gpud.core.scoring import BestFit, Score, cpu_score, free_permille, taken_of
 from gpud.model.gpu import NodeName, nominal_mib
 from gpud.model.job import Demand
 
@@ -61,8 +61,9 @@ class Fragmentation:
         if before is None or before[0] is not room or before[1] != room.version:
             before = self._before[room.name] = room, room.version, self._mix.lost(room.stocks, room.cpus)
         grows = self._mix.lost(after, room.cpus - demand.cpus_counted) - before[2]
+        largest, _ = taken_of(room.stocks, after)
         reach = 0 if demand.shared else apart(room.free, demand.gpus // demand.nodes)
-        return -int(100 / (1 + exp(grows))), free_permille(room), reach, room.cpus
+        return -int(100 / (1 + exp(grows))), largest, free_permille(room), reach, room.cpus
 
 
 class _Mix:

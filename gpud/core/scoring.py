@@ -41,16 +41,9 @@ class BestFit:
         """Return the score; GPUs that are closer to each other and then CPUs decide between equally free nodes."""
         if not demand.gpus:
             return cpu_score(room)
-        before = room.stocks
-        if len(before) == 1:
-            kind, full, _ = before[0]
-            largest, opened = kind.memory_mib, full - (after[0].full if after else 0)
-        else:
-            changed = [stock for stock in before if stock not in after]
-            largest = max(stock.kind.memory_mib for stock in changed)
-            opened = sum(stock.full for stock in before) - sum(stock.full for stock in after)
-        new = opened if demand.shared else 0
-        return new, largest, free_permille(room), apart(room.free, 0 if demand.shared else opened), room.cpus
+        largest, opened = taken_of(room.stocks, after)
+        new, many = (opened, 0) if demand.shared else (0, opened)
+        return new, largest, free_permille(room), apart(room.free, many), room.cpus
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
@@ -67,6 +60,15 @@ class Spread:
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
+
+
+def taken_of(before: Stocks, after: Stocks) -> tuple[int, int]:
+    """Return the memory of the largest GPU that something is taken of, and how many free ones are taken or opened."""
+    if len(before) == 1:
+        kind, full, _ = before[0]
+        return kind.memory_mib, full - (after[0].full if after else 0)
+    largest = max(stock.kind.memory_mib for stock in before if stock not in after)
+    return largest, sum(stock.full for stock in before) - sum(stock.full for stock in after)
 
 
 def cpu_score(room: Room) -> Score:
