@@ -64,10 +64,10 @@ def command_of(world: World, message: Message, *, by: str, now: Timestamp, wall:
     """Return the command, still without its token. Raises Wrong. `wall` is what the wall clock says `now`."""
     match message["op"]:
         case "drain" | "undrain":
-            return _drain(world, message)
+            return _drain(world, message, by)
         case "pause" | "resume":
-            reason = _reason(message) if message["op"] == "pause" else None
-            return lambda token: Pause(token, reason)
+            reason = (_reason(message) or world.paused or "") if message["op"] == "pause" else None
+            return lambda token: Pause(token, reason, by)
         case "tenant_create" | "tenant_set":
             return _tenant(world, message)
         case "tenant_delete":
@@ -104,7 +104,7 @@ def resolve_names(world: World, demand: dict[str, Any]) -> None:
             raise Wrong(f"there is no node {name!r}", "see what there is: gpuctl nodes", "no_such_node")
 
 
-def _drain(world: World, message: Message) -> Make:
+def _drain(world: World, message: Message, by: str) -> Make:
     gpus: list[GpuId] = []
     nodes: list[NodeName] = []
     for target in message["targets"]:
@@ -115,7 +115,10 @@ def _drain(world: World, message: Message) -> Make:
     if not gpus and not nodes:
         raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix) or nodes")
     reason = _reason(message) if message["op"] == "drain" else None
-    return lambda token: Drain(token, tuple(gpus), tuple(nodes), reason)
+    if reason == "":  # what is drained already keeps the reason that it was given
+        gpus = [gpu for gpu in gpus if world.gpus[gpu].drained is None]
+        nodes = [node for node in nodes if world.nodes[node].drained is None]
+    return lambda token: Drain(token, tuple(gpus), tuple(nodes), reason, by)
 
 
 def _tenant(world: World, message: Message) -> Make:

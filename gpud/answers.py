@@ -40,11 +40,12 @@ _ROWS_MOST = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a running gpud knows about itself, for `status`."""
+    """What a running gpud knows about itself, for `status`; `not_stored`: why nothing can be made durable now."""
 
     config: Config
     started_at: Timestamp
     launcher: Callable[[], dict[str, object]]
+    not_stored: Callable[[], StoreError | None]
 
 
 class Answers:
@@ -249,6 +250,7 @@ class Answers:
         del peer, message
         counts = await self._reader.run(lambda reader: reader.counts(Timestamp(self._clock() - _DAY_S)))
         scene, config = self._scene(), self._facts.config
+        lost = self._facts.not_stored()
         driver = next((node.node.driver for node in scene.world.nodes.values() if node.node.driver), None)
         return {
             "version": __version__,
@@ -268,6 +270,7 @@ class Answers:
             "problem": scene.world.problem(),
             "launcher": self._facts.launcher(),
             "memory_mib": _resident_mib(),
+            "storage": None if lost is None else f"{lost}; {lost.hint}",
         }
 
     async def _events(self, peer: Peer, message: Message) -> Message:

@@ -79,6 +79,7 @@ class Daemon:
         self._inbox: Inbox[Input] = Inbox()
         self._stopping = False
         self._lost: StoreError | None = None
+        self._not_stored: StoreError | None = None
         self._reconfigured = False
         self._seen = asyncio.Event()
         self._names = Names()
@@ -104,7 +105,12 @@ class Daemon:
             clock=parts.clock,
             reader=parts.reader,
             names=self._names,
-            facts=Facts(config=parts.config, started_at=parts.clock(), launcher=lambda: {"pid": parts.launcher.pid}),
+            facts=Facts(
+                config=parts.config,
+                started_at=parts.clock(),
+                launcher=lambda: {"pid": parts.launcher.pid},
+                not_stored=lambda: self._not_stored,
+            ),
             fresh=self._looking.at_all,
             last_event=lambda: self.subscriptions.last,
         )
@@ -216,11 +222,13 @@ class Daemon:
                 self._answer_known(batch, taken)
                 return
             except StoreError as error:
+                self._not_stored = error
                 log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 await self._load_again()
                 self._wake_at = Timestamp(now + _RETRY_S)
                 self._refuse_batch(batch, error)
                 return
+            self._not_stored = None
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
         self._notice(batch)
         for token, reply in outcome.replies:

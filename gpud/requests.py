@@ -35,12 +35,12 @@ from gpud.core.commands import (
 )
 from gpud.core.world import World
 from gpud.membership import fill_in, tenant_of, wants_groups
-from gpud.model.job import JobId, format_job
+from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
 from gpud.reasons import in_words
-from gpud.selection import Chosen, Predecessors, predecessors, resolve
+from gpud.selection import Chosen, Owner, Predecessors, predecessors, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
 from gpud.submission import PRIORITY_MOST, spec_of
@@ -133,6 +133,8 @@ class Requests:
                 return self._administer(peer, message)
             case op if op in ADMINISTRATION:
                 check_operator(operator=self._may_all(peer))
+                if self._names.known(peer.uid) is None:
+                    return self._administer(peer, message)
                 self._ask(peer, message, self._command(peer, message))
             case _:
                 self._ask(peer, message, Asked)
@@ -280,14 +282,16 @@ class Requests:
 
     async def _change(self, peer: Peer, message: Message) -> None:
         """Look the jobs up, then ask the loop for what concerns those that have not ended."""
-        may_all = None if self._may_all(peer) else peer.uid
-        chosen = await self._reader.run(lambda reader: resolve(reader, message["select"], may_all))
-        op = message["op"]
+        me = Owner(peer.uid, await self._names.name(peer.uid))
+        op, may_all = message["op"], self._may_all(peer)
+        chosen = await self._reader.run(
+            lambda reader: resolve(reader, message["select"], me, may_all=may_all, ended=op == "requeue")
+        )
         ended = tuple(job for job, state in chosen.states.items() if state in _ENDS)
         if op == "requeue":
             await self._requeue(peer, message, chosen, ended)
             return
-        live = tuple(job for job, state in chosen.states.items() if state not in _ENDS)
+        live = _outermost(chosen)
         notes = tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
             force = message.get("force", False)
@@ -305,7 +309,7 @@ class Requests:
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )
-        live = tuple(job for job, state in chosen.states.items() if state not in _ENDS)
+        live = _outermost(chosen)
         self._ask(peer, message, lambda token: Requeue(token, live, again), lost)
 
     def _check_priority(self, peer: Peer, priority: int) -> None:
@@ -316,6 +320,12 @@ class Requests:
 
     def _may_all(self, peer: Peer) -> bool:
         return not self._system or peer.uid == 0
+
+
+def _outermost(chosen: Chosen) -> tuple[JobId, ...]:
+    """Return the chosen jobs that have not ended, without elements of chosen arrays: they go with those."""
+    live = {job for job, state in chosen.states.items() if state not in _ENDS}
+    return tuple(job for job in chosen.states if job in live and (array_of(job) == job or array_of(job) not in live))
 
 
 def _granted(pid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:

@@ -106,29 +106,45 @@ def checked_states(words: Iterable[str]) -> frozenset[str]:
     return frozenset(words)
 
 
-def resolve(reader: Reader, select: Selection, uid: int | None) -> Chosen:
-    """Return the jobs of a selection that user `uid` (None: everybody's) may change.
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whoever asks."""
+
+    uid: int
+    name: str
+
+
+def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ended: bool = False) -> Chosen:
+    """Return the jobs of a selection that I may change: my own, or with `may_all` everybody's.
 
     Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's.
-    What only filters select is narrowed to one's own instead.
+    What only filters select is narrowed to one's own instead, and has not ended, unless `ended` may be meant and a
+    state that is an end is named: then the newest of both.
     """
     words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
     states = checked_states(select.get("state", ()))
-    if not words and not states and not select.get("mine") and "user" not in select:
+    mine, user = select.get("mine", False), select.get("user")
+    if not words and not states and not mine and user is None:
         raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state")
     if not words:
-        rows, _ = reader.jobs(JobQuery(states=states, user=select.get("user"), limit=_MANY))
-        own = [row for row in rows if uid is None or row.terms.uid == uid]
-        return Chosen({row.job: row.state for row in own})
+        own_only = mine or not may_all
+        ended = ended and not states.isdisjoint(frozenset(End))
+        if own_only and user not in {None, me.name}:
+            return Chosen({})
+        user = me.name if own_only else user
+        query = JobQuery(states=states, user=user, ended=ended, limit=_FEW if ended else _MANY)
+        rows, _ = reader.jobs(query)
+        return Chosen({row.job: row.state for row in rows if not own_only or row.terms.uid == me.uid})
     found: dict[JobId, str] = {}
     known = _rows(reader, words)
     keys = sorted(known)
     for named in words:
         for row, key in _meant(named, known, keys):
-            if uid is not None and row.terms.uid != uid:
+            if not may_all and row.terms.uid != me.uid:
                 raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
             state = row.state if row.job == key else _state_within(row, key)
-            if (not states or state in states) and select.get("user", row.terms.user) == row.terms.user:
+            wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
+            if wanted and (not states or state in states):
                 found[key] = state
     return Chosen(found)
 

@@ -97,7 +97,10 @@ def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 @_selection
 @click.pass_obj
 def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
-    """Run jobs again from the start, under the same id; one that runs is stopped first."""
+    """Run jobs again from the start, under the same id; one that runs is stopped first.
+
+    Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
+    """
     _change(session, "requeue", "requeued", _select(jobs, **filters))
 
 

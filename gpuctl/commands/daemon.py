@@ -100,6 +100,7 @@ def status(session: Session) -> None:
         ("serves", "every user of the machine" if answer["system"] else "its own user"),
         ("GPUs", f"simulated: {answer['simulated']}" if answer["simulated"] else answer["driver"] or answer["problem"]),
         ("policy", answer["policy"] + ("" if answer["paused"] is None else " (paused)")),
+        ("storage", answer.get("storage")),
         ("socket", answer["socket"]),
         ("state", answer["state_dir"]),
         ("config", answer["config_file"] or "none"),

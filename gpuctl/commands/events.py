@@ -59,6 +59,16 @@ def line(event: dict[str, Any]) -> str:
     """Return an event in a line: when, what, of which job, and what else is known."""
     job = "" if event["job"] is None else f"job {event['job']}"
     known = {key: value for key, value in (event["detail"] or {}).items() if value not in (None, "", [], {})}
-    detail = " ".join(f"{key}={clock(value) if is_time(key) else value}" for key, value in known.items())
-    words = (clock(event["at"]), f"{event['kind']:<10}", job, f"by {event['user']}" if event["user"] else "", detail)
+    by = known.pop("by", None) or event["user"]
+    detail = " ".join(f"{key}={clock(value) if is_time(key) else _written(value)}" for key, value in known.items())
+    words = (clock(event["at"]), f"{event['kind']:<10}", job, f"by {by}" if by else "", detail)
     return clean("  ".join(word for word in words if word).rstrip())
+
+
+def _written(value: Any) -> str:
+    """Return a value as people read it: lists and maps with commas."""
+    if isinstance(value, list):
+        return ",".join(map(_written, value))
+    if isinstance(value, dict):
+        return ",".join(f"{key}:{_written(each)}" for key, each in value.items())
+    return str(value)

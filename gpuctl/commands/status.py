@@ -43,6 +43,8 @@ def _heading(answer: dict[str, Any]) -> list[str]:
     if answer["paused"] is not None:
         reason = f": {clean(answer['paused'])}" if answer["paused"] else ""
         lines.append(f"paused{reason} (gpuctl resume)")
+    if answer.get("storage"):
+        lines.append(clean(answer["storage"]))
     if answer["problem"]:
         lines.append(clean(answer["problem"]))
     return lines

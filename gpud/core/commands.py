@@ -86,20 +86,22 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Give out these GPUs and nodes no more; `reason` None: give them out again."""
+    """Give out these GPUs and nodes no more; `reason` None: give them out again. `by` is who asked, by name."""
 
     token: int
     gpus: tuple[GpuId, ...]
     nodes: tuple[NodeName, ...]
     reason: str | None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Start nothing more; `reason` None: go on."""
+    """Start nothing more; `reason` None: go on. `by` is who asked, by name."""
 
     token: int
     reason: str | None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

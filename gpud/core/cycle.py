@@ -197,13 +197,13 @@ def _command(world: World, out: Outcome, asked: Command) -> None:
         case PutTenant() | DeleteTenant() | Reserve() | DeleteReservation():
             out.replies.append((asked.token, tenants.change(world, out, asked)))
             return
-        case Pause(token, reason):
+        case Pause(token, reason, by):
             changed = world.paused != reason
             world.paused = reason
             if changed:
                 out.changes.append(SettingPut("paused", reason))
                 kind = "paused" if reason is not None else "resumed"
-                out.changes.append(Told(out.now, kind, {} if reason is None else {"reason": reason}))
+                out.changes.append(Told(out.now, kind, {"by": by} if reason is None else {"by": by, "reason": reason}))
             out.replies.append((token, Done(changed)))
             return
         case _:
@@ -237,7 +237,8 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
     if changed:
         nodes = {name: node.drained for name, node in world.nodes.items() if node.drained is not None}
         kind = "drained" if asked.reason is not None else "undrained"
-        detail: dict[str, object] = {"gpus": list(asked.gpus), "nodes": list(asked.nodes), "reason": asked.reason}
+        detail: dict[str, object] = {"by": asked.by, "gpus": list(asked.gpus), "nodes": list(asked.nodes)}
+        detail |= {"reason": asked.reason}
         drained = {"gpus": dict(world.drained), "nodes": nodes}
         out.changes += [SettingPut("drained", drained), Told(out.now, kind, detail)]
     return Done(changed)

@@ -31,22 +31,28 @@ def requeue(world: World, out: Outcome, job: JobId) -> str | None:
     array = world.arrays.get(array_of(job))
     if array is None:
         return jobs.OVER
-    place = Place(priority=array.place.priority, queued_us=world.moment_us(out.now), awaits=array.place.awaits)
+    place = Place(
+        priority=array.place.priority,
+        queued_us=world.moment_us(out.now),
+        not_before=array.place.not_before,
+        awaits=array.place.awaits,
+    )
     return _take_up(world, out, array, job, jobs.unheld(world, job, place, out.now))
 
 
 def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
-    """Queue a job again that was over: a new place, a new attempt, its retries whole."""
+    """Queue a job again that was over: a new place, a new attempt, its retries whole; not before its begin time."""
     job, key = loaded.job, array_of(loaded.job)
     if job in world.active or world.waiting(job) is not None:
         return "is queued already"
     array = world.arrays.get(key)
-    place = Place(priority=loaded.place.priority, queued_us=world.moment_us(out.now), attempt=loaded.place.attempt + 1)
+    before = loaded.place
+    place = Place(priority=before.priority, queued_us=world.moment_us(out.now), not_before=before.not_before)
     if array is not None:
         place = replace(place, awaits=array.place.awaits)
     elif loaded.array is not None or index_of(job) is None:
         place = replace(place, awaits=_comes_after(world, loaded))
-    place = jobs.unheld(world, job, place, out.now)
+    place = replace(jobs.unheld(world, job, place, out.now), attempt=before.attempt + 1)
     if array is None and loaded.array is None and index_of(job) is None:
         world.after.turn(job, None)
         jobs.wait(world, out, job, place, "requeued", terms=loaded.terms)

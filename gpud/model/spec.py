@@ -134,6 +134,8 @@ class ArrayState:
 class LoadedJob:
     """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits.
 
+    The `not_before` of a finished one is its begin time, also where that came and went.
+
     `after` is what it was submitted to come after, and `ends` how those of them ended that have, where its place
     awaits them.
     """

@@ -10,7 +10,7 @@ from gpud.model.changes import UsePut
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import End, JobId, array_of, index_of, number_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
-from gpud.model.units import Mib, Seconds
+from gpud.model.units import Mib, Seconds, Timestamp
 from gpud.store.coding import CURRENT, LOADED, SPEC, decode_indices, decode_loaded, decode_spec, decode_terms, to_json
 from gpud.store.rows import Loaded
 
@@ -171,17 +171,20 @@ def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobI
     """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more.
 
     An element comes with the state of its array, which may have ended too. One that was cancelled before it started
-    has no row: it comes with its array's place.
+    has no row: it comes with its array's place. What a place says of time is what was asked for at the submit.
     """
     arrays = {array_of(job) for job in jobs}
     rows = connection.execute(
-        f"SELECT {LOADED}, terms.body, job.environment IS NULL OR EXISTS"  # noqa: S608 - constants
+        f"SELECT {LOADED}, json_extract(job.submitted, '$.begin_at'), terms.body, job.environment IS NULL OR EXISTS"  # noqa: S608 - constants
         " (SELECT 1 FROM environment WHERE environment.hash = job.environment)"
         f" FROM job {CURRENT} JOIN terms ON terms.id = job.terms"
         " WHERE job.id IN (SELECT value FROM json_each(?))",
         (to_json(sorted({*jobs, *arrays})),),
     )
-    known = {columns[0]: (decode_loaded(columns, decode_terms(columns[-2])), columns[-1]) for columns in rows}
+    known = {
+        columns[0]: (_begins(decode_loaded(columns, decode_terms(columns[-2])), columns[-3]), columns[-1])
+        for columns in rows
+    }
     found: dict[JobId, LoadedJob | None] = {}
     for job in jobs:
         index, (array, kept) = index_of(job), known.get(array_of(job), (None, False))
@@ -193,3 +196,7 @@ def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobI
             found[job] = replace(loaded, array=state) if kept else None
     ends = known_ends(connection, [each.job for loaded in found.values() if loaded for each in loaded.after])
     return {job: loaded and _with_ends(loaded, ends) for job, loaded in found.items()}
+
+
+def _begins(job: LoadedJob, begin_at: Timestamp | None) -> LoadedJob:
+    return replace(job, place=replace(job.place, not_before=begin_at))

@@ -235,7 +235,10 @@ class Status(TypedDict):
 
 
 class StatusReply(TypedDict):
-    """Counts by state, GPUs by state, what is wrong. `paused` is the reason, "" without one, None when running."""
+    """Counts by state, GPUs by state, what is wrong. `paused` is the reason, "" without one, None when running.
+
+    `storage` says why nothing can be made durable, since the last commit failed; None while all is well.
+    """
 
     version: str
     pid: int
@@ -254,6 +257,7 @@ class StatusReply(TypedDict):
     problem: str | None
     launcher: dict[str, object]
     memory_mib: int
+    storage: str | None
 
 
 class Events(TypedDict):

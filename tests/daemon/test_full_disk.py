@@ -94,6 +94,7 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     said = refused(gpud, "submit", **gpud.request_of("true"))
     assert "cannot write to" in said.message
     assert said.hint == "make space on that disk; nothing was lost"
+    assert gpud.ask("status")["storage"] == f"{said.message}; {said.hint}"
     refused(gpud, "cancel", select={"jobs": [printed[0]]})
     ends_now.write_text("go\n")
     until(lambda: not lives(ending))
@@ -108,6 +109,7 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     assert gpud.ended(following)["exit_code"] == 6
     assert gpud.ask("cancel", select={"jobs": [printed[0]]})["changed"] == [printed[0]]
     assert gpud.job(lasts)["state"] == "running"
+    assert gpud.ask("status")["storage"] is None
     goes_on.write_text("go\n")
     assert gpud.ended(lasts)["exit_code"] == 5
     later = gpud.submit("true", output=f"{gpud.work}/%j.log")

@@ -261,3 +261,40 @@ def test_a_log_that_is_a_fifo_hangs_nothing(gpud):
     after = gpud.submit("true")
     assert gpud.ended(after)["exit_code"] == 0
     assert "cannot open the log" in gpud.ended(unread)["reason"]
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_requeued_job_waits_for_its_begin_time_where_that_is_still_to_come(gpud, held):
+    job = gpud.submit("true", begin_at=time.time() + 7200, hold=held)
+    for _ in range(2):
+        gpud.ask("cancel", select={"jobs": [job]})
+        assert gpud.ask("requeue", select={"jobs": [job]})["changed"] == [job]
+        assert (gpud.job(job)["state"], gpud.job(job)["started_at"]) == ("queued", None)
+        assert gpud.job(job)["reason"].startswith("begins in ")
+    past = gpud.submit("true", begin_at=time.time() + 0.2)
+    gpud.ended(past)
+    gpud.ask("requeue", select={"jobs": [past]})
+    assert gpud.ended(past)["attempt"] == 2
+
+
+def test_ended_jobs_are_requeued_by_what_they_have_in_common(gpud):
+    failed = [gpud.submit("false") for _ in range(2)]
+    fine = gpud.submit("true")
+    held = gpud.submit("true", hold=True)
+    gpud.ended(fine)
+    for job in failed:
+        gpud.ended(job)
+    for select in ({"mine": True, "state": ["failed"]}, {"user": gpud.job(fine)["user"], "state": ["failed"]}):
+        assert gpud.ask("requeue", select=select)["changed"] == failed
+        for job in failed:
+            gpud.when(job, lambda shown: shown["ended_at"] is not None)
+    assert gpud.ask("requeue", select={"user": "nobody", "state": ["failed"]})["changed"] == []
+    assert gpud.ask("requeue", select={"mine": True})["changed"] == []
+    assert (gpud.job(fine)["attempt"], gpud.job(held)["state"]) == (1, "held")
+
+
+def test_what_one_cancel_reaches_twice_is_told_once(gpud):
+    array = gpud.submit("sleep", "60", array="0-4%2")
+    gpud.running(f"{array}_0")
+    reply = gpud.ask("cancel", select={"mine": True}, force=True)
+    assert (reply["changed"], reply["notes"]) == ([array], {})

@@ -1,5 +1,7 @@
 """What gpud tells of its jobs and GPUs: no guess, no two words for one thing, and numbers to act on."""
 
+import os
+import pwd
 import time
 
 from gpud_process import until
@@ -73,3 +75,23 @@ def test_an_array_counts_its_elements_in_every_state(gpud):
     gpud.ask("hold", select={"jobs": [f"{array}_5"]})
     expected = {"running": 2, "held": 1, "queued": 2, "completed": 1}
     assert until(lambda: gpud.job(array)["array_counts"] == expected)
+
+
+def test_who_repeats_a_drain_or_a_pause_without_a_reason_leaves_the_first_reason(gpud):
+    gpud.ask("drain", targets=["0"], reason="fan")
+    assert gpud.ask("drain", targets=["0"])["changed"] == []
+    gpud.ask("drain", targets=["0", "1"])
+    assert [gpu["health_reason"] for gpu in gpud.ask("gpus")["gpus"]] == ["fan", None]
+    gpud.ask("pause", reason="power")
+    assert gpud.ask("pause")["changed"] is False
+    assert gpud.ask("status")["paused"] == "power"
+
+
+def test_events_of_operators_name_them(gpud):
+    gpud.ask("drain", targets=["0"])
+    gpud.ask("undrain", targets=["0"])
+    gpud.ask("pause")
+    gpud.ask("resume")
+    events = {event["kind"]: event["detail"]["by"] for event in gpud.ask("events")["events"]}
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert events == dict.fromkeys(("drained", "undrained", "paused", "resumed"), me)
