@@ -12,7 +12,7 @@ from gpuctl.client import Client, ConnectionLostError
 from gpuctl.following import Changes, Log, LogError
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import note, on_terminal
-from gpuctl.waiting import await_back, subscribe
+from gpuctl.waiting import Stuck, await_back, subscribe
 
 
 def sizes(paths: Iterable[str]) -> dict[str, int]:
@@ -104,6 +104,7 @@ class Follower:
         self._descriptor = descriptor
         self._logs: dict[str, tuple[Log, int]] = {}
         self._waits = self._started = False
+        self._stuck = Stuck()
 
     def follow(self) -> dict[str, Any]:
         """Return what `show` says of the job once it has ended and all its output was shown."""
@@ -114,6 +115,7 @@ class Follower:
                     answer = self._client.request("show", job=self._job)
                     self._waits = answer["job"]["state"] in ("queued", "held")
                     self._started = answer["job"]["started_at"] is not None
+                    self._stuck.tell(answer["job"])
                     with_output = self._found(answer["job"])
                     if answer["job"]["state"] in ENDS:
                         self._show()

@@ -38,6 +38,20 @@ def _own_status(job: Job) -> int:
     return int(job["state"] in ENDS and job["state"] != "completed")
 
 
+class Stuck:
+    """Says of a job that is waited for, once for each reason, that it is held although nobody asked for that."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def tell(self, job: Job) -> None:
+        """Say why this job does not start by itself, if what it comes after ended otherwise than it must."""
+        reason = job["reason"] or ""
+        if job["state"] == "held" and job.get("after") and self._said.get(job["id"]) != reason:
+            self._said[job["id"]] = reason
+            note(f"job {job['id']} is held: {reason} (gpuctl why {job['id']})")
+
+
 def subscribe(client: Client, jobs: Iterable[str]) -> None:
     """Ask for the events of jobs; what happened before is to be looked at after this, so that nothing is missed."""
     client.request("subscribe", jobs=list(dict.fromkeys(job.partition("_")[0] for job in jobs)))
@@ -59,6 +73,7 @@ def away(client: Client, lost: ConnectionLostError) -> str:
 def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None]) -> None:
     """Return when every one of these jobs has ended; call `ended` with what `show` says of each, as they end."""
     left = dict.fromkeys(jobs)
+    stuck = Stuck()
 
     def look(among: list[str]) -> None:
         for job in among:
@@ -66,6 +81,8 @@ def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any
             if answer["job"]["state"] in ENDS:
                 del left[job]
                 ended(answer)
+            else:
+                stuck.tell(answer["job"])
 
     while left:
         try:
@@ -78,9 +95,9 @@ def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any
 
 
 def _perhaps_ended(pushed: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
-    """Return the jobs that an end was told of, or a change of the array that they have not left yet."""
+    """Return the jobs that an end or a hold was told of, or a change of the array that they have not left yet."""
     events = [message["event"] for message in pushed if "event" in message]
-    told = {event["job"] for event in events if event["kind"] in ENDS}
+    told = {event["job"] for event in events if event["kind"] in ENDS or event["kind"] == "held"}
     arrays = {event["job"] for event in events}
     return [job for job in among if job in told or ("_" in job and job.partition("_")[0] in arrays)]
 

@@ -33,6 +33,20 @@ def test_who_can_never_start_says_why_and_what_to_do(gpuctl):
     assert gpuctl("wait", job).returncode == 0
 
 
+@pytest.mark.parametrize("how", ["run", "wait"])
+def test_who_waits_for_a_job_that_can_never_start_is_told(gpuctl, how):
+    gpuctl.ok("submit", "-g", "0", "--hold", "--", "false")
+    words = ("run", "-g", "0", "--after", "1", "--", "true")
+    if how == "wait":
+        gpuctl.ok("submit", *words[1:])
+        words = ("wait", "2")
+    with gpuctl.start(*words) as waiting:
+        gpuctl.ok("release", "1")
+        assert "job 2 is held: was to start after job 1 succeeded, but that failed" in waiting.stderr.readline()
+        gpuctl.ok("release", "2")
+        assert waiting.wait(30) == 0
+
+
 def test_a_job_that_is_not_there_cannot_be_waited_for(gpuctl):
     done = gpuctl("submit", "--after", "7", "--", "true")
     assert (done.returncode, done.stdout) == (3, "")
