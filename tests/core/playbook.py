@@ -32,7 +32,18 @@ from gpud.core.why import why
 from gpud.core.world import Reservation, Rules, World, recount
 from gpud.model.array import parse_array
 from gpud.model.effects import Launch, ReadGpus
-from gpud.model.gpu import Gpu, GpuId, GpuProcess, Node, NodeName, ProcessIdentity, Reading, Unreadable
+from gpud.model.gpu import (
+    Allocation,
+    Gpu,
+    GpuId,
+    GpuProcess,
+    Node,
+    NodeName,
+    ProcessIdentity,
+    Reading,
+    Unreadable,
+    nominal_mib,
+)
 from gpud.model.job import Demand, Exit, Fault, JobId, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
 from gpud.model.spec import Dependency, JobSpec, Terms
@@ -363,22 +374,31 @@ class Play:
         for effect in self.out.effects:
             if not isinstance(effect, Launch):
                 continue
-            allocation, demand = effect.allocation, self.world.active[effect.job].terms.demand
-            node = self.world.nodes[allocation.node]
-            assert len(allocation.shares) == demand.gpus
-            assert node.present
-            assert node.drained is None
-            assert not allocation.cpus or node.cpus_used <= node.node.cpus
-            assert not allocation.memory_mib or node.memory_used_mib <= node.node.memory_mib
-            for gpu in allocation.gpus:
-                state = self.world.gpus[gpu]
-                assert state.present
-                assert state.node == allocation.node
-                assert state.drained is None
-                if not state.gpu.simulated:
-                    assert isinstance(state.seen, Reading)
+            parts, demand = effect.allocation.parts, self.world.active[effect.job].terms.demand
+            assert len({part.node for part in parts}) == len(parts) == demand.nodes
+            for part in parts:
+                self._check_part(part, demand)
+
+    def _check_part(self, part: Allocation, demand: Demand) -> None:
+        node = self.world.nodes[part.node]
+        assert len(part.shares) == demand.gpus // demand.nodes
+        assert node.present
+        assert node.drained is None
+        assert not part.cpus or node.cpus_used <= node.node.cpus
+        assert not part.memory_mib or node.memory_used_mib <= node.node.memory_mib
+        for share in part.shares:
+            state = self.world.gpus[share.gpu]
+            assert state.present
+            assert state.node == part.node
+            assert state.drained is None
+            assert (share.memory_mib is not None) == demand.shared
+            assert state.declared_mib <= nominal_mib(state.gpu.memory_total_mib)
+            assert not any(other.gpu.parent == share.gpu for other in node.gpus)
+            if not state.gpu.simulated:
+                assert isinstance(state.seen, Reading)
+                assert state.seen.processes is not None
+                if len(state.holders) == 1:
                     assert state.seen.lease is None
-                    assert state.seen.processes is not None
                     assert not occupants(self.world, state.seen)
 
     def _check_jobs(self) -> None:
