@@ -115,11 +115,13 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     if isinstance(verdict, lifecycle.Over):
         finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
     else:
+        reason = verdict.reason
         if verdict.word == "retried":
-            terms = retries.terms_after(world, active, seen.exit, lost)
-        if terms != active.terms:
-            out.changes.append(TermsPut(seen.job, out.now, terms))
-        out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, verdict.reason))
+            terms, said = retries.terms_after(world, active, seen.exit, lost)
+            if said is not None:
+                out.changes.append(TermsPut(seen.job, out.now, terms))
+                reason = f"{reason}; {said}"
+        out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, reason))
         world.wait(seen.job, terms, verdict.place)
         throttle(world, seen.job)
 

@@ -14,7 +14,7 @@ from gpud.core.world import World
 from gpud.model.gpu import GpuId, Unreadable, nominal_mib
 from gpud.model.job import Demand, Exit
 from gpud.model.spec import Terms
-from gpud.model.units import Mib
+from gpud.model.units import Mib, format_size
 
 MORE = 1.25  # of what was used when there was not enough
 
@@ -37,35 +37,46 @@ def named(world: World, lost: tuple[GpuId, ...]) -> str | None:
     return f"GPU {state.gpu.index} of {state.node}"
 
 
-def terms_after(world: World, active: ActiveJob, outcome: Exit, lost: tuple[GpuId, ...]) -> Terms:
-    """Return the terms with which a job is tried again after this end; its own where nothing is to change."""
-    demand = active.terms.demand
+def terms_after(world: World, active: ActiveJob, outcome: Exit, lost: tuple[GpuId, ...]) -> tuple[Terms, str | None]:
+    """Return the terms with which a job is tried again after this end, and what is new in them, for people.
+
+    They are its own, and nothing is new, where there is no use in a change.
+    """
+    demand, said = active.terms.demand, None
     if outcome.lost is not None:
         gone = {part.node for part in active.state.allocation.parts}
         wanted = replace(demand, excluded_nodes=tuple(sorted({*demand.excluded_nodes, *gone})))
+        said = f"not on {', '.join(sorted(gone))} again"
     elif lost:
         wanted = replace(demand, excluded_gpus=tuple(sorted({*demand.excluded_gpus, *lost})))
+        said = f"not on {named(world, lost)} again"
     elif out_of_memory(outcome):
-        wanted = _with_more(world, active, outcome)
+        wanted, said = _with_more(world, active, outcome)
     else:
-        return active.terms
+        return active.terms, None
     if wanted == demand or never_fits(world, wanted) is not None:
-        return active.terms
-    return replace(active.terms, demand=wanted)
+        return active.terms, None
+    return replace(active.terms, demand=wanted), said
 
 
-def _with_more(world: World, active: ActiveJob, outcome: Exit) -> Demand:
-    """Return the demand with more of the memory that was short: of GPUs where CUDA said so, else of the machine."""
+def _with_more(world: World, active: ActiveJob, outcome: Exit) -> tuple[Demand, str]:
+    """Return the demand with more of the memory that was short: of GPUs where CUDA said so, else of the machine.
+
+    With it what that is, in words.
+    """
     demand = active.terms.demand
     if not (outcome.finding or "").startswith("cuda"):
         peak = max(outcome.max_rss_mib or 0, demand.memory_mib)
-        return replace(demand, memory_mib=Mib(ceil(peak * MORE)))
+        more = Mib(ceil(peak * MORE))
+        return replace(demand, memory_mib=more), f"now with {format_size(more)} of memory"
     if demand.share_mib is not None:
-        return replace(demand, share_mib=Mib(ceil(demand.share_mib * MORE)))
+        more = Mib(ceil(demand.share_mib * MORE))
+        return replace(demand, share_mib=more), f"now with {format_size(more)} of each GPU"
     if demand.share_permille is not None:
-        return replace(demand, share_permille=min(1000, ceil(demand.share_permille * MORE)))
+        permille = min(1000, ceil(demand.share_permille * MORE))
+        return replace(demand, share_permille=permille), f"now with {permille / 1000:g} of a GPU"
     had = [world.gpus[share.gpu] for share in active.state.allocation.all_shares if share.gpu in world.gpus]
     if not had or demand.mig is not None:
-        return demand
+        return demand, ""
     largest = max(nominal_mib(state.gpu.memory_total_mib) for state in had)
-    return replace(demand, gpu_memory_mib=Mib(largest + 1))  # whatever is larger
+    return replace(demand, gpu_memory_mib=Mib(largest + 1)), "now on a larger GPU"  # than any it had

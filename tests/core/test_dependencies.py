@@ -337,7 +337,9 @@ def take(play: Play, step: str, pick: int, when: When, released: set[JobId]) -> 
         case "cancel" if target is not None:
             play.cancel(target)
         case "hold" if target is not None:
-            play.hold(target)
+            array = play.world.arrays.get(target)
+            inside = array is not None and array.state.pending and pick % 3
+            play.hold(element(target, array.state.pending.first) if inside else target)
         case "release" if target is not None:
             array = play.world.arrays.get(target)
             each = [target, *(array.elements if array else ())]

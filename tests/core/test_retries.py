@@ -8,6 +8,7 @@ from playbook import Play, a_cluster, a_job, a_node, a_real_cluster, element
 from gpud.core.jobs import stop
 from gpud.core.outcome import Outcome
 from gpud.core.world import Rules
+from gpud.model.changes import Queued
 from gpud.model.job import Demand, JobId, StopCause
 from gpud.model.units import Mib, Timestamp
 
@@ -59,6 +60,8 @@ def test_what_runs_out_of_memory_asks_for_a_quarter_more_than_it_had():
     job = one(play, retries=1, ram=8)
     play.ends(job, signal=9, finding=OOM, rss=8000)
     assert demand(play, job).memory_mib == 10_240
+    (said,) = [change.reason for change in play.out.changes if isinstance(change, Queued)]
+    assert said == f"attempt 1 ended: killed by SIGKILL ({OOM}); now with 10G of memory"
     assert play.restarted().world.waiting(job) == play.world.waiting(job)
     play.later(3)
     assert play.world.active[job].state.allocation.memory_mib == 10_240
