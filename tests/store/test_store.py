@@ -1,6 +1,7 @@
 """What a commit makes durable, and what a start finds."""
 
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from stored import (
@@ -30,13 +31,14 @@ from gpud.model.changes import (
     Queued,
     Reprioritised,
     SettingPut,
+    TermsPut,
     Told,
     Unfolded,
     UsePut,
 )
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, End, Exit, Fault, Starting, StopCause, Stopping, job_id
-from gpud.model.spec import ArrayState, LoadedJob, Park, Place, Terms
+from gpud.model.spec import ArrayState, Dependency, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.reader import Reader
@@ -195,6 +197,39 @@ def test_an_arrays_state_says_what_is_left_of_it(store, path):
 
     assert [state for ((state,),) in states] == ["queued", "held", "running", "running", "queued", "failed"]
     assert reopened(store).others == []
+
+
+def test_what_comes_after_others_comes_back_with_how_these_ended(store, path):
+    indices = parse_array("0-9")[0]
+    dropped = ArrayState(pending=parse_array("0-6")[0], dropped=parse_array("7-9")[0])
+    after = (*(Dependency(job) for job in (ONE, TWO, job_id(3), job_id(3, 7))), Dependency(job_id(3, 1), When.ANY))
+    places = [Place(queued_us=4, park=park, awaits=True) for park in (Park.AFTER, Park.NEVER, Park.HELD)]
+    store.commit(
+        [*a_whole_life(1, end=End.FAILED), added(2), added(3, array=indices), ArrayPut(job_id(3), T0, dropped)]
+    )
+    store.commit([added(4 + number, place=place, after=after) for number, place in enumerate(places)])
+
+    found = [each for each in reopened(store).others if each.array is None]
+    assert [each.place for each in found] == places
+    assert {each.after for each in found} == {after}
+    assert {each.ends for each in found} == {((ONE, End.FAILED), (job_id(3, 7), End.CANCELLED))}
+    assert rows(path, "SELECT state FROM job WHERE id >= ?", job_id(4)) == [("queued",), ("held",), ("held",)]
+
+
+def test_terms_that_change_between_attempts_are_kept(store):
+    more = replace(TERMS, demand=replace(TERMS.demand, memory_mib=Mib(10_240)))
+    again = Place(queued_us=1, attempt=2, failures=1)
+    change = [over(ONE)[0], TermsPut(ONE, T0, more), Queued(ONE, T0, again, "retried")]
+    store.commit([added(1), starts(ONE), *change])
+    assert reopened(store).others == [LoadedJob(job=ONE, terms=more, place=again)]
+
+
+def test_an_array_that_ended_says_why(store, path):
+    store.commit([added(1, array=parse_array("0-1")[0])])
+    over = ArrayPut(ONE, T0, ArrayState(pending=IndexSet()), End.CANCELLED, "was to start after job 7")
+    (event,) = store.commit([over]).events
+    assert event.detail["reason"] == "was to start after job 7"
+    assert rows(path, "SELECT state, reason FROM job") == [("cancelled", "was to start after job 7")]
 
 
 def test_a_requeued_job_waits_again(store, path):
