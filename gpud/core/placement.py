@@ -144,7 +144,12 @@ def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINK
         groups = _linked(able, link)
         enough = [group for group in groups if len(group) >= count]
         if enough:
-            nearest = min(enough, key=len) if len(enough) > 1 else enough[0]
+            least = min(map(len, enough))
+            fewest = [group for group in enough if len(group) == least]
+            if count == 1:
+                nearest = [state for group in fewest for state in group]
+            else:
+                nearest = fewest[0] if len(fewest) == 1 else min(fewest, key=_heat)
             return closest(nearest, count, links[:at] + links[at + 1 :])
         if groups:
             largest = max(largest, *groups, key=len)
@@ -152,6 +157,10 @@ def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINK
         taken = {state.gpu.id for state in largest}
         return largest + closest([state for state in able if state.gpu.id not in taken], count - len(largest))
     return sorted(able, key=lambda state: (state.gpu.memory_total_mib, warmth(state), state.gpu.index))[:count]
+
+
+def _heat(group: Sequence[GpuState]) -> int:
+    return sum(warmth(state) for state in group)
 
 
 def apart(able: Sequence[GpuState], count: int) -> int:
@@ -163,12 +172,16 @@ def apart(able: Sequence[GpuState], count: int) -> int:
 
 
 def _linked(able: Sequence[GpuState], link: Link) -> list[list[GpuState]]:
+    """Return those that a link joins, together, and each of the others alone; nothing where it joins none."""
     groups: dict[object, list[GpuState]] = {}
+    alone = []
     for state in able:
         name = link(state)
-        if name is not None:
+        if name is None:
+            alone.append([state])
+        else:
             groups.setdefault(name, []).append(state)
-    return list(groups.values())
+    return [*groups.values(), *alone] if groups else []
 
 
 @lru_cache(maxsize=1 << 16)
