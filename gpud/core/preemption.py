@@ -31,10 +31,10 @@ def preempt(world: World, out: Outcome, job: JobId, terms: Terms) -> Reservation
     found: tuple[tuple[Seconds, int], list[ActiveJob], Allocation] | None = None
     beneath = _beneath(world, terms, waiting.place, out.now)
     for order, (name, room) in enumerate(world.spaces.rooms.items()):
-        here = [active for active in beneath if name in {part.node for part in active.state.allocation.parts}]
+        here = [each for each in beneath if name in {part.node for part in each[0].state.allocation.parts}]
         if not here:
             continue
-        option = _fewest(terms, room, here, out.now)
+        option = _fewest(world, terms, room, here, out.now)
         if option is not None and (found is None or (option[0], order) < found[0]):
             found = (option[0], order), option[1], option[2]
     if found is None:
@@ -47,8 +47,8 @@ def preempt(world: World, out: Outcome, job: JobId, terms: Terms) -> Reservation
     return Reservation(job=job, at=at, allocation=allocation, strict=True, taken=True)
 
 
-def _beneath(world: World, terms: Terms, place: Place, now: Timestamp) -> list[ActiveJob]:
-    """Return the running jobs that this one may preempt."""
+def _beneath(world: World, terms: Terms, place: Place, now: Timestamp) -> list[tuple[ActiveJob, bool]]:
+    """Return the running jobs that this one may preempt, each with whether only because its tenant borrowed."""
     rules = world.rules
     found = []
     for active in world.active.values():
@@ -56,12 +56,11 @@ def _beneath(world: World, terms: Terms, place: Place, now: Timestamp) -> list[A
             continue
         said = active.terms.preemptible
         yields = rules.preemptible if said is None else said
-        if (
-            (yields and place.priority >= active.place.priority + rules.preempt_margin)
-            or (said is not False and world.policy.outranks(terms, place, active, now))
-            or quota.may_reclaim(world, terms, active)
-        ):
-            found.append(active)
+        beneath = (yields and place.priority >= active.place.priority + rules.preempt_margin) or (
+            said is not False and world.policy.outranks(terms, place, active, now)
+        )
+        if beneath or quota.may_reclaim(world, terms, active):
+            found.append((active, not beneath))
     return found
 
 
@@ -71,14 +70,16 @@ def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
 
 
 def _fewest(
-    terms: Terms, room: Room, beneath: list[ActiveJob], now: Timestamp
+    world: World, terms: Terms, room: Room, beneath: list[tuple[ActiveJob, bool]], now: Timestamp
 ) -> tuple[Seconds, list[ActiveJob], Allocation] | None:
     """Return what is lost, by whom, and what is gained, on one node; None if all together make no room.
 
     Victims are taken by what they lose, then those that turn out not to be needed are let off, the costliest first.
     """
     chosen: list[ActiveJob] = []
-    for active in sorted(beneath, key=lambda each: (lost_s(each, now), each.job)):
+    for active, borrowed in sorted(beneath, key=lambda each: (lost_s(each[0], now), each[0].job)):
+        if borrowed and not quota.may_reclaim(world, terms, active, chosen):
+            continue  # its tenant would be left with less than its own guarantee
         chosen.append(active)
         if _without(terms, room, chosen) is not None:
             break

@@ -83,7 +83,8 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
     if mine is None or not mine.guaranteed_gpus or victim.terms.tenant == terms.tenant:
         return False
     wanted, tally = milli(terms.demand), world.books.of_tenant(terms.tenant)
-    if not wanted or tally.milli - tally.leaving + wanted > 1000 * mine.guaranteed_gpus:
+    has = tally.milli - tally.leaving + _promised(world, terms.tenant)
+    if not wanted or has + wanted > 1000 * mine.guaranteed_gpus:
         return False
     theirs = victim.terms.tenant
     taken = sum(
@@ -92,6 +93,12 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
         if each.terms.tenant == theirs and each.job != victim.job and not isinstance(each.state, Stopping)
     )
     return milli(victim.terms.demand) > 0 and borrows(world, theirs) > taken
+
+
+def _promised(world: World, tenant: str) -> int:
+    """Return the GPUs, in thousandths, that a tenant's waiting jobs will have as soon as the preempted are gone."""
+    waiting = (world.waiting(job) for job, kept in world.reservations.items() if kept.taken)
+    return sum(milli(each.terms.demand) for each in waiting if each is not None and each.terms.tenant == tenant)
 
 
 def _impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:

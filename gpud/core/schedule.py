@@ -11,7 +11,7 @@ from dataclasses import replace
 from heapq import heappop, heappush, heapreplace
 
 from gpud.core import jobs, preemption, quota
-from gpud.core.backfill import Guard, earliest
+from gpud.core.backfill import Guard, earliest, told_end
 from gpud.core.claims import Claim
 from gpud.core.condition import fresh
 from gpud.core.outcome import Outcome
@@ -23,7 +23,7 @@ from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
-from gpud.model.units import Timestamp
+from gpud.model.units import Seconds, Timestamp
 
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
@@ -69,11 +69,14 @@ class _Round:
         self.kept = world.reservations
         self.made: dict[JobId, Reservation] = {}
         self.closed: set[tuple[Demand, tuple[int, ...]]] = set()
+        self.looking: set[Demand] = set()
         # Heads of demands, and (with their lines) blocked jobs behind them that may reserve too.
         self.heads: list[tuple[int, int, Demand, Line | None]] = []
 
     def run(self) -> None:
         world, queue = self.world, self.world.queue
+        world.reservations = self.made
+        self._serve_preemptors()
         self._serve_starving()
         heads = self.heads = [(rank, entry, demand, None) for rank, entry, demand in queue.heads()]
         while heads:
@@ -83,13 +86,12 @@ class _Round:
                 self._reserve(job_of(entry), behind.terms)
                 continue
             first = queue.first(demand)
-            if first is None:
+            if first is None or demand in self.looking:
                 heappop(heads)
             elif first[1] is not entry or first[0] != rank:
                 heapreplace(heads, (first[0], first[1], demand, None))
             elif not queue.moved(first[2]) and not self._consider(first[2], job_of(entry)):
                 heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
-        world.reservations = self.made
         world.sooner = False
         wakes = (world.policy.wake_at(self.now), None if world.starving is not None else world.starving_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)
@@ -109,12 +111,16 @@ class _Round:
         if allocation is None:
             self.closed.add((demand, binding))
             return self._no_room(line, job, binding)
-        stale = self._stale(demand, allocation)
+        return self._give(job, terms, allocation, binding)
+
+    def _give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
+        """Start a job; False if its GPUs must be looked at first, and are given to nobody meanwhile."""
+        world, stale = self.world, self._stale(terms.demand, allocation)
         world.spaces.take(allocation)
         self.guard.took(binding, allocation)
         if stale:
             world.dirty.update(part.node for part in allocation.parts)
-            world.blocked[demand] = Looking(tuple(stale))
+            world.blocked[terms.demand] = Looking(tuple(stale))
             return False
         self._start(job, terms, allocation)
         return True
@@ -172,10 +178,6 @@ class _Round:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
         if job in self.made:
             return
-        kept = self.kept.get(job)
-        if kept is not None and kept.taken and kept.at > self.now and self.guard.reserve(kept):
-            self.made[job] = kept
-            return
         preempting = preemption.preempt(self.world, self.out, job, terms)
         if preempting is not None and self.guard.reserve(preempting):
             self.made[job] = preempting
@@ -201,6 +203,21 @@ class _Round:
                 self.made[job] = option
                 return True
         return False
+
+    def _serve_preemptors(self) -> None:
+        """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
+        world = self.world
+        for job, kept in list(self.kept.items()):
+            line = world.queue.line(job) if kept.taken else None
+            if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
+                continue
+            binding = self.guard.binding(line.terms)
+            allocation = world.spaces.best(line.terms.demand, self.guard.holds(binding))
+            if allocation is not None:
+                if not self._give(job, line.terms, allocation, binding):
+                    self.looking.add(line.terms.demand)
+            elif kept.at > self.now and self.guard.reserve(kept):
+                self.made[job] = kept
 
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
@@ -232,9 +249,13 @@ class _Round:
 
 
 def _starving(world: World, now: Timestamp) -> JobId | None:
-    """Return who has waited longest of those who may start, if that is longer than anybody should wait."""
-    bound_s, queue = world.rules.starvation_s, world.queue
-    if not bound_s:
+    """Return who has waited longest of those who may start, if that is longer than anybody should wait.
+
+    That is `Rules.starvation_s`, or, where so much is queued that everybody must wait for longer, as long as all of it
+    takes: nobody waits much longer than twice what they would have if jobs were taken as they came.
+    """
+    queue = world.queue
+    if not world.rules.starvation_s:
         return None
     if world.starving is not None:
         line = queue.line(world.starving)
@@ -244,11 +265,26 @@ def _starving(world: World, now: Timestamp) -> JobId | None:
     elif world.starving_at is not None and now < world.starving_at:
         return None
     world.starving_at = None
-    heads = [job_of(line.head) for line in queue.lines() if line.head is not None and line.aside is None]
-    if not heads:
+    lines = [line for line in queue.lines() if line.head is not None and line.aside is None]
+    if not lines:
         return None
-    since_us, longest = min((world.queued_since_us(job), job) for job in heads)
-    world.starving_at = Timestamp(max(since_us / 1_000_000 + bound_s, now))
-    if world.starving_at <= now:
+    since_us, longest = min(
+        (world.queued_since_us(job_of(line.head)), job_of(line.head)) for line in lines if line.head
+    )
+    bound_s = max(world.rules.starvation_s, _drained_after_s(world, lines, now))
+    due = Timestamp(since_us / 1_000_000 + bound_s)
+    if due <= now:
         world.starving = longest
+    else:
+        world.starving_at = min(due, Timestamp(now + world.rules.starvation_s / 8))
     return world.starving
+
+
+def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
+    """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
+    gpus = sum(1 for state in world.gpus.values() if state.present)
+    waiting = sum(line.count * line.terms.demand.gpu_weight * world.expected_s(line.terms) for line in lines)
+    running = sum(
+        active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()
+    )
+    return (waiting + running) / gpus if gpus else 0.0

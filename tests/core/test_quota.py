@@ -271,6 +271,57 @@ def test_nobody_reclaims_from_a_tenant_within_its_guarantee():
     assert not may_reclaim(play.world, terms, victims[1], beside=[victims[0]]), "only one is"
 
 
+def a_lending_cluster():
+    """Eight GPUs, of which `vision` is guaranteed four and `language` two; jobs may be preempted at once."""
+    play = a_cluster(gpus="8xH100", rules=Rules(preempt_after_s=0.0))
+    create(play, "vision", guaranteed_gpus=4)
+    create(play, "language", guaranteed_gpus=2)
+    create(play, "guests")
+    return play
+
+
+def test_a_blocked_job_within_its_guarantee_takes_back_what_others_borrowed_and_they_go_on_later():
+    play = a_lending_cluster()
+    lent = play.submit(*[a_job_of("guests") for _ in range(8)])
+    play.starts(*lent)
+
+    (mine,) = play.submit(a_job_of("vision", 3))
+
+    stopped = [job for job in lent if play.state(job) == "stopping(preempted)"]
+    assert len(stopped) == 3
+    play.ends(*stopped, signal=15)
+    assert play.started == [mine]
+    assert [play.state(job) for job in stopped] == ["queued"] * 3
+    play.starts(mine)
+    play.later(600.0)
+    assert mine in play.running, "and nobody takes it back"
+    play.ends(mine)
+    assert sorted(play.started) == stopped
+
+
+def test_nobody_loses_its_own_guarantee_to_anothers():
+    play = a_lending_cluster()
+    theirs = play.submit(*[a_job_of("language") for _ in range(8)])
+    play.starts(*theirs)
+
+    play.submit(a_job_of("vision", 4))
+    assert sum(play.state(job) == "stopping(preempted)" for job in theirs) == 4
+    play.submit(a_job_of("vision", 1))
+
+    assert sum(play.state(job) == "stopping(preempted)" for job in theirs) == 4, "four are guaranteed, and no more"
+
+
+def test_beyond_its_guarantee_a_tenant_waits_like_everybody():
+    play = a_lending_cluster()
+    lent = play.submit(*[a_job_of("guests") for _ in range(8)])
+    play.starts(*lent)
+
+    (large,) = play.submit(a_job_of("vision", 5))
+
+    assert play.running == lent
+    assert play.state(large) == "queued"
+
+
 def test_guarantees_of_more_gpus_than_there_are_are_refused():
     play = a_cluster(gpus="4xH100")
     create(play, "vision", guaranteed_gpus=3)
