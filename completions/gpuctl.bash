@@ -2,26 +2,37 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain pause resume daemon doctor demo simulate completion' ;;
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
     'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
-    'list') options='-a --all -m --mine -u --user -s --state -n --name --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --since --limit --socket'; takes=ids ;;
+    'list') options='-a --all -m --mine -u --user -s --state -n --name --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --label --since --limit --socket'; takes=ids ;;
     'show') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
-    'wait') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'wait') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
     'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
-    'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
-    'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
-    'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
+    'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
+    'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'requeue') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
-    'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
+    'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'gpus') options='--json --socket -h --help'; valued='--socket' ;;
     'nodes') options='--json --socket -h --help'; valued='--socket' ;;
-    'drain') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
-    'undrain') options='--json --socket -h --help'; valued='--socket' ;;
+    'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
+    'undrain') options='--json --socket -h --help'; valued='--socket'; takes=gpus ;;
+    'policy') options='--set --reset --json --socket -h --help'; valued='--set --socket' ;;
+    'tenant') options='-h --help'; valued=''; words='create delete list set show' ;;
+    'tenant create') options='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --borrow --no-borrow --json --socket -h --help'; valued='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --socket' ;;
+    'tenant delete') options='--json --socket -h --help'; valued='--socket' ;;
+    'tenant list') options='--json --socket -h --help'; valued='--socket' ;;
+    'tenant set') options='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --borrow --no-borrow --remove-user --remove-group --json --socket -h --help'; valued='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --remove-user --remove-group --socket' ;;
+    'tenant show') options='--json --socket -h --help'; valued='--socket' ;;
+    'reserve') options='-h --help'; valued=''; words='create delete list' ;;
+    'reserve create') options='--from --to --for --reason --json --socket -h --help'; valued='--from --to --for --reason --socket'; takes=gpus ;;
+    'reserve delete') options='--json --socket -h --help'; valued='--socket' ;;
+    'reserve list') options='--json --socket -h --help'; valued='--socket' ;;
     'pause') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
     'resume') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon') options='-h --help'; valued=''; words='logs reload restart start status stop' ;;
@@ -37,6 +48,12 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'completion') options='-h --help'; valued=''; words='bash zsh fish' ;;
     *) return 1 ;;
     esac
+}
+
+_gpuctl_files() { # of any name, spaces and all
+    local IFS=$'\n'
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen "$@" -- "$current"))
 }
 
 _gpuctl() {
@@ -59,30 +76,30 @@ _gpuctl() {
     done
     if ((at > COMP_CWORD)); then # the value of an option
         case ${COMP_WORDS[COMP_CWORD - 1]} in
-        --env-file) COMPREPLY=($(compgen -f -- "$current")) ;;
-        --error) COMPREPLY=($(compgen -f -- "$current")) ;;
-        --output) COMPREPLY=($(compgen -f -- "$current")) ;;
-        --plot) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --env-file) _gpuctl_files -f ;;
+        --error) _gpuctl_files -f ;;
+        --output) _gpuctl_files -f ;;
+        --plot) _gpuctl_files -f ;;
         --rules) COMPREPLY=($(compgen -W 'physical muri' -- "$current")) ;;
-        --socket) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --socket) _gpuctl_files -f ;;
         --state) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
-        --workdir) COMPREPLY=($(compgen -d -- "$current")) ;;
-        -C) COMPREPLY=($(compgen -d -- "$current")) ;;
-        -o) COMPREPLY=($(compgen -f -- "$current")) ;;
+        --workdir) _gpuctl_files -d ;;
+        -C) _gpuctl_files -d ;;
+        -o) _gpuctl_files -f ;;
         -s) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         esac
     elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset $at
         elif ((at == COMP_CWORD)); then
-            COMPREPLY=($(compgen -c -- "$current") $(compgen -f -- "$current"))
+            _gpuctl_files -c -f
         else
-            COMPREPLY=($(compgen -f -- "$current"))
+            _gpuctl_files -f
         fi
     elif [[ $current == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$current"))
-    elif [[ $takes == ids ]]; then
-        COMPREPLY=($(compgen -W "$(gpuctl completion ids 2>/dev/null | cut -f1)" -- "$current"))
+    elif [[ $takes == ids || $takes == live || $takes == gpus ]]; then
+        COMPREPLY=($(compgen -W "$(gpuctl completion $takes 2>/dev/null | cut -f1)" -- "$current"))
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi

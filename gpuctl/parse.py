@@ -123,7 +123,9 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
     now = time.time() if now is None else now
     try:
         away = parse_duration(text.removeprefix("now").removeprefix("-" if past else "+"))
-    except ValueError:
+    except ValueError as error:
+        if "longer" in str(error):  # a duration, and no other time that could be meant
+            raise
         away = None
     if away is not None and not _is_clock(text):
         return now - away if past else now + away

@@ -35,6 +35,8 @@ _LIMITS = (
     *("AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS"),
     *("RTPRIO", "RTTIME", "SIGPENDING", "STACK"),
 )
+_GPUD_SETS = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
+_GPUD_SETS_PREFIXES = ("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT")
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 Options = Callable[..., Any]
@@ -56,7 +58,7 @@ _OPTIONS = (
     click.option("--gpu-type", metavar="PATTERN", help="What its name must contain: H100, 'A100|H100', 'A100*80*'."),
     click.option("--share", is_flag=True, help="Share each GPU with others: --gpu-memory of it is enough."),
     click.option("--mig", metavar="PROFILE", help="MIG instances instead of GPUs: 2g.10gb."),
-    click.option("--cpus", type=POSITIVE, help="CPUs to count for it on each node (default: not counted)."),
+    click.option("--cpus", type=POSITIVE, help="CPUs to count for it on each node (default: none; with -g 0: one)."),
     click.option("--memory", type=SIZE, help="Memory of each node: 64G."),
     click.option("--not-gpu", metavar="LIST", help="None of these GPUs."),
     click.option("--not-node", metavar="LIST", help="None of these nodes."),
@@ -270,7 +272,11 @@ def _environment(given: dict[str, Any], workdir: str) -> dict[str, str]:
     environment = dict(os.environ)
     if given["workdir"] is not None:
         environment["PWD"] = workdir
-    return environment | variables(given["env"], given["env_file"])
+    said = variables(given["env"], given["env_file"])
+    unused = [name for name in said if name in _GPUD_SETS or name.startswith(_GPUD_SETS_PREFIXES)]
+    if unused:
+        session.note(f"gpud sets {', '.join(unused)} itself: what was given for it is not used")
+    return environment | said
 
 
 def _umask() -> int:

@@ -145,6 +145,7 @@ class Answers:
             user=me if message.get("mine") else message.get("user"),
             states=states,
             name=message.get("name"),
+            labels=tuple(_label(word) for word in message.get("labels", ())),
             since=message.get("since"),
             shown=True,
         )
@@ -310,6 +311,12 @@ class Answers:
 
 def _last_of(job: JobId) -> JobId:
     return JobId(job_id(number_of(job) + 1) - 1)
+
+
+def _label(word: str) -> tuple[str, str | None]:
+    """Return the key and value of `K=V`; a key alone means any value."""
+    key, equals, value = word.partition("=")
+    return key, value if equals else None
 
 
 def _resident_mib() -> int:

@@ -4,17 +4,29 @@ Commands and options are words that a shell can know by itself; asking Python fo
 `completions/` holds what `gpuctl completion SHELL` prints; a test fails when that is stale.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
 from gpuctl.render import completion as render
 from gpuctl.session import Session
 
 _WRITERS = {"bash": render.bash, "zsh": render.zsh, "fish": render.fish}
+_UNFINISHED = ("held", "queued", "starting", "running", "stopping")
+
+
+class _Shells(click.Choice[str] if TYPE_CHECKING else click.Choice):  # type: ignore[misc]  # generic since Click 8.2
+    """The shells; what their files ask for on TAB is understood too, and offered to nobody."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the shell, or what is asked for. Raises BadParameter."""
+        return value if value in render.ASKED else super().convert(value, param, ctx)
 
 
 @click.command()
-@click.argument("shell", type=click.Choice([*_WRITERS, "ids"]), metavar="bash|zsh|fish")
+@click.argument("shell", type=_Shells(list(_WRITERS)), metavar="bash|zsh|fish")
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print the completion of a shell, to be kept where the shell looks for it.
@@ -25,23 +37,37 @@ def completion(context: click.Context, shell: str) -> None:
       gpuctl completion fish > ~/.config/fish/completions/gpuctl.fish
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     root = context.find_root()
-    if shell == "ids":
-        _print_ids(root.ensure_object(Session))
+    session = root.ensure_object(Session)
+    if shell in render.ASKED:
+        _answer(session, shell)
         return
     script = _WRITERS[shell](render.tree(root.command))
-    session = root.ensure_object(Session)
     if session.json:
         session.print_json({"shell": shell, "script": script})
     else:
         click.echo(script, nl=False)
 
 
-def _print_ids(session: Session) -> None:
-    """Print the ids of jobs, each with a tab and what it is. A shell asks on TAB: nothing is started for it."""
+def _answer(session: Session, asked: str) -> None:
+    """Print words, each with a tab and what it is. A shell asks on TAB: nothing is started for it."""
     try:
         with session.connect(start=False) as client:
-            jobs = client.request("list", limit=200)["jobs"]
+            words = _gpus(client) if asked == "gpus" else _jobs(client, live=asked == "live")
     except GpuctlError:
         return
-    for job in jobs:
-        click.echo(f"{job['id']}\t{job['state']} {job['name']}")
+    for word, what in words:
+        click.echo(f"{word}\t{what}")
+
+
+def _jobs(client: Client, *, live: bool) -> list[tuple[str, str]]:
+    jobs = client.request("list", limit=200, **({"state": _UNFINISHED} if live else {}))["jobs"]
+    return [(job["id"], f"{job['state']} {job['name']}") for job in jobs]
+
+
+def _gpus(client: Client) -> list[tuple[str, str]]:
+    gpus, nodes = client.request("gpus", fresh=False)["gpus"], client.request("nodes")["nodes"]
+    alone = len(nodes) == 1
+    words = [(str(gpu["index"]) if alone else f"{gpu['node']}:{gpu['index']}", gpu) for gpu in gpus]
+    return [(word, f"{gpu['state']} {gpu['name']}") for word, gpu in words] + [
+        (node["name"], f"{node['state']}, {node['gpus']} GPUs") for node in nodes
+    ]

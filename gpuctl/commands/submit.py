@@ -16,8 +16,9 @@ from gpuctl.session import Session, note, on_terminal
 def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
     """Queue a command, or a script, and print the job's id.
 
-    The command runs without a shell, as you, in this directory, with this environment. A first word that is a file
-    with a #! line is a script: a copy of it is kept, so that you may edit it meanwhile.
+    The command runs without a shell, as you, in this directory, with this environment; its stdin is /dev/null. A first
+    word that is a file with a #! line is a script: a copy of it is kept, so that you may edit it meanwhile. Behind --
+    the words are run as they are: a script then, too, as it is when the job starts.
 
     \b
       gpuctl submit -- python train.py --lr 0.1

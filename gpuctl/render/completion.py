@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import click
 
 _FILES = frozenset({"FILE", "PATH"})
-_IDS = "gpuctl completion ids 2>/dev/null"
+ASKED = ("ids", "live", "gpus")  # jobs, those that have not ended, GPUs and nodes: what gpud is asked for on TAB
+_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait"})
 _MADE_BY = "made by `gpuctl completion {}`: change the commands, not this file"
 
 
@@ -23,7 +24,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command. `takes` is what follows the options: `ids`, `command` (another program's line), words, or nothing."""
+    """A command. `takes` is what follows the options: of `ASKED`, `command` (another program's line), or nothing."""
 
     name: str
     help: str
@@ -53,11 +54,13 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
     takes, words = "", tuple(verb.name for verb in verbs)
     for parameter in command.params:
         if isinstance(parameter, click.Argument) and parameter.name in {"job", "jobs"}:
-            takes = "ids"
+            takes = "live" if name in _ON_LIVE else "ids"
+        elif isinstance(parameter, click.Argument) and parameter.name == "targets":
+            takes = "gpus"
         elif isinstance(parameter, click.Argument) and parameter.name == "command":
             takes = "command"
         elif isinstance(parameter, click.Argument) and isinstance(parameter.type, click.Choice):
-            words = tuple(str(word) for word in parameter.type.choices if word != "ids")
+            words = tuple(str(word) for word in parameter.type.choices)
     flags = tuple(_flag(each) for each in command.get_params(context) if isinstance(each, click.Option))
     return Verb(name, command.get_short_help_str(100), flags, takes, words, tuple(verbs))
 
@@ -92,9 +95,9 @@ def bash(root: Verb) -> str:
                 if flag.words:
                     values[name] = f"COMPREPLY=($(compgen -W '{' '.join(flag.words)}' -- \"$current\"))"
                 elif flag.value in {"files", "dirs"}:
-                    values[name] = f'COMPREPLY=($(compgen -{flag.value[0]} -- "$current"))'
+                    values[name] = f"_gpuctl_files -{flag.value[0]}"
     answers = "\n".join(f"        {name}) {answer} ;;" for name, answer in sorted(values.items()))
-    return _BASH % {"made": _MADE_BY.format("bash"), "cases": "\n".join(cases), "answers": answers, "ids": _IDS}
+    return _BASH % {"made": _MADE_BY.format("bash"), "cases": "\n".join(cases), "answers": answers}
 
 
 _BASH = r"""# gpuctl for bash; %(made)s
@@ -104,6 +107,12 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
 %(cases)s
     *) return 1 ;;
     esac
+}
+
+_gpuctl_files() { # of any name, spaces and all
+    local IFS=$'\n'
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen "$@" -- "$current"))
 }
 
 _gpuctl() {
@@ -132,14 +141,14 @@ _gpuctl() {
         if declare -F _command_offset >/dev/null; then
             _command_offset $at
         elif ((at == COMP_CWORD)); then
-            COMPREPLY=($(compgen -c -- "$current") $(compgen -f -- "$current"))
+            _gpuctl_files -c -f
         else
-            COMPREPLY=($(compgen -f -- "$current"))
+            _gpuctl_files -f
         fi
     elif [[ $current == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$current"))
-    elif [[ $takes == ids ]]; then
-        COMPREPLY=($(compgen -W "$(%(ids)s | cut -f1)" -- "$current"))
+    elif [[ $takes == ids || $takes == live || $takes == gpus ]]; then
+        COMPREPLY=($(compgen -W "$(gpuctl completion $takes 2>/dev/null | cut -f1)" -- "$current"))
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
@@ -151,18 +160,21 @@ complete -F _gpuctl gpuctl
 def zsh(root: Verb) -> str:
     """Return the completion for zsh."""
     functions = [_zsh_function(path, verb) for path, verb in _paths(root)]
-    return _ZSH % {"made": _MADE_BY.format("zsh"), "functions": "\n".join(functions), "ids": _IDS}
+    return _ZSH % {"made": _MADE_BY.format("zsh"), "functions": "\n".join(functions)}
 
 
 _ZSH = r"""#compdef gpuctl
 # gpuctl for zsh; %(made)s
-_gpuctl_ids() {
-    local -a jobs
-    jobs=(${(f)"$(%(ids)s)"})
-    jobs=(${jobs//:/\\:})
-    jobs=(${jobs//$'\t'/:})
-    _describe -t jobs job jobs
+_gpuctl_asked() {
+    local -a words
+    words=(${(f)"$(gpuctl completion $1 2>/dev/null)"})
+    words=(${words//:/\\:})
+    words=(${words//$'\t'/:})
+    _describe -t $1 $1 words
 }
+_gpuctl_ids() { _gpuctl_asked ids }
+_gpuctl_live() { _gpuctl_asked live }
+_gpuctl_gpus() { _gpuctl_asked gpus }
 
 %(functions)s
 _gpuctl "$@"
@@ -176,8 +188,8 @@ def _zsh_function(path: str, verb: Verb) -> str:
         specs += ["'1: :->verb'", "'*:: :->rest'"]
     elif verb.takes == "command":
         specs.append("'*:::command: _normal'")
-    elif verb.takes == "ids":
-        specs.append("'*:job:_gpuctl_ids'")
+    elif verb.takes in ASKED:
+        specs.append(f"'*:{'GPU or node' if verb.takes == 'gpus' else 'job'}:_gpuctl_{verb.takes}'")
     elif verb.words:
         specs.append(f"'1: :({' '.join(verb.words)})'")
     lines = [f"{name}() {{", "    local state line", "    local -a verbs", "    typeset -A opt_args"]
@@ -219,8 +231,8 @@ def fish(root: Verb) -> str:
             ]
         else:
             when = "; and ".join(seen)
-        if verb.takes == "ids":
-            lines.append(f"complete -c gpuctl -n '{when}' -a '({_IDS})'")
+        if verb.takes in ASKED:
+            lines.append(f"complete -c gpuctl -n '{when}' -a '(gpuctl completion {verb.takes} 2>/dev/null)'")
         elif verb.takes == "command":
             # The program's line begins behind two words, and behind options; a short one first ends its own options.
             valued = " ".join(sorted(verb.valued, key=lambda name: name.startswith("--")))

@@ -1,4 +1,4 @@
-"""Tables and words for a terminal, 80 columns wide or more; whole lines where nobody's terminal is the limit.
+"""Tables and words for a terminal, as wide as that is; whole lines where nobody's terminal is the limit.
 
 Plain strings, not a table library: that takes longer to import than gpud to answer, and boxes make columns that
 `grep` and `awk` cannot read. What users chose (names, commands) may hold anything, so control characters are
@@ -17,6 +17,7 @@ import click
 
 from gpud.model.units import format_duration, format_size
 
+_ELASTIC_LEAST = 8
 COLORS = {
     "running": "green",
     "completed": "green",
@@ -62,12 +63,12 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: in
     excess = sum(sizes.values()) + 2 * (len(shown) - 1) - width
     while excess > 0 and elastic:
         widest = max(elastic, key=lambda at: sizes[at])
-        if sizes[widest] <= 8:
+        if sizes[widest] <= _ELASTIC_LEAST:
             break
         sizes[widest] -= 1
         excess -= 1
     heading = [column.heading for column in columns]
-    return [_line(columns, row, shown, sizes) for row in (heading, *cells)]
+    return [cut(_line(columns, row, shown, sizes), width) for row in (heading, *cells)]
 
 
 def _line(columns: Sequence[Column], row: Sequence[str], shown: list[int], sizes: dict[int, int]) -> str:
@@ -122,8 +123,8 @@ def styled(text: str, color: str) -> str:
 
 
 def terminal_width() -> int:
-    """Return the terminal's width, at least 80, so that a table stays one; without a terminal, no limit."""
-    return max(80, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+    """Return the terminal's width, at least 40, so that a table stays one; without a terminal, no limit."""
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
 
 
 def terminal_height() -> int:

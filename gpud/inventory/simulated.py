@@ -88,8 +88,8 @@ def _model(text: str) -> str:
     if wanted in plain:
         return plain[wanted]
     near = [name for name in plain if name.startswith(wanted)] or get_close_matches(wanted, plain, cutoff=0.5)
-    names = " or ".join(plain[name] for name in near) or ", ".join(CATALOGUE)
-    raise ValueError(f"there is no simulated GPU {text!r}; did you mean {names}?")
+    hint = f"did you mean {' or '.join(plain[name] for name in near)}?" if near else "write 4xRTX4090, or 2x8xH100"
+    raise ValueError(f"there is no simulated GPU {text!r}; {hint}")
 
 
 def _plain(name: str) -> str:

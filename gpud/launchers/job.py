@@ -20,6 +20,7 @@ from gpud.launchers import cgroup, environment, faults, record
 # Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
 _set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
 
+_PRIVATE = 0o066
 Limits = dict[str, Sequence[int]]
 Order = dict[str, Any]
 """What the shim is told, plain: see `local.order_of`."""
@@ -136,21 +137,25 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes)
 
 def _open_streams(order: Order) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(_open_log(order["output"], makes_directory=order["makes_log_dir"]), 1)
-    os.dup2(1 if order["error"] is None else _open_log(order["error"]), 2)
+    own = order["makes_log_dir"]  # gpud's log is its user's alone; a file that they named is made as by their shell
+    os.dup2(_open_log(order["output"], _PRIVATE if own else order["umask"], makes_directory=own), 1)
+    os.dup2(1 if order["error"] is None else _open_log(order["error"], order["umask"]), 2)
 
 
-def _open_log(path: str, *, makes_directory: bool = False) -> int:
+def _open_log(path: str, umask: int, *, makes_directory: bool = False) -> int:
     # O_NONBLOCK: a FIFO that nobody reads would hang the start for ever; it is taken off for the job's own writes.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+    before = os.umask(umask)
     try:
-        log = os.open(path, flags, 0o600)
+        log = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ENOENT and makes_directory:
             with contextlib.suppress(OSError):  # opening the log says it better
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            return _open_log(path)
+            return _open_log(path, umask)
         raise faults.cannot(f"open the log {path}", error) from error
+    finally:
+        os.umask(before)
     os.set_blocking(log, True)
     return log
 

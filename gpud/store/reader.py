@@ -238,6 +238,12 @@ def _narrowed(source: str, values: tuple[object, ...], query: JobQuery) -> Sourc
         select += " AND (job.pending IS NULL OR job.pending != '' OR job.dropped != '')"
     if query.name is not None:
         select, values = f"{select} AND job.name = CAST(? AS TEXT)", (*values, text(query.name))
+    for key, value in query.labels:
+        label = "SELECT 1 FROM json_each(job.labels) AS label WHERE label.key = CAST(? AS TEXT)"
+        values = (*values, text(key))
+        if value is not None:
+            label, values = f"{label} AND label.value = CAST(? AS TEXT)", (*values, text(value))
+        select = f"{select} AND EXISTS ({label})"
     if query.since is not None:
         select, values = f"{select} AND job.updated_at >= ?", (*values, query.since)
     return select, values

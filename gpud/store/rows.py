@@ -117,5 +117,6 @@ class JobQuery:
     user: str | None = None
     states: frozenset[str] = field(default_factory=frozenset)
     name: str | None = None
+    labels: tuple[tuple[str, str | None], ...] = ()  # all of these; with None: of any value
     since: Timestamp | None = None
     shown: bool = False

@@ -61,6 +61,7 @@ class List(TypedDict):
     user: NotRequired[str]
     state: NotRequired[list[str]]
     name: NotRequired[str]
+    labels: NotRequired[list[str]]  # `K=V`, or `K` with any value: those that bear all of them
     since: NotRequired[float]
     limit: NotRequired[int]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,14 @@ class Gpuctl:
         self.environ: dict[str, str] = gpud.environment | own
 
     @contextmanager
-    def start(self, *words: str, environ: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    def start(
+        self, *words: str, environ: dict[str, str] | None = None, stdin: Any = None
+    ) -> Iterator[subprocess.Popen[str]]:
         """Run gpuctl beside the test; it is gone afterwards."""
         process = subprocess.Popen(
             [sys.executable, "-m", "gpuctl", *words],
             env=self.environ | (environ or {}),
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -40,10 +44,13 @@ class Gpuctl:
             finally:
                 process.kill()
 
-    def __call__(self, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-        """Run gpuctl to its end."""
-        with self.start(*words, **settings) as process:
-            out, err = process.communicate(timeout=DEADLINE_S)
+    def __call__(self, *words: str, stdin: str | None = None, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run gpuctl to its end, with this piped in."""
+        with tempfile.TemporaryFile("w+") as piped:
+            piped.write(stdin or "")
+            piped.seek(0)
+            with self.start(*words, stdin=None if stdin is None else piped, **settings) as process:
+                out, err = process.communicate(timeout=DEADLINE_S)
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def ok(self, *words: str, **settings: Any) -> str:

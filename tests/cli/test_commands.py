@@ -105,7 +105,7 @@ def test_a_job_is_my_shell(gpuctl):
     assert int(lines[0], 8) == umask
     assert lines[1] == str(gpuctl.directory)
     assert lines[3:] == ["1", str(os.getuid())]
-    assert stat.S_IMODE((gpuctl.directory / "out").stat().st_mode) == 0o600
+    assert stat.S_IMODE((gpuctl.directory / "out").stat().st_mode) == 0o666 & ~umask
 
 
 def test_an_array_is_one_row_until_it_starts(gpuctl):

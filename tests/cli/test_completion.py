@@ -32,7 +32,7 @@ def bash_completes(*words: str) -> list[str]:
     asked = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gpuctl; printf "%s\\n" "${COMPREPLY[@]}"'
     script = f"source {FOLDER}/gpuctl.bash; {asked}"
     command = ["bash", "--norc", "-c", script, "bash", *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,23 @@ def bash_completes(*words: str) -> list[str]:
 )
 def test_bash_completes(words, found):
     assert bash_completes(*words) == found
+
+
+def test_bash_completes_paths_with_spaces(tmp_path):
+    (tmp_path / "my jobs").mkdir()
+    assert bash_completes("gpuctl", "submit", "-C", f"{tmp_path}/my") == [f"{tmp_path}/my jobs"]
+    assert bash_completes("gpuctl", "submit", "--", "cat", f"{tmp_path}/my") == [f"{tmp_path}/my jobs"]
+
+
+def test_what_is_asked_for_on_tab_is_what_the_command_could_take(gpuctl):
+    over = gpuctl.ended("--", "true")["id"]
+    held = gpuctl.ok("submit", "--hold", "-n", "mine", "--", "true")
+    assert gpuctl.ok("completion", "live") == f"{held}\theld mine"
+    assert {line.partition("\t")[0] for line in gpuctl.ok("completion", "ids").splitlines()} == {over, held}
+    node = gpuctl.json("nodes")[0]["name"]
+    assert [line.partition("\t")[0] for line in gpuctl.ok("completion", "gpus").splitlines()] == ["0", "1", node]
+    wrong = gpuctl("completion", "tcsh").stderr
+    assert ("bash" in wrong, "ids" in wrong, "live" in wrong) == (True, False, False)
 
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])

@@ -41,3 +41,41 @@ def test_logs_of_an_earlier_attempt_and_of_the_last_lines_in_json(gpuctl):
     assert gpuctl.json("logs", job, "--attempt", "1", "-n", "1")["lines"] == ["over"]
     assert gpuctl("logs", job, "--attempt", "3").returncode == 1
     assert "lines" not in gpuctl.json("logs", job)
+
+
+def test_jobs_are_listed_by_their_labels(gpuctl):
+    gpuctl.ok("pause")
+    one = gpuctl.ok("submit", "--label", "team=vision", "--label", "night=1", "--", "true")
+    other = gpuctl.ok("submit", "--label", "team=text", "--", "true")
+    gpuctl.ok("submit", "--", "true")
+
+    def listed(*words):
+        return [job["id"] for job in gpuctl.json("list", *words)]
+
+    assert listed("--label", "team=vision") == [one]
+    assert listed("--label", "team") == [one, other]
+    assert listed("--label", "team", "--label", "night") == [one]
+    assert listed("--label", "team=vision", "--label", "team=text") == []
+
+
+def test_run_says_that_what_is_piped_in_reaches_nobody(gpuctl):
+    told = "stdin is /dev/null"
+    assert told in gpuctl("run", "-g", "0", "--", "cat", stdin="words").stderr
+    assert told not in gpuctl("run", "-g", "0", "--", "cat", stdin="").stderr
+
+
+def test_a_variable_that_gpud_sets_itself_is_told(gpuctl):
+    done = gpuctl("submit", "-e", "CUDA_VISIBLE_DEVICES=3", "-e", "MINE=1", "--hold", "--", "true")
+    assert (done.returncode, "gpud sets CUDA_VISIBLE_DEVICES itself" in done.stderr) == (0, True)
+
+
+def test_a_moment_too_far_away_is_told_as_that(gpuctl):
+    assert "longer than ten years" in gpuctl("submit", "--begin", "99999999d", "--", "true").stderr
+
+
+def test_events_name_what_they_list(gpuctl):
+    gpuctl.ok("drain", "0", "--reason", "fan")
+    line = gpuctl.ok("events").splitlines()[-1]
+    uuid = gpuctl.json("gpus")[0]["uuid"]
+    assert f"gpus={uuid}" in line
+    assert "by " in line

@@ -255,6 +255,14 @@ def test_logs_are_private_and_an_output_file_is_appended_to(gpud):
     assert len((gpud.work / "one.log").read_text().splitlines()) == 2
 
 
+def test_a_file_that_was_named_for_output_is_made_as_the_submitters_shell_would(gpud):
+    for umask, mode in ((0o022, "0o644"), (0o027, "0o640")):
+        job = gpud.submit("true", output=f"{gpud.work}/%j.out", error=f"{gpud.work}/%j.err", umask=umask)
+        gpud.ended(job)
+        for kind in ("out", "err"):
+            assert oct((gpud.work / f"{job}.{kind}").stat().st_mode & 0o777) == mode
+
+
 def test_a_log_that_is_a_fifo_hangs_nothing(gpud):
     os.mkfifo(gpud.work / "fifo")
     unread = gpud.submit("echo", "words", output=f"{gpud.work}/fifo")
