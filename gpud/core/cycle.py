@@ -112,7 +112,12 @@ def _look_around(world: World, out: Outcome) -> None:
     wakes += tenants.wake_at(world)
     if world.rethink_at is not None:
         wakes.append(world.rethink_at)
-    soon = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
+    wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]
+    soon = {gpu for gpus in wanted for gpu in gpus}
+    # What one job waits for is looked at together: one by one, the first would be stale when the last is fresh.
+    together = {
+        gpu for gpus in wanted if any(_due(world.gpus[gpu], LOOK_RELEASING_S, out.now) for gpu in gpus) for gpu in gpus
+    }
     for name in world.real:
         for state in world.nodes[name].gpus:
             settles = state.released_at is not None and out.now < state.released_at + RELEASE_S
@@ -122,11 +127,15 @@ def _look_around(world: World, out: Outcome) -> None:
                 every_s = LOOK_BLOCKED_S
             else:
                 continue
-            if state.asked_at is None or state.asked_at + every_s <= out.now:
+            if state.asked_at is None or state.gpu.id in together or _due(state, every_s, out.now):
                 state.asked_at = out.now
                 out.look(state.node, state.gpu.id)
             wakes.append(Timestamp(state.asked_at + every_s))
     out.wake_at = min(wakes, default=None)
+
+
+def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:
+    return state.asked_at is None or state.asked_at + every_s <= now
 
 
 def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, JobId]]) -> None:
