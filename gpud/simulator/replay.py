@@ -71,7 +71,7 @@ def engine_for(
         )
     world = World(Fcfs(), Rules(), "simulated")
     if policy in ORACLES:
-        world.rules = _EASY_RULES if policy == "easy-oracle" else _ORACLES_RULES
+        world.rules = _EASY_RULES if policy in {"easy-oracle", "sjf-oracle"} else _ORACLES_RULES
         jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
         runs = runs_of(jobs, ground.physics)
         world.set_policy(ORACLES[policy](runs, world, ground))
