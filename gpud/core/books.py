@@ -74,6 +74,7 @@ class Books:
         self.changed = False
         self.rolls_at: float = inf  # when the next window begins anew
         self._pending: dict[JobId, int] = {}
+        self._known: dict[tuple[str, str], tuple[Tally, Tally, Tally]] = {}
 
     def of_user(self, name: str) -> Tally:
         """Return a user's tally."""
@@ -87,15 +88,16 @@ class Books:
 
     def enter(self, before: ActiveJob | None, active: ActiveJob) -> None:
         """Count a job that became active, or one that was and is in another state now."""
-        terms = active.terms
-        stops = isinstance(active.state, Stopping) - (before is not None and isinstance(before.state, Stopping))
-        if before is None or stops:
+        terms, starts = active.terms, before is None
+        stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
+        if starts or stops:
             weight = milli(terms.demand)
             for tally in self._tallies(terms):
-                tally.leaving += stops * weight
-                if before is None:
+                if starts:
                     tally.running += 1
                     tally.milli += weight
+                if stops:
+                    tally.leaving += weight
         meter = self.meters.get(terms.tenant)
         if meter is not None:
             if before is not None:
@@ -105,10 +107,11 @@ class Books:
     def leave(self, active: ActiveJob) -> None:
         """Count a job that is active no more."""
         weight = milli(active.terms.demand)
+        leaving = weight if isinstance(active.state, Stopping) else 0
         for tally in self._tallies(active.terms):
             tally.running -= 1
             tally.milli -= weight
-            tally.leaving -= isinstance(active.state, Stopping) * weight
+            tally.leaving -= leaving
         meter = self.meters.get(active.terms.tenant)
         if meter is not None:
             meter.add(active, -1)
@@ -174,7 +177,11 @@ class Books:
         self.rolls_at = min((meter.until for meter in self.meters.values()), default=inf)
 
     def _tallies(self, terms: Terms) -> tuple[Tally, Tally, Tally]:
-        return self.all, self.of_user(terms.user), self.of_tenant(terms.tenant)
+        who = terms.user, terms.tenant
+        found = self._known.get(who)
+        if found is None:
+            found = self._known[who] = self.all, self.of_user(terms.user), self.of_tenant(terms.tenant)
+        return found
 
 
 def _begun(tenant: Tenant, now: Timestamp, active: Iterable[ActiveJob]) -> Meter:
