@@ -22,6 +22,7 @@ from gpud.model.changes import (
     TermsPut,
     Told,
     Unfolded,
+    UsePut,
 )
 from gpud.model.gpu import Node, NodeName
 from gpud.model.job import Active, End, JobId, Running, Starting, array_of, index_of, number_of
@@ -46,6 +47,7 @@ class Ledger:
         self.rows: dict[JobId, Row] = {}
         self.nodes: dict[NodeName, Node] = {}
         self.settings: dict[str, object] = {}
+        self.accounts: dict[tuple[str, str | None], UsePut] = {}
         self.ends: dict[JobId, int] = {}
         self.reasons: dict[JobId, str | None] = {}
         self.gpu_s: dict[JobId, float] = {}
@@ -95,6 +97,8 @@ class Ledger:
                 gone = [gpu for gpu in (known.gpus if known else ()) if gpu.id not in {each.id for each in node.gpus}]
                 lost = tuple(gpu for gpu in gone if not gpu.simulated)
                 self.nodes[node.name] = replace(node, gpus=(*node.gpus, *lost))
+            case UsePut(tenant, user):
+                self.accounts[tenant, user] = change
             case SettingPut(key, value):
                 self.settings[key] = value
             case Told():

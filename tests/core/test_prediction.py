@@ -1,0 +1,106 @@
+"""How long jobs are expected to run: as those like them did."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from playbook import a_cluster, a_job
+
+from gpud.core.prediction import KEPT, RUNS, Prediction, Predictor
+from gpud.model.job import Demand
+from gpud.model.spec import Terms
+
+HOUR = 3600.0
+
+
+def terms(user="ada", name="train", gpus=1, *, tenant="lab", limit=None, estimate=None):
+    demand = Demand(gpus=gpus)
+    return Terms(
+        demand=demand, uid=1, user=user, tenant=tenant, name_group=name, time_limit_s=limit, estimate_s=estimate
+    )
+
+
+def after(*runs, assumed=24 * HOUR):
+    """A predictor that saw these runs: (terms, seconds)."""
+    predictor = Predictor(assumed)
+    for known, ran_s in runs:
+        predictor.learn(known, ran_s)
+    return predictor
+
+
+def test_where_nothing_is_known_the_limit_is_the_answer_or_what_is_assumed():
+    assert after().expect(terms()) == Prediction(24 * HOUR, "what is assumed of any job")
+    assert after().expect(terms(limit=HOUR)) == Prediction(HOUR, "its time limit")
+
+
+def test_an_estimate_beats_history_and_the_limit_bounds_both():
+    seen = after((terms(), 100.0))
+    assert seen.expect(terms(estimate=7.0)) == Prediction(7.0, "its estimate")
+    assert seen.expect(terms(estimate=7.0, limit=5.0)) == Prediction(5.0, "its time limit")
+    assert seen.expect(terms(limit=50.0)) == Prediction(50.0, "its time limit")
+    assert seen.expect(terms(limit=500.0)).seconds == 100.0
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (terms(), "ada's train jobs on 1 GPU"),
+        (terms(gpus=4), "ada's train jobs"),
+        (terms(name="eval"), "ada's jobs on 1 GPU"),
+        (terms(name="eval", gpus=4), "ada's jobs"),
+        (terms("bob"), "lab's jobs on 1 GPU"),
+        (terms("bob", tenant="other"), "everybody's jobs on 1 GPU"),
+        (terms("bob", tenant="other", gpus=4), "everybody's jobs"),
+    ],
+)
+def test_who_has_no_runs_of_their_own_is_expected_to_run_as_the_nearest_that_has(known, words):
+    assert after((known, 60.0)).expect(terms()) == Prediction(60.0, words, 1)
+    nearer = after((known, 60.0), (terms(), 1.0), (known, 60.0))
+    assert nearer.expect(terms()).seconds == (1.0 if known != terms() else pytest.approx(121 / 3, abs=1e-3))
+
+
+somebody = st.builds(
+    terms, st.sampled_from("ab"), st.sampled_from(["x", "y", ""]), st.integers(0, 2), tenant=st.sampled_from("tu")
+)
+
+
+@given(st.lists(st.tuples(somebody, st.integers(0, 10**6)), max_size=120), somebody)
+def test_it_is_the_mean_of_the_last_runs_of_the_narrowest_circle_that_has_any(runs, asked):
+    predictor = after(*runs)
+    circles = (
+        lambda t: (t.user, t.name_group, t.demand.gpus),
+        lambda t: (t.user, t.name_group),
+        lambda t: (t.user, t.demand.gpus),
+        lambda t: t.user,
+        lambda t: (t.tenant, t.demand.gpus),
+        lambda t: t.demand.gpus,
+        lambda _: None,
+    )
+    alike = ([ran_s for known, ran_s in runs if circle(known) == circle(asked)][-RUNS:] for circle in circles)
+    last = next((found for found in alike if found), [])
+    expected = predictor.expect(asked)
+    assert expected.runs == len(last)
+    assert expected.seconds == (pytest.approx(sum(last) / len(last)) if last else 24 * HOUR)
+
+
+def test_what_is_kept_is_bounded_and_what_was_heard_of_last_is_kept():
+    predictor = after((terms("ada"), 5.0))
+    for number in range(KEPT):
+        predictor.learn(terms(f"user{number}"), 1.0)
+    assert predictor.expect(terms(f"user{KEPT - 1}")).basis.startswith("user")
+    assert predictor.expect(terms("ada")).basis == "lab's jobs on 1 GPU"
+
+
+def test_jobs_that_came_to_their_own_end_are_learnt_from_and_others_are_not():
+    play = a_cluster(gpus="4xH100")
+    good, bad, stopped, late = play.submit(a_job(), a_job(), a_job(), a_job(limit=60))
+    play.starts(good, bad, stopped, late)
+    play.later(50)
+    play.ends(bad, code=1)
+    play.cancel(stopped)
+    play.ends(stopped)
+    play.later(50)
+    play.ends(good)
+    play.ends(late, code=15, timed_out=True)
+    expected = play.world.predictor.expect(a_job().terms)
+    assert expected.runs == 2
+    assert expected.seconds == pytest.approx(100, abs=1)
