@@ -94,11 +94,17 @@ def gpu_named(world: World, word: str) -> GpuState:
     raise Wrong(f"{what} named {word!r}", "see what there is: gpuctl gpus", "usage" if matching else "no_such_gpu")
 
 
+def gpus_named(world: World, word: str) -> list[GpuId]:
+    """Return the GPU that people mean, and the MIG instances on it. Raises Wrong."""
+    meant = gpu_named(world, word).gpu.id
+    return [meant, *(state.gpu.id for state in world.gpus.values() if state.gpu.parent == meant)]
+
+
 def resolve_names(world: World, demand: dict[str, Any]) -> None:
     """Put identities for the GPUs that a demand names. Raises Wrong, also for a node that there is not."""
     for key in ("gpu_ids", "excluded_gpus"):
         if demand.get(key):
-            demand[key] = list(dict.fromkeys(gpu_named(world, word).gpu.id for word in demand[key]))
+            demand[key] = list(dict.fromkeys(gpu for word in demand[key] for gpu in gpus_named(world, word)))
     for name in demand.get("excluded_nodes", ()):
         if NodeName(name) not in world.nodes:
             raise Wrong(f"there is no node {name!r}", "see what there is: gpuctl nodes", "no_such_node")
@@ -111,7 +117,7 @@ def _drain(world: World, message: Message, by: str) -> Make:
         if NodeName(target) in world.nodes:
             nodes.append(NodeName(target))
         else:
-            gpus.append(gpu_named(world, target).gpu.id)
+            gpus += gpus_named(world, target)
     if not gpus and not nodes:
         raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix) or nodes")
     reason = _reason(message) if message["op"] == "drain" else None
@@ -207,7 +213,7 @@ def _targets(world: World, words: list[str]) -> tuple[GpuId, ...]:
         elif NodeName(word) in world.nodes:
             found |= dict.fromkeys(state.gpu.id for state in world.nodes[NodeName(word)].gpus)
         else:
-            found[gpu_named(world, word).gpu.id] = None
+            found |= dict.fromkeys(gpus_named(world, word))
     if not found:
         raise Wrong("no GPU is named", "name GPUs (0, NODE:0, a UUID prefix), nodes, or all", "no_such_gpu")
     return tuple(found)

@@ -25,6 +25,7 @@ class Condition(StrEnum):
     FREE = "free"
     BUSY = "busy"
     SHARED = "shared"
+    SPLIT = "split"
     RELEASING = "releasing"
     FOREIGN = "foreign"
     DRAINING = "draining"
@@ -36,6 +37,8 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     """Return what a GPU is now, as far as the last look at it tells."""
     if state.lost:
         return Condition.LOST
+    if state.gpu.split:
+        return Condition.SPLIT
     shared = state.shared
     if state.holders and not shared:
         return Condition.BUSY

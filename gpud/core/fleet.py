@@ -58,4 +58,5 @@ class NodeState:
     @property
     def divided(self) -> set[GpuId | None]:
         """Return the GPUs that are split into instances: only those are given out."""
-        return {state.gpu.parent for state in self.gpus if state.gpu.mig is not None and state.present}
+        parents = {state.gpu.parent for state in self.gpus if state.gpu.mig is not None and state.present}
+        return parents | {state.gpu.id for state in self.gpus if state.gpu.split}

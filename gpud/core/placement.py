@@ -51,7 +51,7 @@ def suits(demand: Demand, gpu: Gpu) -> bool:
 
     Who shares has no claim to a memory size: the share itself must fit.
     """
-    if gpu.mig != demand.mig or gpu.id in demand.excluded_gpus:
+    if gpu.mig != demand.mig or gpu.split or gpu.id in demand.excluded_gpus:
         return False
     if demand.gpu_ids and gpu.id not in demand.gpu_ids:
         return False

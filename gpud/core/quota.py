@@ -175,7 +175,7 @@ def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> W
     if wanted and tenant.gpu_hours is not None and (used := meter.hours(now)) >= tenant.gpu_hours:
         return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
     if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
-        there = sum(1000 for state in world.gpus.values() if state.present)
+        there = sum(1000 for state in world.gpus.values() if state.present and not state.gpu.split)
         kept = sum(
             max(0, 1000 * each.guaranteed_gpus - books.of_tenant(each.name).milli)
             for each in world.tenants.values()

@@ -282,7 +282,7 @@ def _starving(world: World, now: Timestamp) -> JobId | None:
 
 def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
     """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
-    gpus = sum(1 for state in world.gpus.values() if state.present)
+    gpus = sum(1 for state in world.gpus.values() if state.present and not state.gpu.split)
     waiting = sum(line.count * line.terms.demand.gpu_weight * world.expected_s(line.terms) for line in lines)
     running = sum(
         active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()

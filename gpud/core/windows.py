@@ -111,7 +111,8 @@ def _window(window: Window) -> Claim:
 def _pools(world: World) -> Iterator[Claim]:
     everything = frozenset(world.gpus)
     for pool in world.rules.pools:
-        inside = frozenset(state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word))
+        named = {state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word)}
+        inside = frozenset(gpu for gpu, state in world.gpus.items() if gpu in named or state.gpu.parent in named)
         yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=inside, pool=pool.name)
         yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=everything - inside, pool=pool.name, only=True)
 

@@ -64,7 +64,9 @@ class Gpu:
 
     `memory_total_mib` is what the vendor's library says, below the nominal size. GPUs with the same `nvlink` reach
     each other over it, those with the same `pcie` share a switch, those with the same `numa` a socket; None where that
-    is unknown, or there is none. `mig` is an instance's profile ("2g.10gb") and `parent` the GPU that it is a part of.
+    is unknown, or there is none. `mig` is an instance's profile ("2g.10gb") and `parent` the GPU that it is a part of;
+    such a GPU is `split` (it is in MIG mode, with instances or without), and is not given out itself. Instances are
+    numbered after the GPUs of their node.
     """
 
     id: GpuId
@@ -78,6 +80,7 @@ class Gpu:
     numa: int | None = None
     mig: str | None = None
     parent: GpuId | None = None
+    split: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

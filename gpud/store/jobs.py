@@ -92,7 +92,7 @@ _NODE = """INSERT INTO node VALUES (CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST
     ON CONFLICT (name) DO UPDATE SET cpus = excluded.cpus, memory_mib = excluded.memory_mib, driver = excluded.driver,
     problem = excluded.problem, seen_at = excluded.seen_at"""
 _GPU = """INSERT OR REPLACE INTO gpu VALUES
-    (CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (CAST(? AS TEXT), CAST(? AS TEXT), ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _ACCOUNT = "INSERT OR REPLACE INTO account VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
 _EVENT = "INSERT INTO event (seq, at, kind, job, attempt, detail) VALUES (?, ?, CAST(? AS TEXT), ?, ?, ?)"
 
@@ -297,7 +297,7 @@ class Store:
                 slot = (text(node.name), gpu.pci_id)
                 self._db.execute("DELETE FROM gpu WHERE node = CAST(? AS TEXT) AND pci_id = ?", slot)
             seen = (gpu.index, text(gpu.name), gpu.memory_total_mib, gpu.pci_id, gpu.simulated, at)
-            links = (gpu.nvlink, gpu.pcie, gpu.numa, gpu.mig, gpu.parent)
+            links = (gpu.nvlink, gpu.pcie, gpu.numa, gpu.mig, gpu.parent, gpu.split)
             self._db.execute(_GPU, (text(gpu.id), text(node.name), *seen, *links))
 
     def _tell(self, changes: Sequence[Change]) -> tuple[Event, ...]:

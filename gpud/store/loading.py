@@ -91,9 +91,9 @@ def nodes(connection: sqlite3.Connection) -> Iterator[Node]:
     gpus: dict[str, list[Gpu]] = {}
     seen = connection.execute(
         "SELECT node, uuid, position, name, memory_total_mib, pci_id, simulated,"
-        " nvlink, pcie, numa, mig, parent FROM gpu ORDER BY position, uuid"
+        " nvlink, pcie, numa, mig, parent, split FROM gpu ORDER BY position, uuid"
     )
-    for node, uuid, position, name, memory_total_mib, pci_id, simulated, nvlink, pcie, numa, mig, parent in seen:
+    for node, uuid, position, name, memory_total_mib, pci_id, simulated, nvlink, pcie, numa, mig, parent, split in seen:
         gpus.setdefault(node, []).append(
             Gpu(
                 id=GpuId(uuid),
@@ -107,6 +107,7 @@ def nodes(connection: sqlite3.Connection) -> Iterator[Node]:
                 numa=numa,
                 mig=mig,
                 parent=parent,
+                split=bool(split),
             )
         )
     for name, cpus, memory_mib, driver, problem in connection.execute(

@@ -133,6 +133,7 @@ _SECOND = (
     "ALTER TABLE gpu ADD COLUMN numa INTEGER",
     "ALTER TABLE gpu ADD COLUMN mig TEXT",
     "ALTER TABLE gpu ADD COLUMN parent TEXT",
+    "ALTER TABLE gpu ADD COLUMN split INTEGER NOT NULL DEFAULT 0",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)
