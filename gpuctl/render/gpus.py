@@ -12,9 +12,9 @@ _COLUMNS = (
     Column("NAME", elastic=True),
     Column("STATE"),
     Column("MEMORY", right=True),
-    Column("UTIL", right=True),
-    Column("TEMP", right=True),
-    Column("POWER", right=True),
+    Column("UTIL", right=True, spare=True),
+    Column("TEMP", right=True, spare=True),
+    Column("POWER", right=True, spare=True),
     Column("WHAT IS ON IT", elastic=True),
 )
 SIMULATED = "simulated GPUs: no hardware is behind them"

@@ -43,15 +43,16 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading; `right` aligns numbers; `elastic` ones give way when a line is too long."""
+    """A column: its heading; `right` aligns numbers; of lines too long, `spare` ones go and `elastic` ones shrink."""
 
     heading: str
     right: bool = False
     elastic: bool = False
+    spare: bool = False
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
-    """Return the lines of a table: columns without content are left out, elastic ones cut to `width` cells.
+    """Return the lines of a table in `width` cells; columns without content are left out.
 
     `width` None: the terminal's, or no limit where stdout is none.
     """
@@ -60,6 +61,11 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: in
     shown = [at for at in range(len(columns)) if any(row[at] for row in cells)] or [0]
     sizes = {at: max(cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)) for at in shown}
     elastic = [at for at in shown if columns[at].elastic]
+    least = {at: min(size, _ELASTIC_LEAST) if at in elastic else size for at, size in sizes.items()}
+    for at in [at for at in reversed(shown) if columns[at].spare]:
+        if sum(least[at] for at in shown) + 2 * (len(shown) - 1) > width:
+            shown.remove(at)
+            del sizes[at]
     excess = sum(sizes.values()) + 2 * (len(shown) - 1) - width
     while excess > 0 and elastic:
         widest = max(elastic, key=lambda at: sizes[at])

@@ -163,3 +163,12 @@ def test_times_in_json_are_rfc_3339_in_utc_to_the_millisecond():
 
 def test_json_holds_names_that_are_no_utf_8():
     assert to_json({"name": "\udcff"}) == '{"name": "\\udcff"}'
+
+
+def test_a_table_on_a_narrow_terminal_keeps_what_matters_most():
+    columns = [Column("ID"), Column("HEAT", spare=True), Column("LOAD", spare=True), Column("WHY", elastic=True)]
+    rows = [["1", "hot", "full", "a very long reason"]]
+    assert table(columns, rows, width=80)[1].split() == ["1", "hot", "full", "a", "very", "long", "reason"]
+    assert table(columns, rows, width=18) == ["ID  HEAT  WHY", "1   hot   a very…"]
+    assert table(columns, rows, width=12)[0] == "ID  WHY"
+    assert all(len(line) <= 5 for line in table(columns, rows, width=5))
