@@ -91,8 +91,10 @@ def parse_jobs(text: str) -> str:
     number, underscore, inner = text.partition("_")
     bracketed = inner[:1] == "[" and inner[-1:] == "]"
     spans = (inner[1:-1] if bracketed else inner) if underscore else number
-    ranges = [span.split(":")[0].split("-") for span in spans.split(",")]
+    parts = [span.partition(":") for span in spans.split(",")]
+    ranges = [span.split("-") for span, _, _ in parts]
     good = all(len(ends) <= 2 and all(_digits(end) for end in ends) for ends in ranges)
+    good &= all(not colon or (_digits(step) and int(step) > 0) for _, colon, step in parts)
     if not good or (underscore and not _digits(number)) or ("," in text and not bracketed):
         raise ValueError(f"{text!r} is no job id; write 12, 12_7, 12_[3-9], or 3-9 for a range")
     return text

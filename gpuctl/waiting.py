@@ -9,6 +9,7 @@ from gpuctl.render.jobs import ENDS
 from gpuctl.session import note
 
 Job = dict[str, Any]
+_ROWS_MOST = 10_000  # that gpud lists at once
 
 
 def exit_status(answer: dict[str, Any]) -> int:
@@ -108,28 +109,42 @@ def named(client: Client, words: Iterable[str]) -> list[str]:
     for word in words:
         number, _, inner = word.partition("_")
         if "-" in number:
-            rows = client.request("list", jobs=[word])["jobs"]
-            ids += [row["id"].partition("_")[0] for row in rows]
+            ids += _within(client, word)
         elif inner.isdigit() or not inner:
             client.request("show", job=word)
             ids.append(word)
         else:
-            ids += [f"{number}_{index}" for index in _indices(inner) if _exists(client, f"{number}_{index}")]
+            indices = _indices_of(client, number)
+            ids += [f"{number}_{index}" for span in _spans(inner) for index in indices if index in span]
     return list(dict.fromkeys(ids))
 
 
-def _indices(inner: str) -> Iterable[int]:
-    for part in inner.strip("[]").split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        yield from range(int(first), int(last or first) + 1, int(step or 1))
+def _within(client: Client, span: str) -> list[str]:
+    """Return the jobs of a range, in order; where one listing has no room for all, the range is halved."""
+    reply = client.request("list", jobs=[span], limit=_ROWS_MOST)
+    first, last = map(int, span.split("-"))
+    if not reply["more"] or first == last:
+        return [str(number) for number in sorted({int(row["id"].partition("_")[0]) for row in reply["jobs"]})]
+    middle = (first + last) // 2
+    return [*_within(client, f"{first}-{middle}"), *_within(client, f"{middle + 1}-{last}")]
 
 
-def _exists(client: Client, job: str) -> bool:
+def _indices_of(client: Client, array: str) -> list[int]:
+    """Return the indices of an array, in order; none of what is no array, or not there."""
     try:
-        client.request("show", job=job)
+        spec = client.request("show", job=array)["job"].get("array", "")
     except RefusedError as error:
         if error.exit_status == NOT_FOUND:
-            return False
+            return []
         raise
-    return True
+    return [index for span in _spans(spec) for index in span]
+
+
+def _spans(inner: str) -> list[range]:
+    """Return the ranges that indices are written as: `3-9:2,12`, or with brackets around."""
+    spans = []
+    for part in filter(None, inner.strip("[]").split(",")):
+        span, _, step = part.partition(":")
+        first, _, last = span.partition("-")
+        spans.append(range(int(first), int(last or first) + 1, int(step or 1)))
+    return spans

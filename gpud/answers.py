@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from gpud import __version__, views
 from gpud.check import Wrong
@@ -29,13 +30,15 @@ from gpud.server import Peer
 from gpud.store.files import StoreError
 from gpud.store.rows import JobQuery, JobRow
 from gpud.views import Scene, Viewer
-from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
+from gpud.wire.codec import FRAME_MAX, PROTOCOL, PROTOCOL_OLDEST, Message, pack
+from gpud.wire.messages import Job
 
 log = logging.getLogger(__name__)
 
 _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
+_ROWS_BYTES = FRAME_MAX * 3 // 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,7 @@ class Answers:
             labels=tuple(_label(word) for word in message.get("labels", ())),
             since=message.get("since"),
             shown=True,
+            first=tuple(self._world().active),
         )
         rows, more = await self._reader.run(lambda reader: reader.jobs(query))
         for word in words or ():
@@ -155,8 +159,9 @@ class Answers:
                 raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
         scene, viewer = self._scene(), self.viewer(peer)
         places = views.positions(scene.world) or {}
-        maps = [views.job_map(scene, row, viewer, places.get(row.job)) for row in rows]
-        return {"jobs": maps, "more": more}
+        maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
+        told = _what_fits(maps)
+        return {"jobs": told, "more": more + len(maps) - len(told)}
 
     async def _show(self, peer: Peer, message: Message) -> Message:
         job = parse_job(message["job"])
@@ -179,7 +184,7 @@ class Answers:
         if row.array is not None:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
             rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
-            answer["elements"] = [views.job_map(scene, each, viewer, None) for each in rows]
+            answer["elements"] = _what_fits([views.row_map(scene, each, viewer, None) for each in rows])
             running = {"starting", "running", "stopping"}
             if row.ended_at is None and any(each.state in running for each in rows):
                 shown["state"] = "running"
@@ -307,6 +312,14 @@ class Answers:
         if index is not None:
             hint = f"see what there is: gpuctl show {number_of(job)}"
         raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+
+
+def _what_fits(jobs: list[Job]) -> list[Job]:
+    """Return those of these jobs that one frame has room for, in their order; what has not ended goes first."""
+    ranked = sorted(range(len(jobs)), key=lambda at: (jobs[at]["ended_at"] is not None, -at))
+    sizes = accumulate(len(pack({"job": jobs[at]})) for at in ranked)
+    kept = [at for at, size in zip(ranked, sizes, strict=True) if size <= _ROWS_BYTES]
+    return [jobs[at] for at in sorted(kept)]
 
 
 def _last_of(job: JobId) -> JobId:

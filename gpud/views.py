@@ -5,6 +5,7 @@ A view computes nothing that the scheduler did not decide. What is not known is 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from gpud.core.condition import Condition, condition, occupants
 from gpud.core.fleet import GpuState, NodeState
@@ -23,6 +24,7 @@ from gpud.store.rows import AttemptRow, Event, JobRow
 from gpud.wire.messages import Event as EventMap
 from gpud.wire.messages import Job
 
+COMMAND_MOST = 1_000  # characters
 POSITIONS_MOST = 50_000  # beyond that, sorting everybody for a listing would hold up the loop
 
 
@@ -126,6 +128,16 @@ def _started_at(attempt: AttemptRow) -> Timestamp | None:
     """Return since when an attempt ran: where its program could not be started, it never did."""
     could_not = attempt.exit is not None and attempt.exit.fault is not None
     return None if could_not else attempt.started_at
+
+
+def row_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job:
+    """Return a job as `job_map` does, for a listing: of a long command its beginning."""
+    job = job_map(scene, row, viewer, place)
+    command = job["command"]
+    if command is not None and sum(map(len, command)) > COMMAND_MOST:
+        ends = accumulate(map(len, command))
+        job["command"] = [word for word, end in zip(command, ends, strict=True) if end <= COMMAND_MOST] + ["..."]
+    return job
 
 
 def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) -> dict[str, object]:

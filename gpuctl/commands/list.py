@@ -10,6 +10,8 @@ from gpuctl.render import jobs as render
 from gpuctl.render.gpus import SIMULATED
 from gpuctl.session import Session, note
 
+_MOST = 10_000  # rows that gpud lists at once
+_COUNTED = 10_000  # how far it counts what it leaves out
 STATES = ("held", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled", "timed_out", "lost")
 
 
@@ -45,6 +47,14 @@ def list_(session: Session, /, jobs: tuple[str, ...], all_: bool, state: tuple[s
     else:
         note("no jobs; queue one: gpuctl submit -- python train.py")
     if reply["more"]:
-        note(f"{reply['more']} more; see them with --limit {len(found) + reply['more']}")
+        note(_more(len(found), reply["more"], filters["limit"]))
     if simulated:
         note(SIMULATED)
+
+
+def _more(shown: int, more: int, limit: int | None) -> str:
+    """Return how many jobs are not shown, and how to see them."""
+    if more >= _COUNTED or shown + more > _MOST or (limit or 0) >= shown + more:
+        counted = f"{more} or more" if more >= _COUNTED else f"{more} more"
+        return f"{counted} are not shown; narrow it down: --mine, --state, --name, --since, 3-9"
+    return f"{more} more; see them with --limit {shown + more}"

@@ -67,14 +67,19 @@ class Reader:
         return rows[0] if rows else None
 
     def jobs(self, query: JobQuery) -> tuple[list[JobRow], int]:
-        """Return the newest `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more)."""
+        """Return at most `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more).
+
+        The newest of what has not ended; where there is room, the newest of what has.
+        """
         with told(self._path):
-            found: set[JobId] = set()
-            for select, values in _sources(query):
-                limited = f"{select} ORDER BY job.id DESC LIMIT ?"
-                found.update(job for (job,) in self._db.execute(limited, (*values, query.limit + MORE_MAX)))
-            newest = sorted(found)[max(0, len(found) - query.limit) :]
-            return self._rows(newest), min(len(found) - len(newest), MORE_MAX)
+            found: dict[JobId, int] = {}
+            for rank, sources in enumerate(_sources(query)):
+                for select, values in sources:
+                    limited = f"{select} ORDER BY job.id DESC LIMIT ?"
+                    for (job,) in self._db.execute(limited, (*values, query.limit + MORE_MAX)):
+                        found.setdefault(job, rank)
+            kept = sorted(found, key=lambda job: (found[job], -job))[: query.limit]
+            return self._rows(kept), min(len(found) - len(kept), MORE_MAX)
 
     def attempts(self, job: JobId) -> list[AttemptRow]:
         """Return the attempts of a job, oldest first."""
@@ -190,28 +195,29 @@ class Reader:
 Source = tuple[str, tuple[object, ...]]
 
 
-def _sources(query: JobQuery) -> list[Source]:
-    """Return the selects that a listing is the union of, each along an index that has its order."""
+def _sources(query: JobQuery) -> list[list[Source]]:
+    """Return the selects that a listing is the union of, each along an index that has its order; what counts first."""
+    unfinished = "job INDEXED BY job_unfinished WHERE ended_at IS NULL"
     if query.spans is not None:
+        named = "job.id BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
+        spans = (to_json(query.spans),)
         return [
-            _narrowed(
-                "json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE job.id BETWEEN json_extract(span.value, '$[0]')"
-                " AND json_extract(span.value, '$[1]')",
-                (to_json(query.spans),),
-                query,
-            )
+            [_narrowed(f"json_each(?) AS span CROSS JOIN {unfinished} AND {named}", spans, query)],
+            [_narrowed(f"json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE {named}", spans, query)],
         ]
     sources = []
     if not query.states or query.states - _ENDS:
-        sources.append(_narrowed("job INDEXED BY job_unfinished WHERE ended_at IS NULL", (), query))
+        first = "json_each(?) AS first CROSS JOIN job NOT INDEXED WHERE job.id = first.value AND ended_at IS NULL"
+        sources.append([_narrowed(first, (to_json(query.first),), query)])
+        sources.append([_narrowed(unfinished, (), query)])
     if query.states and not query.states & _ENDS:
         return sources
     if query.ended:
-        sources += _all_ended(query)
+        sources.append(_all_ended(query))
     elif query.own is not None:
         user, since = query.own
         own = "job INDEXED BY job_ended WHERE ended_at >= ? AND user = CAST(? AS TEXT)"
-        sources.append(_narrowed(own, (since, text(user)), query))
+        sources.append([_narrowed(own, (since, text(user)), query)])
     return sources
 
 

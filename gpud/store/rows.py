@@ -107,7 +107,8 @@ class JobQuery:
 
     `spans` names jobs instead, ended or not, as inclusive ranges of ids (all of 12 is one range). `ended` adds every
     job that ended, `own` those of one user that ended since a moment. `since` keeps what changed at or after it,
-    `shown` leaves out arrays of which every element has a row of its own.
+    `shown` leaves out arrays of which every element has a row of its own. `limit` leaves out what ended before it
+    leaves out what has not, and of that what is not among `first`.
     """
 
     spans: tuple[tuple[JobId, JobId], ...] | None = None
@@ -120,3 +121,4 @@ class JobQuery:
     labels: tuple[tuple[str, str | None], ...] = ()  # all of these; with None: of any value
     since: Timestamp | None = None
     shown: bool = False
+    first: tuple[JobId, ...] = ()

@@ -50,7 +50,9 @@ class List(TypedDict):
     """Jobs as rows. Reply: `ListReply`. Default: every job that has not ended, then one's own that ended in 24 h.
 
     `all` takes ended ones of everybody; `since` narrows to those updated after. `jobs` names jobs (and arrays: one
-    row for what has not started, one for each started element). Newest last; at most `limit` rows, from the end.
+    row for what has not started, one for each started element). Newest last; at most `limit` rows, and what one frame
+    has room for: the newest that run, then the newest that wait, then the newest that ended. Of a `command` of more
+    than 1,000 characters the words within them, and `...`.
     """
 
     op: Literal["list"]
@@ -122,7 +124,7 @@ class Job(TypedDict):
 
 
 class ListReply(TypedDict):
-    """The rows, and how many more there would have been."""
+    """The rows, and how many more there would have been (10,000: so many or more)."""
 
     jobs: list[Job]
     more: int

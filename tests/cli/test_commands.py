@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from gpuctl import Client, waiting
+
 JOB_KEYS = """
     id uid name user tenant group labels state reason priority command workdir gpus gpu_memory_mib gpu_type share
     array_index attempt retries time_limit_s estimate_s submitted_at started_at ended_at updated_at
@@ -132,6 +134,37 @@ def test_wait_for_an_array_is_for_all_of_it(gpuctl):
     assert gpuctl.json("show", array)["array_counts"] == {"completed": 3, "failed": 1}
     assert gpuctl("wait", f"{array}_[0-2]").returncode == 0
     assert gpuctl("wait", f"{array}_3").returncode == 1
+
+
+def test_wait_waits_for_all_of_a_range_however_long_it_is(gpud, monkeypatch):
+    monkeypatch.setattr(waiting, "_ROWS_MOST", 3)  # of a listing, so that few jobs are many
+    for _ in range(4):
+        gpud.submit("true", gpus=0)
+    gpud.ended(gpud.submit("true", gpus=0, array="0-8"))
+    for _ in range(4):
+        gpud.submit("true", gpus=0, hold=True)
+    with gpud.connect() as client:
+        assert waiting.named(client, ["1-9"]) == [str(number) for number in range(1, 10)]
+        assert waiting.named(client, ["3-4000000"]) == [str(number) for number in range(3, 10)]
+        assert waiting.named(client, ["10-4000000"]) == []
+
+
+def test_elements_are_asked_for_once_however_many_are_named(gpuctl, gpud):
+    class Counting(Client):
+        asked = 0
+
+        def request(self, op, **fields):
+            self.asked += 1
+            return super().request(op, **fields)
+
+    gpud.submit("true", gpus=0, array="0-8:2,11")
+    gpud.submit("true", gpus=0)
+    with Counting(gpud.socket) as client:
+        assert waiting.named(client, ["1_0-99999999"]) == ["1_0", "1_2", "1_4", "1_6", "1_8", "1_11"]
+        assert waiting.named(client, ["1_[11,3-6]"]) == ["1_11", "1_4", "1_6"]
+        assert waiting.named(client, ["2_0-99999999", "3_0-9"]) == []
+        assert client.asked == 4
+    assert gpuctl("wait", "2_0-99999999").returncode == 125
 
 
 def test_wait_keeps_its_own_failures_apart_from_the_jobs(gpuctl):
@@ -260,6 +293,38 @@ def test_cancelling_what_has_ended_is_done_already(gpuctl):
     gpuctl.ended("--", "true")
     assert gpuctl("cancel", "1-2").stderr == "gpuctl: jobs 1 2: has ended already: completed\n"
     assert "has ended" in gpuctl.ok("why", "1")
+
+
+def test_what_runs_is_listed_however_much_has_ended_since(gpuctl, gpud):
+    runs = gpud.submit("sleep", "1000", gpus=0)
+    gpud.running(runs)
+    gpud.ended(gpud.submit("true", gpus=0, array="0-8"))
+    waits = gpud.submit("true", gpus=0, hold=True)
+    assert [job["id"] for job in gpuctl.json("list", "--limit", "1")] == [runs]
+    assert [job["id"] for job in gpuctl.json("list", "--limit", "3")][:2] == [runs, waits]
+    assert "8 more; see them with --limit 11" in gpuctl("list", "--limit", "3").stderr
+    assert [job["id"] for job in gpuctl.json("list", "1-9", "--limit", "2")] == [runs, waits]
+
+
+def test_what_one_answer_has_no_room_for_is_counted(gpuctl, gpud):
+    labels = {f"label{number:02}": "v" * 1000 for number in range(100)}
+    for _ in range(130):
+        gpud.submit("true", gpus=0, hold=True, labels=labels)
+    listed = gpud.ask("list")
+    assert len(listed["jobs"]) + listed["more"] == 130
+    assert listed["jobs"][-1]["id"] == "130"
+    said = gpuctl("list", "--limit", "200")
+    assert (said.returncode, len(said.stdout.splitlines())) == (0, 1 + len(listed["jobs"]))
+    assert f"{listed['more']} more are not shown; narrow it down" in said.stderr
+
+
+def test_a_long_command_is_cut_in_listings_and_shown_whole(gpuctl, gpud):
+    gpud.submit("true", gpus=0, hold=True)
+    long = "x" * 500_000
+    for _ in range(2):
+        gpud.submit("echo", *[long] * 3, gpus=0, hold=True)
+    assert [job["command"] for job in gpuctl.json("list")] == [["true"], ["echo", "..."], ["echo", "..."]]
+    assert gpuctl.json("show", "3")["command"] == ["echo", *[long] * 3]
 
 
 def test_jobs_that_have_not_ended_are_listed_first(gpuctl):

@@ -1,6 +1,7 @@
 """What people ask of jobs, attempts and events, and that asking does not scan the history."""
 
 import re
+from itertools import chain
 
 import pytest
 from stored import ENVIRONMENT, ON_TWO, PROCESS, T0, TERMS, a_whole_life, added, for_user, over, running, starting
@@ -74,8 +75,23 @@ def test_a_listing_holds_what_was_asked_for(history, query, jobs):
 def test_a_listing_keeps_the_newest_and_says_how_many_more(history):
     assert listed(history, limit=2) == ("6 6_0", 2)
     assert listed(history, ended=True, limit=5) == ("3 4 5 6 6_0", 2)
+    assert listed(history, ended=True, limit=4) == ("4 5 6 6_0", 3)
     assert listed(history, spans=((job_id(1), job_id(3)),), limit=1) == ("3", 2)
     assert listed(history, limit=0) == ("", 4)
+
+
+def test_what_has_not_ended_is_never_left_out_for_what_has(store, history):
+    store.commit([each for number in range(7, 12) for each in a_whole_life(number, at=T0 + 200)])
+
+    assert listed(history, ended=True, limit=5) == ("4 5 6 6_0 11", 7)
+    assert listed(history, own=("ann", T0), limit=4) == ("4 5 6 6_0", 7)
+    assert listed(history, spans=((job_id(1), job_id(99)),), limit=5) == ("4 5 6 6_0 11", 7)
+
+
+def test_what_runs_is_never_left_out_for_what_waits(history):
+    assert listed(history, limit=2, first=(job_id(4), job_id(6, 0))) == ("4 6_0", 2)
+    assert listed(history, limit=1, first=(job_id(4),), states=frozenset({"queued"})) == ("6", 1)
+    assert listed(history, limit=3, first=(job_id(1), job_id(99))) == ("5 6 6_0", 1)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +108,12 @@ def test_a_listing_keeps_the_newest_and_says_how_many_more(history):
     ids=str,
 )
 def test_no_listing_scans_the_jobs(store, query):
-    for select, values in _sources(query):
+    for select, values in chain.from_iterable(_sources(query)):
         plan = store._db.execute(f"EXPLAIN QUERY PLAN {select} ORDER BY job.id DESC LIMIT 9", values).fetchall()
         steps = " ".join(step for *_, step in plan)
         assert "SCAN job" not in re.sub(r"SCAN job USING (COVERING )?INDEX", "", steps), steps
-        assert "TEMP B-TREE" not in steps or query.spans or query.own or query.since, steps
+        sorts = query.spans or query.own or query.since or "first.value" in select
+        assert "TEMP B-TREE" not in steps or sorts, steps
 
 
 def test_a_row_tells_everything_of_a_job(history):
