@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, NotRequired, TypedDict
 
 from gpud import __version__
 from gpud.check import Wrong, check_value, nearest
+from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.policies import POLICIES, fair_share, las, priority
 from gpud.core.policies.parameters import Kind, Parameter
 from gpud.model.tenant import Limits
@@ -198,6 +199,9 @@ class Config:
     level_factor: float = _parameter(las.FACTOR)
     assumed_runtime_s: Seconds = _key(
         86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
+    )
+    placement: str = _key(
+        "fgd", _choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
     )
     after_failed: str = _key(
         "hold",

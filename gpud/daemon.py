@@ -303,6 +303,7 @@ class Daemon:
             pools=config.pools,
             max_mishaps=config.max_mishaps,
             cancel_unmet=config.after_failed == "cancel",
+            placement=config.placement,
         )
         world = world_of(rules, self._parts.boot)
         looks = restore(

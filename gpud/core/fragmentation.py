@@ -13,13 +13,13 @@ Cost: O(GPUs shared on the node) a score; a table for each kind of GPU and numbe
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp
 
 from gpud.core.placement import apart
 from gpud.core.ranking import need_of
 from gpud.core.room import Kind, Room, Stocks
-from gpud.core.scoring import BestFit, Score, cpu_score, free_permille, taken_of
+from gpud.core.scoring import BestFit, Placement, Score, Spread, cpu_score, free_permille, taken_of
 from gpud.model.gpu import NodeName, nominal_mib
 from gpud.model.job import Demand
 
@@ -64,6 +64,9 @@ class Fragmentation:
         largest, _ = taken_of(room.stocks, after)
         reach = 0 if demand.shared else apart(room.free, demand.gpus // demand.nodes)
         return -int(100 / (1 + exp(grows))), largest, free_permille(room), reach, room.cpus
+
+
+PLACEMENTS: Mapping[str, Callable[[], Placement]] = {"fgd": Fragmentation, "best-fit": BestFit, "spread": Spread}
 
 
 class _Mix:

@@ -106,6 +106,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
     if cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out):
         world.predictor.learn(terms, seen.exit.at - since)
+        world.spaces.learn(terms.demand)
     if world.policy.ended(active, gpu_s, out.now):
         world.queue.rank_anew(owner_of(terms))
     place = replace(active.place, attained_s=active.place.attained_s + gpu_s)

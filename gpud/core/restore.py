@@ -32,6 +32,7 @@ def restore(
     """
     for terms, ran_s in runs:
         world.predictor.learn(terms, ran_s)
+        world.spaces.learn(terms.demand)
     world.usage.restore(accounts)
     world.next_number = next_number
     for node in nodes:

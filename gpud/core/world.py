@@ -15,6 +15,7 @@ from gpud.core.books import Books
 from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState
+from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
@@ -84,7 +85,7 @@ class Rules:
     waited for `starvation_s` (0: nobody) reserves whatever the policy says. A preemptible job is preempted by one whose
     priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
     `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
-    can never be met is cancelled, not held.
+    can never be met is cancelled, not held. `placement` is how a node is chosen: see core.scoring.
     """
 
     policy: str = "priority"
@@ -100,6 +101,7 @@ class Rules:
     preempt_after_s: Seconds = 60.0
     max_mishaps: int = 3
     cancel_unmet: bool = False
+    placement: str = "fgd"
 
 
 class World:
@@ -124,7 +126,7 @@ class World:
         self.judged: dict[Demand, tuple[str, str | None] | None] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
-        self.spaces = Spaces()
+        self.spaces = Spaces(PLACEMENTS[rules.placement]())
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
         self.aside: list[Line] = []  # lines that the last cycle set aside
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
