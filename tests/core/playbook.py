@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from ledger import Ledger, picture, told
+from tallies import counted, recounted
 
 from gpud.core.commands import (
     Asked,
@@ -370,6 +371,7 @@ class Play:
         self._check_jobs()
         assert out.wake_at is None or out.wake_at > self.now, "the daemon would spin"
         assert picture(world) == told(self.ledger)
+        assert counted(world) == recounted(world, self.ledger)
 
     def _check_starts(self) -> None:
         for effect in self.out.effects:

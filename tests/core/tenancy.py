@@ -1,16 +1,14 @@
-"""Tenants and reservations in words, on top of the playbook; and a recount of everybody's books from the jobs alone."""
+"""Tenants and reservations in words, on top of the playbook; and the history that GPU-hours are counted from."""
 
-from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
 
 from playbook import Play, a_job
 
-from gpud.core.books import Tally, milli
+from gpud.core.books import milli
 from gpud.core.commands import DeleteReservation, DeleteTenant, PutTenant, Reserve
 from gpud.model.changes import AttemptEnded
 from gpud.model.gpu import GpuId
-from gpud.model.job import Stopping
 from gpud.model.units import Timestamp
 from gpud.model.window import Window
 
@@ -41,42 +39,6 @@ def reserve(play: Play, *gpus: GpuId, at: float = 0.0, until: float, users=(), t
 
 def unreserve(play: Play, number: int):
     return play._ask(DeleteReservation(1, number))
-
-
-def counted(play: Play):
-    """What the books say, those left out who have nothing."""
-    books = play.world.books
-    nothing = Tally()
-    return {
-        "all": books.all,
-        "users": {name: tally for name, tally in books.users.items() if tally != nothing},
-        "tenants": {name: tally for name, tally in books.tenants.items() if tally != nothing},
-    }
-
-
-def recounted(play: Play):
-    """The same, from the jobs themselves."""
-    world = play.world
-    everybody, users, tenants = Tally(), defaultdict(Tally), defaultdict(Tally)
-
-    def add(terms, **by):
-        for tally in (everybody, users[terms.user], tenants[terms.tenant]):
-            for key, value in by.items():
-                setattr(tally, key, getattr(tally, key) + value)
-
-    for active in world.active.values():
-        weight = milli(active.terms.demand)
-        add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
-    for job, row in play.ledger.unfinished().items():
-        if row.array is not None:
-            add(row.terms, queued=len(row.array.pending))
-        elif job not in world.active:
-            add(row.terms, queued=1)
-    return {
-        "all": everybody,
-        "users": {name: tally for name, tally in users.items() if tally != Tally()},
-        "tenants": {name: tally for name, tally in tenants.items() if tally != Tally()},
-    }
 
 
 class History:

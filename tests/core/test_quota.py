@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playbook import Play, a_cluster, a_job
-from tenancy import History, a_job_of, change, counted, create, delete, recounted
+from tallies import counted, recounted
+from tenancy import History, a_job_of, change, create, delete
 
 from gpud.core.commands import Done, Pause, Submit
 from gpud.core.quota import may_reclaim
@@ -381,7 +382,7 @@ def test_tenants_and_their_use_survive_a_restart():
 
     assert after.world.tenants == before.tenants
     assert after.world.books.meters == before.books.meters
-    assert counted(after) == counted(play)
+    assert counted(after.world) == counted(play.world)
 
 
 # -- pools
@@ -502,7 +503,7 @@ def test_no_quota_is_ever_exceeded_and_the_books_are_right_to_the_second(story, 
             }
         before = {name: replace(each) for name, each in play.world.books.tenants.items()}
         Watch.cycles(play, history, step)
-        assert counted(play) == recounted(play)
+        assert counted(play.world) == recounted(play.world, play.ledger)
         for name, meter in play.world.books.meters.items():
             assert meter.hours(play.now) == pytest.approx(history.hours(name, meter.start), abs=1e-7)
 

@@ -1,0 +1,48 @@
+"""What the books say that everybody has, and a recount of it from the jobs alone."""
+
+from collections import defaultdict
+from typing import Any
+
+from ledger import Ledger
+
+from gpud.core.books import Tally, milli
+from gpud.core.world import World
+from gpud.model.job import Stopping
+from gpud.model.spec import Terms
+
+NOTHING = Tally()
+
+
+def counted(world: World) -> dict[str, Any]:
+    """Return the tallies of all who have something."""
+    return _some(world.books.all, world.books.users, world.books.tenants)
+
+
+def recounted(world: World, ledger: Ledger) -> dict[str, Any]:
+    """Return the same, from what runs and from what the changes say is not over."""
+    everybody, users, tenants = Tally(), defaultdict[str, Tally](Tally), defaultdict[str, Tally](Tally)
+
+    def add(terms: Terms, *, running: int = 0, milli: int = 0, leaving: int = 0, queued: int = 0) -> None:
+        for tally in (everybody, users[terms.user], tenants[terms.tenant]):
+            tally.running += running
+            tally.milli += milli
+            tally.leaving += leaving
+            tally.queued += queued
+
+    for active in world.active.values():
+        weight = milli(active.terms.demand)
+        add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
+    for job, row in ledger.unfinished().items():
+        if row.array is not None:
+            add(row.terms, queued=len(row.array.pending))
+        elif job not in world.active:
+            add(row.terms, queued=1)
+    return _some(everybody, users, tenants)
+
+
+def _some(everybody: Tally, users: dict[str, Tally], tenants: dict[str, Tally]) -> dict[str, Any]:
+    return {
+        "all": everybody,
+        "users": {name: tally for name, tally in users.items() if tally != NOTHING},
+        "tenants": {name: tally for name, tally in tenants.items() if tally != NOTHING},
+    }
