@@ -69,13 +69,13 @@ def command_of(world: World, message: Message, *, by: str, now: Timestamp, wall:
             reason = (_reason(message) or world.paused or "") if message["op"] == "pause" else None
             return lambda token: Pause(token, reason, by)
         case "tenant_create" | "tenant_set":
-            return _tenant(world, message)
+            return _tenant(world, message, by)
         case "tenant_delete":
-            return lambda token: DeleteTenant(token, message["name"])
+            return lambda token: DeleteTenant(token, message["name"], by)
         case "reserve":
             return _reserve(world, message, by, now, wall)
         case "reservation_delete":
-            return lambda token: DeleteReservation(token, message["reservation"])
+            return lambda token: DeleteReservation(token, message["reservation"], by)
         case "policy_set":
             return _policy(world, message)
         case op:
@@ -127,7 +127,7 @@ def _drain(world: World, message: Message, by: str) -> Make:
     return lambda token: Drain(token, tuple(gpus), tuple(nodes), reason, by)
 
 
-def _tenant(world: World, message: Message) -> Make:
+def _tenant(world: World, message: Message, by: str) -> Make:
     name = message["name"]
     if not _NAME.fullmatch(name):
         raise Wrong(f"{name!r} cannot be a tenant's name", "letters, digits, _ . and -; 64 at most")
@@ -148,7 +148,7 @@ def _tenant(world: World, message: Message) -> Make:
         values["gpus"] = _targets(world, message["gpus"])
     remove = tuple((key, tuple(message.get(f"remove_{key}", ()))) for key in ("users", "groups"))
     create = message["op"] == "tenant_create"
-    return lambda token: PutTenant(token, name, create, tuple(values.items()), remove)
+    return lambda token: PutTenant(token, name, create, tuple(values.items()), remove, by)
 
 
 def _policy(world: World, message: Message) -> Make:

@@ -108,7 +108,7 @@ class Pause:
 class PutTenant:
     """Make a tenant (`create`), or change one. `values` are fields of it; users and groups among them are added.
 
-    `remove` are users and groups to take out.
+    `remove` are users and groups to take out. `by` is who asked, by name.
     """
 
     token: int
@@ -116,14 +116,16 @@ class PutTenant:
     create: bool
     values: tuple[tuple[str, Any], ...]
     remove: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteTenant:
-    """Remove a tenant that has no jobs."""
+    """Remove a tenant that has no jobs. `by` is who asked, by name."""
 
     token: int
     name: str
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +138,11 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class DeleteReservation:
-    """Give back GPUs that were set aside."""
+    """Give back GPUs that were set aside. `by` is who asked, by name."""
 
     token: int
     number: int
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,14 @@ def change(world: World, out: Outcome, asked: Asked) -> Reply:
     match asked:
         case PutTenant():
             return _put(world, out, asked)
-        case DeleteTenant(_, name):
-            return _delete(world, out, name)
+        case DeleteTenant(_, name, by):
+            return _delete(world, out, name, by)
         case Reserve(_, window):
             number = max(world.windows, default=0) + 1
             windows.open_window(world, out, replace(window, number=number))
             return Reserved(number)
-        case DeleteReservation(_, number):
-            if windows.close_window(world, out, number):
+        case DeleteReservation(_, number, by):
+            if windows.close_window(world, out, number, by=by):
                 return Done(changed=True)
             there = "see what there is: gpuctl reserve list"
             return Refused("no_such_reservation", f"there is no reservation {number}", there)
@@ -81,14 +81,14 @@ def _put(world: World, out: Outcome, asked: PutTenant) -> Reply:
         return refused
     if after == known:
         return Done(changed=False)
-    world.tenants[name] = after
+    world.tenants = {**world.tenants, name: after}
     if known is None or after.since != before.since:
         world.books.meter(after, out.now, world.active.values())
-    _changed(world, out, "tenant_created" if known is None else "tenant_changed", after)
+    _changed(world, out, "tenant_created" if known is None else "tenant_changed", after, asked.by)
     return Done(changed=True)
 
 
-def _delete(world: World, out: Outcome, name: str) -> Reply:
+def _delete(world: World, out: Outcome, name: str, by: str) -> Reply:
     known = world.tenants.get(name)
     if known is None:
         return no_such_tenant(world, name)
@@ -96,9 +96,9 @@ def _delete(world: World, out: Outcome, name: str) -> Reply:
     if tally.running or tally.queued:
         message = f"tenant {name} has {tally.running} jobs running and {tally.queued} waiting"
         return Refused("refused", message, "cancel them, or let them end; to stop more from coming: --max-queued 0")
-    del world.tenants[name]
+    world.tenants = {other: each for other, each in world.tenants.items() if other != name}
     world.books.unmeter(name)
-    _changed(world, out, "tenant_deleted", known)
+    _changed(world, out, "tenant_deleted", known, by)
     return Done(changed=True)
 
 
@@ -117,9 +117,9 @@ def _overcommitted(world: World, tenant: Tenant) -> Refused | None:
     return Refused("refused", message, f"{max(0, len(world.gpus) - others)} are left to guarantee")
 
 
-def _changed(world: World, out: Outcome, kind: str, tenant: Tenant) -> None:
+def _changed(world: World, out: Outcome, kind: str, tenant: Tenant, by: str) -> None:
     world.standing = None
     world.eased |= world.shut.keys()
     plain = [plain_tenant(each) for each in world.tenants.values()]
     out.changes.append(SettingPut("tenants", plain or None))
-    out.changes.append(Told(out.now, kind, {"tenant": tenant.name}))
+    out.changes.append(Told(out.now, kind, {"tenant": tenant.name, "by": by}))

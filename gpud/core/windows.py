@@ -46,8 +46,8 @@ def named_by(gpus: Iterable[GpuState], word: str) -> list[GpuState]:
     node, _, index = word.rpartition(":")
     if index.isascii() and index.isdigit() and len(index) < 6:
         found = [state for state in gpus if state.gpu.index == int(index) and node in {"", state.node}]
-        if found:
-            return found
+        if found:  # the number of one that vanished may be another's by now
+            return [state for state in found if state.present] or found
     lower = word.lower()
     return [state for state in gpus if word and (state.node == word or state.gpu.id.lower().startswith(lower))]
 
@@ -63,18 +63,19 @@ def open_window(world: World, out: Outcome, window: Window) -> int:
         "gpus": [f"{world.gpus[gpu].node}:{world.gpus[gpu].gpu.index}" for gpu in window.gpus if gpu in world.gpus],
         "for": [*window.tenants, *window.users],
         "reason": window.reason,
+        "by": window.by,
     }
     out.changes.append(Told(out.now, "reserved", told))
     return window.number
 
 
-def close_window(world: World, out: Outcome, number: int, kind: str = "reservation_deleted") -> bool:
+def close_window(world: World, out: Outcome, number: int, kind: str = "reservation_deleted", by: str = "") -> bool:
     """Give GPUs back that were set aside; False if there is no such window."""
     window = world.windows.pop(number, None)
     if window is None:
         return False
     _put(world, out)
-    out.changes.append(Told(out.now, kind, {"reservation": number, "reason": window.reason}))
+    out.changes.append(Told(out.now, kind, {"reservation": number, "reason": window.reason, "by": by}))
     return True
 
 

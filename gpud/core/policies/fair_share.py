@@ -45,6 +45,7 @@ class FairShare(Priority):
         self._running_s: dict[Whose, Seconds] = {}  # what jobs that run count for
         self._counts_s: dict[Whose, Seconds] = {}  # of all who are there: use against share
         self._seen: set[Whose] = set()
+        self._tenants = surroundings.tenants  # as they were at the last count
         self._now = Timestamp(0.0)
         self._next: Timestamp | None = None  # when to count anew; None before the first time
 
@@ -65,10 +66,10 @@ class FairShare(Priority):
         return round(1000 * tenant_s) << _USER_BITS | round(1000 * used_s)
 
     def refresh(self, now: Timestamp) -> bool:
-        """Count everybody anew, now and then; who has gone is forgotten."""
-        if self._next is not None and now < self._next:
+        """Count everybody anew, now and then, and when shares changed; who has gone is forgotten."""
+        if self._next is not None and now < self._next and self._tenants is self._world.tenants:
             return False
-        self._now = now
+        self._now, self._tenants = now, self._world.tenants
         self._running_s = {}
         for job, (active, _) in self._active.items():
             counted_s = self._counted_s(active, now)
