@@ -196,6 +196,8 @@ def _check(act: Act, answer: dict[str, Any]) -> Iterator[str]:
 
 def _said(job: dict[str, Any]) -> list[list[str]]:
     """Return the words of each line that a job printed."""
+    if job["output"] is None:  # it never started
+        return [["no output"]]
     try:
         with open(job["output"], encoding="utf-8") as file:
             return [line.split() for line in file]
