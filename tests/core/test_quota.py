@@ -7,7 +7,9 @@ from playbook import Play, a_cluster, a_job
 from tallies import counted, recounted
 from tenancy import History, a_job_of, change, create, delete
 
+from gpud.core.choice import apply
 from gpud.core.commands import Done, Pause, Submit
+from gpud.core.policies.parameters import Choice
 from gpud.core.quota import may_reclaim
 from gpud.core.waits import Guaranteed, NoPool, OverQuota
 from gpud.core.world import Rules
@@ -356,6 +358,23 @@ def test_members_are_added_and_removed_one_by_one():
     change(play, "vision", users=("eve", "ada"), remove=(("users", ("bob",)),))
 
     assert play.world.tenants["vision"].users == ("ada", "eve")
+
+
+@pytest.mark.parametrize(("share", "first"), [(1.0, "language"), (16.0, "vision")])
+def test_a_share_counts_from_when_it_is_set(share, first):
+    play = a_cluster(gpus="2xH100", rules=Rules(policy="fair_share"))
+    apply(play.world, Choice())
+    create(play, "vision")
+    create(play, "language", share=4.0)
+    mine, theirs = play.submit(a_job_of("vision"), a_job_of("language"))
+    play.starts(mine, theirs)
+    play.later(HOUR)
+    waiting = dict(zip(["vision", "language"], play.submit(a_job_of("vision"), a_job_of("language")), strict=True))
+    change(play, "vision", share=share)
+
+    play.ends(theirs)
+
+    assert play.started == [waiting[first]]
 
 
 def test_a_tenant_with_jobs_stays():
