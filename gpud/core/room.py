@@ -1,8 +1,8 @@
 """What one node has left to give, and how much of it a claim leaves to those who would last beyond it."""
 
-from bisect import insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
 from gpud.core.fleet import GpuState, NodeState
@@ -22,6 +22,9 @@ class Hold:
     gpus: dict[GpuId, int]
     cpus: int
     memory_mib: int
+
+
+_INDEX = attrgetter("gpu.index")
 
 
 class Kind(NamedTuple):
@@ -125,9 +128,10 @@ class Room:
             share_mib = back[gpu]
             if share_mib is None or self.shared.get(gpu) == nominal_mib(state.gpu.memory_total_mib) - share_mib:
                 self.shared.pop(gpu, None)
-                insort(self.free, state, key=_index)
+                self.free.append(state)
             elif gpu in self.shared:
                 self.shared[gpu] += share_mib
+        self.free.sort(key=_INDEX)
         self.cpus += part.cpus
         self.memory_mib += part.memory_mib
         self._stocks = None
@@ -155,10 +159,6 @@ def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
     if demand.share_permille is not None:
         return Mib(capacity_mib * demand.share_permille // 1000)
     return demand.share_mib
-
-
-def _index(state: GpuState) -> int:
-    return state.gpu.index
 
 
 def _counted(room: Room) -> Stocks:
