@@ -135,6 +135,7 @@ class World:
         self.starving: JobId | None = None
         self.starving_at: Timestamp | None = None  # when to look again who waits longest
         self.sooner = True  # something ended, or may, earlier than reservations were made for
+        self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
         self.rethink_at: Timestamp | None = None  # when time alone may let something start
         self.paused: str | None = None
@@ -186,6 +187,9 @@ class World:
             self._end_differs(active)
         else:
             self.expects_s[active.job] = self.expected_s(active.terms)
+            said = active.terms.preemptible
+            if self.rules.preemptible if said is None else said:
+                self.preemptible[active.job] = None
             self._hold(active, 1)
             if index_of(active.job) is not None:
                 self.arrays[array_of(active.job)].running += 1
@@ -195,6 +199,7 @@ class World:
         active = self.active.pop(job)
         self.books.leave(active)
         del self.expects_s[job]
+        self.preemptible.pop(job, None)
         self._alarm_at.pop(job, None)
         self.eased |= {active.terms.tenant, active.terms.user}
         self._hold(active, -1)
@@ -364,7 +369,8 @@ class World:
     def see_node(self, node: Node) -> None:
         """Take in a node's inventory, whole. GPUs of it that are no longer there stay known, as not present.
 
-        Simulated GPUs that are gone are forgotten: they were never hardware that may come back.
+        Simulated GPUs that are gone are forgotten: they were never hardware that may come back. So are MIG instances
+        whose GPU is there without them: somebody has split it anew.
         """
         self.standing = None
         self.judged.clear()
@@ -375,7 +381,7 @@ class World:
         for known in list(state.gpus):
             if known.gpu.id not in there:
                 known.present = False
-                if known.gpu.simulated and not known.holders:
+                if (known.gpu.simulated or known.gpu.parent in there) and not known.holders:
                     state.gpus.remove(known)
                     del self.gpus[known.gpu.id]
         for gpu in node.gpus:
