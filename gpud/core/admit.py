@@ -47,7 +47,7 @@ _Words = tuple[str, str | None]
 def _judge(world: World, demand: Demand) -> _Words | None:
     rooms = [_emptied(node) for node in world.nodes.values() if node.present or not _simulated(node)]
     gpus = [state.gpu for room in rooms for state in room.free]
-    if not rooms or (demand.gpus and not gpus):
+    if not rooms or (demand.gpus and not any(room.node.gpus for room in rooms)):
         return None
     if sum(1 for room in rooms if fit(demand, room) is not None) >= demand.nodes:
         return None
@@ -65,9 +65,7 @@ def _judge(world: World, demand: Demand) -> _Words | None:
 
 def _emptied(node: NodeState) -> Room:
     """Return the room that a node has with all of its GPUs there and nothing taken."""
-    divided = node.divided
-    devices = [state for state in node.gpus if state.gpu.id not in divided]
-    return Room(node, devices, node.node.cpus, node.node.memory_mib)
+    return Room(node, [state for state in node.gpus if not state.gpu.split], node.node.cpus, node.node.memory_mib)
 
 
 def _simulated(node: NodeState) -> bool:
@@ -92,7 +90,8 @@ def _no_such_instance(demand: Demand, gpus: list[Gpu]) -> _Words | None:
     if not demand.gpus or any(gpu.mig == demand.mig for gpu in gpus):
         return None
     if demand.mig is None:
-        return "every GPU here is split into MIG instances", f"ask for one: --mig {min(profiles)} (there are: {there})"
+        hint = f"ask for one: --mig {min(profiles)} (there are: {there})" if there else "see them: gpuctl gpus"
+        return "every GPU here is split into MIG instances", hint
     hint = f"there are: {there}" if there else "no GPU here is split: nvidia-smi mig -cgi makes instances"
     return f"there is no MIG instance {demand.mig} here", hint
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Unreadable
+from gpud.model.gpu import Allocation, Gpu, Node, NodeName, Reading, Unreadable
 from gpud.model.job import JobId
 from gpud.model.units import Mib, Timestamp
 
@@ -54,9 +54,3 @@ class NodeState:
     memory_used_mib: int = 0
     held: dict[JobId, Allocation] = field(default_factory=dict)  # by whom, what of it
     ends: list[tuple[float, JobId]] | None = None  # when those are expected to end, in order; None: not known yet
-
-    @property
-    def divided(self) -> set[GpuId | None]:
-        """Return the GPUs that are split into instances: only those are given out."""
-        parents = {state.gpu.parent for state in self.gpus if state.gpu.mig is not None and state.present}
-        return parents | {state.gpu.id for state in self.gpus if state.gpu.split}

@@ -28,11 +28,10 @@ def refresh(world: World, now: Timestamp) -> None:
 
 
 def room_of(world: World, node: NodeState, now: Timestamp) -> Room:
-    """Return what a node has to give. GPUs that are split into instances are not given out themselves."""
+    """Return what a node has to give."""
     room = Room(node, [], node.node.cpus - node.cpus_used, node.node.memory_mib - node.memory_used_mib)
-    divided = node.divided
     for state in node.gpus:
-        if state.gpu.id in divided or None in state.holders.values():
+        if state.gpu.split or None in state.holders.values():
             continue
         if not state.holders and state.gpu.simulated and state.present and state.drained is None:
             room.free.append(state)  # nothing to look at: most of what a simulation counts

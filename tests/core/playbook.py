@@ -396,7 +396,7 @@ class Play:
             assert state.drained is None
             assert (share.memory_mib is not None) == demand.shared
             assert state.declared_mib <= nominal_mib(state.gpu.memory_total_mib)
-            assert not any(other.gpu.parent == share.gpu for other in node.gpus)
+            assert not state.gpu.split
             if not state.gpu.simulated:
                 assert isinstance(state.seen, Reading)
                 assert state.seen.processes is not None

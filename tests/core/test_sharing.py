@@ -194,7 +194,7 @@ def a_split_node(name: str = "n1", profiles: tuple[str, ...] = ("3g.40gb", "3g.4
         )
         for number, profile in enumerate(profiles)
     )
-    return replace(node, gpus=(*node.gpus, *instances))
+    return replace(node, gpus=(replace(parent, split=True), node.gpus[1], *instances))
 
 
 def test_an_instance_is_given_to_who_asks_for_its_profile():
@@ -237,6 +237,12 @@ def test_where_every_gpu_is_split_a_whole_one_is_refused():
     assert play.refused(a_job()) == (
         "every GPU here is split into MIG instances; ask for one: --mig 1g.10gb (there are: 1 x 1g.10gb, 2 x 3g.40gb)"
     )
+
+
+def test_where_every_gpu_is_split_into_nothing_a_gpu_is_refused():
+    node = a_node("n1", "1xH100")
+    play = a_cluster(replace(node, gpus=(replace(node.gpus[0], split=True),)))
+    assert play.refused(a_job()) == "every GPU here is split into MIG instances; see them: gpuctl gpus"
 
 
 def test_where_no_gpu_is_split_an_instance_is_refused():
