@@ -1,3 +1,3 @@
 """What tests of every part may use."""
 
-pytest_plugins = ["budgets", "fakenvml.fixture", "gpud_process", "launchers.workplace"]
+pytest_plugins = ["budgets", "fakenvml.fixture", "gpud_process", "inventory.looking", "launchers.workplace"]

@@ -5,27 +5,35 @@ looks, and the survey that finds the GPUs has one. Another, which makes no drive
 a look that is overdue that the GPU does not answer, and starts the looks of `watch`. A thread that comes back late
 looks again, and its GPU is well again without anybody's doing. All of them exist from the start: a machine whose
 jobs have used up its processes can still be read. Who a GPU is, a survey asks in a thread for the one question; it
-goes on without a GPU that does not answer in time, which is taken up when it does.
+goes on without a GPU that does not answer in time, which is taken up when it does. How GPUs are linked is asked in the
+same way, once for those that there are; without an answer they are all there, and not known to be linked.
 
-An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and nothing else.
+An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and of those that MIG can split which
+instances there are: nothing else tells of a change. A MIG instance is looked at like a GPU.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
 
 from gpud.inventory.lease import Lease
 from gpud.inventory.machine import physical_memory_mib, this_node, usable_cpus
 from gpud.inventory.nvml import Device, GpuFailedError, GpuLostError, NoDriverError, Nvml
 from gpud.inventory.processes import describe
 from gpud.inventory.protocol import Post
+from gpud.inventory.topology import Links, linked, links_of
 from gpud.inventory.users import UserNames
 from gpud.model.gpu import GpuId, Node, NodeName, Reading, Unreadable
 from gpud.model.observations import GpuSeen, NodeSeen
 from gpud.model.units import Timestamp
+
+Answer = TypeVar("Answer")
 
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
@@ -75,7 +83,11 @@ class NvidiaInventory:
         self._post: Post | None = None
         self._nvml: Nvml | None = None
         self._count = -1
-        self._asked: dict[int, Future[Device | None]] = {}  # of the survey's thread: who has not answered in time
+        # Of the survey's thread: who has not answered in time, and what is known of the links among whom.
+        self._asked: dict[int, Future[tuple[Device, ...]]] = {}
+        self._among: tuple[GpuId, ...] = ()
+        self._links: Future[dict[GpuId, Links]] = Future()
+        self._links_due = False
         self._slots: dict[GpuId, _Slot] = {}
         self._node: Node | None = None
         self._survey_now = threading.Event()
@@ -162,6 +174,7 @@ class NvidiaInventory:
             count = nvml.count()
             if count != self._count or self._wants_care():
                 found, problem = self._identify(nvml, count)
+                found = _numbered(self._linked(found), count)
         except NoDriverError as error:
             nvml, count, found, problem = None, -1, [], str(error)
         with self._changed:
@@ -170,34 +183,34 @@ class NvidiaInventory:
                 self._settle(found, problem)
 
     def _wants_care(self) -> bool:
-        """Return whether something of the last survey was not right, so that the same count does not say all."""
+        """Return whether something of the last survey was not right, or MIG is there: the same count says not all."""
         with self._changed:
             unwell = self._node is None or self._node.problem is not None
-            return unwell or any(slot.lost for slot in self._slots.values())
+            return unwell or self._links_due or any(slot.lost or slot.device.divisible for slot in self._slots.values())
 
     def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None]:
         """Return the GPUs we manage, and what is wrong with the list. One that is lost now keeps its old identity."""
         with self._changed:
-            before = {slot.device.gpu.index: slot.device for slot in self._slots.values()}
+            slots = sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
-        found, problems = [], [] if count else ["the NVIDIA driver has no GPU"]
+        found, problems = list[Device](), [] if count else ["the NVIDIA driver has no GPU"]
         for index, asked in self._ask_all(nvml, count).items():
-            problem = None
+            before = [device for device in slots if device.at == index]
             try:
-                device = asked.result(timeout=0)
+                found += asked.result(timeout=0)
+                continue
             except TimeoutError:
-                device, problem = before.get(index), f"GPU {index} is {_NOT_ANSWERING}"
+                problem = f"GPU {index} is {_NOT_ANSWERING}"
             except (GpuLostError, GpuFailedError) as error:
-                device, problem = before.get(index), f"GPU {index} cannot be identified: {error}"
-            if device is not None:
-                found.append(device)
-            elif problem is not None:
+                problem = f"GPU {index} cannot be identified: {error}"
+            found += before
+            if not before:
                 problems.append(problem)
         missing = sorted(index for index in self._only or () if index >= count > 0)
         problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
         return found, "; ".join(problems) or None
 
-    def _ask_all(self, nvml: Nvml, count: int) -> dict[int, Future[Device | None]]:
+    def _ask_all(self, nvml: Nvml, count: int) -> dict[int, Future[tuple[Device, ...]]]:
         """Ask each GPU we manage who it is, all at once, and return what they say within the deadline.
 
         A question that is still open from an earlier survey is not waited for again.
@@ -205,12 +218,26 @@ class NvidiaInventory:
         if nvml is not self._nvml or count != self._count:
             self._asked.clear()  # an index may mean another GPU by now
         managed = [index for index in range(count) if self._only is None or index in self._only]
-        new = {index: _asked(nvml, index) for index in managed if index not in self._asked}
+        new = {index: _asked(partial(nvml.devices, index)) for index in managed if index not in self._asked}
         for late in wait(new.values(), self._deadline_s).not_done:
             late.add_done_callback(lambda _: self._survey_now.set())
         asked = {index: new.get(index) or self._asked[index] for index in managed}
         self._asked = {index: one for index, one in asked.items() if not one.done()}
         return asked
+
+    def _linked(self, found: list[Device]) -> list[Device]:
+        """Return the GPUs with their links, and instances with those of their GPUs; as they are while nobody knows."""
+        gpus = [device for device in found if device.gpu.mig is None]
+        among = tuple(device.gpu.id for device in gpus)
+        if among != self._among:
+            self._among, self._links = among, _asked(partial(links_of, gpus))
+            for late in wait([self._links], self._deadline_s).not_done:
+                late.add_done_callback(lambda _: self._survey_now.set())
+        self._links_due = not self._links.done()
+        if self._links_due or self._links.exception() is not None:
+            return found
+        links = self._links.result()
+        return [replace(each, gpu=linked(each.gpu, links[each.gpu.parent or each.gpu.id])) for each in found]
 
     def _settle(self, found: list[Device], problem: str | None) -> None:
         """Take up what a survey found: post the node if it changed, and look at what is new or was lost."""
@@ -283,20 +310,29 @@ class NvidiaInventory:
             self._post(GpuSeen(self._name, gpu, reading))
 
 
-def _asked(nvml: Nvml, index: int) -> Future[Device | None]:
-    """Ask who the GPU at an index is, in a thread of its own."""
-    future: Future[Device | None] = Future()
+def _numbered(devices: list[Device], count: int) -> list[Device]:
+    """Return GPUs as the driver numbers them, and their instances from there on: every index is one device's."""
+    numbers = itertools.count(count)
+    return [
+        device if device.gpu.mig is None else replace(device, gpu=replace(device.gpu, index=next(numbers)))
+        for device in devices
+    ]
+
+
+def _asked(question: Callable[[], Answer]) -> Future[Answer]:
+    """Ask the driver something, in a thread of its own."""
+    future: Future[Answer] = Future()
 
     def ask() -> None:
         try:
-            device = nvml.device(index)
+            answer = question()
         except Exception as error:  # noqa: BLE001 - raised again where the answer is wanted
             future.set_exception(error)
         else:
-            future.set_result(device)
+            future.set_result(answer)
 
     try:
-        threading.Thread(target=ask, name=f"gpud-identify-{index}", daemon=True).start()
+        threading.Thread(target=ask, name="gpud-ask", daemon=True).start()
     except RuntimeError as error:  # no process is left for it
         future.set_exception(GpuFailedError(str(error)))
     return future

@@ -8,21 +8,32 @@ older driver lacks is asked again by its older name.
 
 import ctypes
 import importlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from gpud.inventory.machine import physical_memory_mib
 from gpud.inventory.processes import Held
-from gpud.model.gpu import Gpu, GpuId
+from gpud.model.gpu import Gpu, GpuId, nominal_mib
 from gpud.model.units import Mib
 
 _TEMPERATURE_GPU = 0
+_P2P_NVLINK, _P2P_OK = 2, 0  # nvmlGpuP2PCapsIndex_t, nvmlGpuP2PStatus_t
+_AFFINITY_NODE = 0  # nvmlAffinityScope_t
+_WORDS = 4  # of a set of NUMA nodes: 256, Linux has at most 1024 and machines with GPUs a dozen
+_PROFILE = re.compile(r"\bMIG ([\w.+]+)$")  # in an instance's name: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 # nvmlReturn_t
 _GPU_IS_LOST, _GPU_NOT_FOUND = 15, 28
 _LOST = frozenset({_GPU_IS_LOST, _GPU_NOT_FOUND})
 _NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA = 3, 4, 21
 _ABSENT = frozenset({_NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA})
+_INVALID_ARGUMENT, _NOT_FOUND = 2, 6
+_NOT_OF_INSTANCES = _ABSENT | {
+    _INVALID_ARGUMENT,
+    _NOT_FOUND,
+}  # what drivers say of a call, or an index, that is not MIG's
 _FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED = 13, 25, 26
 _OTHER_VERSION = frozenset({_FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED})
 _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _LIB_RM_VERSION_MISMATCH = 9, 12, 18
@@ -84,34 +95,92 @@ class Nvml:
         except self._nvml.NVMLError as error:
             raise NoDriverError(_NO_DRIVER.get(error.value, f"the NVIDIA driver lists no GPUs: {error}")) from error
 
-    def device(self, index: int) -> "Device | None":
-        """Return the GPU at an index; None for one that we may not use.
+    def devices(self, index: int) -> "tuple[Device, ...]":
+        """Return the GPU at an index, and after it the MIG instances on it; nothing for one that we may not use.
 
         Raises GpuLostError and GpuFailedError for one that cannot be identified.
         """
         handle = self._ask(("nvmlDeviceGetHandleByIndex", index))
         if handle is None:
-            return None
-        uuid = self._ask(("nvmlDeviceGetUUID", handle))
-        if uuid is None:
-            raise GpuFailedError("it has no UUID")
+            return ()
         memory = self._memory(handle)
         pci = self._detail(("nvmlDeviceGetPciInfo", handle))
+        modes = self._detail(("nvmlDeviceGetMigMode", handle))
         gpu = Gpu(
-            id=GpuId(_text(uuid)),
+            id=self._uuid(handle),
             index=index,
             name=_text(self._detail(("nvmlDeviceGetName", handle)) or "NVIDIA GPU"),
             # A GPU that has no memory of its own uses the machine's (GB10, Jetson).
             memory_total_mib=_mib(memory.total) if memory is not None else physical_memory_mib(),
             pci_id=_text(pci.busId) if pci is not None else None,
+            split=modes is not None and bool(modes[0]),
         )
-        return Device(gpu, self, handle)
+        instances = self._instances(gpu, handle) if gpu.split else ()
+        return Device(gpu, self, handle, index, divisible=modes is not None), *instances
 
-    def sample(self, handle: Any) -> Sample:  # noqa: ANN401 - the binding's own, opaque to us
+    def _instances(self, parent: Gpu, handle: Any) -> "Iterator[Device]":  # noqa: ANN401 - the binding's own, opaque to us
+        """Yield the MIG instances that there are. Their indices have gaps, and the parent's is all they share here."""
+        for at in range(self._ask(("nvmlDeviceGetMaxMigDeviceCount", handle)) or 0):
+            own = self._ask(("nvmlDeviceGetMigDeviceHandleByIndex", handle, at), absent=_NOT_OF_INSTANCES)
+            if own is None:
+                continue
+            name = _text(self._detail(("nvmlDeviceGetName", own)) or parent.name)
+            memory = self._memory(own)
+            attributes = self._detail(("nvmlDeviceGetAttributes", own))
+            total = Mib(attributes.memorySizeMB if attributes is not None else 0)
+            instance = Gpu(
+                id=self._uuid(own),
+                index=parent.index,
+                name=name,
+                memory_total_mib=_mib(memory.total) if memory is not None else total,
+                pci_id=parent.pci_id,
+                mig=_profile(name, attributes),
+                parent=parent.id,
+            )
+            yield Device(instance, self, own, parent.index, divisible=True)
+
+    def _uuid(self, handle: Any) -> GpuId:  # noqa: ANN401 - as above
+        uuid = self._ask(("nvmlDeviceGetUUID", handle))
+        if uuid is None:
+            raise GpuFailedError("it has no UUID")
+        return GpuId(_text(uuid))
+
+    def nvlinked(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - as above
+        """Return whether two GPUs are known to reach each other over NVLink."""
+        status: int | None = self._link("nvmlDeviceGetP2PStatus", one, other, _P2P_NVLINK)
+        return status == _P2P_OK
+
+    def common_ancestor(self, one: Any, other: Any) -> int | None:  # noqa: ANN401 - as above
+        """Return where the PCIe paths to two GPUs meet, as nvmlGpuTopologyLevel_t."""
+        level: int | None = self._link("nvmlDeviceGetTopologyCommonAncestor", one, other)
+        return level
+
+    def memory_node(self, handle: Any) -> int | None:  # noqa: ANN401 - as above
+        """Return the NUMA node whose memory is next to a GPU.
+
+        Not nvmlDeviceGetNumaNodeId: that is the node which a GPU's own memory makes (Grace Hopper).
+        """
+        words = self._link("nvmlDeviceGetMemoryAffinity", handle, _WORDS, _AFFINITY_NODE)
+        nodes = sum(int(word) << 64 * at for at, word in enumerate(words)) if words is not None else 0
+        return (nodes & -nodes).bit_length() - 1 if nodes else None
+
+    def _link(self, name: str, *arguments: Any) -> Any:  # noqa: ANN401 - as above
+        """Ask about a link: whatever goes wrong, it is only not known."""
+        try:
+            return self._ask((name, *arguments))
+        except (GpuFailedError, GpuLostError):
+            return None
+
+    def sample(self, gpu: Gpu, handle: Any) -> Sample:  # noqa: ANN401 - as above
         """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
+        if gpu.mig is not None:
+            memory = self._memory(handle)
+            used = _mib(memory.used) if memory is not None else None
+            held = self._held(handle, _NOT_OF_INSTANCES)
+            return Sample(memory_used_mib=used, utilization_percent=None, temperature_c=None, power_w=None, held=held)
         modes = self._detail(("nvmlDeviceGetMigMode", handle))
-        if modes is not None and modes[0]:
-            raise GpuFailedError("it is split by MIG, and gpud gives out whole GPUs")
+        if modes is not None and modes[0] and not gpu.split:
+            raise GpuFailedError("it was put into MIG mode, and its instances are not known yet")
         memory = self._memory(handle)
         utilization = self._detail(("nvmlDeviceGetUtilizationRates", handle))
         temperature = self._detail(
@@ -134,12 +203,12 @@ class Nvml:
             ("nvmlDeviceGetMemoryInfo", handle),
         )
 
-    def _held(self, handle: Any) -> tuple[Held, ...] | None:  # noqa: ANN401 - as above
+    def _held(self, handle: Any, absent: frozenset[int] = _ABSENT) -> tuple[Held, ...] | None:  # noqa: ANN401 - as above
         """Return the pids on the GPU; None where the driver does not list those that compute."""
         found: dict[int, Held] = {}
         for kind in ("Graphics", "MPSCompute", "Compute"):
             name = f"nvmlDeviceGet{kind}RunningProcesses"
-            listed = self._ask((f"{name}_v3", handle), (f"{name}_v2", handle))  # v3 since R510
+            listed = self._ask((f"{name}_v3", handle), (f"{name}_v2", handle), absent=absent)  # v3 since R510
             if listed is None and kind == "Compute":
                 return None
             for process in listed or ():  # one that computes and draws is in two lists
@@ -155,8 +224,11 @@ class Nvml:
         except GpuFailedError:
             return None
 
-    def _ask(self, *calls: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever the call gives
-        """Return what the first call gives that binding and driver both know; None if there is no such thing."""
+    def _ask(self, *calls: tuple[Any, ...], absent: frozenset[int] = _ABSENT) -> Any:  # noqa: ANN401 - whatever the call gives
+        """Return what the first call gives that binding and driver both know; None if there is no such thing.
+
+        `absent` is what a driver answers where there is none.
+        """
         for name, *arguments in calls:
             try:
                 return getattr(self._nvml, name)(*arguments)
@@ -169,7 +241,7 @@ class Nvml:
             except self._nvml.NVMLError as error:
                 if error.value in _OTHER_VERSION:
                     continue
-                if error.value in _ABSENT:
+                if error.value in absent:
                     return None
                 if error.value in _LOST:
                     raise GpuLostError(f"the driver has lost it ({error})") from error
@@ -181,15 +253,20 @@ class Nvml:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A GPU, and by which handle which library knows it."""
+    """A GPU or an instance, and by which handle which library knows it.
+
+    `at` is the GPU's index for the driver, and `divisible` whether MIG can split it.
+    """
 
     gpu: Gpu
     nvml: Nvml
     handle: Any
+    at: int
+    divisible: bool = False
 
     def sample(self) -> Sample:
         """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
-        return self.nvml.sample(self.handle)
+        return self.nvml.sample(self.gpu, self.handle)
 
 
 def _binding() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
@@ -201,6 +278,18 @@ def _binding() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types
     if not hasattr(binding, "_nvmlGetFunctionPointer"):  # a name that only nvidia-ml-py's own module has
         raise NoDriverError("the package pynvml hides nvidia-ml-py: remove it (pip uninstall pynvml), restart gpud")
     return binding
+
+
+def _profile(name: str, attributes: Any) -> str:  # noqa: ANN401 - as above
+    """Return an instance's profile: as its name says it, else as NVIDIA would call what it has ("1c.3g.20gb")."""
+    named = _PROFILE.search(name)
+    if named is not None:
+        return named[1].lower()
+    if attributes is None:
+        return "unknown"
+    slices, own = attributes.gpuInstanceSliceCount, attributes.computeInstanceSliceCount
+    part = f"{own}c." if 0 < own < slices else ""
+    return f"{part}{slices}g.{nominal_mib(Mib(attributes.memorySizeMB)) >> 10}gb"
 
 
 def _text(raw: str | bytes) -> str:

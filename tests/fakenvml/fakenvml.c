@@ -7,7 +7,12 @@
  *     log FILE                           append the name of every call to FILE
  *     gpu UUID                           the next GPU, in the order of their indices
  *     name NVIDIA H100 80GB HBM3         pci 00000000:01:00.0
- *     total_mib N   used_mib N   utilization N   temperature N   power_mw N   mig 1
+ *     total_mib N   used_mib N   utilization N   temperature N   power_mw N
+ *     nvlink N N ...                     it reaches the GPUs of these indices over NVLink; said of one of two, or both
+ *     level N LEVEL                      where its PCIe path meets that of GPU N: 10 a switch, 20 switches, ... 50
+ *     numa N                             the NUMA node next to it; else the driver does not tell
+ *     mig 0                              MIG could split it (1: is on); else the driver does not know of MIG
+ *     instance UUID PROFILE MIB          a MIG instance of it, which the lines that follow are about
  *     process PID MIB KIND               a process, dead or alive; KIND is compute, graphics or mps; MIB - for unknown
  *     live PID MIB KIND                  the same, while that process lives
  *     pids DIR                           a `live` process for each file DIR/PID that holds "MIB KIND"
@@ -27,8 +32,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, INSUFFICIENT_SIZE = 7, NOT_LOADED = 9, LOST = 15, VERSION = 25 };
-enum { GPUS = 64, PROCESSES = 256, RULES = 64, TEXT = 256 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, NOT_LOADED = 9 };
+enum { LOST = 15, VERSION = 25 };
+enum { GPUS = 64, PROCESSES = 256, RULES = 64, TEXT = 256, NO_MIG = 2 };
 
 typedef struct { char uuid[96]; } *Handle; /* stays valid for ever, whatever becomes of its GPU */
 typedef struct { unsigned pid; unsigned long long used; unsigned instance, compute_instance; } Process;
@@ -36,8 +42,9 @@ typedef struct { char call[64]; int gpu, code; long delay_ms; } Rule;
 typedef struct {
     char uuid[96], name[96], pci[32];
     unsigned long long total, used;
-    unsigned utilization, temperature, power_mw, mig;
-    int lost, count;
+    unsigned utilization, temperature, power_mw, mig, slices;
+    int lost, count, parent, numa, level[GPUS];
+    unsigned long long nvlinks;
     Process processes[PROCESSES];
     char kinds[PROCESSES];
 } Gpu;
@@ -93,6 +100,7 @@ static void add_rule(Config *config, const char *call, int code, long delay_ms) 
 static void parse(Config *config, char *line) {
     char key[32] = "", rest[TEXT] = "", first[TEXT] = "", second[64] = "", third[32] = "";
     Gpu *gpu = config->count ? &config->gpus[config->count - 1] : NULL;
+    int read;
     line[strcspn(line, "\n#")] = 0;
     if (sscanf(line, " %31s %255[^\n]", key, rest) < 1) return;
     sscanf(rest, "%255s %63s %31s", first, second, third);
@@ -102,6 +110,8 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "delay")) add_rule(config, first, -1, atol(second));
     else if (!strcmp(key, "gpu") && config->count < GPUS) {
         gpu = &config->gpus[config->count++];
+        gpu->parent = gpu->numa = -1;
+        gpu->mig = NO_MIG;
         snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
         snprintf(gpu->name, sizeof gpu->name, "NVIDIA Fake");
         snprintf(gpu->pci, sizeof gpu->pci, "00000000:%02X:00.0", config->count);
@@ -110,6 +120,15 @@ static void parse(Config *config, char *line) {
         gpu->temperature = 30;
         gpu->power_mw = 20000;
     } else if (!gpu) return;
+    else if (!strcmp(key, "instance") && config->count < GPUS) {
+        int parent = gpu->parent < 0 ? config->count - 1 : gpu->parent;
+        gpu = &config->gpus[config->count++];
+        *gpu = (Gpu){.parent = parent, .numa = -1, .mig = NO_MIG, .slices = atoi(second), .used = 1ULL << 20};
+        gpu->total = strtoull(third, 0, 10) << 20;
+        snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
+        snprintf(first, sizeof first, "%.60s MIG %.30s", config->gpus[parent].name, second);
+        memcpy(gpu->name, first, sizeof gpu->name);
+    }
     else if (!strcmp(key, "name")) snprintf(gpu->name, sizeof gpu->name, "%.95s", rest);
     else if (!strcmp(key, "pci")) snprintf(gpu->pci, sizeof gpu->pci, "%.31s", first);
     else if (!strcmp(key, "total_mib")) gpu->total = strtoull(first, 0, 10) << 20;
@@ -118,6 +137,10 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "temperature")) gpu->temperature = atoi(first);
     else if (!strcmp(key, "power_mw")) gpu->power_mw = atoi(first);
     else if (!strcmp(key, "mig")) gpu->mig = atoi(first);
+    else if (!strcmp(key, "numa")) gpu->numa = atoi(first);
+    else if (!strcmp(key, "level")) gpu->level[atoi(first) % GPUS] = atoi(second);
+    else if (!strcmp(key, "nvlink"))
+        for (char *at = rest; sscanf(at, "%31s%n", third, &read) == 1; at += read) gpu->nvlinks |= 1ULL << atoi(third);
     else if (!strcmp(key, "lost")) gpu->lost = 1;
     else if (!strcmp(key, "pids")) add_pids(gpu, first);
     else if (!strcmp(key, "process") || (!strcmp(key, "live") && alive(strtoul(first, 0, 10))))
@@ -142,12 +165,26 @@ static int index_of(const Config *config, Handle handle) {
     return -1;
 }
 
+/* The slot of the GPU of an index: instances are in between. */
+static int slot_of(const Config *config, int index) {
+    for (int at = 0; at < config->count; at++)
+        if (config->gpus[at].parent < 0 && !index--) return at;
+    return -1;
+}
+
+static int number_of(const Config *config, int slot) {
+    int number = 0;
+    for (int at = 0; at < slot; at++) number += config->gpus[at].parent < 0;
+    return number;
+}
+
 static int concerns(const Rule *rule, const char *call, int gpu) {
     return (rule->gpu < 0 || rule->gpu == gpu) && (!strcmp(rule->call, "*") || !strcmp(rule->call, call));
 }
 
 /* Begin a call: log it, take its time, and return what it must answer if it may not succeed. `*gpu` is set on success. */
-static int enter(const char *call, Handle handle, int at, Config **out, Gpu **gpu) {
+static int enter(const char *call, Handle handle, int index, Config **out, Gpu **gpu) {
+    int at = -1;
     struct timespec step = {0, 5000000};
     Config *config = read_config();
     if (config->log[0]) {
@@ -159,7 +196,7 @@ static int enter(const char *call, Handle handle, int at, Config **out, Gpu **gp
     }
     for (long waited_ms = 0;; waited_ms += 5) {
         long delay_ms = 0;
-        if (handle) at = index_of(config, handle);
+        at = handle ? index_of(config, handle) : index < 0 ? -1 : slot_of(config, index);
         for (int rule = 0; rule < config->rules; rule++)
             if (concerns(&config->rule[rule], call, at) && config->rule[rule].delay_ms > delay_ms)
                 delay_ms = config->rule[rule].delay_ms;
@@ -174,7 +211,7 @@ static int enter(const char *call, Handle handle, int at, Config **out, Gpu **gp
     if (!gpu) return SUCCESS;
     if (at < 0 || at >= config->count) return handle ? LOST : INVALID_ARGUMENT;
     *gpu = &config->gpus[at];
-    return (*gpu)->lost ? LOST : SUCCESS;
+    return (*gpu)->lost || ((*gpu)->parent >= 0 && config->gpus[(*gpu)->parent].lost) ? LOST : SUCCESS;
 }
 
 static Handle handle_of(const char *uuid) {
@@ -198,6 +235,7 @@ static int processes(const char *call, Handle handle, unsigned *count, Process *
     Gpu *gpu;
     int result = enter(call, handle, -1, &config, &gpu);
     unsigned found = 0;
+    if (!result && gpu->parent >= 0 && kind != 'c') result = INVALID_ARGUMENT;
     for (int at = 0; !result && at < gpu->count; at++) {
         if (gpu->kinds[at] != kind) continue;
         if (out && found < *count) out[found] = gpu->processes[at];
@@ -228,6 +266,8 @@ static int processes(const char *call, Handle handle, unsigned *count, Process *
         free(config);                                          \
         return result;                                         \
     }
+#define GPU_ONLY(name, parameters, statement) \
+    DEVICE(name, parameters, if (gpu->parent >= 0) result = NOT_SUPPORTED; else { statement; })
 #define PROCESS_LIST(name, kind) \
     int name(Handle handle, unsigned *count, Process *out) { return processes(#name, handle, count, out, kind); }
 
@@ -241,7 +281,7 @@ SYSTEM(nvmlInitWithFlags, (unsigned flags), (void)flags)
 SYSTEM(nvmlInit_v2, (void), )
 SYSTEM(nvmlShutdown, (void), )
 SYSTEM(nvmlSystemGetDriverVersion, (char *out, unsigned size), snprintf(out, size, "%s", config->driver))
-SYSTEM(nvmlDeviceGetCount_v2, (unsigned *count), *count = config->count)
+SYSTEM(nvmlDeviceGetCount_v2, (unsigned *count), *count = number_of(config, config->count))
 
 const char *nvmlErrorString(int code) {
     switch (code) {
@@ -266,13 +306,13 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *out) {
 
 DEVICE(nvmlDeviceGetUUID, (Handle handle, char *out, unsigned size), snprintf(out, size, "%s", gpu->uuid))
 DEVICE(nvmlDeviceGetName, (Handle handle, char *out, unsigned size), snprintf(out, size, "%s", gpu->name))
-DEVICE(nvmlDeviceGetIndex, (Handle handle, unsigned *out), *out = gpu - config->gpus)
+DEVICE(nvmlDeviceGetIndex, (Handle handle, unsigned *out), *out = number_of(config, gpu - config->gpus))
 DEVICE(nvmlDeviceGetPciInfo_v3, (Handle handle, Pci *out), snprintf(out->bus_id, sizeof out->bus_id, "%s", gpu->pci))
 DEVICE(nvmlDeviceGetMemoryInfo, (Handle handle, Memory *out),
        *out = ((Memory){gpu->total, gpu->total - gpu->used, gpu->used}))
-DEVICE(nvmlDeviceGetUtilizationRates, (Handle handle, Utilization *out), *out = ((Utilization){gpu->utilization, 0}))
-DEVICE(nvmlDeviceGetPowerUsage, (Handle handle, unsigned *out), *out = gpu->power_mw)
-DEVICE(nvmlDeviceGetTemperature, (Handle handle, unsigned sensor, unsigned *out), *out = gpu->temperature; (void)sensor)
+GPU_ONLY(nvmlDeviceGetUtilizationRates, (Handle handle, Utilization *out), *out = ((Utilization){gpu->utilization, 0}))
+GPU_ONLY(nvmlDeviceGetPowerUsage, (Handle handle, unsigned *out), *out = gpu->power_mw)
+GPU_ONLY(nvmlDeviceGetTemperature, (Handle handle, unsigned sensor, unsigned *out), *out = gpu->temperature; (void)sensor)
 PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v2, 'c')
 PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g')
 PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, 'm')
@@ -281,9 +321,74 @@ PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, 'm')
 PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v3, 'c')
 PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, 'g')
 PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm')
-DEVICE(nvmlDeviceGetMigMode, (Handle handle, unsigned *now, unsigned *next), *now = *next = gpu->mig)
-DEVICE(nvmlDeviceGetTemperatureV, (Handle handle, Temperature *out), out->temperature = gpu->temperature)
+DEVICE(nvmlDeviceGetMigMode, (Handle handle, unsigned *now, unsigned *next),
+       if (gpu->mig == NO_MIG) result = NOT_SUPPORTED;
+       else *now = *next = gpu->mig)
+GPU_ONLY(nvmlDeviceGetMaxMigDeviceCount, (Handle handle, unsigned *count), *count = gpu->mig == 1 ? 14 : 0)
+GPU_ONLY(nvmlDeviceGetTemperatureV, (Handle handle, Temperature *out), out->temperature = gpu->temperature)
 DEVICE(nvmlDeviceGetMemoryInfo_v2, (Handle handle, Memory2 *out),
        if (out->version != (sizeof *out | 2 << 24)) result = VERSION;
        else *out = ((Memory2){out->version, gpu->total, 0, gpu->total - gpu->used, gpu->used}))
+
+/* Every second place is empty: the indices of real instances have gaps as well. */
+int nvmlDeviceGetMigDeviceHandleByIndex(Handle handle, unsigned index, Handle *out) {
+    Config *config;
+    Gpu *gpu;
+    int result = enter("nvmlDeviceGetMigDeviceHandleByIndex", handle, -1, &config, &gpu);
+    if (!result) {
+        int left = index / 2;
+        result = NOT_FOUND;
+        for (Gpu *one = gpu + 1; index % 2 && one < config->gpus + config->count && one->parent >= 0; one++)
+            if (!left--) {
+                *out = handle_of(one->uuid);
+                result = SUCCESS;
+            }
+    }
+    free(config);
+    return result;
+}
+
+typedef struct { unsigned processors, engines[5], slices, compute_slices; unsigned long long mib; } Attributes;
+DEVICE(nvmlDeviceGetAttributes_v2, (Handle handle, Attributes *out),
+       if (gpu->parent < 0) result = NOT_SUPPORTED;
+       else *out = ((Attributes){.slices = gpu->slices, .compute_slices = gpu->slices, .mib = gpu->total >> 20}))
+DEVICE(nvmlDeviceGetMemoryAffinity, (Handle handle, unsigned size, unsigned long *out, unsigned scope),
+       if (gpu->numa < 0) result = NOT_SUPPORTED;
+       else for (unsigned at = 0; at < size; at++) out[at] = gpu->numa / 64 == (int)at ? 1UL << gpu->numa % 64 : 0)
+
+/* Begin a call about two GPUs: which of them can make it fail or wait. */
+static int enter_both(const char *call, Handle one, Handle other, Config **config, Gpu **first, Gpu **second) {
+    int result = enter(call, other, -1, config, second);
+    free(*config);
+    if (!result) result = enter(call, one, -1, config, first);
+    else *config = NULL;
+    if (!result) *second = &(*config)->gpus[index_of(*config, other)];
+    return result;
+}
+
+int nvmlDeviceGetTopologyCommonAncestor(Handle one, Handle other, unsigned *out) {
+    Config *config;
+    Gpu *first, *second;
+    int result = enter_both("nvmlDeviceGetTopologyCommonAncestor", one, other, &config, &first, &second);
+    if (!result) {
+        int level = first->level[number_of(config, second - config->gpus)];
+        if (!level) level = second->level[number_of(config, first - config->gpus)];
+        *out = level ? level : 50;
+    }
+    free(config);
+    return result;
+}
+
+int nvmlDeviceGetP2PStatus(Handle one, Handle other, unsigned capability, unsigned *out) {
+    Config *config;
+    Gpu *first, *second;
+    int result = enter_both("nvmlDeviceGetP2PStatus", one, other, &config, &first, &second);
+    if (!result) {
+        int mine = first->nvlinks >> number_of(config, second - config->gpus) & 1;
+        int its = second->nvlinks >> number_of(config, first - config->gpus) & 1;
+        *out = capability == 2 && (mine || its) ? 0 : 5;
+    }
+    free(config);
+    return result;
+}
 #endif

@@ -33,6 +33,18 @@ def fake_gpu(index: int, *lines: str, processes: tuple[str, ...] | list[str] = (
     return "\n".join(told) + "\n"
 
 
+def fake_mig_uuid(index: int) -> str:
+    """Return the UUID that `fake_instance` gives an instance."""
+    return f"MIG-fa4e{index:04x}-0000-0000-0000-000000000000"
+
+
+def fake_instance(index: int, profile: str, *lines: str, **values: object) -> str:
+    """Return the lines of a MIG instance, to follow those of its GPU; it has 95 % of the memory in its profile."""
+    mib = int(profile.rpartition(".")[2].removesuffix("gb")) * 973
+    told = [f"instance {fake_mig_uuid(index)} {profile} {mib}", *(f"{key} {value}" for key, value in values.items())]
+    return "\n".join([*told, *lines]) + "\n"
+
+
 @dataclass
 class FakeNvml:
     """A library, and the file that it answers from."""
@@ -94,6 +106,6 @@ def fake_nvml(tmp_path: Path, fake_nvml_libraries: dict[str, Path]) -> FakeNvml:
 
 @pytest.fixture
 def old_nvml(fake_nvml: FakeNvml, fake_nvml_libraries: dict[str, Path]) -> FakeNvml:
-    """Give the test the library of a driver before R510: no v3 process lists, no v2 memory, no MIG."""
+    """Give the test the library of a driver before R510: no v3 process lists, no v2 memory, no MIG, no links."""
     fake_nvml.library = str(fake_nvml_libraries["old"])
     return fake_nvml
