@@ -271,7 +271,7 @@ class Daemon:
         for each in batch:
             if isinstance(each, NodeSeen):
                 node = each.node
-                what = f"{len(node.gpus)} GPUs" if node.problem is None else f"no GPUs: {node.problem}"
+                what = f"{len(node.gpus) or 'no'} GPUs" + (f" ({node.problem})" if node.problem else "")
                 log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
 
     def _status_changed(self) -> None:

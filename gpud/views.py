@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
-from gpud.core.condition import Condition, condition, occupants
+from gpud.core.condition import Condition, condition, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.queue import job_of
 from gpud.core.waits import NoCapacity
@@ -213,7 +213,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
     reading = seen if isinstance(seen, Reading) else None
     now_is = condition(scene.world, state, scene.now)
     return {
-        "index": state.gpu.index,
+        "index": None if now_is is Condition.LOST and not state.present else state.gpu.index,
         "uuid": state.gpu.id,
         "name": state.gpu.name,
         "node": state.node,
@@ -239,6 +239,8 @@ def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
     """Return a node as the protocol's page says."""
     free = [each for each in state.gpus if condition(scene.world, each, scene.now) is Condition.FREE]
     reason = (state.drained if state.drained is not None else state.node.problem) or None
+    standing = "up" if state.drained is None else "draining"
+    absent = "lost" if surveyed(scene.world) else "unknown"
     return {
         "name": state.node.name,
         "cpus": state.node.cpus,
@@ -248,7 +250,7 @@ def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
         "gpus": len(state.gpus),
         "gpus_free": len(free),
         "driver": state.node.driver,
-        "state": "lost" if not state.present else "draining" if state.drained is not None else "up",
+        "state": standing if state.present else absent,
         "reason": reason,
         "simulated": bool(state.gpus) and all(each.gpu.simulated for each in state.gpus),
     }
@@ -312,7 +314,7 @@ def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | No
         case Condition.LOST | Condition.UNKNOWN:
             if isinstance(state.seen, Unreadable):
                 return state.seen.reason
-            if not state.present:
+            if now_is is Condition.LOST and not state.present:
                 return world.nodes[state.node].node.problem or "it is not there any more"
             return "not read yet" if state.seen is None else "its processes cannot be read"
         case Condition.FOREIGN if isinstance(state.seen, Reading):

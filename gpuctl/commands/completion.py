@@ -65,7 +65,8 @@ def _jobs(client: Client, *, live: bool) -> list[tuple[str, str]]:
 
 
 def _gpus(client: Client) -> list[tuple[str, str]]:
-    gpus, nodes = client.request("gpus", fresh=False)["gpus"], client.request("nodes")["nodes"]
+    gpus = [gpu for gpu in client.request("gpus", fresh=False)["gpus"] if gpu["index"] is not None]
+    nodes = client.request("nodes")["nodes"]
     alone = len(nodes) == 1
     words = [(str(gpu["index"]) if alone else f"{gpu['node']}:{gpu['index']}", gpu) for gpu in gpus]
     return [(word, f"{gpu['state']} {gpu['name']}") for word, gpu in words] + [

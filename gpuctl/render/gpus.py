@@ -29,7 +29,7 @@ def rows(gpus: Sequence[Gpu], *, width: int | None = None) -> list[str]:
 
 def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
     return (
-        f"{gpu['node']}:{gpu['index']}" if nodes else str(gpu["index"]),
+        f"{gpu['node']}:{_index(gpu)}" if nodes else _index(gpu),
         gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ") + (" (simulated)" if gpu["simulated"] else ""),
         gpu["state"] + (", draining" if _drains(gpu) else ""),
         f"{size(gpu['memory_used_mib'])}/{size(gpu['memory_total_mib'])}",
@@ -38,6 +38,11 @@ def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
         _with_unit(gpu["power_w"], "W"),
         on_it(gpu),
     )
+
+
+def _index(gpu: Gpu) -> str:
+    """Return the number of a GPU; of one that is not there any more, whose number another may have, a dash."""
+    return "-" if gpu["index"] is None else str(gpu["index"])
 
 
 def _drains(gpu: Gpu) -> bool:

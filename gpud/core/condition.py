@@ -35,7 +35,7 @@ class Condition(StrEnum):
 
 def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     """Return what a GPU is now, as far as the last look at it tells."""
-    if state.lost:
+    if is_lost(world, state):
         return Condition.LOST
     if state.gpu.split:
         return Condition.SPLIT
@@ -44,6 +44,8 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
         return Condition.BUSY
     if state.drained is not None or world.nodes[state.node].drained is not None:
         return Condition.DRAINING
+    if not state.present:
+        return Condition.UNKNOWN
     if state.gpu.simulated:
         return Condition.SHARED if shared else Condition.FREE
     if not isinstance(state.seen, Reading):
@@ -57,6 +59,16 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     if strangers(world, state, state.seen):
         return Condition.FOREIGN
     return Condition.SHARED if shared else Condition.FREE
+
+
+def is_lost(world: World, state: GpuState) -> bool:
+    """Return whether a GPU is known not to be there now. Before the first survey nothing is known to be missing."""
+    return state.lost and (state.present or surveyed(world))
+
+
+def surveyed(world: World) -> bool:
+    """Return whether anything was heard of what there is since gpud began."""
+    return any(node.present for node in world.nodes.values())
 
 
 def strangers(world: World, state: GpuState, seen: Reading) -> bool:

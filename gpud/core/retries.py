@@ -9,9 +9,10 @@ from math import ceil
 
 from gpud.core.active import ActiveJob
 from gpud.core.admit import never_fits
+from gpud.core.condition import is_lost
 from gpud.core.lifecycle import out_of_memory
 from gpud.core.world import World
-from gpud.model.gpu import GpuId, Unreadable, nominal_mib
+from gpud.model.gpu import GpuId, nominal_mib
 from gpud.model.job import Demand, Exit
 from gpud.model.spec import Terms
 from gpud.model.units import Mib, format_size
@@ -22,11 +23,7 @@ MORE = 1.25  # of what was used when there was not enough
 def lost_gpus(world: World, active: ActiveJob) -> tuple[GpuId, ...]:
     """Return the GPUs of a job that are known to be lost, as far as was seen."""
     states = (world.gpus.get(share.gpu) for share in active.state.allocation.all_shares)
-    return tuple(
-        state.gpu.id
-        for state in states
-        if state is not None and (not state.present or (isinstance(state.seen, Unreadable) and state.seen.lost))
-    )
+    return tuple(state.gpu.id for state in states if state is not None and is_lost(world, state))
 
 
 def named(world: World, lost: tuple[GpuId, ...]) -> str | None:

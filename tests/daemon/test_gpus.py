@@ -127,6 +127,47 @@ def test_a_foreign_process_keeps_jobs_away_and_is_shown(on_nvml, fake_nvml, a_gp
         assert gpud.ended(waiting)["exit_code"] == 0
 
 
+def test_before_the_first_survey_no_gpu_is_told_to_be_lost(on_nvml, fake_nvml, a_gpu):
+    gpud = on_nvml()
+    go = gpud.work / "go"
+    os.mkfifo(go)
+    job = gpud.submit("sh", "-c", "read line < go; exit 3", gpus=1, retries=0)
+    gpud.running(job)
+    gpud.kill()
+    loads = ("delay nvmlInitWithFlags 2000", "delay nvmlInit_v2 2000")
+    fake_nvml.write(*loads, a_gpu(0), a_gpu(1))
+    gpud.start()
+
+    told = [(gpu["state"], gpu["health_reason"], gpu["jobs"]) for gpu in gpud.ask("gpus", fresh=False)["gpus"]]
+    waiting = gpud.submit("true", gpus=1)
+    go.write_text("go\n")
+
+    assert sorted(told) == [("busy", None, [job]), ("unknown", "not read yet", [])]
+    assert (gpud.ended(job)["exit_code"], gpud.job(job)["reason"]) == (3, "exit code 3")
+    assert gpud.ended(waiting)["exit_code"] == 0
+
+
+def test_a_gpu_that_vanished_from_the_list_has_no_number_and_stays_its_jobs(on_nvml, fake_nvml, a_gpu):
+    gpud = on_nvml()
+    go = gpud.work / "go"
+    os.mkfifo(go)
+    job = gpud.submit("sh", "-c", "echo $GPUD_GPU_UUIDS; read line < go", gpus=1)
+    gpud.running(job)
+    gone = gpud.job(job)["allocation"][0]["gpu_uuids"]
+    index = gpud.job(job)["allocation"][0]["gpu_indices"][0]
+    gpud.kill()
+    fake_nvml.write(a_gpu(1 - index))
+    gpud.start()
+
+    def told():
+        return {gpu["uuid"]: (gpu["index"], gpu["state"], gpu["jobs"]) for gpu in gpud.ask("gpus")["gpus"]}
+
+    there = until(lambda: [uuid for uuid, (_, state, _) in told().items() if state == "free"])
+    assert told() == {gone[0]: (None, "lost", [job]), there[0]: (0, "free", [])}
+    go.write_text("go\n")
+    assert gpud.ended(job)["exit_code"] == 0
+
+
 def test_a_process_that_only_draws_keeps_nobody_away(on_nvml, fake_nvml, a_gpu):
     with a_process() as desktop:
         fake_nvml.write(a_gpu(0, used_mib=400, processes=[f"live {desktop.pid} 380 graphics"]), a_gpu(1))
