@@ -13,10 +13,12 @@ Cost: one look at each node when a job begins to be blocked, or something ended 
 reserved nodes cost.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop
 from math import inf
+from operator import itemgetter
 
 from gpud.core.active import ActiveJob
 from gpud.core.claims import Claim
@@ -34,6 +36,7 @@ from gpud.model.units import Seconds, Timestamp
 STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which the time limit counts
 OVERRUN_S: Seconds = 60.0  # at least; and a quarter of what it has overrun already, so that a guess is not made often
 _PLENTY = 1 << 60
+_first = itemgetter(0)
 
 Holds = Mapping[NodeName, Hold]
 _NOTHING: Holds = {}
@@ -153,8 +156,12 @@ def earliest(
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
-    end = told_end(world, active)
-    return Timestamp(end) if end > now else Timestamp(now + max(OVERRUN_S, (now - end) / 4))
+    return Timestamp(_corrected(told_end(world, active), now))
+
+
+def _corrected(end: float, now: Timestamp) -> float:
+    """Return when what should be over by `end` will be, seen from now."""
+    return end if end > now else now + max(OVERRUN_S, (now - end) / 4)
 
 
 def told_end(world: World, active: ActiveJob) -> float:
@@ -185,11 +192,21 @@ def _bound(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
     missing -= releasing
     if missing <= 0:
         return now
-    for end, job in _ends(world, room.node):
-        missing -= len(room.node.held[job].shares)
-        if missing <= 0:
-            return end
-    return None
+    ends, held = _ends(world, room.node), room.node.held
+    after = bisect_right(ends, now, key=_first)
+    overdue = after - 1  # of those that are overdue, the one that is so the shortest is expected first
+    while missing > 0:
+        late = _corrected(ends[overdue][0], now) if overdue >= 0 else inf
+        if after < len(ends) and ends[after][0] < late:
+            at, job = ends[after]
+            after += 1
+        elif overdue >= 0:
+            at, job = late, ends[overdue][1]
+            overdue -= 1
+        else:
+            return None
+        missing -= len(held[job].shares)
+    return at
 
 
 def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Timestamp, Allocation]]:
@@ -200,8 +217,7 @@ def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Ti
             share = _whole(node, state.gpu.id)
             late.append((Timestamp(state.released_at + RELEASE_S), share))
     for end, job in _ends(world, node):
-        at = expected_end(world, world.active[job], now) if end <= now else Timestamp(end)
-        late.append((at, node.held[job]))
+        late.append((Timestamp(_corrected(end, now)), node.held[job]))
     late.sort(key=lambda each: each[0])
     yield from late
 
