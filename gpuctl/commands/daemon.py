@@ -52,7 +52,10 @@ def start(session: Session, options: tuple[str, ...]) -> None:
 @session.options
 @click.pass_obj
 def stop(session: Session) -> None:
-    """Stop your own gpud; jobs that run go on, and waiting ones wait until it is started again."""
+    """Stop your own gpud; jobs that run go on, and waiting ones wait until it is started again.
+
+    Commands that only wait (wait, logs -f, watch) leave it stopped; whoever submits or looks anew starts it.
+    """
     pid = _running(session)
     if pid is not None:
         starting.stop_daemon(pid)
