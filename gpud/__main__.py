@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from gpud import __version__
 from gpud.clock import Clock, anchored
-from gpud.config import Config, ConfigError, load, needs_restart
+from gpud.config import Config, ConfigError, load, taken
 from gpud.core.policies import POLICIES
 from gpud.daemon import Daemon, Parts
 from gpud.inventory.machine import this_node
@@ -80,6 +80,7 @@ def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _begin(arguments: Sequence[str]) -> Config:
     """Return the configuration; what is made from here on is nobody else's to read. Exits with 2 for a wrong one."""
+    _open_streams()
     os.umask(0o077)
     for name in filter(is_outer, list(os.environ)):  # of a job that started it, and whose attempts have other keys
         del os.environ[name]
@@ -88,6 +89,17 @@ def _begin(arguments: Sequence[str]) -> Config:
     except ConfigError as error:
         _complain(error, error.hint)
         raise SystemExit(2) from None
+
+
+def _open_streams() -> None:
+    """Open what was closed of 0, 1 and 2: else the database would get the number that messages are written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - None where it was closed
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - likewise
 
 
 def _load(arguments: Sequence[str]) -> Config:
@@ -208,15 +220,14 @@ def _listen_to_signals(daemon: Daemon, config: Config, arguments: Sequence[str],
         nonlocal current
         notifier.reloading()
         try:
-            new = _load(arguments)
+            current, left = taken(current, _load(arguments))
         except ConfigError as error:
             log.error("configuration not changed: %s", error)  # noqa: TRY400 - told in its own words
         else:
-            for key in needs_restart(current, new):
-                log.warning("%s changes with the next start of gpud only", key)
-            current = new
-            logging.getLogger().setLevel(new.log_level.upper())
-            daemon.reconfigure(new)
+            if left:
+                log.warning("not taken from the configuration before gpud is started anew: %s", ", ".join(left))
+            logging.getLogger().setLevel(current.log_level.upper())
+            daemon.reconfigure(current)
         notifier.ready(daemon.status_line())
 
     loop.add_signal_handler(signal.SIGHUP, reload)

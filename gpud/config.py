@@ -282,13 +282,14 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     return _placed(Config(files=files, check=check, **{_TABLE[key].name: value for key, value in said.items()}))
 
 
-def needs_restart(old: Config, new: Config) -> list[str]:
-    """Return the keys that differ and that a running gpud cannot change."""
-    return [
-        key
+def taken(old: Config, new: Config) -> tuple[Config, list[str]]:
+    """Return what a running gpud makes of a new configuration, and the keys that differ and that it cannot change."""
+    left = {
+        each.name: key
         for key, each in _TABLE.items()
         if not each.metadata["live"] and getattr(old, each.name) != getattr(new, each.name)
-    ]
+    }
+    return replace(new, **{name: getattr(old, name) for name in left}), list(left.values())
 
 
 def _placed(config: Config) -> Config:

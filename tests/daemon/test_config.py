@@ -1,10 +1,11 @@
 import os
 import re
 import tomllib
+from dataclasses import replace
 
 import pytest
 
-from gpud.config import Config, ConfigError, load, needs_restart
+from gpud.config import Config, ConfigError, load, taken
 
 NONE = "/nonexistent/config.toml"
 
@@ -103,7 +104,7 @@ def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home)
         log_level="debug",
         admin_groups=("wheel",),
     )
-    assert needs_restart(in_file, in_options) == []
+    assert taken(in_file, in_options) == []
 
 
 @pytest.mark.parametrize(
@@ -174,11 +175,13 @@ def test_places_are_meant_from_where_one_stands(home, monkeypatch):
     assert (config.state_dir, config.socket) == (str(home / "here"), str(home / "there.sock"))
 
 
-def test_a_reload_names_what_it_cannot_change():
+def test_a_reload_takes_what_it_can_change_and_names_the_rest():
     old = load([], {}, NONE)
 
-    assert needs_restart(old, load(["--policy", "x", "--log-level", "debug"], {}, NONE)) == []
-    assert needs_restart(old, load(["--simulate", "4xH100", "--gpus", "1"], {}, NONE)) == ["simulate", "gpus"]
+    new = load(["--policy", "x", "--log-level", "debug"], {}, NONE)
+    assert taken(old, new) == (new, [])
+    new = load(["--simulate", "4xH100", "--gpus", "1", "--log-level", "debug"], {}, NONE)
+    assert taken(old, new) == (replace(old, log_level="debug"), ["simulate", "gpus"])
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

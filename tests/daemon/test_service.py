@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gpud_process import until
@@ -68,3 +69,11 @@ def test_jobs_are_its_launchers_and_outlive_that_too(service, launch, folder):
     assert service.pids(next_one)[2] == second.pid
     ended = service.ended(job)
     assert (ended["exit_code"], ended["attempt"]) == (7, 1)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_runs_with_closed_streams_and_writes_no_messages_into_its_database(a_gpud, closed):
+    gpud = a_gpud(before=("sh", "-c", f'exec "$@" {closed}', "sh"))
+    assert gpud.ended(gpud.submit("sh", "-c", "ls -l /proc/self/fd; exit 3", gpus=1))["exit_code"] == 3
+    files = [str(Path(f"/proc/{gpud.pid}/fd/{number}").readlink()) for number in range(3)]
+    assert not [file for file in files if "gpud.db" in file or "socket" in file]

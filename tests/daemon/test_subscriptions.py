@@ -190,6 +190,17 @@ def test_a_wrong_setting_at_a_reload_changes_nothing(configured):
     assert gpud.ended(gpud.submit("true", gpus=2))["exit_code"] == 0
 
 
+def test_a_reload_says_what_it_does_not_take_each_time(configured):
+    gpud, file = configured
+    file.write_text(f'simulate = "1xA10"\nstate_dir = "{gpud.folder}/other"\ncuda_visible_devices = "uuid"\n')
+    for times in (1, 2):
+        reload(gpud)
+        assert gpud.said().count("not taken from the configuration before gpud is started anew: simulate") == times
+    assert gpud.ask("status")["simulated"] == "2xH100"
+    job = gpud.ended(gpud.submit("sh", "-c", "echo $CUDA_VISIBLE_DEVICES", gpus=1))
+    assert job["output"].startswith(f"{gpud.state}/")
+
+
 def test_reloads_amid_submits_and_ends_lose_nothing(configured):
     gpud, _ = configured
     jobs = []
