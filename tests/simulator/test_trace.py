@@ -1,0 +1,97 @@
+"""What traces and clusters are read as, and what is said of those that are none."""
+
+import pytest
+from replaying import written
+
+from gpud.simulator.cluster import per_node, read_cluster
+from gpud.simulator.trace import TraceError, read_trace
+
+
+def test_a_trace_says_what_each_job_wants(tmp_path):
+    columns = (
+        "job_id,submit_s,duration_s,gpus,gpu_mem_gb,cpus,user,tenant,name,gpu_type,priority,estimate_s,mem_gb,other"
+    )
+    rows = [
+        ("b", 5, 60, "0.46", "", 3.152, "ada", "vision", "train-7", "A10|T4", 3, 90, 2, "x"),
+        ("a", 1, 10, 24, 20, "", "", "", "", "", "", "", "", ""),
+    ]
+    first, second = read_trace(written(tmp_path / "t.csv", *rows, columns=columns), per_node=8).jobs
+
+    assert (first.submit_s, first.terms.demand.gpus, first.terms.demand.nodes) == (1, 24, 3)
+    assert (first.terms.demand.gpu_memory_mib, first.terms.user, first.terms.tenant) == (20 * 1024, "nobody", "default")
+    demand = second.terms.demand
+    assert (demand.gpus, demand.share_permille, demand.cpus, demand.memory_mib) == (1, 460, 3152, 2048)
+    assert (demand.gpu_type, second.priority, second.terms.estimate_s, second.terms.name_group) == (
+        "A10|T4",
+        3,
+        90,
+        "train-#",
+    )
+
+
+def test_a_swf_file_counts_processors_as_gpus_and_leaves_out_what_never_ran(tmp_path):
+    place = tmp_path / "t.swf"
+    place.write_text(
+        "; Version: 2.2\n1 10 5 100 4 -1 -1 8 600 -1 1 3 2 9 1 1 -1 -1\n2 20 5 -1 4 -1 -1 8 600 -1 5 3 2 9 1 1 -1 -1\n"
+    )
+    trace = read_trace(str(place), per_node=8)
+
+    (job,) = trace.jobs
+    assert (job.submit_s, job.duration_s, job.terms.demand.gpus, job.terms.estimate_s) == (10, 100, 8, 600)
+    assert (job.terms.user, job.terms.tenant, trace.skipped) == ("user3", "group2", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "t.csv, line 1: no column submit_s"),
+        ("submit_s,gpus\n", "t.csv, line 1: no column duration_s"),
+        ("submit_s,duration_s,gpus\n", "t.csv holds no job"),
+        ("submit_s,duration_s,gpus\n1,2,1\n1,2\n", "t.csv, line 3: 2 columns, expected 3 as in its header"),
+        (
+            "submit_s,duration_s,gpus\n1,2,1\n1,x,1\n",
+            "t.csv, line 3, column duration_s: 'x', expected seconds of 0 or more",
+        ),
+        (
+            "submit_s,duration_s,gpus\n,2,1\n",
+            "t.csv, line 2, column submit_s: nothing, expected seconds since the trace",
+        ),
+        ("submit_s,duration_s,gpus\n0,nan,1\n", "t.csv, line 2, column duration_s: 'nan', expected seconds"),
+        ("submit_s,duration_s,gpus\n0,-1,1\n", "t.csv, line 2, column duration_s: '-1', expected seconds"),
+        ("submit_s,duration_s,gpus\n0,1,1.5\n", "t.csv, line 2, column gpus: '1.5', expected whole GPUs, or a part"),
+    ],
+)
+def test_what_is_wrong_with_a_trace_is_said_with_its_place(tmp_path, text, said):
+    place = tmp_path / "t.csv"
+    place.write_text(text)
+
+    with pytest.raises(TraceError, match="^" + said.replace("(", r"\(")):
+        read_trace(str(place), per_node=8)
+
+
+def test_a_line_that_is_not_swf_is_named(tmp_path):
+    place = tmp_path / "t.swf"
+    place.write_text("; ok\n1 2 3\n")
+
+    with pytest.raises(TraceError, match=r"t\.swf, line 2: 3 fields, expected the 18 of SWF"):
+        read_trace(str(place), per_node=8)
+
+
+def test_a_cluster_is_a_specification_or_a_file(tmp_path):
+    rows = [("a", 8, "V100M32", 96, 384), ("b", 0, "", 32, 64)]
+    first, second = read_cluster(written(tmp_path / "n.csv", *rows, columns="node,gpus,gpu_type,cpus,mem_gb"))
+
+    assert (len(first.gpus), first.gpus[0].memory_total_mib, first.cpus, first.memory_mib) == (
+        8,
+        32_000,
+        96_000,
+        384 * 1024,
+    )
+    assert (second.gpus, second.name) == ((), "b")
+    assert per_node(read_cluster("2x8xH100,4xL40S")) == 8
+    with pytest.raises(TraceError, match=r"n\.csv: the node a stands there twice"):
+        read_cluster(written(tmp_path / "n.csv", ("a", 1), ("a", 2), columns="node,gpus"))
+    with pytest.raises(TraceError, match="no simulated GPU 'V101'"):
+        read_cluster("8x8xV101")
+    with pytest.raises(TraceError, match=r"cannot read .*: No such file"):
+        read_cluster(str(tmp_path / "missing.csv"))
