@@ -16,7 +16,6 @@ from gpud.core.queue import job_of
 from gpud.core.world import Rules
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Place, Terms
-from gpud.model.units import Timestamp
 from gpud.simulator.cluster import read_cluster
 from gpud.simulator.engine import Engine, Physics, runs_of
 from gpud.simulator.trace import TraceJob
@@ -87,10 +86,18 @@ def test_sjf_learns_from_what_has_just_ended():
     assert play.state(bob) == "queued"
 
 
-levels = st.builds(Las, st.sampled_from([1.0, 900.0, 14_400.0]), st.sampled_from([1.5, 2.0, 4.0, 16.0]))
+def las_of(first_level: float, level_factor: float) -> Las:
+    described = POLICIES["las"]
+    values = described.values({"first_level": first_level, "level_factor": level_factor})
+    policy = described.make(values, world_of(Rules(), "boot"))
+    assert isinstance(policy, Las)
+    return policy
 
 
-@given(levels, st.floats(0, 1e9), st.integers(0, 12))
+levels = st.builds(las_of, st.sampled_from([1.0, 900.0, 14_400.0]), st.sampled_from([1.5, 2.0, 4.0, 16.0]))
+
+
+@given(levels, st.floats(0, 1e9), st.integers(0, 6))
 def test_a_level_of_las_is_left_at_its_limit_and_not_before(las, attained_s, number):
     level = las.level(attained_s)
     assert (0.0 if level == 0 else las._limit_s(level - 1)) <= attained_s < las._limit_s(level)
@@ -98,7 +105,7 @@ def test_a_level_of_las_is_left_at_its_limit_and_not_before(las, attained_s, num
 
 
 def test_las_puts_who_had_less_before_who_had_more_and_then_who_came_first():
-    las = Las(900.0, 4.0)
+    las = las_of(900.0, 4.0)
     places = [
         Place(queued_us=5, attained_s=0.0),
         Place(queued_us=9, attained_s=899.0),
@@ -125,19 +132,6 @@ def test_las_lets_a_newcomer_preempt_who_had_more_but_not_who_had_as_much():
     assert play.state(first) == "starting"
     assert [play.state(job) for job in (old, young)] == ["queued", "queued"]
     assert standing(play) == [old, young]
-
-
-def test_las_wakes_when_the_next_running_job_comes_to_its_limit():
-    play = a_cluster(gpus="4xH100")
-    choose(play, "las", first_level=900.0)
-    one, two = play.submit(a_job(1), a_job(3))
-    began, policy = play.now, play.world.policy
-    play.starts(one, two)
-    assert policy.wake_at(Timestamp(play.now)) == pytest.approx(began + 300, abs=0.1)
-    assert policy.wake_at(Timestamp(began + 301)) == pytest.approx(began + 900, abs=0.1)
-    assert policy.wake_at(Timestamp(began + 901)) == pytest.approx(began + 1200, abs=0.1)
-    play.ends(one, two)
-    assert policy.wake_at(Timestamp(play.now)) is None
 
 
 # -- changing them
