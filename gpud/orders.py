@@ -37,10 +37,12 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             job=format_job(effect.job),
             attempt=effect.attempt,
             node=allocation.node,
+            nodes=[part.node for part in allocation.parts],
             uuids=allocation.gpus,
             indices=[state.gpu.index for state in states],
             # With a GPU gone the driver counts the rest anew: only names are certain then.
             by="uuid" if missing else config.cuda_visible_devices,
+            share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
         ),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),

@@ -49,9 +49,14 @@ def additions(
     uuids: Sequence[str],
     indices: Sequence[int],
     by: str = "index",
+    nodes: Sequence[str] = (),
+    share_mib: int | None = None,
     script: str | None = None,
 ) -> dict[str, str]:
     """Return what gpud adds. `job` is the written id (`12`, `12_7`), `uuids` and `indices` its GPUs, in one order.
+
+    Of a gang `nodes` are all, the first is where it is started; `share_mib` is what a job that shares its GPUs may use
+    of each.
 
     `by` "index" numbers GPUs for CUDA as PCI_BUS_ID order does (many programs call int() on it), "uuid" names
     them. Without GPUs CUDA_VISIBLE_DEVICES is empty, which hides all, where leaving it out would show all.
@@ -68,6 +73,10 @@ def additions(
         "GPUD_GPU_UUIDS": ",".join(uuids),
         "GPUD_NODE": node,
     }
+    if len(nodes) > 1:
+        added |= {"GPUD_NODES": ",".join(nodes), "GPUD_NODE_COUNT": str(len(nodes))}
+    if share_mib is not None:
+        added["GPUD_GPU_MEMORY_MIB"] = str(share_mib)
     if index:
         added |= {"GPUD_ARRAY_ID": number, "GPUD_ARRAY_INDEX": index}
     if script is not None:

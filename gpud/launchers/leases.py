@@ -1,5 +1,8 @@
 """GPUs held against every other gpud of this machine: an abstract socket for each, which one process can bind.
 
+Jobs of one gpud that share a GPU share its lease as well: the first of them holds it. Once that one has ended nobody
+does until the next starts, and what keeps others off meanwhile is that the rest of the jobs are seen on the GPU.
+
 The kernel lets go of a name when no file of its socket is open any more. A shim may be killed while its job runs, so
 its leases lie in flight, too, in a pair of sockets of which the launcher process has both ends: there they outlive the
 shim, without a moment in which another could bind them, and a shim that lives takes them back by itself.
@@ -7,6 +10,7 @@ shim, without a moment in which another could bind them, and a shim that lives t
 
 import contextlib
 import errno
+import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -26,8 +30,11 @@ class Leases:
         """Return the files that the shim inherits."""
         return [end.fileno() for end in self._ends]
 
-    def hold(self, gpus: Sequence[str]) -> None:
-        """Lease the GPUs. Raises CannotStartError; `release` is due then too."""
+    def hold(self, gpus: Sequence[str], shared: Sequence[str] = (), records: str = "") -> None:
+        """Lease the GPUs. Raises CannotStartError; `release` is due then too.
+
+        Of those that are `shared` another job of the same gpud, which has the same `records`, may have the lease.
+        """
         for gpu in gpus:
             address = f"\0gpud/{gpu}"
             lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -37,9 +44,12 @@ class Leases:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise faults.cannot(f"hold {gpu}", error, machine=True) from error
-                raise faults.CannotStartError(
-                    f"{gpu} is held by another gpud ({_holder(address)})", machine=True
-                ) from None
+                holder = _holder(address)
+                if gpu in shared and holder is not None and _records_of(holder) == records:
+                    self._held.pop().close()
+                    continue
+                who = "its process cannot be seen" if holder is None else f"pid {holder}"
+                raise faults.CannotStartError(f"{gpu} is held by another gpud ({who})", machine=True) from None
             lease.listen(128)  # nobody accepts: each gpud that asks who holds it takes a place
         if self._held:
             files = struct.pack(f"{len(self._held)}i", *(lease.fileno() for lease in self._held))
@@ -73,10 +83,17 @@ def drop(leases: Iterable[socket.socket]) -> None:
         lease.close()
 
 
-def _holder(address: str) -> str:
+def _holder(address: str) -> int | None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.setblocking(False)
         other.connect(address)
-        pid = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        return f"pid {pid}"
-    return "its process cannot be seen"
+        pid: int = struct.unpack("3i", other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
+    return None
+
+
+def _records_of(pid: int) -> str:
+    """Return where the launcher process that a shim comes from keeps its records: its last argument."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as words:
+        return os.fsdecode(words.read().rstrip(b"\0").rpartition(b"\0")[2])
+    return ""

@@ -39,6 +39,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "grace_s": spec.terms.grace_s,
         "memory_mib": effect.allocation.memory_mib,
         "leases": order.leases,
+        "shared": [share.gpu for share in effect.allocation.shares if share.memory_mib is not None],
         "uid": order.uid,
         "gid": order.gid,
         "groups": order.groups,

@@ -53,6 +53,7 @@ NOTHING: Order = {
     "grace_s": 0.0,
     "memory_mib": 0,
     "leases": [],
+    "shared": [],
     "cgroup": None,
     "uid": None,
 }
@@ -158,7 +159,7 @@ class Shim:
         """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
         record.reached(self.order["key"], "shim before fork")
         try:
-            self.leases.hold(self.order["leases"])
+            self.leases.hold(self.order["leases"], self.order["shared"], os.path.dirname(self.order["record"]))
             if self.order["cgroup"] is not None:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
             pid = os.fork()

@@ -70,6 +70,16 @@ def test_an_element_knows_its_array_and_a_script_its_first_home():
     assert not {"GPUD_ARRAY_ID", "GPUD_ARRAY_INDEX", "GPUD_SCRIPT"} & set(ADDED)
 
 
+def test_a_gang_knows_its_nodes_and_who_shares_a_gpu_its_part():
+    gang = additions(job="1", attempt=1, node="a", uuids=("GPU-a",), indices=(0,), nodes=("a", "b"), share_mib=8192)
+    assert (gang["GPUD_NODES"], gang["GPUD_NODE_COUNT"], gang["GPUD_GPU_MEMORY_MIB"]) == ("a,b", "2", "8192")
+    assert not {"GPUD_NODES", "GPUD_NODE_COUNT", "GPUD_GPU_MEMORY_MIB"} & set(ADDED)
+    assert compose(gang, {}, runtime_dir_exists=True) == {
+        "PYTHONUNBUFFERED": "1",
+        **{name: gang[name] for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")},
+    }
+
+
 @pytest.mark.parametrize(("exists", "kept"), [(True, {"XDG_RUNTIME_DIR": "/run/user/7"}), (False, {})])
 def test_a_runtime_directory_is_kept_while_it_exists(exists, kept):
     made = compose({"XDG_RUNTIME_DIR": "/run/user/7"}, {}, runtime_dir_exists=exists)

@@ -15,7 +15,7 @@ from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
 from gpud.model.effects import Look
-from gpud.model.gpu import ProcessIdentity
+from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.job import Fault, JobId, job_id
 from gpud.model.observations import Exited, Started
 
@@ -377,6 +377,27 @@ def test_a_gpu_is_leased_while_its_job_lives_and_free_at_once_after(workplace, t
         other.clear()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         assert probe.connect_ex(f"\0gpud/{gpu}") != 0
+
+
+def test_jobs_of_one_gpud_that_share_a_gpu_share_its_lease_and_another_gpud_gets_neither(workplace, tmp_path_factory):
+    gpu = GpuId(f"GPU-test-{os.getpid()}")
+    jobs = [workplace.shell(number, "echo ready; sleep 1000", shared=(gpu,)) for number in (1, 2)]
+    for job in jobs:
+        workplace.printed(job, "ready")
+    other = Workplace(tmp_path_factory.mktemp("other"))
+    try:
+        other.open()
+        for number, wanted in ((1, {"shared": (gpu,)}), (2, {"leases": (gpu,)})):
+            fault = other.ended(other.shell(number, "true", **wanted)).fault
+            assert fault is not None
+            assert fault.machine
+            assert fault.reason.startswith(f"{gpu} is held by another gpud")
+    finally:
+        other.clear()
+    workplace.stop(jobs[0], 0)
+    workplace.ended(jobs[0])
+    third = workplace.shell(3, "echo ready; sleep 1000", shared=(gpu,))
+    workplace.printed(third, "ready")
 
 
 @pytest.mark.parametrize("killed", ["shim", "shim and keeper"])

@@ -19,11 +19,11 @@ from gpud.launchers.environment import additions
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.protocol import LaunchOrder
 from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
-from gpud.model.gpu import Allocation, NodeName
+from gpud.model.gpu import Allocation, GpuId, NodeName, Share
 from gpud.model.job import Demand, Exit, JobId, format_job, job_id
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.spec import JobSpec, Terms
-from gpud.model.units import Timestamp
+from gpud.model.units import Mib, Timestamp
 
 DEADLINE_S = 20.0
 OFFSET = 1_000_000.0
@@ -109,10 +109,15 @@ class Workplace:
 
         self.loop.run_until_complete(on_the_loop())
 
-    def launch(self, number: int, *command: str, attempt: int = 1, **order: Any) -> JobId:
+    def launch(
+        self, number: int, *command: str, attempt: int = 1, shared: tuple[GpuId, ...] = (), **order: Any
+    ) -> JobId:
         job = job_id(number)
+        if shared:
+            order["leases"] = shared
         made = self.order(job, attempt=attempt, command=command, **order)
-        self.perform(Launch(job, attempt, Allocation(node=NodeName("here"))), made)
+        shares = tuple(Share(gpu=gpu, memory_mib=Mib(1024)) for gpu in shared)
+        self.perform(Launch(job, attempt, Allocation(node=NodeName("here"), shares=shares)), made)
         return job
 
     def shell(self, number: int, script: str, **order: Any) -> JobId:
