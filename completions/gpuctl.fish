@@ -323,7 +323,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l set -x -d 'A par
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l rules -x -a 'physical muri' -d 'What being preempted costs and how often it happens: 60 s, each minute; or as the Muri paper has it'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l saturate -x -d 'Only pack: place X times what there is, none leaves'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l seeds -x -d 'With --saturate: orders tried'
-complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l placement -x -d 'With --saturate: best-fit, fgd, fgd-blind, spread'
+complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l placement -x -d 'With --saturate: best-fit, fgd (knows the mix), fgd-blind (learns it), spread'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l metric -x -d 'Only these figures, by their JSON keys'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l plot -r -F -d 'Draw queue, use and waits into an SVG file'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l json -d 'Print JSON'

@@ -17,7 +17,7 @@ from gpuctl.session import Session, note
 from gpuctl.simulating import Simulations
 from gpud.wire import address
 
-_PLACEMENTS = ("best-fit", "fgd", "fgd-blind", "spread")
+_PLACEMENTS = ("best-fit", "fgd (knows the mix)", "fgd-blind (learns it)", "spread")
 _HISTORY = "history"
 
 
