@@ -176,16 +176,13 @@ def _database(config: Config) -> str:
 
 
 def _tell_of_stop(config: Config, *, stopped: bool) -> None:
-    """Leave word beside the socket that somebody stopped this gpud, or take it back: who waits for it starts none then.
-
-    A service manager starts its gpud by itself, and nobody else does.
-    """
+    """Leave word beside the socket that somebody stopped this gpud, or take it back: who waits for it starts none."""
     path = Path(stopped_file(config.socket))
     with suppress(OSError):
-        if not stopped:
-            path.unlink(missing_ok=True)
-        elif not _is_service():
+        if stopped:
             path.touch()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_service() -> bool:

@@ -113,6 +113,16 @@ def test_nobody_sees_into_or_changes_anothers_job(machine):
     assert not job.lives()
 
 
+def test_mine_is_mine_for_root_too(machine):
+    job = Running(machine)
+    machine.run("gpuctl cancel --mine")
+    machine.run("gpuctl cancel --mine --user alice")
+    machine.run("gpuctl cancel --mine", user="bob")
+    assert job.lives()
+    machine.run("gpuctl cancel --user alice")
+    assert machine.run(f"gpuctl wait {job.id}", check=False).returncode == 128 + 15
+
+
 def test_only_root_governs_the_machine(machine):
     for command in ("drain 0", "pause", "resume", "tenant create mine", "reserve all --to 1h"):
         refused = machine.run(f"gpuctl {command}", user="alice", check=False)
