@@ -230,6 +230,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "health_reason": _health_reason(scene.world, state, now_is),
         "state": now_is.value,
         "simulated": state.gpu.simulated,
+        **{key: getattr(state.gpu, key) for key in ("nvlink", "pcie", "numa", "mig", "parent")},
         "jobs": [format_job(job) for job in state.holders],
         "processes": [] if reading is None else _processes(scene.world, reading, viewer),
     }
@@ -247,7 +248,7 @@ def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
         "cpus_used": state.cpus_used,
         "memory_mib": state.node.memory_mib,
         "memory_used_mib": state.memory_used_mib,
-        "gpus": len(state.gpus),
+        "gpus": sum(not each.gpu.split for each in state.gpus),
         "gpus_free": len(free),
         "driver": state.node.driver,
         "state": standing if state.present else absent,
@@ -317,6 +318,8 @@ def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | No
             if now_is is Condition.LOST and not state.present:
                 return world.nodes[state.node].node.problem or "it is not there any more"
             return "not read yet" if state.seen is None else "its processes cannot be read"
+        case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
+            return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
         case Condition.FOREIGN if isinstance(state.seen, Reading):
             who = [_who(process) for process in occupants(world, state.seen)]
             if not who and state.seen.lease is not None:
@@ -375,7 +378,7 @@ def _what_must_end(scene: Scene, row: JobRow) -> list[str]:
         lines.append(f"job {format_job(job)} of {active.terms.user} holds {_places(world, gpus)}: {left}")
     for state in world.gpus.values():
         now_is = condition(world, state, scene.now)
-        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED} and len(lines) < 40:
+        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED, Condition.SPLIT} and len(lines) < 40:
             why_not = _health_reason(world, state, now_is)
             lines.append(f"{_places(world, [state.gpu.id])} is {now_is.value}" + (f": {why_not}" if why_not else ""))
     return lines

@@ -21,16 +21,57 @@ SIMULATED = "simulated GPUs: no hardware is behind them"
 
 
 def rows(gpus: Sequence[Gpu], *, width: int | None = None) -> list[str]:
-    """Return the table of GPUs."""
-    nodes = len({gpu["node"] for gpu in gpus}) > 1
+    """Return the table of GPUs, each with its MIG instances below it."""
+    nodes, gpus = _several(gpus), _nested(gpus)
     heading, *lines = table(_COLUMNS, [_row(gpu, nodes) for gpu in gpus], width=width)
     return [heading, *(colored(line, gpu["state"]) for line, gpu in zip(lines, gpus, strict=True))]
 
 
+def links(gpus: Sequence[Gpu]) -> list[str]:
+    """Return the table of how GPUs reach each other: those in one group of a node do."""
+    columns = (Column("GPU"), Column("NAME", elastic=True), *map(Column, ("NVLINK", "PCIE", "NUMA", "BUS")))
+    nodes = _several(gpus)
+    return table(
+        columns,
+        [
+            (_number(gpu, nodes), _name(gpu), *(_known(gpu[key]) for key in ("nvlink", "pcie", "numa", "pci_id")))
+            for gpu in _nested(gpus)
+        ],
+    )
+
+
+def _several(gpus: Sequence[Gpu]) -> bool:
+    return len({gpu["node"] for gpu in gpus}) > 1
+
+
+def _nested(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Return each GPU followed by its instances."""
+    known = {gpu["uuid"] for gpu in gpus}
+    parts: dict[str, list[Gpu]] = {}
+    for gpu in gpus:
+        if gpu.get("parent") in known:
+            parts.setdefault(gpu["parent"], []).append(gpu)
+    return [each for gpu in gpus if gpu.get("parent") not in known for each in (gpu, *parts.get(gpu["uuid"], ()))]
+
+
+def _number(gpu: Gpu, nodes: bool) -> str:
+    inside = "  " if gpu.get("parent") else ""
+    return inside + (f"{gpu['node']}:{_index(gpu)}" if nodes else _index(gpu))
+
+
+def _name(gpu: Gpu) -> str:
+    name = f"MIG {gpu['mig']}" if gpu.get("mig") else gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return name + (" (simulated)" if gpu["simulated"] else "")
+
+
+def _known(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
 def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
     return (
-        f"{gpu['node']}:{_index(gpu)}" if nodes else _index(gpu),
-        gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ") + (" (simulated)" if gpu["simulated"] else ""),
+        _number(gpu, nodes),
+        _name(gpu),
         gpu["state"] + (", draining" if _drains(gpu) else ""),
         f"{size(gpu['memory_used_mib'])}/{size(gpu['memory_total_mib'])}",
         _with_unit(gpu["utilization_percent"], "%"),

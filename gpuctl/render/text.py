@@ -38,6 +38,7 @@ COLORS = {
     "unhealthy": "red",
     "unknown": "red",
     "cancelled": "bright_black",
+    "split": "bright_black",
 }
 
 

@@ -210,8 +210,11 @@ class GpusReply(TypedDict):
     """Every GPU, and why there is none.
 
     A GPU: `index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent
-    temperature_c power_w health health_reason state simulated jobs processes kept_for`; state is one of `free busy
-    shared releasing foreign draining unhealthy lost unknown`; a process: `pid user command memory_mib kind job`;
+    temperature_c power_w health health_reason state simulated nvlink pcie numa mig parent jobs processes kept_for`;
+    state is one of `free busy shared releasing foreign draining split unhealthy lost unknown`. GPUs of a node with the
+    same `nvlink` reach each other over it, with the same `pcie` they share switches, with the same `numa` a socket. A
+    MIG instance has its profile in `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out;
+    its index comes after those of the GPUs. A process: `pid user command memory_mib kind job`;
     `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
     `problem` says why there are none ("no NVIDIA driver").
     """
