@@ -60,7 +60,7 @@ def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | Non
     if array is None:
         if loaded.array is None:
             return "has an array that is not known here"
-        array = Array(loaded.terms, replace(place, attempt=1), loaded.array)
+        array = Array(loaded.array_terms or loaded.terms, replace(place, attempt=1), loaded.array)
     note = _take_up(world, out, array, job, replace(place, attempt=1))
     if note is not None and index_of(job) is None:
         world.after.forget(job)

@@ -137,7 +137,7 @@ class LoadedJob:
     The `not_before` of a finished one is its begin time, also where that came and went.
 
     `after` is what it was submitted to come after, and `ends` how those of them ended that have, where its place
-    awaits them.
+    awaits them. `array_terms` are an element's array's, from which its own may differ.
     """
 
     job: JobId
@@ -148,3 +148,4 @@ class LoadedJob:
     end: End | None = None
     after: tuple[Dependency, ...] = ()
     ends: tuple[tuple[JobId, End], ...] = ()
+    array_terms: Terms | None = None

@@ -194,7 +194,8 @@ def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobI
         if loaded is None and array is not None and state is not None and index is not None and index in state.dropped:
             loaded = replace(array, job=job, end=End.CANCELLED)
         if loaded is not None and loaded.end is not None:
-            found[job] = replace(loaded, array=state) if kept else None
+            of = None if array is None or array.job == job else array.terms
+            found[job] = replace(loaded, array=state, array_terms=of) if kept else None
     ends = known_ends(connection, [each.job for loaded in found.values() if loaded for each in loaded.after])
     return {job: loaded and _with_ends(loaded, ends) for job, loaded in found.items()}
 

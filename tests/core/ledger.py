@@ -138,8 +138,8 @@ class Ledger:
         array = self.rows[array_of(job)]
         row = self.rows.get(job)
         if row is None:
-            return replace(self._loaded(job, array, array.array), end=End.CANCELLED)
-        return self._loaded(job, row, array.array)
+            row = replace(array, end=End.CANCELLED)
+        return replace(self._loaded(job, row, array.array), array_terms=array.terms if job != array_of(job) else None)
 
     def end_of(self, job: JobId) -> End | None:
         """Return how a job, element or array ended; None where it has not."""

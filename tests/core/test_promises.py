@@ -16,6 +16,7 @@ from gpud.model.array import IndexSet
 from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import Fault, JobId, index_of
 from gpud.model.observations import NodeSeen
+from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp
 
 Step = tuple[Any, ...]
@@ -33,6 +34,8 @@ jobs = st.fixed_dictionaries(
         "ram": st.just(16),
         "hold": st.sampled_from([False, False, True]),
         "begin": st.sampled_from([None, None, 50.0]),
+        "after": st.tuples(st.integers(0, 999), st.sampled_from([None, None, 0, 3]), st.sampled_from(When)),
+        "retry_on": st.sampled_from([("oom",), ("exit:3", "lost")]),
     },
 )
 ends = st.sampled_from(
@@ -41,6 +44,7 @@ ends = st.sampled_from(
         {"code": 3},
         {"signal": 9},
         {"lost": "rebooted"},
+        {"signal": 9, "finding": "out of memory", "rss": 20_000},
         {"timed_out": True},
         {"fault": Fault("no such program", machine=False)},
         {"fault": Fault("no space", machine=True)},
@@ -79,7 +83,11 @@ class Run:
         act(*rest)
 
     def _submit(self, specs: list[dict[str, Any]]) -> None:
-        self.ever += self.play.submit(*(a_job(**spec) for spec in specs))
+        self.ever += self.play.submit(*(a_job(**spec | {"after": self._after(spec.get("after"))}) for spec in specs))
+
+    def _after(self, asked: tuple[int, int | None, When] | None) -> tuple[Dependency, ...]:
+        job = None if asked is None else self._target(*asked[:2])
+        return () if asked is None or job is None else (Dependency(job, asked[2]),)
 
     def _active(self, which: int) -> JobId | None:
         running = self.play.running
