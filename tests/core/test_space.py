@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from playbook import SIZES
+from playbook import SIZES, a_node
 
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.fragmentation import Fragmentation
-from gpud.core.room import Hold, Room
-from gpud.core.scoring import BestFit, Spread
+from gpud.core.room import Hold, Room, Stocks
+from gpud.core.scoring import BestFit, Score, Spread
 from gpud.core.space import Spaces
 from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, nominal_mib
 from gpud.model.job import Demand
@@ -171,3 +171,71 @@ def test_what_is_remembered_answers_as_what_is_counted_anew(data, rule):
         assert len(whole) == len(set(whole))
         assert not set(whole) & {share.gpu for share in taken if share.memory_mib is not None}
         assert all(left >= 0 for left in room.shared.values())
+
+
+class Counting(BestFit):
+    """Best fit that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def score(self, demand: Demand, room: Room, after: Stocks) -> Score:
+        self.asked += 1
+        return super().score(demand, room, after)
+
+
+def many_nodes(count: int) -> tuple[Spaces, Counting]:
+    rule = Counting()
+    spaces = Spaces(rule)
+    for number in range(count):
+        node = a_node(f"n{number:03}", "2xH100")
+        state = NodeState(node, [GpuState(gpu, node.name, present=True) for gpu in node.gpus], present=True)
+        spaces.put(an_empty_room(state))
+    return spaces, rule
+
+
+def end(spaces: Spaces, allocation: Allocation) -> None:
+    room = spaces.rooms[allocation.node].copy()
+    room.give_back(allocation)
+    spaces.put(room)
+
+
+def test_after_one_change_one_node_is_looked_at():
+    spaces, rule = many_nodes(50)
+    spaces.take(spaces.best(Demand()))
+    assert rule.asked == 50
+    spaces.take(spaces.best(Demand()))
+    assert rule.asked == 51
+    assert spaces.best(Demand(gpus=2)).node == "n001"
+    assert rule.asked == 51 + 49  # one is full, and needs no score
+
+
+def test_that_nothing_fits_is_remembered():
+    spaces, rule = many_nodes(3)
+    while (found := spaces.best(Demand(gpus=2))) is not None:
+        spaces.take(found)
+    asked = rule.asked
+    assert [spaces.best(Demand(gpus=2)) for _ in range(10)] == [None] * 10
+    assert rule.asked == asked
+
+
+def test_a_node_that_is_counted_anew_and_has_not_changed_is_not_looked_at():
+    spaces, rule = many_nodes(3)
+    spaces.best(Demand())
+    spaces.put(an_empty_room(spaces.rooms[NodeName("n001")].node))
+    spaces.best(Demand())
+    assert rule.asked == 3
+
+
+def test_a_demand_that_nobody_asks_for_is_forgotten_and_answered_again():
+    spaces, rule = many_nodes(3)
+    spaces.best(Demand(gpus=2))
+    asked = rule.asked
+    for _ in range(400):
+        found = spaces.best(Demand())
+        spaces.take(found)
+        end(spaces, found)
+    assert rule.asked < asked + 3 + 2 * 400 + 3 * 10
+    assert len(spaces._rankings) == 1
+    assert len(spaces._log) < 300
+    assert spaces.best(Demand(gpus=2)).node == "n000"
