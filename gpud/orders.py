@@ -22,7 +22,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
     """Return the order for an attempt that was just allocated."""
     allocation = effect.allocation
     states = [world.gpus[gpu] for gpu in allocation.gpus]
-    missing = any(not state.present for state in world.gpus.values() if state.node == allocation.node)
+    around = [state for state in world.gpus.values() if state.node == allocation.node]
     uid = spec.terms.uid
     scripts = f"{config.state_dir}/scripts"
     if config.system:
@@ -40,11 +40,15 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             nodes=[part.node for part in allocation.parts],
             uuids=allocation.gpus,
             indices=[state.gpu.index for state in states],
-            # With a GPU gone the driver counts the rest anew: only names are certain then.
-            by="uuid" if missing else config.cuda_visible_devices,
+            # With a GPU gone the driver counts the rest anew, and what CUDA counts where one is split differs by its
+            # version: only names are certain then.
+            by="uuid" if any(each.gpu.split or not each.present for each in around) else config.cuda_visible_devices,
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
         ),
+        # Simulated nodes have more CPUs than the machine that they are on.
+        cpus=spec.terms.demand.cpus if config.simulate is None else 0,
+        numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
         script_dir=scripts,
         uid=uid if config.system else None,

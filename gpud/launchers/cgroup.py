@@ -1,4 +1,4 @@
-"""A cgroup for each job, where this user may make them: killed in one write, and its memory limited.
+"""A cgroup for each job, where this user may make them: killed in one write, its memory limited, on CPUs of its own.
 
 Only version 2, and only below a cgroup that was delegated: one that a plain user may write to, or that systemd marked
 so (`Delegate=yes`). Elsewhere the tree belongs to somebody else, and jobs do without: a shim finds its processes as a
@@ -7,6 +7,7 @@ subreaper. Costs a start 0.2 ms.
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 
 def divide() -> str | None:
@@ -20,8 +21,9 @@ def divide() -> str | None:
     with contextlib.suppress(OSError):
         os.makedirs(f"{directory}/launcher", exist_ok=True)
         _write(f"{directory}/launcher/cgroup.procs", "0")
-        with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
-            _write(f"{directory}/cgroup.subtree_control", "+memory")
+        for controller in ("memory", "cpuset"):
+            with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
+                _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
         return directory
     return None
 
@@ -33,6 +35,23 @@ def make(directory: str, memory_mib: int) -> None:
         if memory_mib:
             _write(f"{directory}/memory.max", str(memory_mib << 20))
             _write(f"{directory}/memory.oom.group", "1")  # a half-killed job would hang
+
+
+def choices(directory: str, numa: Iterable[int], nodes: str = "/sys/devices/system/node") -> list[int]:
+    """Return the CPUs that a job's cgroup may be limited to, these NUMA nodes' first; none where it may not be."""
+    if not os.access(f"{directory}/cpuset.cpus", os.W_OK):
+        return []
+    near: set[int] = set()
+    for node in numa:
+        with contextlib.suppress(OSError, ValueError), open(f"{nodes}/node{node}/cpulist", encoding="ascii") as file:
+            near |= _cpus(file.read())
+    return sorted(os.sched_getaffinity(0), key=lambda cpu: (cpu not in near, cpu))
+
+
+def pin(directory: str, cpus: Iterable[int]) -> None:
+    """Limit a job's cgroup to these CPUs. Never fails."""
+    with contextlib.suppress(OSError):
+        _write(f"{directory}/cpuset.cpus", ",".join(map(str, sorted(cpus))))
 
 
 def enter(directory: str) -> None:
@@ -55,6 +74,12 @@ def remove(directory: str) -> bool:
     with contextlib.suppress(OSError):
         os.rmdir(directory)
     return killed
+
+
+def _cpus(text: str) -> set[int]:
+    """Return the CPUs of a list as Linux writes one: `0-3,8`. Raises ValueError."""
+    ends = (part.partition("-") for part in text.strip().split(",") if part)
+    return {cpu for low, _, high in ends for cpu in range(int(low), int(high or low) + 1)}
 
 
 def _own() -> str | None:

@@ -1,4 +1,4 @@
-"""GPUs held against every other gpud of this machine: an abstract socket for each, which one process can bind.
+"""GPUs and CPUs held against every other gpud of this machine: an abstract socket for each, which one process can bind.
 
 Jobs of one gpud that share a GPU share its lease as well: the first of them holds it. Once that one has ended nobody
 does until the next starts, and what keeps others off meanwhile is that the rest of the jobs are seen on the GPU.
@@ -16,6 +16,8 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from gpud.launchers import faults
+
+_FILES = 253  # as many as one message can hold (SCM_MAX_FD)
 
 
 class Leases:
@@ -51,20 +53,47 @@ class Leases:
                 who = "its process cannot be seen" if holder is None else f"pid {holder}"
                 raise faults.CannotStartError(f"{gpu} is held by another gpud ({who})", machine=True) from None
             lease.listen(128)  # nobody accepts: each gpud that asks who holds it takes a place
-        if self._held:
-            files = struct.pack(f"{len(self._held)}i", *(lease.fileno() for lease in self._held))
-            try:
-                self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)], socket.MSG_DONTWAIT)
-            except OSError as error:
-                raise faults.cannot("hold GPUs", error, machine=True) from error
+        try:
+            self._entrust(self._held)
+        except OSError as error:
+            raise faults.cannot("hold GPUs", error, machine=True) from error
+
+    def hold_cpus(self, choices: Iterable[int], count: int) -> list[int]:
+        """Lease so many CPUs, the first of these that nobody has, and return them; none if there are not so many."""
+        held: dict[int, socket.socket] = {}
+        with contextlib.suppress(OSError):
+            for cpu in choices:
+                if len(held) == count:
+                    break
+                lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    lease.bind(f"\0gpud/CPU-{cpu}")
+                    held[cpu] = lease
+                except OSError:
+                    lease.close()
+            if len(held) == count:
+                self._entrust([*held.values()])
+                self._held += held.values()
+                return [*held]
+        drop(held.values())
+        return []
 
     def take(self) -> list[socket.socket]:
         """Return what a killed shim held, from where it lies in flight."""
+        taken: list[socket.socket] = []
         with contextlib.suppress(BlockingIOError):
-            _, control, _, _ = self._ends[1].recvmsg(1, socket.CMSG_SPACE(4 * 253), socket.MSG_DONTWAIT)
-            for _, _, data in control:
-                return [socket.socket(fileno=file) for file in struct.unpack(f"{len(data) // 4}i", data)]
-        return []
+            while True:
+                _, control, _, _ = self._ends[1].recvmsg(1, socket.CMSG_SPACE(4 * _FILES), socket.MSG_DONTWAIT)
+                for _, _, data in control:
+                    taken += (socket.socket(fileno=file) for file in struct.unpack(f"{len(data) // 4}i", data))
+        return taken
+
+    def _entrust(self, leases: Sequence[socket.socket]) -> None:
+        """Let these lie in flight, too. Raises OSError."""
+        for at in range(0, len(leases), _FILES):
+            files = [lease.fileno() for lease in leases[at : at + _FILES]]
+            rights = struct.pack(f"{len(files)}i", *files)
+            self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
 
     def release(self) -> None:
         """Let others have the GPUs."""

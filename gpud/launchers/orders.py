@@ -38,6 +38,8 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "time_limit_s": spec.terms.time_limit_s,
         "grace_s": spec.terms.grace_s,
         "memory_mib": effect.allocation.memory_mib,
+        "cpus": order.cpus,
+        "numa": order.numa,
         "leases": order.leases,
         "shared": [share.gpu for share in effect.allocation.shares if share.memory_mib is not None],
         "uid": order.uid,

@@ -19,13 +19,16 @@ class LaunchOrder:
 
     `log` is the default log's absolute path, `script_dir` where a script's kept copy goes while it runs; both are made
     as the job's user. `offset` turns seconds since boot into a Timestamp. `env` is `environment.additions`: what gpud
-    adds to the submitter's. `leases` are the real GPUs to hold against other gpuds. `uid` None: stay who we are.
+    adds to the submitter's. `cpus` is how many of its own the job asked for (0: none), and `numa` the nodes that they
+    should be of. `leases` are the real GPUs to hold against other gpuds. `uid` None: stay who we are.
     """
 
     spec: JobSpec
     log: str
     offset: float
     env: dict[str, str]
+    cpus: int = 0
+    numa: tuple[int, ...] = ()
     leases: tuple[GpuId, ...] = ()
     script_dir: str = ""
     uid: int | None = None

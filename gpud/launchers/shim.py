@@ -52,6 +52,8 @@ NOTHING: Order = {
     "time_limit_s": None,
     "grace_s": 0.0,
     "memory_mib": 0,
+    "cpus": 0,
+    "numa": [],
     "leases": [],
     "shared": [],
     "cgroup": None,
@@ -162,6 +164,8 @@ class Shim:
             self.leases.hold(self.order["leases"], self.order["shared"], os.path.dirname(self.order["record"]))
             if self.order["cgroup"] is not None:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
+                if self.order["cpus"]:
+                    self._pin(self.order["cgroup"])
             pid = os.fork()
         except faults.CannotStartError as error:
             self._refuse(error)
@@ -193,6 +197,12 @@ class Shim:
             self.last()
         self._finish(deadlines)
         return again
+
+    def _pin(self, group: str) -> None:
+        """Give it the CPUs that it asked for, for itself, those next to its GPUs first; any, where too few are left."""
+        cpus = self.leases.hold_cpus(cgroup.choices(group, self.order["numa"]), self.order["cpus"])
+        if cpus:
+            cgroup.pin(group, cpus)
 
     def _reap(self, pid: int, deadlines: Deadlines) -> bool:
         """Take every end that is there, the job's into the record first. Return False when no child is left."""

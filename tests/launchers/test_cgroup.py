@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from launchers.workplace import TREE, Workplace
 
 from gpud.launchers import cgroup
+from gpud.launchers.leases import Leases
 
 
 def delegate(name: str) -> Path | None:
@@ -89,3 +92,71 @@ def test_a_memory_limit_that_killed_is_told_from_one_that_did_not(tmp_path):
     assert not cgroup.remove(str(tmp_path))
     events.write_text("low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 1\n")
     assert cgroup.remove(str(tmp_path))
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Give a directory that looks like a job's cgroup with the cpuset controller, and one of NUMA nodes."""
+    group, nodes = tmp_path / "job-1.1", tmp_path / "nodes"
+    group.mkdir()
+    (group / "cpuset.cpus").write_text("\n")
+    for number, cpus in enumerate(("0-3,8\n", "4-7,9\n")):
+        (nodes / f"node{number}").mkdir(parents=True)
+        (nodes / f"node{number}" / "cpulist").write_text(cpus)
+    return group, nodes
+
+
+def test_the_cpus_next_to_a_jobs_gpus_are_chosen_first(stand_in, monkeypatch):
+    group, nodes = stand_in
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(1, 10)))
+
+    def choices(*numa):
+        return cgroup.choices(str(group), numa, str(nodes))
+
+    assert choices() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert choices(1) == [4, 5, 6, 7, 9, 1, 2, 3, 8]
+    assert choices(0, 1) == choices(7) == choices()
+    (group / "cpuset.cpus").unlink()
+    assert choices(1) == []
+
+
+def test_a_cpu_is_one_jobs_until_that_ends_and_too_few_are_none():
+    one, two = Leases(), Leases()
+    assert one.hold_cpus([9_003, 9_001, 9_002], 2) == [9_003, 9_001]
+    assert two.hold_cpus([9_001, 9_002, 9_003, 9_004], 2) == [9_002, 9_004]
+    assert two.hold_cpus([9_001, 9_005], 2) == []
+    for each in one.take():  # as for a killed shim
+        each.close()
+    one.release()
+    assert two.hold_cpus([9_001, 9_005], 2) == [9_001, 9_005]
+    two.release()
+    for each in (one, two):
+        each.close()
+
+
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (0, 0), (100_000, 0)])
+def test_a_job_that_asked_for_cpus_gets_as_many_and_every_other_job_runs_anywhere(stand_in, asked, given):
+    group, _ = stand_in
+    program = """if True:
+        import os, resource, signal, socket, sys
+        from gpud.launchers import record, shim
+        from gpud.launchers.leases import Leases
+        records, group, cpus = sys.argv[1:]
+        signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
+        blobs = os.memfd_create("blobs")
+        os.write(blobs, b"{}")
+        limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
+        order = shim.NOTHING | {"record": records + "/1.1", "limits": limits, "cgroup": group, "cpus": int(cpus)}
+        lineage = {"zygote": [1, 1], "boot": record.boot_id(), "shim": [1, 1]}
+        talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        shim.Shim(order, blobs, talk, lineage, Leases(), lambda: None).run()
+        print(record.read(order["record"])["status"])
+    """
+    words = [sys.executable, "-c", program, str(group.parent), str(group), str(asked)]
+
+    done = subprocess.run(words, timeout=30, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("1\n", "")  # `false` ran
+    cpus = (group / "cpuset.cpus").read_text().split()
+    assert len(cpus) == given
+    assert {int(cpu) for cpu in cpus} <= os.sched_getaffinity(0)
