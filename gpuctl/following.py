@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from gpuctl.errors import GpuctlError
+from gpuctl.session import note
 from gpud.wire import address
 
 _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # inotify(7), linux/inotify.h
@@ -54,9 +55,12 @@ class Log:
     def read(self) -> Iterator[bytes]:
         """Yield what was written since the last call, in pieces; nothing while there is no file.
 
-        Raises LogError where the file may not be read.
+        Of a file that was truncated that is what it holds now. Raises LogError where the file may not be read.
         """
         file = self._opened()
+        if file is not None and os.fstat(file).st_size < os.lseek(file, 0, os.SEEK_CUR):
+            note(f"{self.path} was truncated")
+            os.lseek(file, 0, os.SEEK_SET)
         while file is not None and (data := self._piece(file)):
             yield data
 
