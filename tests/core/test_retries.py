@@ -113,6 +113,19 @@ def test_an_element_of_an_array_may_ask_for_more_than_the_others():
     assert held == {element(array, 0): 10_240, element(array, 1): 8192}
 
 
+def test_such_an_element_is_requeued_as_it_was_and_its_array_as_that_was():
+    play = a_cluster(gpus="1xH100")
+    array = one(play, array="0-1", retries=1, ram=8)
+    grown = element(array, 0)
+    play.ends(grown, signal=9, finding=OOM, rss=8192)
+    play.cancel(array)
+    play.cancel(grown)
+    play.requeue(ended=[grown])
+    assert demand(play, grown).memory_mib == 10_240
+    play.requeue(ended=[element(array, 1)])
+    assert demand(play, element(array, 1)).memory_mib == 8192
+
+
 def test_a_lost_node_is_not_counted_against_the_job_and_is_left_out():
     play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"))
     job = one(play, retries=1)
