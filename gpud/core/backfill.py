@@ -20,6 +20,7 @@ from heapq import heapify, heappop
 from math import inf
 from operator import itemgetter
 
+from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.claims import Claim
 from gpud.core.condition import RELEASE_S, Condition, condition
@@ -50,6 +51,7 @@ class _Claimed:
     holds: dict[NodeName, Hold]
     reservation: Reservation | None = None
     claim: Claim | None = None
+    borrower: str | None = None  # the tenant of a job that reserves beyond its guarantee: it yields to those of others
 
 
 class Guard:
@@ -69,7 +71,11 @@ class Guard:
             if hold is None:
                 return False
             holds[part.node] = hold
-        self.claimed.append(_Claimed(reservation.at, holds, reservation))
+        waiting = self._world.waiting(reservation.job)
+        borrower = None
+        if self._world.tenants and waiting is not None and not (reservation.taken or reservation.strict):
+            borrower = None if quota.guaranteed(self._world, waiting.terms) else waiting.terms.tenant
+        self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
         return True
 
@@ -79,6 +85,7 @@ class Guard:
             return ()
         end = Timestamp(self._now + STARTING_S + self._world.lasting_s(terms))
         strict = end if terms.time_limit_s is not None else inf
+        own = any(each.borrower is not None for each in self.claimed) and quota.guaranteed(self._world, terms)
         return tuple(
             index
             for index, each in enumerate(self.claimed)
@@ -86,6 +93,7 @@ class Guard:
                 each.claim.forbids(terms, self._now, end)
                 if each.claim is not None
                 else (strict if each.reservation is not None and each.reservation.strict else end) > each.at
+                and not (own and each.borrower not in {None, terms.tenant})
             )
         )
 

@@ -73,18 +73,34 @@ def borrows(world: World, tenant: str) -> int:
     return max(0, tally.milli - tally.leaving - 1000 * (0 if known is None else known.guaranteed_gpus))
 
 
+def guaranteed(world: World, terms: Terms) -> bool:
+    """Return whether what a job asks for is guaranteed to its tenant, beside all that the tenant has."""
+    tenant, wanted = world.tenants.get(terms.tenant), milli(terms.demand)
+    if tenant is None or not tenant.guaranteed_gpus or not wanted:
+        return False
+    tally = world.books.of_tenant(tenant.name)
+    return tally.milli - tally.leaving + _promised(world, tenant.name) + wanted <= 1000 * tenant.guaranteed_gpus
+
+
+def owed(world: World) -> frozenset[str]:
+    """Return the tenants whose jobs wait and who have less than is guaranteed to them."""
+    books = world.books
+    return frozenset(
+        each.name
+        for each in world.tenants.values()
+        if each.guaranteed_gpus
+        and (tally := books.of_tenant(each.name)).queued
+        and tally.milli - tally.leaving < 1000 * each.guaranteed_gpus
+    )
+
+
 def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
     """Return whether a job may take back what another tenant's borrowed.
 
     With it its own tenant stays within its guarantee; the victim's has more than its own, also after losing what is
     taken `beside`. The victim could not take anything back for itself, so that nobody gives way in turns.
     """
-    mine = world.tenants.get(terms.tenant)
-    if mine is None or not mine.guaranteed_gpus or victim.terms.tenant == terms.tenant:
-        return False
-    wanted, tally = milli(terms.demand), world.books.of_tenant(terms.tenant)
-    has = tally.milli - tally.leaving + _promised(world, terms.tenant)
-    if not wanted or has + wanted > 1000 * mine.guaranteed_gpus:
+    if victim.terms.tenant == terms.tenant or not guaranteed(world, terms):
         return False
     theirs = victim.terms.tenant
     taken = sum(
@@ -171,9 +187,11 @@ def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> W
     wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
     if wait is not None:
         return wait
-    meter = books.meters[tenant.name]
-    if wanted and tenant.gpu_hours is not None and (used := meter.hours(now)) >= tenant.gpu_hours:
-        return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
+    if wanted and tenant.gpu_hours is not None:
+        meter = books.meters[tenant.name]
+        used = meter.hours(now)
+        if used >= tenant.gpu_hours:
+            return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
     if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
         there = sum(1000 for state in world.gpus.values() if state.present and not state.gpu.split)
         kept = sum(
