@@ -28,6 +28,16 @@ def retrying() -> tuple[Play, JobId]:
     return play, job
 
 
+def after(**ended: object) -> tuple[Play, JobId]:
+    """A job that comes after another, which runs, or has `ended` so."""
+    play, first = running()
+    job = play.submit(a_job(retries=1, after=first))[0]
+    if ended:
+        play.cancel(first)
+        play.ends(first, **ended)
+    return play, job
+
+
 def pending() -> tuple[Play, JobId]:
     play = a_cluster(gpus="1xH100")
     play.submit(a_job())
@@ -79,6 +89,8 @@ STATES: dict[str, Callable[[], tuple[Play, JobId]]] = {
     "held, to begin": lambda: parked(hold=True, begin=3600),
     "begin": lambda: parked(begin=3600),
     "retry": retrying,
+    "after": after,
+    "never": lambda: after(signal=15),
     "pending element": pending,
     "throttled element": throttled,
     "starting": starting,
@@ -196,6 +208,16 @@ retry
     cancel, cancel --force, interrupt: cancelled #2
     hold: held #2
     release: "is not held"
+    requeue: "is queued already"
+after
+    cancel, cancel --force, interrupt: cancelled #1
+    hold: held #1
+    release: "is not held"
+    requeue: "is queued already"
+never
+    cancel, cancel --force, interrupt: cancelled #1
+    hold: held #1
+    release: starting #1; launch 1
     requeue: "is queued already"
 pending element
     cancel, cancel --force, interrupt: cancelled #1
