@@ -199,3 +199,68 @@ def test_a_nominal_size_is_never_below_the_reported_one_and_grows_with_it():
         assert reported <= nominal <= max(reported * 1.1, reported + 1024)
         assert nominal >= last
         last = nominal
+
+
+def groups(node, name):
+    """Return how many GPUs are in each group."""
+    named = [getattr(gpu, name) for gpu in node.gpus if getattr(gpu, name) is not None]
+    return sorted(named.count(each) for each in set(named))
+
+
+@pytest.mark.parametrize(
+    ("spec", "nvlink", "pcie", "numa"),
+    [
+        ("8xH100", [8], [2, 2, 2, 2], [4, 4]),
+        ("4xA100-80GB", [4], [2, 2], [2, 2]),
+        ("8xL40S", [], [2, 2, 2, 2], [4, 4]),
+        ("4xRTX4090", [], [], [2, 2]),
+        ("1xH100", [], [], [1]),
+        ("2xH100,2xA10", [2], [2, 2], [2, 2]),
+    ],
+)
+def test_gpus_are_linked_as_machines_with_them_are_built(spec, nvlink, pcie, numa):
+    (node,) = parse_nodes(spec, HERE)
+
+    assert (groups(node, "nvlink"), groups(node, "pcie"), groups(node, "numa")) == (nvlink, pcie, numa)
+
+
+def test_gpus_can_be_split_into_instances():
+    (node,) = parse_nodes("2xA100-80GB:3g.40gb:4x1g.10gb,H100", HERE)
+
+    gpus, instances = node.gpus[:3], node.gpus[3:]
+    assert [(gpu.index, gpu.split, gpu.mig) for gpu in gpus] == [(0, True, None), (1, True, None), (2, False, None)]
+    assert [gpu.mig for gpu in instances] == ["3g.40gb", *["1g.10gb"] * 4] * 2
+    assert [gpu.parent for gpu in instances] == [gpus[0].id] * 5 + [gpus[1].id] * 5
+    assert [gpu.index for gpu in instances] == list(range(3, 13))
+    assert [nominal_mib(gpu.memory_total_mib) for gpu in instances[:2]] == [40 * 1024, 10 * 1024]
+    assert len({gpu.id for gpu in node.gpus}) == 13
+    assert node.cpus == 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ("A100-80GB:8x1g.10gb", "7 slices and 80gb"),
+        ("A100-40GB:2x3g.40gb", "7 slices and 40gb"),
+        ("RTX4090:1g.10gb", "MIG does not split"),
+        ("H100:xx1g.10gb", "is no simulated MIG instance"),
+        ("H100:half", "is no simulated machine"),
+    ],
+)
+def test_what_no_gpu_can_be_split_into_is_refused(spec, problem):
+    with pytest.raises(ValueError, match=problem):
+        parse_nodes(spec, HERE)
+
+
+def test_an_instance_looks_busy_while_it_holds_a_job_and_tells_what_real_ones_tell():
+    inventory, seen = started("H100:2g.20gb")
+    gpu, instance = (each.id for each in inventory.nodes[0].gpus)
+    everything(seen)
+
+    inventory.follow({instance: 1})
+    inventory.read([gpu, instance])
+    parent, own = (observation.reading for observation in everything(seen))
+
+    assert own.memory_used_mib > 10_000
+    assert (own.utilization_percent, own.temperature_c, own.power_w) == (None, None, None)
+    assert (parent.utilization_percent, parent.temperature_c is None) == (None, False)
