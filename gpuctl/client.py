@@ -22,6 +22,7 @@ from gpud.wire import address
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
 _ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
+_TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
 _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
 _RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
@@ -67,15 +68,19 @@ class Client:
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return gpud's reply. Raises RefusedError when it says no, UnreachableError when it is gone."""
-        try:
-            return self._ask(op, fields)
-        except ConnectionLostError as lost:
-            if self._subscribed:  # what it was to be told of is lost, too: whoever follows begins anew
-                raise
-            if op in _ONCE:
-                raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
-        self._reopen()
-        return self._ask(op, {**fields, "retry": True} if op == "submit" else fields)
+        left = _TRIES
+        while True:
+            left -= 1
+            try:
+                return self._ask(op, fields)
+            except ConnectionLostError as lost:
+                if self._subscribed or not left:  # what it was to be told of is lost, too: who follows begins anew
+                    raise
+                if op in _ONCE:
+                    raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
+            self._reopen()
+            if op == "submit":
+                fields["retry"] = True
 
     def reconnect(self, within_s: float, pause: Callable[[], object] = _pause) -> None:
         """Connect anew when the connection was lost; wait for gpud to come back. Raises UnreachableError.
@@ -101,8 +106,8 @@ class Client:
             try:
                 return self.reconnect(_RESTARTS_WITHIN_S, pause)
             except UnreachableError:
-                if self._start is not None and not self.was_stopped and self._start():
-                    return self._open(start=False)
+                if self._start is not None and not self.was_stopped:
+                    self._start()
 
     @property
     def was_stopped(self) -> bool:
@@ -204,12 +209,14 @@ class Client:
         self.welcome = None
         hello = {"protocol": [PROTOCOL_OLDEST, PROTOCOL], "version": __version__}
         self._unsent = pack(hello)  # sent with the first request: one system call less, and no round trip
-        try:
-            self._socket = _connected(self.path)
-        except UnreachableError:
-            if not start or self._start is None or not self._start():
-                raise
-            self._socket = _connected(self.path)
+        for left in reversed(range(_TRIES)):
+            try:
+                self._socket = _connected(self.path)
+            except UnreachableError:  # perhaps again: who was started may have been killed already
+                if not left or not start or self._start is None or not self._start():
+                    raise
+            else:
+                return
 
     def _reopen(self) -> None:
         """Connect anew; somebody may be restarting gpud, and knows its options. Where nobody is, start it."""

@@ -298,6 +298,27 @@ def test_an_answer_that_was_lost_is_asked_for_again(alone):
     assert (done.returncode, done.stdout) == (0, "17\n")
 
 
+def test_a_gpud_that_is_killed_again_and_again_is_asked_and_started_again(alone):
+    path = alone.state / "gpud.sock"
+    alone.state.mkdir(parents=True)
+    with answering(path, WELCOME, WELCOME, WELCOME + pack({"id": 3, "ok": True, "job": "17"})):
+        done = alone("--socket", str(path), "submit", "--", "true")
+    path.unlink()
+    assert (done.returncode, done.stdout) == (0, "17\n")
+
+    starts = []
+
+    def start():
+        starts.append(len(starts))
+        if len(starts) == 3:  # the first two were killed before they could be spoken to
+            alone.ok("daemon", "start", "--simulate", "1xT4")
+        return True
+
+    with Client(str(path), start=start) as client:
+        assert client.request("ping")["ok"]
+    assert starts == [0, 1, 2]
+
+
 def test_who_waits_and_who_follows_go_on_through_a_restart_and_a_kill(gpuctl, gpud):
     script = "echo ready; while [ ! -e over ]; do sleep 0.05; done; echo done; exit 4"
     job = gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", script)
