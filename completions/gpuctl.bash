@@ -18,7 +18,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'requeue') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
     'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
-    'gpus') options='--json --socket -h --help'; valued='--socket' ;;
+    'gpus') options='--topology --json --socket -h --help'; valued='--socket' ;;
     'nodes') options='--json --socket -h --help'; valued='--socket' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
     'undrain') options='--json --socket -h --help'; valued='--socket'; takes=gpus ;;

@@ -189,6 +189,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from priority' -s s -l state -x -a
 complete -c gpuctl -n '__fish_seen_subcommand_from priority' -l json -d 'Print JSON'
 complete -c gpuctl -n '__fish_seen_subcommand_from priority' -l socket -r -F -d 'The gpud to speak to'
 complete -c gpuctl -n '__fish_seen_subcommand_from priority' -s h -l help -d 'Show this message and exit'
+complete -c gpuctl -n '__fish_seen_subcommand_from gpus' -l topology -d 'Show how they reach each other: NVLink, PCIe switches, NUMA nodes'
 complete -c gpuctl -n '__fish_seen_subcommand_from gpus' -l json -d 'Print JSON'
 complete -c gpuctl -n '__fish_seen_subcommand_from gpus' -l socket -r -F -d 'The gpud to speak to'
 complete -c gpuctl -n '__fish_seen_subcommand_from gpus' -s h -l help -d 'Show this message and exit'
