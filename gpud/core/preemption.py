@@ -2,90 +2,181 @@
 
 A blocked job may preempt jobs that are clearly beneath it: by priority, where they are preemptible; by the policy's
 own order; or because they run on what is guaranteed to its tenant. Of all sets of victims that make room on one node
-(on as many as it needs, for a gang) the one is taken that loses the fewest GPU-seconds. Nobody is preempted before
-they have run for `Rules.preempt_after_s`. What they held is reserved for whom they were preempted for; they get their
-grace, and go back to their place in the queue.
+(on as many as it needs, for a gang) the one is taken whose members stand worst with the policy, then the one that
+loses the fewest GPU-seconds. Nobody is preempted before they have run for `Rules.preempt_after_s`. What they held is
+reserved for whom they were preempted for; they get their grace, and go back to their place in the queue.
 
 A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
 
-Cost: O(active jobs) when a job begins to be blocked, and may preempt at all.
+Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and for each blocked job that may.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from heapq import nsmallest
+from math import inf
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
+from gpud.core.backfill import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.placement import fit
-from gpud.core.room import Room
+from gpud.core.room import Hold, Room
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import JobId, Running, StopCause
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
-
-def preempt(world: World, out: Outcome, job: JobId, terms: Terms) -> Reservation | None:
-    """Stop the jobs that must give way to this one and return what is reserved for it; None where none may."""
-    waiting = world.waiting(job)
-    if waiting is None:
-        return None
-    beneath: dict[NodeName, list[tuple[ActiveJob, bool]]] = {}
-    for active, borrowed in _beneath(world, terms, waiting.place, out.now):
-        for part in active.state.allocation.parts:
-            beneath.setdefault(part.node, []).append((active, borrowed))
-    count = terms.demand.nodes
-    names = list(world.spaces.rooms) if count > 1 else [name for name in world.spaces.rooms if name in beneath]
-    found = [
-        (option, order)
-        for order, name in enumerate(names)
-        if beneath
-        and (option := _fewest(world, terms, world.spaces.rooms[name], beneath.get(name, []), out.now)) is not None
-    ]
-    if len(found) < count:
-        return None
-    chosen = [option for option, _ in nsmallest(count, found, key=lambda each: (each[0][0], each[1]))]
-    victims = list({victim.job: victim for _, here, _ in chosen for victim in here}.values())
-    if count > 1 and not _may_all(world, terms, victims, beneath):
-        return None
-    first, *rest = sorted((part for _, _, part in chosen), key=lambda part: part.node)
-    allocation = replace(first, rest=tuple(rest)) if rest else first
-    for victim in victims:
-        jobs.stop(world, out, victim, StopCause.PREEMPTED)
-    # Not before they count as gone: a reservation whose GPUs may come later than its moment is none.
-    at = max(Timestamp(out.now + victim.terms.grace_s + jobs.KILL_SLACK_S) for victim in victims)
-    return Reservation(job=job, at=at, allocation=allocation, strict=True, taken=True)
+_Cost = tuple[float, Seconds]  # how well the best of the victims stands, negative; GPU-seconds that they lose
 
 
-def _beneath(world: World, terms: Terms, place: Place, now: Timestamp) -> list[tuple[ActiveJob, bool]]:
-    """Return the running jobs that this one may preempt, each with whether only because its tenant borrowed."""
-    rules = world.rules
-    found = []
-    for active in world.active.values():
-        if not isinstance(active.state, Running) or now - active.since < rules.preempt_after_s:
-            continue
-        said = active.terms.preemptible
-        yields = rules.preemptible if said is None else said
-        beneath = (yields and place.priority >= active.place.priority + rules.preempt_margin) or (
-            said is not False and world.policy.outranks(terms, place, active, now)
+@dataclass(frozen=True, slots=True)
+class _Victim:
+    """A running job that may have to give way.
+
+    `holding` is how it stands with the policy, the higher the worse. `borrowed`: to this job only because its tenant
+    borrowed.
+    """
+
+    active: ActiveJob
+    holding: float
+    lost_s: Seconds
+    borrowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """What preempting on one node would cost, whom, and what it gives."""
+
+    cost: _Cost
+    victims: list[_Victim]
+    part: Allocation
+
+
+class Preemption:
+    """Who may be preempted in one cycle, and who was."""
+
+    def __init__(self, world: World, out: Outcome) -> None:
+        self._world = world
+        self._out = out
+        self._gone: set[JobId] = set()
+
+    @cached_property
+    def _own(self) -> bool:
+        """Return whether the policy has reasons of its own now."""
+        return self._world.policy.preempts(self._out.now)
+
+    @cached_property
+    def _running(self) -> list[_Victim]:
+        """Return every job that has run for long enough, who stands worst first."""
+        world, now = self._world, self._out.now
+        oldest = now - world.rules.preempt_after_s
+        found = [
+            _Victim(active, world.policy.holding(active, now) if self._own else 0.0, lost_s(active, now))
+            for active in world.active.values()
+            if isinstance(active.state, Running) and active.since <= oldest
+        ]
+        return sorted(found, key=lambda each: (-each.holding, each.lost_s, each.active.job))
+
+    def preempt(self, job: JobId, terms: Terms, holds: Holds) -> Reservation | None:
+        """Stop the jobs that must give way to this one and return what is reserved for it; None where none may."""
+        world = self._world
+        if not (world.preemptible or world.tenants or self._own):
+            return None
+        waiting = world.waiting(job)
+        if waiting is None:
+            return None
+        beneath: dict[NodeName, list[_Victim]] = {}
+        for victim in self._beneath(terms, waiting.place):
+            for part in victim.active.state.allocation.parts:
+                beneath.setdefault(part.node, []).append(victim)
+        if not beneath:
+            return None
+        count, rooms = terms.demand.nodes, world.spaces.rooms
+        found = [
+            (option.cost, order, option)
+            for order, name in enumerate(rooms if count > 1 else [name for name in rooms if name in beneath])
+            if (option := self._cheapest(terms, rooms[name], beneath.get(name, []), holds.get(name))) is not None
+        ]
+        if len(found) < count:
+            return None
+        chosen = [option for _, _, option in nsmallest(count, found)]
+        victims = list({each.active.job: each for option in chosen for each in option.victims}.values())
+        if not victims or (count > 1 and not self._may_all(terms, victims)):
+            return None
+        return self._stop(job, victims, sorted((option.part for option in chosen), key=lambda part: part.node))
+
+    def _stop(self, job: JobId, victims: list[_Victim], parts: list[Allocation]) -> Reservation:
+        world, out = self._world, self._out
+        for victim in victims:
+            jobs.stop(world, out, victim.active, StopCause.PREEMPTED)
+            self._gone.add(victim.active.job)
+        first, *rest = parts
+        # Not before they count as gone: a reservation whose GPUs may come later than its moment is none.
+        grace_s = max(victim.active.terms.grace_s for victim in victims)
+        return Reservation(
+            job=job,
+            at=Timestamp(out.now + grace_s + jobs.KILL_SLACK_S),
+            allocation=replace(first, rest=tuple(rest)) if rest else first,
+            strict=True,
+            taken=True,
         )
-        if beneath or quota.may_reclaim(world, terms, active):
-            found.append((active, not beneath))
-    return found
 
+    def _beneath(self, terms: Terms, place: Place) -> Iterable[_Victim]:
+        """Yield the running jobs that this one may preempt."""
+        world, rules = self._world, self._world.rules
+        standing = world.policy.standing(place) if self._own else inf
+        if not world.preemptible and not world.tenants and (not self._running or standing >= self._running[0].holding):
+            return
+        for victim in self._running:
+            active = victim.active
+            if active.job in self._gone:
+                continue
+            said = active.terms.preemptible
+            yields = active.job in world.preemptible and place.priority >= active.place.priority + rules.preempt_margin
+            if yields or (said is not False and standing < victim.holding):
+                yield victim
+            elif quota.may_reclaim(world, terms, active):
+                yield replace(victim, borrowed=True)
 
-def _may_all(
-    world: World, terms: Terms, victims: list[ActiveJob], beneath: Mapping[NodeName, list[tuple[ActiveJob, bool]]]
-) -> bool:
-    """Return whether a gang may preempt on all its nodes at once what it may preempt on each."""
-    borrowers = {active.job for here in beneath.values() for active, borrowed in here if borrowed}
-    return all(
-        quota.may_reclaim(world, terms, victim, victims[:at])
-        for at, victim in enumerate(victims)
-        if victim.job in borrowers
-    )
+    def _may_all(self, terms: Terms, victims: list[_Victim]) -> bool:
+        """Return whether a gang may preempt on all its nodes at once what it may preempt on each."""
+        actives = [victim.active for victim in victims]
+        return all(
+            quota.may_reclaim(self._world, terms, victim.active, actives[:at])
+            for at, victim in enumerate(victims)
+            if victim.borrowed
+        )
+
+    def _cheapest(self, terms: Terms, room: Room, beneath: list[_Victim], hold: Hold | None) -> _Option | None:
+        """Return what making room on one node would cost; nothing, where there is room for a gang's part already.
+
+        Victims are taken as they stand, then those that turn out not to be needed are let off, who stands best first.
+        """
+        future = room.copy()
+        if terms.demand.nodes > 1 and (enough := fit(terms.demand, future, hold)) is not None:
+            return _Option((-inf, 0.0), [], enough)
+        chosen: list[_Victim] = []
+        part = None
+        for victim in beneath:
+            beside = [each.active for each in chosen]
+            if victim.borrowed and not quota.may_reclaim(self._world, terms, victim.active, beside):
+                continue  # its tenant would be left with less than its own guarantee
+            chosen.append(victim)
+            _give_back(future, victim.active)
+            part = fit(terms.demand, future, hold)
+            if part is not None:
+                break
+        if part is None:
+            return None
+        for victim in list(reversed(chosen)) if len(chosen) > 1 else ():
+            rest = [each for each in chosen if each is not victim]
+            less = _without(terms, room, rest, hold) if rest else None
+            if less is not None:
+                chosen, part = rest, less
+        return _Option((-min(each.holding for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
 
 
 def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
@@ -93,41 +184,15 @@ def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
     return max(0.0, now - active.since) * (active.terms.demand.gpu_weight or 0.01)
 
 
-def _fewest(
-    world: World, terms: Terms, room: Room, beneath: list[tuple[ActiveJob, bool]], now: Timestamp
-) -> tuple[Seconds, list[ActiveJob], Allocation] | None:
-    """Return what is lost, by whom, and what is gained, on one node; None if all together make no room.
-
-    Nobody is, and nothing, where there is room already: for a part of a gang.
-
-    Victims are taken by what they lose, then those that turn out not to be needed are let off, the costliest first.
-    """
-    chosen: list[ActiveJob] = []
-    enough = _without(terms, room, chosen) if terms.demand.nodes > 1 else None
-    if enough is not None:
-        return 0.0, chosen, enough
-    for active, borrowed in sorted(beneath, key=lambda each: (lost_s(each[0], now), each[0].job)):
-        if borrowed and not quota.may_reclaim(world, terms, active, chosen):
-            continue  # its tenant would be left with less than its own guarantee
-        chosen.append(active)
-        if _without(terms, room, chosen) is not None:
-            break
-    else:
-        return None
-    for active in sorted(chosen, key=lambda each: (-lost_s(each, now), each.job)):
-        rest = [each for each in chosen if each is not active]
-        if rest and _without(terms, room, rest) is not None:
-            chosen = rest
-    allocation = _without(terms, room, chosen)
-    assert allocation is not None  # noqa: S101 - it was tried
-    return sum(lost_s(active, now) for active in chosen), chosen, allocation
-
-
-def _without(terms: Terms, room: Room, victims: list[ActiveJob]) -> Allocation | None:
+def _without(terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
     """Return what a job would get on a node without these."""
     future = room.copy()
-    for active in victims:
-        for part in active.state.allocation.parts:
-            if part.node == room.name:
-                future.give_back(part)
-    return fit(terms.demand, future)
+    for victim in victims:
+        _give_back(future, victim.active)
+    return fit(terms.demand, future, hold)
+
+
+def _give_back(room: Room, active: ActiveJob) -> None:
+    for part in active.state.allocation.parts:
+        if part.node == room.name:
+            room.give_back(part)

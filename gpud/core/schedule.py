@@ -8,14 +8,15 @@ Cost: O(demands + lines passed over + starts x log lines), whatever the length o
 """
 
 from dataclasses import replace
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 
-from gpud.core import jobs, preemption, quota
-from gpud.core.backfill import Guard, earliest, told_end
+from gpud.core import jobs, quota
+from gpud.core.backfill import Guard, Holds, earliest, told_end
 from gpud.core.claims import Claim
 from gpud.core.condition import fresh
 from gpud.core.outcome import Outcome
 from gpud.core.placement import suits
+from gpud.core.preemption import Preemption
 from gpud.core.queue import Line, job_of, owner_of
 from gpud.core.survey import refresh
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
@@ -64,7 +65,8 @@ class _Round:
         self.out = out
         self.now = out.now
         self.guard = Guard(world, out.now)
-        self.slots = world.rules.reservations
+        self.preemption = Preemption(world, out)
+        self.slots = world.rules.reservations if world.policy.reserves else 0
         self.tries = RESERVE_TRIES
         self.kept = world.reservations
         self.made: dict[JobId, Reservation] = {}
@@ -78,6 +80,7 @@ class _Round:
         world.reservations = self.made
         self._serve_preemptors()
         self._serve_starving()
+        self._serve_guaranteed()
         heads = self.heads = [(rank, entry, demand, None) for rank, entry, demand in queue.heads()]
         while heads:
             rank, entry, demand, behind = heads[0]
@@ -178,7 +181,7 @@ class _Round:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
         if job in self.made:
             return
-        preempting = preemption.preempt(self.world, self.out, job, terms)
+        preempting = self.preemption.preempt(job, terms, self._others(terms))
         if preempting is not None and self.guard.reserve(preempting):
             self.made[job] = preempting
         elif self.slots > 0 and self.tries > 0:
@@ -193,9 +196,7 @@ class _Round:
         if kept is not None and not self.world.sooner and kept.strict == strict and self.guard.reserve(kept):
             self.made[job] = kept
             return True
-        others = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
-        holds = self.guard.holds(self.guard.standing(self.guard.binding(terms)) + others)
-        found = earliest(self.world, job, terms, self.now, holds, strict=strict)
+        found = earliest(self.world, job, terms, self.now, self._others(terms), strict=strict)
         if kept is not None and (found is None or kept.at <= found.at):
             found, kept = replace(kept, strict=strict), found
         for option in (found, kept):
@@ -203,6 +204,11 @@ class _Round:
                 self.made[job] = option
                 return True
         return False
+
+    def _others(self, terms: Terms) -> Holds:
+        """Return what claims, and everybody's reservations until now, leave to a job."""
+        reserved = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
+        return self.guard.holds(self.guard.standing(self.guard.binding(terms)) + reserved)
 
     def _serve_preemptors(self) -> None:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
@@ -236,6 +242,37 @@ class _Round:
             self._start(job, terms, allocation)
             world.starving = None
 
+    def _serve_guaranteed(self) -> None:
+        """Give tenants what is guaranteed to them, in the policy's order, before anybody borrows it or keeps it."""
+        owed, queue = quota.owed(self.world), self.world.queue
+        lines = [line for line in queue.lines() if line.terms.tenant in owed and line.aside is None] if owed else []
+        heads = [(line.rank, line.head, line) for line in lines if line.head is not None]
+        heapify(heads)
+        while heads:
+            _, _, line = heappop(heads)
+            if self._serve_one(line) and line.head is not None and line.aside is None:
+                heappush(heads, (line.rank, line.head, line))
+
+    def _serve_one(self, line: Line) -> bool:
+        """Start the first of a line for whom nothing is reserved yet, or preempt for it; False where neither can be."""
+        world, terms = self.world, line.terms
+        entries = world.queue.following(line, len(self.made) + 1)
+        job = next((job_of(entry) for entry in entries if job_of(entry) not in self.made), None)
+        if job is None or not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
+            return False
+        binding = self.guard.binding(terms)
+        allocation = world.spaces.best(terms.demand, self.guard.holds(binding))
+        if allocation is not None:
+            given = self._give(job, terms, allocation, binding)
+            if not given:
+                self.looking.add(terms.demand)
+            return given
+        preempting = self.preemption.preempt(job, terms, self._others(terms))
+        if preempting is None or not self.guard.reserve(preempting):
+            return False
+        self.made[job] = preempting
+        return True
+
     def _stale(self, demand: Demand, allocation: Allocation) -> list[GpuId]:
         """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
         world, stale = self.world, list[GpuId]()
@@ -266,11 +303,12 @@ def _starving(world: World, now: Timestamp) -> JobId | None:
         return None
     world.starving_at = None
     lines = [line for line in queue.lines() if line.head is not None and line.aside is None]
-    if not lines:
+    heads = [job_of(line.head) for line in lines if line.head is not None]
+    if not world.policy.reserves:  # who was preempted to make room for others has had a turn
+        heads = [job for job in heads if job not in world.places or not world.places[job].attained_s]
+    if not heads:
         return None
-    since_us, longest = min(
-        (world.queued_since_us(job_of(line.head)), job_of(line.head)) for line in lines if line.head
-    )
+    since_us, longest = min((world.queued_since_us(job), job) for job in heads)
     bound_s = max(world.rules.starvation_s, _drained_after_s(world, lines, now))
     due = Timestamp(since_us / 1_000_000 + bound_s)
     if due <= now:

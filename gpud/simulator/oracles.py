@@ -11,7 +11,7 @@ from math import floor
 from gpud.core.active import ActiveJob
 from gpud.core.policies.steady import Steady
 from gpud.core.world import World
-from gpud.model.spec import Place, Terms
+from gpud.model.spec import Place
 from gpud.model.units import Seconds, Timestamp
 from gpud.simulator.engine import Run
 
@@ -40,14 +40,20 @@ class Remaining(Smallest):
         self._world = world
         self._every_s = every_s
 
-    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
-        """Return whether that active job has more work left."""
-        if self._every_s and now % self._every_s:
-            return False
-        theirs = self._runs[active.place.priority - 1]
-        left_s = theirs.left_s - (now - theirs.since) if theirs.since is not None else theirs.left_s
-        mine = self._runs[place.priority - 1]
-        return mine.left_s * self._weight(mine) < left_s * self._weight(theirs)
+    def preempts(self, now: Timestamp) -> bool:
+        """Return whether it is time to look who has more left."""
+        return not self._every_s or not now % self._every_s
+
+    def standing(self, place: Place) -> float:
+        """Return the work that is left of a waiting job."""
+        run = self._runs[place.priority - 1]
+        return run.left_s * self._weight(run)
+
+    def holding(self, active: ActiveJob, now: Timestamp) -> float:
+        """Return the work that is left of a running one."""
+        run = self._runs[active.place.priority - 1]
+        left_s = run.left_s if run.since is None else run.left_s - (now - run.since)
+        return left_s * self._weight(run)
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return the next full minute, while somebody waits and this is not one."""

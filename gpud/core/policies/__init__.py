@@ -22,6 +22,8 @@ class Policy(Protocol):
     never sorted again.
     """
 
+    reserves: bool
+
     def rank(self, terms: Terms) -> int:
         """Return the rank of a whole line, as of the last `refresh`, `started` or `ended`."""
         ...
@@ -45,8 +47,16 @@ class Policy(Protocol):
         """Take note that an attempt is over that had `gpu_s`; True: its (tenant, user)'s lines rank anew."""
         ...
 
-    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:
-        """Return whether a waiting job may preempt that active one, for the policy's own reasons."""
+    def preempts(self, now: Timestamp) -> bool:
+        """Return whether waiting jobs may preempt running ones now, for the policy's own reasons."""
+        ...
+
+    def standing(self, place: Place) -> float:
+        """Return how a waiting job stands: it may preempt those whose `holding` is greater."""
+        ...
+
+    def holding(self, active: ActiveJob, now: Timestamp) -> float:
+        """Return how a running job stands among all."""
         ...
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:
@@ -76,5 +86,5 @@ POLICIES = {
         make=fair_share.make,
         parameters=(fair_share.HALF_LIFE, fair_share.HEAD_START, priority.AGING),
     ),
-    "las": Described(says=las.SAYS, make=las.make, parameters=(las.FIRST, las.FACTOR)),
+    "las": Described(says=las.SAYS, make=las.make, parameters=(las.FIRST, las.FACTOR, las.EVERY)),
 }

@@ -1,25 +1,33 @@
 """Least attained service first: nothing needs to be known of a job, short ones get through, long ones yield.
 
-(Tiresias, NSDI'19, "discretized two-dimensional LAS".) Service is GPU-seconds. Jobs stand on levels: the first is left
-after `first_level` of GPU-time, each next one after `level_factor` times as much. A job on a lower level goes first
-and may preempt those on higher ones; inside a level whoever runs stays, and the rest go in order of submission. The
-levels grow geometrically, so a job of any length is preempted a few times at most, whatever the mix of lengths is.
+(Tiresias, NSDI'19, "discretized two-dimensional LAS".) Service is GPU-seconds. Jobs stand on levels: the first
+is left after `first_level` of GPU-time, each next one after `level_factor` times as much. A job on a lower level goes
+first and may preempt those on higher ones; inside a level whoever runs stays, and the rest go in order of submission.
+The levels grow geometrically, and steeply: on 8 GPUs, half an hour, a working day, a week. Finer ones gain little
+where lengths vary without bound, and lose much where they do not: jobs of one size then take turns, and all end late.
+
+Nothing is reserved for who is blocked. How long others run is what nobody knows here, and once they have had more
+they yield anyhow.
 """
 
 from collections.abc import Mapping
 from heapq import heappop, heappush
-from math import log
+from itertools import count
+from math import inf
 
 from gpud.core.active import ActiveJob
 from gpud.core.policies.parameters import Kind, Parameter, Surroundings
 from gpud.core.policies.steady import Steady
 from gpud.model.job import JobId
-from gpud.model.spec import Place, Terms
+from gpud.model.spec import Place
 from gpud.model.units import Seconds, Timestamp
 
 SAYS = "least attained GPU-time first; who had more is preempted, who had as much stays"
-FIRST = Parameter("first_level", Kind.DURATION, 900.0, "GPU-time that a job has before it yields to newer ones", 1.0)
-FACTOR = Parameter("level_factor", Kind.NUMBER, 4.0, "how many times as much it has before it yields again", 1.1)
+FIRST = Parameter(
+    "first_level", Kind.DURATION, 4 * 3600.0, "GPU-time that a job has before it yields to newer ones", 1.0
+)
+FACTOR = Parameter("level_factor", Kind.NUMBER, 16.0, "how many times as much it has before it yields again", 1.1)
+EVERY = Parameter("preempt_every", Kind.DURATION, 60.0, "how often it is asked who must yield")
 
 _LEVEL_BITS = 60  # a level is worth more than any moment in microseconds
 
@@ -27,10 +35,18 @@ _LEVEL_BITS = 60  # a level is worth more than any moment in microseconds
 class Las(Steady):
     """The policy `las`."""
 
-    def __init__(self, first_s: Seconds, factor: float) -> None:
-        self._first_s = first_s
-        self._factor = factor
+    reserves = False
+
+    def __init__(self, first_s: Seconds, factor: float, every_s: Seconds) -> None:
+        self._first_s = max(1.0, first_s)
+        self._factor = max(1.01, factor)
+        self._every_s = every_s
+        self._look_at = Timestamp(-inf)  # when to look again who must yield
+        self._looks = False
+        self._wanted = False  # somebody would have preempted meanwhile
         self._running: dict[JobId, ActiveJob] = {}
+        self._levels: dict[JobId, int] = {}
+        self._crosses: dict[JobId, Timestamp] = {}  # when each comes to its next level
         self._crossings: list[tuple[Timestamp, JobId]] = []
 
     def order(self, place: Place) -> int:
@@ -39,53 +55,66 @@ class Las(Steady):
 
     def level(self, attained_s: Seconds) -> int:
         """Return how many limits lie behind a job that had so many GPU-seconds."""
-        if attained_s < self._first_s:
-            return 0
-        level = 1 + int(log(attained_s / self._first_s, self._factor))
-        # The logarithm may be a hair off where it matters: just at a limit.
-        return level + (attained_s >= self._limit_s(level)) - (attained_s < self._limit_s(level - 1))
+        return next(level for level in count() if attained_s < self._limit_s(level))
+
+    def refresh(self, now: Timestamp) -> bool:
+        """Bring the levels of who runs up to now, and say whether it is time to look who must yield."""
+        crossings = self._crossings
+        while crossings and crossings[0][0] <= now:
+            at, job = heappop(crossings)
+            if self._crosses.get(job) == at:
+                self._expect(job, now)
+        self._looks = now >= self._look_at
+        if self._looks:
+            self._look_at, self._wanted = Timestamp(now + self._every_s), False
+        return False
 
     def started(self, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
         """Follow what the job attains; no line ranks anew."""
         self._running[active.job] = active
-        self._expect(active, active.since)
+        self._expect(active.job, active.since)
         return False
 
     def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
         """Forget the job; no line ranks anew."""
-        self._running.pop(active.job, None)
+        for known in (self._running, self._levels, self._crosses):
+            known.pop(active.job, None)
         return False
 
-    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
-        """Return whether the waiting job stands on a lower level than the running one has come to."""
-        return self.level(place.attained_s) < self.level(active.attained_s(now))
+    def preempts(self, now: Timestamp) -> bool:  # noqa: ARG002 - as of the last refresh
+        """Return whether it is time again to look who must yield."""
+        self._wanted |= not self._looks
+        return self._looks
 
-    def wake_at(self, now: Timestamp) -> Timestamp | None:
-        """Return when the next running job comes to a higher level."""
-        crossings = self._crossings
-        while crossings:
-            at, job = crossings[0]
-            active = self._running.get(job)
-            if active is not None and at > now:
-                return at
-            heappop(crossings)
-            if active is not None:
-                self._expect(active, now)
-        return None
+    def standing(self, place: Place) -> float:
+        """Return the level of what its attempts had."""
+        return self.level(place.attained_s)
+
+    def holding(self, active: ActiveJob, now: Timestamp) -> float:  # noqa: ARG002 - as of the last refresh
+        """Return the level that it has come to."""
+        return self._levels[active.job]
+
+    def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - as of the last refresh
+        """Return when somebody who runs may have to yield."""
+        if self._wanted or not self._crossings:
+            return self._look_at if self._wanted else None
+        return max(self._look_at, self._crossings[0][0])
 
     def _limit_s(self, level: int) -> Seconds:
         """Return how much a job has at most that is on this level."""
         return self._first_s * self._factor**level
 
-    def _expect(self, active: ActiveJob, now: Timestamp) -> None:
-        """Note when a job comes to its next level; one without GPUs stays where it is."""
+    def _expect(self, job: JobId, now: Timestamp) -> None:
+        """Note a job's level, and when it comes to the next one; without GPUs it stays where it is."""
+        active = self._running[job]
         attained_s = active.attained_s(now)
+        level = self._levels[job] = self.level(attained_s)
         rate = active.terms.demand.gpu_weight
         if rate:
-            left_s = self._limit_s(self.level(attained_s)) - attained_s
-            heappush(self._crossings, (Timestamp(now + left_s / rate + 0.001), active.job))
+            at = self._crosses[job] = Timestamp(now + (self._limit_s(level) - attained_s) / rate + 0.001)
+            heappush(self._crossings, (at, job))
 
 
 def make(values: Mapping[str, float], surroundings: Surroundings) -> Las:  # noqa: ARG001 - it looks at nothing
     """Return the policy."""
-    return Las(values[FIRST.name], values[FACTOR.name])
+    return Las(values[FIRST.name], values[FACTOR.name], values[EVERY.name])

@@ -28,9 +28,19 @@ class Steady:
         """Return False: an end changes nothing."""
         return False
 
-    def outranks(self, terms: Terms, place: Place, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - see above
+    reserves = True
+
+    def preempts(self, now: Timestamp) -> bool:  # noqa: ARG002 - see above
         """Return False: who runs stays."""
         return False
+
+    def standing(self, place: Place) -> float:  # noqa: ARG002 - see above
+        """Return 0: nobody stands better."""
+        return 0.0
+
+    def holding(self, active: ActiveJob, now: Timestamp) -> float:  # noqa: ARG002 - see above
+        """Return 0: nobody stands worse."""
+        return 0.0
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
         """Return None: time changes nothing."""
