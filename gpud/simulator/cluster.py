@@ -12,7 +12,7 @@ from pathlib import Path
 from gpud.inventory.simulated import CATALOGUE, parse_nodes
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.units import Mib
-from gpud.simulator.trace import MILLI, TraceError, rows
+from gpud.simulator.trace import MILLI, TraceError, opened, rows
 
 _UNKNOWN_GIB = 16
 _SIZE_IN_NAME = re.compile(r"(?:M|-)(\d+)(?:GB)?$")
@@ -20,7 +20,7 @@ _SIZE_IN_NAME = re.compile(r"(?:M|-)(\d+)(?:GB)?$")
 
 def read_cluster(spec: str) -> tuple[Node, ...]:
     """Return the nodes of a specification or of a file. Raises TraceError."""
-    if spec.endswith(".csv") or Path(spec).is_file():
+    if spec.endswith((".csv", ".csv.gz")) or Path(spec).is_file():
         return _read(Path(spec))
     try:
         nodes = parse_nodes(spec, NodeName("sim-1"))
@@ -52,7 +52,7 @@ def gpu_count(nodes: tuple[Node, ...]) -> int:
 def _read(place: Path) -> tuple[Node, ...]:
     nodes = []
     try:
-        with place.open(newline="", encoding="utf-8", errors="replace") as lines:
+        with opened(place) as lines:
             for row in rows(place, lines, ("node", "gpus")):
                 count = row.needed("gpus", "a number of GPUs")
                 if count != int(count):

@@ -12,7 +12,6 @@ from math import inf
 
 from gpud.core.commands import Accepted, Submit
 from gpud.core.cycle import Input, cycle
-from gpud.core.jobs import LOOK_AGAIN_S
 from gpud.core.world import World
 from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import Node, ProcessIdentity
@@ -25,8 +24,6 @@ from gpud.simulator.trace import TraceJob
 _NOBODY = ProcessIdentity(0, 0)
 _IDLE_WAKES = 1000  # in a row, with nothing running and nobody coming: what waits then waits for ever
 _TELL_EVERY = 512  # steps
-# A start changes nothing that was decided: it is told with what happens next, or before the core looks for it.
-_TOLD_WITHIN_S = LOOK_AGAIN_S / 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +120,7 @@ class Engine:
 
     def _next(self) -> Timestamp | None:
         """Return when something happens next."""
-        if self._stopped:
+        if self._stopped or self._started:
             return self.meter.at
         ends, runs, came = self._ends, self.runs, self._came
         while ends and self._stale(ends[0]):
@@ -133,8 +130,6 @@ class Engine:
             now = min(now, runs[came].job.submit_s)
         if self.wake_at is not None:
             now = min(now, self.wake_at)
-        if self._started:
-            now = min(now, self._started[0].at + _TOLD_WITHIN_S)
         return None if now == inf else Timestamp(now)
 
     def _stale(self, end: tuple[Timestamp, int, JobId, int]) -> bool:

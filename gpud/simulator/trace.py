@@ -6,14 +6,16 @@ CSV columns: `submit_s`, `duration_s`, `gpus` (0.46: that part of one GPU; 0: CP
 keeps (cs.huji.ac.il/labs/parallel/workload/swf.html): a processor stands for a GPU, the requested time for the user's
 estimate, group for tenant, executable for the job's name.
 
-A simulated machine's CPUs are counted in thousandths, because traces are.
+Either may be packed (`.csv.gz`, `.swf.gz`). A simulated machine's CPUs are counted in thousandths, because traces are.
 """
 
 import csv
+import gzip
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from gpud.model.job import Demand
 from gpud.model.spec import Terms
@@ -59,16 +61,23 @@ def read_trace(path: str, *, per_node: int) -> Trace:
     """Return the trace in a file; a job with more GPUs than `per_node` spans nodes. Raises TraceError."""
     place = Path(path)
     try:
-        with place.open(newline="", encoding="utf-8", errors="replace") as lines:
-            trace = _swf(place, lines, per_node) if place.suffix == ".swf" else _csv(place, lines, per_node)
-    except OSError as error:
-        raise TraceError(f"cannot read {path}: {error.strerror}") from error
+        with opened(place) as lines:
+            trace = _swf(place, lines, per_node) if ".swf" in place.suffixes else _csv(place, lines, per_node)
+    except (OSError, EOFError) as error:
+        raise TraceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except csv.Error as error:
         raise TraceError(f"{place.name} is no CSV: {error}") from error
     if not trace.jobs:
         raise TraceError(f"{place.name} holds no job")
     trace.jobs.sort(key=lambda job: job.submit_s)
     return trace
+
+
+def opened(place: Path) -> TextIO:
+    """Return a file's text, unpacked where it ends in .gz."""
+    if place.suffix == ".gz":
+        return gzip.open(place, "rt", newline="", encoding="utf-8", errors="replace")
+    return place.open(newline="", encoding="utf-8", errors="replace")
 
 
 def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator["Row"]:
