@@ -19,7 +19,7 @@ from math import exp
 from gpud.core.placement import apart
 from gpud.core.ranking import need_of
 from gpud.core.room import Kind, Room, Stocks
-from gpud.core.scoring import BestFit, Placement, Score, Spread, cpu_score, free_permille, taken_of
+from gpud.core.scoring import BestFit, Placement, Score, Spread, cpu_score, taken_of
 from gpud.model.gpu import NodeName, nominal_mib
 from gpud.model.job import Demand
 
@@ -63,7 +63,7 @@ class Fragmentation:
         grows = self._mix.lost(after, room.cpus - demand.cpus_counted) - before[2]
         largest, _ = taken_of(room.stocks, after)
         reach = 0 if demand.shared else apart(room.free, demand.gpus // demand.nodes)
-        return -int(100 / (1 + exp(grows))), largest, free_permille(room), reach, room.cpus
+        return -int(100 / (1 + exp(grows))), largest, room.free_permille, reach, room.cpus
 
 
 PLACEMENTS: Mapping[str, Callable[[], Placement]] = {"fgd": Fragmentation, "best-fit": BestFit, "spread": Spread}

@@ -23,7 +23,18 @@ _SWEEP = 64  # entries that may stand for nothing, beside four for each node, be
 class Ranking:
     """Where one demand fits; as of entry `read` of a log of changes, and of the placement rule's `epoch`."""
 
-    __slots__ = ("_any_gpu", "_any_node", "_count", "_demand", "_heap", "_needs", "_placement", "epoch", "read")
+    __slots__ = (
+        "_any_gpu",
+        "_any_node",
+        "_count",
+        "_demand",
+        "_heap",
+        "_needs",
+        "_placement",
+        "_plain",
+        "epoch",
+        "read",
+    )
 
     def __init__(self, demand: Demand, placement: Placement) -> None:
         self._demand = demand
@@ -31,6 +42,8 @@ class Ranking:
         self._count = demand.gpus // demand.nodes
         self._any_node = not demand.excluded_nodes and not demand.node_labels
         self._any_gpu = not demand.gpu_ids and not demand.excluded_gpus
+        counted = demand.cpus_counted or demand.memory_mib
+        self._plain = self._any_node and not counted and not demand.shared  # any node with a free GPU may do
         self._needs: dict[Kind, int | None] = {}
         self._heap: list[Entry] = []
         self.epoch = placement.epoch
@@ -85,7 +98,10 @@ class Ranking:
     def _look(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there: what `fit` and `score` say, from the counts alone."""
         demand = self._demand
-        if room.lacks(demand) is not None or not (self._any_node or admits(demand, room)):
+        if self._plain:
+            if not room.free:
+                return None
+        elif room.lacks(demand) is not None or not (self._any_node or admits(demand, room)):
             return None
         stocks = room.stocks
         if not self._count:

@@ -61,6 +61,7 @@ class Room:
     shared: dict[GpuId, int] = field(default_factory=dict)
     version: int = 0
     _stocks: Stocks | None = None
+    _free_permille: int = 0
 
     @property
     def name(self) -> NodeName:
@@ -72,7 +73,13 @@ class Room:
         """Return what is left of each kind of GPU, by kind."""
         if self._stocks is None:
             self._stocks = _counted(self)
+            self._free_permille = sum(map(_permille, self._stocks))
         return self._stocks
+
+    @property
+    def free_permille(self) -> int:
+        """Return the thousandths of GPUs that are left."""
+        return self._free_permille if self._stocks is not None else sum(map(_permille, self.stocks))
 
     def lacks(self, demand: Demand) -> str | None:
         """Return what there is too little of, GPUs apart. A node may have less than is taken: its CPUs can be cut."""
@@ -159,6 +166,11 @@ def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
     if demand.share_permille is not None:
         return Mib(capacity_mib * demand.share_permille // 1000)
     return demand.share_mib
+
+
+def _permille(stock: Stock) -> int:
+    kind, full, parts = stock
+    return 1000 * full + (1000 * sum(parts) // nominal_mib(kind.memory_mib) if parts else 0)
 
 
 def _counted(room: Room) -> Stocks:

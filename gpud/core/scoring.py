@@ -9,7 +9,6 @@ from typing import Protocol
 
 from gpud.core.placement import apart
 from gpud.core.room import Room, Stocks
-from gpud.model.gpu import nominal_mib
 from gpud.model.job import Demand
 
 Score = tuple[int, ...]
@@ -43,7 +42,7 @@ class BestFit:
             return cpu_score(room)
         largest, opened = taken_of(room.stocks, after)
         new, many = (opened, 0) if demand.shared else (0, opened)
-        return new, largest, free_permille(room), apart(room.free, many), room.cpus
+        return new, largest, room.free_permille, apart(room.free, many), room.cpus
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
@@ -56,7 +55,7 @@ class Spread:
 
     def score(self, demand: Demand, room: Room, after: Stocks) -> Score:  # noqa: ARG002 - every rule is asked alike
         """Return the score: the most GPUs free, then the most CPUs."""
-        return -free_permille(room) if demand.gpus else len(room.node.gpus), -room.cpus
+        return -room.free_permille if demand.gpus else len(room.node.gpus), -room.cpus
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
@@ -73,14 +72,4 @@ def taken_of(before: Stocks, after: Stocks) -> tuple[int, int]:
 
 def cpu_score(room: Room) -> Score:
     """Return how much a node would be missed by a job that takes only CPUs of it: those with GPUs most."""
-    return len(room.node.gpus), free_permille(room), room.cpus
-
-
-def free_permille(room: Room) -> int:
-    """Return the thousandths of GPUs that a node has left."""
-    free = 0
-    for kind, full, parts in room.stocks:
-        free += 1000 * full
-        if parts:
-            free += 1000 * sum(parts) // nominal_mib(kind.memory_mib)
-    return free
+    return len(room.node.gpus), room.free_permille, room.cpus

@@ -13,7 +13,7 @@ def refresh(world: World, now: Timestamp) -> None:
 
     However old the look at a GPU is: whether it is fresh enough is asked when it is to be given out.
     """
-    settled = [name for name, at in world.settling.items() if at <= now]
+    settled = [name for name, at in world.settling.items() if at <= now] if world.settling else ()
     for name in sorted(world.dirty.union(settled)):
         world.settling.pop(name, None)
         node = world.nodes.get(name)
@@ -21,6 +21,8 @@ def refresh(world: World, now: Timestamp) -> None:
             world.spaces.drop(name)
             continue
         world.spaces.put(room_of(world, node, now))
+        if not node.gpus or node.gpus[0].gpu.simulated:
+            continue  # nothing settles
         released = [state.released_at for state in node.gpus if state.released_at is not None]
         if released:
             world.settling[name] = Timestamp(min(released) + RELEASE_S)
