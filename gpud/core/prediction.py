@@ -15,7 +15,7 @@ from gpud.model.spec import Terms
 from gpud.model.units import Seconds
 
 RUNS = 20  # of which the mean is taken
-KEPT = 16_384
+KEPT = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,13 @@ class Predictor:
         if terms.estimate_s is not None:
             expected = terms.estimate_s
         else:
-            runs = next((runs for key in _keys(terms) if (runs := self._circles.get(key)) is not None), None)
-            if runs is None:
+            for key in _keys(terms):
+                runs = self._circles.get(key)
+                if runs is not None:
+                    expected = runs.mean_s
+                    break
+            else:
                 return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
-            expected = runs.mean_s
         return expected if terms.time_limit_s is None else min(expected, terms.time_limit_s)
 
     def expect(self, terms: Terms) -> Prediction:

@@ -10,6 +10,7 @@ others aside for as long as they had been working while it was away. Without ten
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf
 
 from gpud.core.active import ActiveJob
@@ -34,6 +35,20 @@ _USER_BITS = 64  # of a rank; above them stands the tenant
 Whose = tuple[str, str | None]  # a tenant and one of its users, or (None) the tenant as a whole
 
 
+@dataclass(slots=True)
+class _Job:
+    """A job that runs: what it is counted for at least, and is counted for as of the last time."""
+
+    active: ActiveJob
+    upfront_s: Seconds
+    counted_s: Seconds
+
+    def count(self, now: Timestamp) -> None:
+        """Bring what it is counted for up to now."""
+        ran_s = self.active.terms.demand.gpu_weight * (now - self.active.since)
+        self.counted_s = max(self.upfront_s, ran_s)
+
+
 class FairShare(Priority):
     """The policy `fair_share`."""
 
@@ -41,7 +56,7 @@ class FairShare(Priority):
         super().__init__(aging_per_hour)
         self._head_start_s = head_start_s
         self._world = surroundings
-        self._active: dict[JobId, tuple[ActiveJob, Seconds]] = {}  # and what it counts for
+        self._active: dict[JobId, _Job] = {}
         self._running_s: dict[Whose, Seconds] = {}  # what jobs that run count for
         self._counts_s: dict[Whose, Seconds] = {}  # of all who are there: use against share
         self._seen: set[Whose] = set()
@@ -71,11 +86,10 @@ class FairShare(Priority):
             return False
         self._now, self._tenants = now, self._world.tenants
         self._running_s = {}
-        for job, (active, _) in self._active.items():
-            counted_s = self._counted_s(active, now)
-            self._active[job] = active, counted_s
-            for whose in _both(active.terms):
-                self._running_s[whose] = self._running_s.get(whose, 0.0) + counted_s
+        for job in self._active.values():
+            job.count(now)
+            for whose in _both(job.active.terms):
+                self._running_s[whose] = self._running_s.get(whose, 0.0) + job.counted_s
         # Those who came before the first count were there: nobody knows since when.
         there = {*self._running_s, *self._seen}
         self._counts_s = {whose: self._count(whose) for whose in there}
@@ -85,21 +99,17 @@ class FairShare(Priority):
 
     def started(self, active: ActiveJob, now: Timestamp) -> bool:
         """Count what the job is expected to have."""
-        counted_s = self._counted_s(active, now)
-        self._active[active.job] = active, counted_s
-        self._change(active.terms, counted_s)
+        expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
+        job = self._active[active.job] = _Job(active, active.terms.demand.gpu_weight * expected_s, 0.0)
+        job.count(now)
+        self._change(active.terms, job.counted_s)
         return True
 
     def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
         """Count what the job had: it is in its user's account."""
-        _, counted_s = self._active.pop(active.job)
         self._now = now
-        self._change(active.terms, -counted_s)
+        self._change(active.terms, -self._active.pop(active.job).counted_s)
         return True
-
-    def _counted_s(self, active: ActiveJob, now: Timestamp) -> Seconds:
-        expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
-        return active.terms.demand.gpu_weight * max(expected_s, now - active.since)
 
     def _change(self, terms: Terms, by_s: Seconds) -> None:
         for whose in _both(terms):
