@@ -6,10 +6,11 @@ skipped when it surfaces otherwise, so that a change costs one look and one push
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from gpud.core.placement import admits, fit, suits
-from gpud.core.room import Kind, Room, Stock, Stocks, share_of
+from gpud.core.room import Hold, Kind, Room, Stock, Stocks, share_of
 from gpud.core.scoring import Placement, Score, Spread
 from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand
@@ -29,6 +30,7 @@ class Ranking:
         "_count",
         "_demand",
         "_heap",
+        "_held",
         "_needs",
         "_placement",
         "_plain",
@@ -46,6 +48,7 @@ class Ranking:
         self._plain = self._any_node and not counted and not demand.shared  # any node with a free GPU may do
         self._needs: dict[Kind, int | None] = {}
         self._heap: list[Entry] = []
+        self._held: dict[NodeName, tuple[int, Hold, tuple[Score, Allocation] | None]] = {}
         self.epoch = placement.epoch
         self.read = 0
 
@@ -89,8 +92,19 @@ class Ranking:
         for entry in entries:
             heappush(self._heap, entry)
 
-    def score(self, room: Room, part: Allocation) -> Score:
-        """Return the score of a node that gives this part."""
+    def under(self, room: Room, hold: Hold) -> tuple[Score, Allocation] | None:
+        """Return what a node gives of which claims hold something, and its score; None if it does not fit then.
+
+        Remembered until the node or the hold is another: pools and tenants' own GPUs hold much, and for long.
+        """
+        known = self._held.get(room.name)
+        if known is None or known[0] != room.version or known[1] != hold:
+            part = fit(self._demand, room, hold)
+            found = None if part is None else (self._score(room, part), part)
+            known = self._held[room.name] = room.version, replace(hold, gpus=dict(hold.gpus)), found
+        return known[2]
+
+    def _score(self, room: Room, part: Allocation) -> Score:
         rest = room.copy()
         rest.take(part)
         return self._placement.score(self._demand, room, rest.stocks)
@@ -110,7 +124,7 @@ class Ranking:
             return None
         if not self._any_gpu or (len(stocks) > 1 and demand.shared):
             part = fit(demand, room)
-            return None if part is None else self.score(room, part)
+            return None if part is None else self._score(room, part)
         if demand.shared:
             left = self._in_parts(stocks[0])
             return None if left is None else self._placement.score(demand, room, (left,))
@@ -128,7 +142,7 @@ class Ranking:
         if some < count:
             return None
         part = fit(self._demand, room)
-        return None if part is None else self.score(room, part)
+        return None if part is None else self._score(room, part)
 
     def _in_parts(self, stock: Stock) -> Stock | None:
         """Return what stays of GPUs of one kind of which shares are taken: from the fullest on, then from free ones."""

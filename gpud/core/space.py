@@ -71,12 +71,9 @@ class Spaces:
             if entry[1] not in holds:
                 first = entry
                 break
-            room = self.rooms[entry[1]]
-            part = fit(demand, room, holds[entry[1]])
-            if part is not None:
-                mine = ranking.score(room, part), entry[1]
-                if found is None or mine < found[0]:
-                    found = mine, part
+            under = ranking.under(self.rooms[entry[1]], holds[entry[1]])
+            if under is not None and (found is None or (under[0], entry[1]) < found[0]):
+                found = (under[0], entry[1]), under[1]
         ranking.put_back(passed)
         if first is None or (found is not None and found[0] < first[:2]):
             return None if found is None else found[1]
@@ -94,7 +91,12 @@ class Spaces:
         passed: list[Entry] = []
         for entry in ranking.pop(self.rooms):
             passed.append(entry)
-            part = fit(demand, self.rooms[entry[1]], holds.get(entry[1]))
+            room, hold = self.rooms[entry[1]], holds.get(entry[1])
+            if hold is None:
+                part = fit(demand, room)
+            else:
+                under = ranking.under(room, hold)
+                part = None if under is None else under[1]
             if part is None:
                 continue
             parts.append(part)
