@@ -197,6 +197,7 @@ class Config:
     head_start: Seconds = _parameter(fair_share.HEAD_START)
     first_level: Seconds = _parameter(las.FIRST)
     level_factor: float = _parameter(las.FACTOR)
+    preempt_every: Seconds = _parameter(las.EVERY)
     assumed_runtime_s: Seconds = _key(
         86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
     )
