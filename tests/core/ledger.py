@@ -6,6 +6,7 @@ The ledger believes nothing: a change that could not follow what it knows is an 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gpud.core.active import ActiveJob
 from gpud.core.queue import job_of
 from gpud.core.world import Array, World
 from gpud.model.changes import (
@@ -45,6 +46,7 @@ class Row:
 class Ledger:
     def __init__(self) -> None:
         self.rows: dict[JobId, Row] = {}
+        self.runs: list[tuple[Terms, float]] = []  # those that came to their own end
         self.nodes: dict[NodeName, Node] = {}
         self.settings: dict[str, object] = {}
         self.accounts: dict[tuple[str, str | None], UsePut] = {}
@@ -74,11 +76,13 @@ class Ledger:
                 row.place, row.active, row.end = place, None, None
             case Moved(job, _, attempt, state):
                 self._move(rows[job], attempt, state)
-            case AttemptEnded(job, attempt, gpu_s=gpu_s):
+            case AttemptEnded(job, attempt, ended, cause, gpu_s=gpu_s):
                 self.gpu_s[job] = self.gpu_s.get(job, 0.0) + gpu_s
                 row = rows[job]
                 assert row.active is not None
                 assert attempt == row.place.attempt
+                if cause is None and (ended.exit_code == 0 or ended.timed_out):
+                    self.runs.append((row.terms, ended.at - ActiveJob(job, row.terms, row.place, row.active).since))
                 row.active = None
             case Ended(job, _, end, _, reason):
                 self.reasons[job] = reason

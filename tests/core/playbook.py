@@ -306,6 +306,7 @@ class Play:
             settings={key: value for key, value in self.ledger.settings.items() if value is not None},
             next_number=self.world.next_number,
             accounts=self.ledger.accounts.values(),
+            runs=self.ledger.runs,
         )
         assert {(look.job, look.attempt) for look in looks} == {
             (job, active.place.attempt) for job, active in self.world.active.items()
