@@ -68,7 +68,7 @@ def test_a_running_job_keeps_counting_through_a_restart(gpud):
 
 
 def test_a_reservation_keeps_others_off_and_ends_by_itself(gpud):
-    gpud.ask("reserve", targets=["all"], until=time.time() + 1.0)
+    gpud.ask("reserve", targets=["all"], until=time.time() + 3.0)
     job = gpud.submit("true", gpus=1)
     assert gpud.job(job)["state"] == "queued"
     assert gpud.ask("gpus")["gpus"][0]["kept_for"][0].startswith("reservation 1 for ")
