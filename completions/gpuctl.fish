@@ -316,7 +316,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from doctor' -l socket -r -F -d 'T
 complete -c gpuctl -n '__fish_seen_subcommand_from doctor' -s h -l help -d 'Show this message and exit'
 complete -c gpuctl -n '__fish_seen_subcommand_from demo' -s h -l help -d 'Show this message and exit'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l cluster -x -d 'The GPUs: 8x8xV100 (nodes x GPUs), or a CSV file of nodes'
-complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l policy -x -d 'gpud\'s policies, and srtf, srsf, sjf-oracle, easy-oracle, which know how long jobs run'
+complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l policy -x -d 'gpud\'s policies; fifo, tiresias; srtf, srsf, sjf-oracle, easy-oracle, which know how long jobs run'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l history -d 'This gpud\'s own finished jobs instead of a trace'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l since -x -d 'With --history: how far back'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l until -x -d 'Stop at this moment of the trace'

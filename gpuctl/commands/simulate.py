@@ -63,7 +63,7 @@ def _over(text: str) -> float:
     type=Parsed("NAME", _listed),
     default="priority",
     show_default=True,
-    help="gpud's policies, and srtf, srsf, sjf-oracle, easy-oracle, which know how long jobs run.",
+    help="gpud's policies; fifo, tiresias; srtf, srsf, sjf-oracle, easy-oracle, which know how long jobs run.",
 )
 @click.option("--history", is_flag=True, help="This gpud's own finished jobs instead of a trace.")
 @click.option(

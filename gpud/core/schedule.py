@@ -95,6 +95,8 @@ class _Round:
                 heapreplace(heads, (first[0], first[1], demand, None))
             elif not queue.moved(first[2]) and not self._consider(first[2], job_of(entry)):
                 heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
+                if not world.rules.backfill:
+                    break
         world.sooner = False
         wakes = (world.policy.wake_at(self.now), None if world.starving is not None else world.starving_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)

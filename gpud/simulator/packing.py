@@ -15,10 +15,11 @@ from typing import Any
 from gpud.core.cycle import cycle
 from gpud.core.fragmentation import Fragmentation
 from gpud.core.policies.fcfs import Fcfs
+from gpud.core.rules import Rules
 from gpud.core.scoring import BestFit, Placement, Spread
 from gpud.core.space import Spaces
 from gpud.core.survey import refresh
-from gpud.core.world import Rules, World
+from gpud.core.world import World
 from gpud.model.gpu import Node
 from gpud.model.job import Demand
 from gpud.model.observations import NodeSeen

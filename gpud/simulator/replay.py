@@ -1,7 +1,7 @@
 """One trace under one policy: the policies that there are to choose from, and the world that they decide over.
 
-The daemon's own, by their names, and for comparison oracles (see `oracles`) and `easy-oracle`: first come, first
-served with backfill that knows when every job will end.
+The daemon's own, by their names, and yardsticks: oracles (see `oracles`); `easy-oracle`, first come, first served with
+backfill that knows when every job will end; `fifo`, in which nobody passes anybody; `tiresias`, as it was published.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,13 @@ from difflib import get_close_matches
 
 from gpud.core.policies import POLICIES, Policy
 from gpud.core.policies.fcfs import Fcfs
-from gpud.core.world import Rules, World
+from gpud.core.rules import Rules
+from gpud.core.world import World
 from gpud.model.gpu import Node
 from gpud.model.units import Seconds
 from gpud.simulator.engine import Engine, Physics, Run, runs_of
 from gpud.simulator.oracles import Remaining, Smallest
+from gpud.simulator.tiresias import Tiresias
 from gpud.simulator.trace import TraceError, TraceJob
 
 _OracleMaker = Callable[[Sequence[Run], World, "Ground"], Policy]
@@ -22,7 +24,7 @@ _OracleMaker = Callable[[Sequence[Run], World, "Ground"], Policy]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """The rules of a replay: what being preempted costs, and how often oracles preempt (0: whenever they want to)."""
+    """The rules of a replay: what being preempted costs, and how often yardsticks preempt (0: at every event)."""
 
     physics: Physics = Physics()
     every_s: Seconds = 60.0
@@ -41,17 +43,24 @@ ORACLES: dict[str, _OracleMaker] = {
     "sjf-oracle": lambda runs, _, __: Smallest(runs, by_gpus=True),
     "easy-oracle": lambda _, __, ___: Fcfs(),
 }
+YARDSTICKS: dict[str, Callable[[Ground], Policy]] = {
+    "fifo": lambda _: Fcfs(),
+    "tiresias": lambda ground: Tiresias(ground.every_s),
+}
 
-
-# Whoever knows everything needs no bound on waiting, and gives no moment to who was just started. What is smallest
-# first needs no reservation either; what is first come, first served is nothing without.
-_ORACLES_RULES = Rules(starvation_s=0.0, preempt_after_s=0.0, reservations=0)
-_EASY_RULES = Rules(starvation_s=0.0)
+# Yardsticks know no bound on waiting, and give no moment to who was just started. What is smallest first, and what
+# preempts, needs no reservation either; what is first come, first served is nothing without.
+_YARDSTICK = Rules(starvation_s=0.0, preempt_after_s=0.0, reservations=0)
+_RULES = {
+    "easy-oracle": Rules(starvation_s=0.0),
+    "sjf-oracle": Rules(starvation_s=0.0),
+    "fifo": Rules(starvation_s=0.0, reservations=0, backfill=False),
+}
 
 
 def known() -> list[str]:
     """Return the names of all policies."""
-    return [*POLICIES, *ORACLES]
+    return [*POLICIES, *YARDSTICKS, *ORACLES]
 
 
 def engine_for(
@@ -70,11 +79,15 @@ def engine_for(
             f"job {unknown} of the trace has no duration_s", "a trace without times can be packed: --saturate"
         )
     world = World(Fcfs(), Rules(), "simulated")
+    if policy not in POLICIES:
+        world.rules = _RULES.get(policy, _YARDSTICK)
     if policy in ORACLES:
-        world.rules = _EASY_RULES if policy in {"easy-oracle", "sjf-oracle"} else _ORACLES_RULES
         jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
         runs = runs_of(jobs, ground.physics)
         world.set_policy(ORACLES[policy](runs, world, ground))
+    elif policy in YARDSTICKS:
+        runs = runs_of(jobs, ground.physics)
+        world.set_policy(YARDSTICKS[policy](ground))
     elif policy in POLICIES:
         runs = runs_of(jobs, ground.physics)
         chosen = POLICIES[policy]
