@@ -46,12 +46,12 @@ def _several(gpus: Sequence[Gpu]) -> bool:
 
 def _nested(gpus: Sequence[Gpu]) -> list[Gpu]:
     """Return each GPU followed by its instances."""
-    known = {gpu["uuid"] for gpu in gpus}
-    parts: dict[str, list[Gpu]] = {}
+    parts: dict[str | None, list[Gpu]] = {gpu.get("uuid"): [] for gpu in gpus if not gpu.get("parent")}
+    whole = [gpu for gpu in gpus if not gpu.get("parent") or gpu["parent"] not in parts]
     for gpu in gpus:
-        if gpu.get("parent") in known:
-            parts.setdefault(gpu["parent"], []).append(gpu)
-    return [each for gpu in gpus if gpu.get("parent") not in known for each in (gpu, *parts.get(gpu["uuid"], ()))]
+        if gpu.get("parent"):
+            parts.get(gpu["parent"], []).append(gpu)
+    return [each for gpu in whole for each in (gpu, *parts.get(gpu.get("uuid"), ()))]
 
 
 def _number(gpu: Gpu, nodes: bool) -> str:
