@@ -22,7 +22,8 @@ from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.restore import restore
-from gpud.core.world import Rules, World
+from gpud.core.rules import Rules
+from gpud.core.world import World
 from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher

@@ -7,7 +7,8 @@ from gpud.core.outcome import Outcome
 from gpud.core.policies import POLICIES
 from gpud.core.policies.fcfs import Fcfs
 from gpud.core.policies.parameters import Choice
-from gpud.core.world import Rules, World
+from gpud.core.rules import Rules
+from gpud.core.world import World
 from gpud.model.changes import SettingPut, Told
 
 _SETTING = "policy"

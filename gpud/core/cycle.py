@@ -62,7 +62,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     stirred = any(kept.at <= now for kept in world.reservations.values())
     stirred |= world.rethink_at is not None and world.rethink_at <= now
     stirred |= tenants.turn(world, out)
-    for job in world.due(now):
+    for job in world.alarms.due(now):
         jobs.come_due(world, out, job)
         stirred = True
     for each in inputs:
@@ -107,7 +107,7 @@ def _look_around(world: World, out: Outcome) -> None:
     At a GPU that a start waits for, or whose job has ended: soon; at one that only a look can free (foreign,
     unreadable): slowly, while a job waits.
     """
-    wakes = [] if world.wake_at is None else [world.wake_at]
+    wakes = [] if world.alarms.next_at is None else [world.alarms.next_at]
     wakes += [kept.at for kept in world.reservations.values()]
     wakes += tenants.wake_at(world)
     if world.rethink_at is not None:

@@ -53,7 +53,7 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     world.enter(active)
     out.changes.append(Moved(job, out.now, place.attempt, state))
     out.effects.append(Launch(job, place.attempt, allocation))
-    world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
+    world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
     return active
 
@@ -72,7 +72,7 @@ def started(world: World, out: Outcome, seen: Started) -> None:
         return
     match active.state:
         case Starting(_, allocation, boot):
-            world.silence(seen.job)
+            world.alarms.silence(seen.job)
             _move(world, out, active, Running(seen.at, allocation, boot, seen.process, seen.shim))
         case Stopping() as stopping:
             if stopping.started is None:
@@ -158,7 +158,7 @@ def stop(world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, for
             stopping = replace(state, cause=cause, kill_at=sooner)
     _move(world, out, active, stopping)
     out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None))
-    world.alarm(stopping.kill_at, active.job)
+    world.alarms.set(stopping.kill_at, active.job)
     return True
 
 
@@ -262,7 +262,7 @@ def come_due(world: World, out: Outcome, job: JobId) -> None:
         return
     active = world.active[job]
     out.effects.append(look_at(job, active.place.attempt, active.state))
-    world.alarm(Timestamp(out.now + LOOK_AGAIN_S), job)
+    world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)
 
 
 def _current(world: World, job: JobId, attempt: int) -> ActiveJob | None:

@@ -61,7 +61,7 @@ def restore(
         world.policy.started(active, active.since)
         looks.append(look_at(loaded.job, loaded.place.attempt, loaded.active))
         if isinstance(loaded.active, Stopping):
-            world.alarm(loaded.active.kill_at, loaded.job)
+            world.alarms.set(loaded.active.kill_at, loaded.job)
     for job, array in world.arrays.items():
         world.throttle(job)
         world.books.pend(job, array.terms, len(array.state.pending))

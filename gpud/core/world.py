@@ -5,12 +5,12 @@ them that `enter` and `leave` keep, and `tests/core` compares with a recount aft
 here: they live in the store.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 
 from gpud.core.active import ActiveJob
+from gpud.core.alarms import Alarms
 from gpud.core.books import Books
 from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
@@ -20,15 +20,16 @@ from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue
+from gpud.core.rules import Rules
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
 from gpud.core.waits import Wait
 from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
-from gpud.model.tenant import Limits, Tenant
+from gpud.model.tenant import Tenant
 from gpud.model.units import Mib, Seconds, Timestamp
-from gpud.model.window import Pool, Window
+from gpud.model.window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +77,6 @@ class Reservation:
     taken: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """The settings that deciding depends on.
-
-    `policy` and `parameters` hold where no operator chose others.
-    `assumed_runtime_s` is for a job of which nothing is known. `reservations` is how many blocked jobs reserve. Who has
-    waited for `starvation_s` (0: nobody) reserves whatever the policy says. A preemptible job is preempted by one whose
-    priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
-    `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
-    can never be met is cancelled, not held. `placement` is how a node is chosen: see core.scoring. Without `backfill`
-    nobody passes who does not fit.
-    """
-
-    policy: str = "priority"
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    assumed_runtime_s: Seconds = 86_400.0
-    foreign_ignore: tuple[str, ...] = ()
-    limits: Limits = Limits()
-    pools: tuple[Pool, ...] = ()
-    reservations: int = 1
-    starvation_s: Seconds = 86_400.0
-    preemptible: bool = False
-    preempt_margin: int = 1
-    preempt_after_s: Seconds = 60.0
-    max_mishaps: int = 3
-    cancel_unmet: bool = False
-    placement: str = "fgd"
-    backfill: bool = True
-
-
 class World:
     """Everything that a cycle looks at."""
 
@@ -149,8 +120,7 @@ class World:
         self.next_number = 1
         self.boot = boot
         self.queued_us = 0  # the last moment at which a job queued
-        self._alarms: list[tuple[Timestamp, JobId]] = []
-        self._alarm_at: dict[JobId, Timestamp] = {}
+        self.alarms = Alarms()
 
     def moment_us(self, now: Timestamp) -> int:
         """Return now in microseconds, and never the same twice: among equals the first to come is first."""
@@ -202,7 +172,7 @@ class World:
         self.books.leave(active)
         del self.expects_s[job]
         self.preemptible.pop(job, None)
-        self._alarm_at.pop(job, None)
+        self.alarms.silence(job)
         self.eased |= {active.terms.tenant, active.terms.user}
         self._hold(active, -1)
         if index_of(job) is not None:
@@ -257,7 +227,7 @@ class World:
         if place.park is not None:
             self.parked[job] = Parked(terms, place)
             if place.not_before is not None and place.park in {Park.BEGIN, Park.RETRY}:
-                self.alarm(place.not_before, job)
+                self.alarms.set(place.not_before, job)
             return
         array = self.arrays.get(array_of(job))
         if array is not None and index_of(job) is not None:
@@ -279,7 +249,7 @@ class World:
         parked = self.parked.pop(job, None)
         terms = None if parked is None else parked.terms
         if parked is not None:
-            self._alarm_at.pop(job, None)
+            self.alarms.silence(job)
         elif index_of(job) is not None:
             array = self.arrays[array_of(job)]
             array.lined.pop(job, None)
@@ -340,31 +310,6 @@ class World:
         array.lined[job] = None
         terms = self.own_terms.get(job, array.terms)
         self.queue.add(job, terms, self.policy.order(self.places[job]))
-
-    # -- when to look again
-
-    def alarm(self, at: Timestamp, job: JobId) -> None:
-        """See to it that a cycle runs at that moment. A job has one alarm: the one set last."""
-        self._alarm_at[job] = at
-        heappush(self._alarms, (at, job))
-
-    def silence(self, job: JobId) -> None:
-        """Forget a job's alarm."""
-        self._alarm_at.pop(job, None)
-
-    def due(self, now: Timestamp) -> Iterator[JobId]:
-        """Yield the jobs whose moment has come."""
-        while (at := self.wake_at) is not None and at <= now:
-            _, job = heappop(self._alarms)
-            del self._alarm_at[job]
-            yield job
-
-    @property
-    def wake_at(self) -> Timestamp | None:
-        """Return when the next cycle must run even if nothing happens."""
-        while self._alarms and self._alarm_at.get(self._alarms[0][1]) != self._alarms[0][0]:
-            heappop(self._alarms)
-        return self._alarms[0][0] if self._alarms else None
 
     # -- what there is
 

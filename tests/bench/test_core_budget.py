@@ -15,7 +15,8 @@ from gpud.core.commands import Submit
 from gpud.core.cycle import cycle
 from gpud.core.policies.priority import Priority
 from gpud.core.restore import restore
-from gpud.core.world import Rules, World
+from gpud.core.rules import Rules
+from gpud.core.world import World
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, Exit, JobId, job_id
 from gpud.model.observations import Exited, NodeSeen

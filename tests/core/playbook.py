@@ -28,9 +28,10 @@ from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.policies.priority import Priority
 from gpud.core.restore import restore
+from gpud.core.rules import Rules
 from gpud.core.waits import Wait
 from gpud.core.why import why
-from gpud.core.world import Reservation, Rules, World, recount
+from gpud.core.world import Reservation, World, recount
 from gpud.model.array import parse_array
 from gpud.model.effects import Launch, ReadGpus
 from gpud.model.gpu import (

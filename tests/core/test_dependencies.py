@@ -7,8 +7,8 @@ from playbook import Play, a_cluster, a_job, an_end, element
 
 from gpud.core.admit import Refused
 from gpud.core.commands import Accepted, Submit
+from gpud.core.rules import Rules
 from gpud.core.waits import After, Held, Unmet
-from gpud.core.world import Rules
 from gpud.model.changes import Ended, Queued
 from gpud.model.job import End, JobId, job_id
 from gpud.model.spec import Dependency, Park, When

@@ -14,8 +14,8 @@ from gpud.core.choice import apply, world_of
 from gpud.core.commands import ChoosePolicy, PutTenant
 from gpud.core.cycle import cycle
 from gpud.core.policies.parameters import Choice
+from gpud.core.rules import Rules
 from gpud.core.usage import HALF_LIFE_S, Usage
-from gpud.core.world import Rules
 from gpud.model.job import Demand
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp

@@ -13,7 +13,7 @@ from gpud.core.policies import POLICIES
 from gpud.core.policies.las import Las
 from gpud.core.policies.parameters import Choice
 from gpud.core.queue import job_of
-from gpud.core.world import Rules
+from gpud.core.rules import Rules
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Place, Terms
 from gpud.simulator.cluster import read_cluster

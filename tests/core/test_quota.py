@@ -11,8 +11,8 @@ from gpud.core.choice import apply
 from gpud.core.commands import Accepted, Done, Pause
 from gpud.core.policies.parameters import Choice
 from gpud.core.quota import may_reclaim
+from gpud.core.rules import Rules
 from gpud.core.waits import Guaranteed, NoPool, OverQuota
-from gpud.core.world import Rules
 from gpud.model.tenant import Limits
 from gpud.model.window import Pool
 

@@ -4,8 +4,8 @@ import pytest
 from playbook import Hardware, Play, a_job, a_node, a_process, a_real_cluster
 
 from gpud.core.condition import Condition, condition
+from gpud.core.rules import Rules
 from gpud.core.waits import Looking, NoCapacity
-from gpud.core.world import Rules
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.observations import GpuSeen
 from gpud.model.units import Timestamp

@@ -7,7 +7,7 @@ from playbook import Play, a_cluster, a_job, a_node, a_real_cluster, element
 
 from gpud.core.jobs import stop
 from gpud.core.outcome import Outcome
-from gpud.core.world import Rules
+from gpud.core.rules import Rules
 from gpud.model.changes import Queued
 from gpud.model.job import Demand, JobId, StopCause
 from gpud.model.units import Mib, Timestamp

@@ -4,9 +4,9 @@ from playbook import a_cluster, a_job, a_node
 from tenancy import a_job_of, change, create, reserve, unreserve
 
 from gpud.core.backfill import STARTING_S
+from gpud.core.rules import Rules
 from gpud.core.waits import Barred
 from gpud.core.windows import claims, named_by
-from gpud.core.world import Rules
 from gpud.model.changes import Told
 from gpud.model.job import Running
 

@@ -1,0 +1,38 @@
+"""When jobs must be looked at again, even if nothing happens: deadlines are moments in a heap, not timers."""
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from gpud.model.job import JobId
+from gpud.model.units import Timestamp
+
+
+class Alarms:
+    """A job has one alarm: the one set last."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[Timestamp, JobId]] = []
+        self._at: dict[JobId, Timestamp] = {}
+
+    def set(self, at: Timestamp, job: JobId) -> None:
+        """See to it that a cycle runs at that moment."""
+        self._at[job] = at
+        heappush(self._heap, (at, job))
+
+    def silence(self, job: JobId) -> None:
+        """Forget a job's alarm."""
+        self._at.pop(job, None)
+
+    def due(self, now: Timestamp) -> Iterator[JobId]:
+        """Yield the jobs whose moment has come."""
+        while (at := self.next_at) is not None and at <= now:
+            _, job = heappop(self._heap)
+            del self._at[job]
+            yield job
+
+    @property
+    def next_at(self) -> Timestamp | None:
+        """Return when the next cycle must run even if nothing happens."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
