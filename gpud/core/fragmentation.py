@@ -20,7 +20,7 @@ from gpud.core.placement import apart
 from gpud.core.ranking import need_of
 from gpud.core.room import Kind, Room, Stocks
 from gpud.core.scoring import BestFit, Placement, Score, Spread, cpu_score, taken_of
-from gpud.model.gpu import NodeName, nominal_mib
+from gpud.model.gpu import NodeName
 from gpud.model.job import Demand
 
 LEAST = 64  # demands to be seen before they are taken for what usually comes
@@ -105,7 +105,7 @@ class _Mix:
             else:
                 count = demand.gpus // demand.nodes
                 wholes[count] = wholes.get(count, 0.0) + weight
-        return _Table(nominal_mib(kind.memory_mib), parts, wholes)
+        return _Table(kind.memory_mib, parts, wholes)
 
 
 class _Table:

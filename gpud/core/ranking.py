@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 from gpud.core.placement import admits, fit, suits
 from gpud.core.room import Hold, Kind, Room, Stock, Stocks, share_of
 from gpud.core.scoring import Placement, Score, Spread
-from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName
 from gpud.model.job import Demand
 
 Entry = tuple[Score, NodeName, int]  # of a node as it was at that version
@@ -159,7 +159,7 @@ class Ranking:
         for part in taken:
             insort(left, part - need)
         for _ in range(opened):
-            insort(left, nominal_mib(kind.memory_mib) - need)
+            insort(left, kind.memory_mib - need)
         return Stock(kind, full - opened, tuple(left))
 
     def _need(self, kind: Kind) -> int | None:
@@ -175,5 +175,5 @@ def need_of(demand: Demand, kind: Kind) -> int | None:
     anyone = Gpu(id=GpuId(""), index=0, name=name, memory_total_mib=memory_mib, mig=mig or None)
     if not suits(demand, anyone):
         return None
-    share = share_of(demand, nominal_mib(memory_mib))
-    return nominal_mib(memory_mib) if share is None else share
+    share = share_of(demand, memory_mib)
+    return memory_mib if share is None else share

@@ -28,7 +28,7 @@ _INDEX = attrgetter("gpu.index")
 
 
 class Kind(NamedTuple):
-    """What tells one GPU from another where any will do; the smaller memory comes first."""
+    """What tells one GPU from another where any will do: by the size that it is sold by, the smaller first."""
 
     memory_mib: Mib
     name: str
@@ -155,7 +155,7 @@ class Room:
 
 def kind_of(gpu: Gpu) -> Kind:
     """Return what a GPU is to those who do not ask for it by name."""
-    return Kind(gpu.memory_total_mib, gpu.name, gpu.mig or "")
+    return Kind(nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
 
 
 def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
@@ -170,21 +170,16 @@ def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
 
 def _permille(stock: Stock) -> int:
     kind, full, parts = stock
-    return 1000 * full + (1000 * sum(parts) // nominal_mib(kind.memory_mib) if parts else 0)
+    return 1000 * full + (1000 * sum(parts) // kind.memory_mib if parts else 0)
 
 
 def _counted(room: Room) -> Stocks:
     full: dict[Kind, int] = {}
-    kind = None
+    last: Gpu | None = None
     for state in room.free:
         gpu = state.gpu
-        if (
-            kind is None
-            or gpu.name != kind.name
-            or gpu.memory_total_mib != kind.memory_mib
-            or (gpu.mig or "") != kind.mig
-        ):
-            kind = kind_of(gpu)
+        if last is None or (gpu.name, gpu.memory_total_mib, gpu.mig) != (last.name, last.memory_total_mib, last.mig):
+            kind, last = kind_of(gpu), gpu
         full[kind] = full.get(kind, 0) + 1
     if not room.shared:
         stocks = [Stock(kind, count, ()) for kind, count in full.items()]
