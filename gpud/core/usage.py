@@ -50,9 +50,9 @@ class Usage:
     def charge(self, tenant: str, user: str, gpu_s: Seconds, since: Timestamp, until: Timestamp) -> list[UsePut]:
         """Add GPU-seconds that were used evenly between two moments; return what to keep."""
         rate = log(2) / self.half_life_s
-        lasted_s = max(0.0, until - since)
+        decay = rate * max(0.0, until - since)
         # The integral of exp(-rate x age) over the time that it ran.
-        used_s = gpu_s * (-expm1(-rate * lasted_s) / (rate * lasted_s) if lasted_s else 1.0)
+        used_s = gpu_s * (-expm1(-decay) / decay if decay else 1.0)
         changes = []
         for whose in (user, None):
             account = self.account(tenant, whose, until)
