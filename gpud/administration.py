@@ -184,7 +184,8 @@ def _parameter(known: Parameter, text: str) -> float | None:
 def _reserve(world: World, message: Message, by: str, now: Timestamp, wall: float) -> Make:
     gpus = _targets(world, message["targets"])
     # To the second: the two clocks differ by less, and what was asked for as 18:00 is told as 18:00.
-    at, until = round(now + (message.get("at", wall) - wall)), round(now + (message["until"] - wall))
+    at: float = round(now + (message["at"] - wall)) if "at" in message else now
+    until = round(now + (message["until"] - wall))
     if until <= max(at, now):
         raise Wrong(
             "a reservation must end after it begins, and after now", "write 18:30, 2026-05-01T18:30, or 2h (from now)"
