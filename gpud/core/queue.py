@@ -114,10 +114,20 @@ class Queue:
             heapify(line.heap)
             self._settle(line)
 
-    def everybody(self) -> Iterator[tuple[JobId, Terms, int]]:
-        """Yield (job, terms, order) of all that stand in lines."""
-        for job, entry in self._entries.items():
-            yield job, self._line_of(entry).terms, entry >> _JOB_BITS + _LINE_BITS
+    def reorder(self, rank: Rank, order: Callable[[JobId, int], int]) -> None:
+        """Order everybody anew: lines by another rank, their jobs by what `order` makes of a job and its order."""
+        self._rank = rank
+        for line in self._by_terms.values():
+            heap = []
+            for entry in self._alive(line):
+                job = job_of(entry)
+                key = order(job, entry >> _JOB_BITS + _LINE_BITS)
+                heap.append((key << _LINE_BITS | line.number) << _JOB_BITS | job)
+                self._entries[job] = heap[-1]
+            heapify(heap)
+            line.heap, line.head, line.last, line.aside = heap, None, max(heap), None
+            line.rank = rank(line.terms)
+            self._settle(line)
 
     def remove(self, job: JobId) -> bool:
         """Take a job out; False if it stood in no line."""

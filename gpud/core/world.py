@@ -23,7 +23,7 @@ from gpud.core.queue import Line, Queue
 from gpud.core.rules import Rules
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
-from gpud.core.waits import Wait
+from gpud.core.waits import NoCapacity, Wait
 from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
@@ -101,6 +101,7 @@ class World:
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
+        self.lacking: dict[Demand, NoCapacity] = {}  # what was told to those whose lines are aside; of the last cycle
         self.aside: list[Line] = []  # lines that the last cycle set aside
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
         self.eased: set[str] = set()  # tenants and users who have less than before
@@ -132,13 +133,12 @@ class World:
 
         Cost: all that wait stand in line anew, about a second for a million.
         """
-        before, self.policy = self.queue, policy
-        self.queue = Queue(policy.rank, self.lasting_s)
+        self.policy = policy
         self.aside.clear()
         self.shut.clear()
         for active in self.active.values():
             policy.started(active, active.since)
-        self.queue.fill((job, terms, self._order(job, order)) for job, terms, order in before.everybody())
+        self.queue.reorder(policy.rank, self._order)
         for array in self.arrays.values():
             kept = {job for _, job in array.kept if job in self.places and job not in array.lined}
             array.kept = sorted((policy.order(self.places[job]), job) for job in kept)
