@@ -180,7 +180,9 @@ class Config:
     socket: str = _key("", _PATH, "the socket to listen on")
     state_dir: str = _key("", _PATH, "where jobs, logs and the socket are kept; local to this machine")
     simulate: str | None = _key(
-        None, replace(_TEXT, shown="SPEC"), "serve simulated GPUs: 4xRTX4090, or 2x8xH100 (nodes x GPUs)"
+        None,
+        replace(_TEXT, shown="SPEC"),
+        "serve simulated GPUs: 4xRTX4090, 2x8xH100 (nodes x GPUs), or A100-80GB:7x1g.10gb (split by MIG)",
     )
     nvml_library: str | None = _key(None, _PATH, "NVIDIA's management library, where it is not found by itself")
     system: bool = _key(False, _FLAG, "serve every user of the machine, jobs running as who submitted them (root only)")

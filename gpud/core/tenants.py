@@ -111,10 +111,11 @@ def no_such_tenant(world: World, name: str) -> Refused:
 def _overcommitted(world: World, tenant: Tenant) -> Refused | None:
     """Return what is wrong with guaranteeing more GPUs than there ever were."""
     others = sum(each.guaranteed_gpus for each in world.tenants.values() if each.name != tenant.name)
-    if not world.gpus or not tenant.guaranteed_gpus or others + tenant.guaranteed_gpus <= len(world.gpus):
+    there = sum(not state.gpu.split for state in world.gpus.values())
+    if not there or not tenant.guaranteed_gpus or others + tenant.guaranteed_gpus <= there:
         return None
-    message = f"{others + tenant.guaranteed_gpus} GPUs would be guaranteed in all; there are {len(world.gpus)}"
-    return Refused("refused", message, f"{max(0, len(world.gpus) - others)} are left to guarantee")
+    message = f"{others + tenant.guaranteed_gpus} GPUs would be guaranteed in all; there are {there}"
+    return Refused("refused", message, f"{max(0, there - others)} are left to guarantee")
 
 
 def _changed(world: World, out: Outcome, kind: str, tenant: Tenant, by: str) -> None:
