@@ -18,6 +18,7 @@ from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.world import World
+from gpud.explaining import why_map
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Timestamp
@@ -215,7 +216,7 @@ class Answers:
         told = []
         for row in rows:
             place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
-            told.append((place is None, place, views.why_map(scene, row, place, deep=deep)))
+            told.append((place is None, place, why_map(scene, row, place, deep=deep)))
         told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
         return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
 

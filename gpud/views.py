@@ -3,22 +3,21 @@
 A view computes nothing that the scheduler did not decide. What is not known is None, never a guess.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
 from gpud.core.condition import Condition, condition, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.queue import job_of
-from gpud.core.waits import NoCapacity
-from gpud.core.why import blockers, why
+from gpud.core.why import why
 from gpud.core.world import World
 from gpud.elements import elements_by_state
 from gpud.launchers.logs import log_path
-from gpud.model.gpu import Allocation, GpuId, GpuProcess, ProcessIdentity, Reading, Unreadable
+from gpud.model.gpu import Allocation, GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import JobId, Running, Stopping, format_job, index_of
 from gpud.model.spec import Dependency, When
-from gpud.model.units import Timestamp, format_duration
+from gpud.model.units import Timestamp
 from gpud.reasons import in_words
 from gpud.store.rows import AttemptRow, Event, JobRow
 from gpud.wire.messages import Event as EventMap
@@ -180,33 +179,6 @@ def event_map(event: Event) -> EventMap:
     }
 
 
-def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict[str, object]:
-    """Return why one job waits; `deep`: with what would have to end, line by line."""
-    world, written = scene.world, format_job(row.job)
-    wait = why(world, row.job, scene.now)
-    code, reason, hint = (row.state, row.reason, None) if wait is None else in_words(world, row.job, wait, scene.now)
-    details: list[str] = []
-    if deep and isinstance(wait, NoCapacity):
-        details = _what_must_end(scene, row)
-    kept = world.reservations.get(row.job)
-    expected = None
-    if kept is not None and wait is not None:
-        expected = kept.at
-        if kept.allocation.all_shares:
-            gpus = [share.gpu for share in kept.allocation.all_shares]
-            details.append(f"{_places(world, gpus)} will be kept free for it")
-    return {
-        "id": written,
-        "state": row.state,
-        "code": code,
-        "reason": reason,
-        "hint": hint,
-        "position": place,
-        "expected_start_at": expected,
-        "details": details,
-    }
-
-
 def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
     """Return a GPU as the protocol's page says."""
     seen = state.seen
@@ -227,7 +199,7 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "health": {Condition.LOST: "lost", Condition.UNKNOWN: "unknown"}.get(
             now_is, "healthy" if _drained(scene.world, state) is None else "draining"
         ),
-        "health_reason": _health_reason(scene.world, state, now_is),
+        "health_reason": health_reason(scene.world, state, now_is),
         "state": now_is.value,
         "simulated": state.gpu.simulated,
         **{key: getattr(state.gpu, key) for key in ("nvlink", "pcie", "numa", "mig", "parent")},
@@ -308,7 +280,8 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
     }
 
 
-def _health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
+def health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
+    """Return why a GPU is what it is, in words; None where its state says it all."""
     match now_is:
         case Condition.DRAINING | Condition.BUSY | Condition.SHARED:
             return _drained(world, state) or None
@@ -362,37 +335,3 @@ def _identities(world: World) -> dict[ProcessIdentity, str]:
                 if identity is not None:
                     found[identity] = format_job(active.job)
     return found
-
-
-def _what_must_end(scene: Scene, row: JobRow) -> list[str]:
-    """Return a line for each job that holds GPUs this one could use, and for each such GPU that is out."""
-    world = scene.world
-    lines = []
-    for job, gpus in blockers(world, row.terms.demand)[:20]:
-        active = world.active[job]
-        limit = active.terms.time_limit_s
-        since = active.state.started if isinstance(active.state, Stopping) else active.state.since
-        left = "no time limit"
-        if limit is not None and since is not None:
-            left = f"ends within {format_duration(max(0.0, since + limit - scene.now))}"
-        lines.append(f"job {format_job(job)} of {active.terms.user} holds {_places(world, gpus)}: {left}")
-    for state in world.gpus.values():
-        now_is = condition(world, state, scene.now)
-        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED, Condition.SPLIT} and len(lines) < 40:
-            why_not = _health_reason(world, state, now_is)
-            lines.append(f"{_places(world, [state.gpu.id])} is {now_is.value}" + (f": {why_not}" if why_not else ""))
-    return lines
-
-
-def _places(world: World, gpus: Iterable[GpuId]) -> str:
-    by_node: dict[str, list[int]] = {}
-    for gpu in gpus:
-        state = world.gpus[gpu]
-        by_node.setdefault(state.node, []).append(state.gpu.index)
-    alone = len(world.nodes) == 1
-    parts = [
-        (f"GPU {index}" if alone else f"{node}:{index}")
-        for node, indices in by_node.items()
-        for index in sorted(indices)
-    ]
-    return ", ".join(parts)

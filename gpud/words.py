@@ -77,6 +77,23 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
             return _capacity(wait)
 
 
+def claimed(claim: Claim, now: Timestamp) -> str:
+    """Return for whom a GPU is kept, to stand behind its name."""
+    match claim.kind:
+        case ClaimKind.POOL if claim.only:
+            return f"not of pool {claim.name}"
+        case ClaimKind.POOL:
+            return f"for pool {claim.name}"
+        case ClaimKind.OWNED:
+            return f"tenant {claim.name}'s own"
+        case ClaimKind.TYPES:
+            return f"of a type that tenant {claim.name} may not use"
+        case ClaimKind.WINDOW if claim.at > now:
+            return f"kept by reservation {claim.name}, which begins in {format_duration(claim.at - now)}"
+        case ClaimKind.WINDOW:
+            return f"kept by reservation {claim.name}, for {format_duration(claim.until - now)} more"
+
+
 def _claimed(claim: Claim, now: Timestamp) -> Words:
     see = "see for whom each GPU is: gpuctl gpus"
     match claim.kind:

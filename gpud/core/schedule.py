@@ -33,6 +33,7 @@ def schedule(world: World, out: Outcome) -> None:
     """Start every job that may start now, in order; those that capacity blocks first reserve."""
     queue = world.queue
     world.blocked.clear()
+    world.lacking.clear()
     for line in world.aside:
         queue.let_in(line)
     world.aside.clear()

@@ -1,10 +1,8 @@
 """The reason of one waiting job, from what the last cycle decided."""
 
-from math import inf
-
 from gpud.core import quota
-from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition
+from gpud.core.fleet import GpuState
 from gpud.core.placement import admits, suits, to_be_had
 from gpud.core.survey import refresh
 from gpud.core.waits import (
@@ -24,8 +22,7 @@ from gpud.core.waits import (
     Wait,
 )
 from gpud.core.world import World
-from gpud.model.gpu import GpuId, NodeName
-from gpud.model.job import Demand, JobId, Stopping, array_of
+from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Park
 from gpud.model.units import Timestamp
 
@@ -58,7 +55,9 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     if line is not None and line.aside is not None:
         found = line.aside
         if isinstance(found, Full):
-            return capacity(world, demand, now)
+            if demand not in world.lacking:
+                world.lacking[demand] = capacity(world, demand, now)
+            return world.lacking[demand]
         if isinstance(found, OverQuota | Guaranteed):  # with the numbers of now
             return quota.over(world, waiting.terms, now) or found
     elif demand in world.blocked:
@@ -87,13 +86,11 @@ def _after(world: World, job: JobId) -> Wait:
 def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
     """Return what is missing, on the node where the least is."""
     out: dict[str, int] = {}
-    suitable = 0
-    for state in world.gpus.values():
-        if suits(demand, state.gpu) and state.node not in demand.excluded_nodes:
-            suitable += 1
-            now_is = condition(world, state, now)
-            if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
-                out[now_is] = out.get(now_is, 0) + 1
+    able = suitable(world, demand)
+    for state in able:
+        now_is = condition(world, state, now)
+        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
+            out[now_is] = out.get(now_is, 0) + 1
     most, where, short = -1, None, None
     refresh(world, now)
     for room in world.spaces.rooms.values():
@@ -101,21 +98,19 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
         if free > most and admits(demand, room):
             most, where = free, room.name
             short = room.lacks(demand) if free >= demand.gpus // demand.nodes else None
-    return NoCapacity(demand.gpus, suitable, max(most, 0), where, short, tuple(sorted(out.items())))
+    return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())))
 
 
-def blockers(world: World, demand: Demand, node: NodeName | None = None) -> list[tuple[JobId, list[GpuId]]]:
-    """Return the active jobs on GPUs that this demand could use, the soonest to reach its time limit first."""
-    held: dict[JobId, list[GpuId]] = {}
+def suitable(world: World, demand: Demand) -> list[GpuState]:
+    """Return the GPUs that suit a demand, whatever is on them. GPUs of one kind are asked about once."""
+    kinds: dict[tuple[object, ...], bool] = {}
+    by_name = bool(demand.gpu_ids or demand.excluded_gpus)
+    found = []
     for state in world.gpus.values():
-        if suits(demand, state.gpu) and node in {None, state.node}:
-            for holder in state.holders:
-                held.setdefault(holder, []).append(state.gpu.id)
-    return sorted(held.items(), key=lambda each: _latest_end(world.active[each[0]]))
-
-
-def _latest_end(active: ActiveJob) -> float:
-    if isinstance(active.state, Stopping):
-        return active.state.kill_at
-    limit_s = active.terms.time_limit_s
-    return inf if limit_s is None else active.state.since + limit_s
+        gpu = state.gpu
+        kind = (gpu.name, gpu.memory_total_mib, gpu.mig, gpu.split, gpu.id if by_name else None)
+        if kind not in kinds:
+            kinds[kind] = suits(demand, gpu)
+        if kinds[kind] and state.node not in demand.excluded_nodes:
+            found.append(state)
+    return found

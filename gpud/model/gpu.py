@@ -185,3 +185,8 @@ class Allocation:
     def all_shares(self) -> tuple[Share, ...]:
         """Return the GPUs of every node."""
         return self.shares if not self.rest else tuple(share for part in self.parts for share in part.shares)
+
+    @property
+    def all_gpus(self) -> tuple[GpuId, ...]:
+        """Return the GPUs of every node, by identity alone."""
+        return tuple(share.gpu for share in self.all_shares)

@@ -1,0 +1,190 @@
+"""What stands between a waiting job and its GPUs, and what may take a running one's away: looked up when asked.
+
+The deciding itself needs none of it: a cycle knows that something does not fit, not all that would have to change.
+
+Cost: O(GPUs + active jobs).
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from gpud.core import quota
+from gpud.core.active import ActiveJob
+from gpud.core.backfill import STARTING_S, expected_end
+from gpud.core.books import milli
+from gpud.core.claims import Claim
+from gpud.core.condition import Condition, condition
+from gpud.core.fleet import GpuState
+from gpud.core.placement import admits
+from gpud.core.room import share_of
+from gpud.core.waits import OverQuota
+from gpud.core.why import suitable
+from gpud.core.windows import claims
+from gpud.core.world import Reservation, World
+from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
+from gpud.model.job import JobId, StopCause, Stopping, array_of
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Mib, Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """An active job that has what another needs, on these GPUs; `ends_at` is when it is expected to end."""
+
+    job: JobId
+    gpus: tuple[GpuId, ...]
+    ends_at: Timestamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A GPU that would suit, and the first of the reasons for which it is not given.
+
+    Its `condition`, where that is one in which nobody gets it; a `claim`; a `reservation` of another; for one that is
+    shared, too little `left_mib`. None of them: there are not enough of its kind on its node, or `short` of CPUs or
+    memory, or only a quota is in the way.
+    """
+
+    state: GpuState
+    condition: Condition
+    claim: Claim | None = None
+    reservation: Reservation | None = None
+    left_mib: Mib | None = None
+    short: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacles:
+    """What is in the way: who would have to end, the soonest first; what is denied; how many nodes have room now."""
+
+    blockers: list[Blocker]
+    denied: list[Denied]
+    nodes_ready: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """What may make a running job give way, from `at` on: a job of `priority`, the policy, a tenant's guarantee."""
+
+    at: Timestamp
+    priority: int | None
+    policy: bool
+    borrowed: bool
+
+
+def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacles:
+    """Return what keeps a job from starting, apart from quotas."""
+    demand, rooms = terms.demand, world.spaces.rooms
+    claimed, reserved = _claimed(world, terms, now), _reserved(world, job, terms, now)
+    open_to = {name for name, node in world.nodes.items() if name in rooms and admits(demand, rooms[name])}
+    held: dict[JobId, list[GpuId]] = {}
+    denied: list[Denied] = []
+    ready: dict[NodeName, int] = dict.fromkeys(open_to, 0)
+    for state in suitable(world, demand):
+        gpu = state.gpu.id
+        now_is = condition(world, state, now)
+        if now_is in {Condition.BUSY, Condition.SHARED}:
+            left = Mib(nominal_mib(state.gpu.memory_total_mib) - state.declared_mib)
+            share = share_of(demand, nominal_mib(state.gpu.memory_total_mib))
+            if now_is is Condition.BUSY or share is None or share > left:
+                for holder in state.holders:
+                    held.setdefault(holder, []).append(gpu)
+                if now_is is Condition.SHARED and share is not None:
+                    denied.append(Denied(state=state, condition=now_is, left_mib=left))
+                continue
+        elif now_is is not Condition.FREE:
+            denied.append(Denied(state=state, condition=now_is))
+            continue
+        elif state.node not in open_to:
+            continue
+        claim, kept = claimed.get(gpu), reserved.get(gpu)
+        if claim is None and kept is None and state.node in ready:
+            ready[state.node] += 1
+        short = rooms[state.node].lacks(demand) if state.node in rooms else None
+        denied.append(Denied(state=state, condition=now_is, claim=claim, reservation=kept, short=short))
+    for name in open_to if not demand.gpus or any(each.short for each in denied) else ():
+        if not demand.gpus or rooms[name].lacks(demand) is not None:
+            for holder, part in world.nodes[name].held.items():
+                if part.cpus or part.memory_mib:
+                    held.setdefault(holder, list(part.gpus))
+    enough = demand.gpus // demand.nodes
+    fitting = sum(1 for name, count in ready.items() if count >= enough and rooms[name].lacks(demand) is None)
+    return Obstacles(_in_order(world, held, now), denied, fitting)
+
+
+def over_quota(world: World, wait: OverQuota, now: Timestamp) -> list[Blocker]:
+    """Return the jobs that count towards a limit, the soonest to end first."""
+    if wait.until is not None:
+        return []  # GPU-hours that were used do not come back
+    kind, _, name = wait.whose.partition(" ")
+    counted = {
+        job: _gpus(active)
+        for job, active in world.active.items()
+        if not kind or name == (active.terms.user if kind == "user" else active.terms.tenant)
+    }
+    return _in_order(world, counted, now)
+
+
+def of_array(world: World, job: JobId, now: Timestamp) -> list[Blocker]:
+    """Return the elements of an array that run, the soonest to end first."""
+    elements = world.arrays[array_of(job)].elements if array_of(job) in world.arrays else ()
+    running = {each: _gpus(world.active[each]) for each in elements if each in world.active}
+    return _in_order(world, running, now)
+
+
+def gives_way_to(world: World, active: ActiveJob) -> JobId | None:
+    """Return for whom a job is being preempted, where that is still so."""
+    if not isinstance(active.state, Stopping) or active.state.cause is not StopCause.PREEMPTED:
+        return None
+    mine = _devices(active.state.allocation)
+    taken = (each for each in world.reservations.values() if each.taken)
+    return next((each.job for each in taken if mine & _devices(each.allocation)), None)
+
+
+def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None:
+    """Return what a running job may have to give way to; None where nothing is."""
+    rules, place, terms = world.rules, active.place, active.terms
+    priority = place.priority + rules.preempt_margin if active.job in world.preemptible else None
+    # Not `policy.preempts`: a policy counts who asked it.
+    policy = terms.preemptible is not False and world.policy.holding(active, now) > world.policy.standing(Place())
+    others = (each for each in world.tenants.values() if each.guaranteed_gpus and each.name != terms.tenant)
+    borrowed = milli(terms.demand) > 0 and any(others) and quota.borrows(world, terms.tenant) > 0
+    if priority is None and not policy and not borrowed:
+        return None
+    at = Timestamp(max(now, active.since + rules.preempt_after_s))
+    return Exposure(at=at, priority=priority, policy=policy, borrowed=borrowed)
+
+
+def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:
+    end = Timestamp(now + STARTING_S + world.lasting_s(terms))
+    found: dict[GpuId, Claim] = {}
+    for claim in claims(world, now):
+        if claim.forbids(terms, now, end):
+            for gpu in claim.gpus:
+                found.setdefault(gpu, claim)
+    return found
+
+
+def _reserved(world: World, job: JobId, terms: Terms, now: Timestamp) -> dict[GpuId, Reservation]:
+    end = now + STARTING_S + world.lasting_s(terms)
+    strict = end if terms.time_limit_s is not None else inf
+    return {
+        share.gpu: kept
+        for kept in world.reservations.values()
+        if kept.job != job and (strict if kept.strict else end) > kept.at
+        for share in kept.allocation.all_shares
+    }
+
+
+def _gpus(active: ActiveJob) -> list[GpuId]:
+    return [share.gpu for share in active.state.allocation.all_shares]
+
+
+def _devices(allocation: Allocation) -> set[GpuId | NodeName]:
+    """Return the GPUs of an allocation; of one without, its nodes."""
+    return {share.gpu for share in allocation.all_shares} or {part.node for part in allocation.parts}
+
+
+def _in_order(world: World, held: dict[JobId, list[GpuId]], now: Timestamp) -> list[Blocker]:
+    found = [Blocker(job, tuple(gpus), expected_end(world, world.active[job], now)) for job, gpus in held.items()]
+    return sorted(found, key=lambda each: (each.ends_at, each.job))
