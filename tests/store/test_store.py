@@ -295,6 +295,18 @@ def test_a_lost_gpu_stays_known_and_a_replaced_one_does_not(store):
     assert reopened(store).nodes == (a_node(a_gpu("GPU-3", 0, "00:01"), a_gpu("GPU-2", 1, "00:02"), problem="hot"),)
 
 
+def test_links_and_instances_are_known_again_until_the_gpu_is_split_anew(store):
+    split = replace(a_gpu("GPU-1", 0, "00:01"), split=True, nvlink="nvlink-0", pcie="pcie-0", numa=1)
+    first, second = (
+        replace(a_gpu(f"MIG-{number}", 1, "00:01"), mig="3g.40gb", parent=split.id, numa=1) for number in range(2)
+    )
+    store.commit([InventoryPut(T0, a_node(split, first))])
+    assert reopened(store).nodes == (a_node(split, first),)
+
+    store.commit([InventoryPut(T0, a_node(split, second))])
+    assert reopened(store).nodes == (a_node(split, second),)
+
+
 def test_simulated_gpus_are_forgotten_with_their_simulation(store):
     store.commit([InventoryPut(T0, a_node(a_gpu("GPU-9", 0, None, simulated=True)))])
     store.commit([InventoryPut(T0, a_node(a_gpu("GPU-1", 0, "00:01")))])
