@@ -155,7 +155,9 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
     for denied in found.denied:
         reasons.setdefault(_denial(scene, denied), []).append(denied.state.gpu.id)
     room = _LINES - used
-    shown = max(room - min(len(reasons), room // 2), 0) if len(blockers) + len(reasons) > room else len(blockers)
+    shown = len(blockers)
+    if shown + len(reasons) > room:
+        shown = min(shown, room - min(len(reasons), room // 2) - 1)
     lines = []
     for each in blockers[:shown]:
         active = world.active[each.job]

@@ -29,7 +29,7 @@ class GpuState:
     @property
     def shared(self) -> bool:
         """Return whether it is given out in parts now."""
-        return any(share is not None for share in self.holders.values())
+        return bool(self.holders) and None not in self.holders.values()
 
     @property
     def declared_mib(self) -> Mib:
