@@ -4,7 +4,6 @@ A job counts with what it asked for and with how long its last attempt ran. The 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from gpud.model.gpu import Node
 from gpud.model.job import Demand
@@ -36,7 +35,7 @@ def read_history(path: str, since: Timestamp, *, elsewhere: bool) -> tuple[Trace
     known: dict[Terms, Terms] = {}
     jobs = [job for row in rows if (job := _job(row, known, elsewhere=elsewhere)) is not None]
     if not jobs:
-        raise TraceError(f"no job that ran has ended there yet: {Path(path).name}", "or further back: --since 8w")
+        raise TraceError("no job that ran has ended there since then", "or further back: --since 8w")
     jobs.sort(key=lambda job: job.submit_s)
     return Trace("history", jobs), tuple(_simulated(node) for node in nodes)
 
