@@ -2,7 +2,7 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events stats cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
     'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
@@ -13,6 +13,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'wait') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
     'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
+    'stats') options='--json --socket -h --help'; valued='--socket' ;;
     'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;

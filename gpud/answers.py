@@ -28,6 +28,7 @@ from gpud.reading import ReadThread
 from gpud.requests import refuse
 from gpud.selection import checked_states, parse_job, parse_jobs
 from gpud.server import Peer
+from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
 from gpud.store.rows import JobQuery, JobRow
 from gpud.views import Scene, Viewer
@@ -50,6 +51,7 @@ class Facts:
     started_at: Timestamp
     launcher: Callable[[], dict[str, object]]
     not_stored: Callable[[], StoreError | None]
+    cycles: Cycles
 
 
 class Answers:
@@ -75,6 +77,7 @@ class Answers:
         self._names = names
         self._facts = facts
         self._fresh = fresh
+        self._statistics = Statistics(world, clock, reader, facts.cycles)
         self._last_event = last_event
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
@@ -87,6 +90,7 @@ class Answers:
             "gpus": self._gpus,
             "nodes": self._nodes,
             "status": self._status,
+            "stats": self._stats,
             "tenants": self._tenants,
             "reservations": self._reservations,
             "policies": self._policies,
@@ -279,6 +283,10 @@ class Answers:
             "memory_mib": _resident_mib(),
             "storage": None if lost is None else f"{lost}; {lost.hint}",
         }
+
+    async def _stats(self, peer: Peer, message: Message) -> Message:
+        del peer, message
+        return await self._statistics.answer()
 
     async def _events(self, peer: Peer, message: Message) -> Message:
         del peer

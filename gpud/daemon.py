@@ -19,7 +19,7 @@ from gpud.clock import Clock
 from gpud.config import Config
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked, Submit
-from gpud.core.cycle import Input, cycle
+from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
 from gpud.core.restore import restore
 from gpud.core.rules import Rules
@@ -39,6 +39,7 @@ from gpud.orders import order_for
 from gpud.reading import ReadThread
 from gpud.requests import Requests, refuse
 from gpud.server import Peer
+from gpud.statistics import Cycles
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.rows import Committed, Loaded
@@ -84,6 +85,7 @@ class Daemon:
         self._reconfigured = False
         self._seen = asyncio.Event()
         self._names = Names()
+        self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._told_status: asyncio.TimerHandle | None = None
@@ -111,6 +113,7 @@ class Daemon:
                 started_at=parts.clock(),
                 launcher=lambda: {"pid": parts.launcher.pid},
                 not_stored=lambda: self._not_stored,
+                cycles=self._cycles,
             ),
             fresh=self._looking.at_all,
             last_event=lambda: self.subscriptions.last,
@@ -206,8 +209,8 @@ class Daemon:
             self._inbox.post(seen)
 
     async def _turn(self, batch: Sequence[Input]) -> None:
-        world, now = self.world, self._parts.clock()
-        outcome = cycle(world, batch, now)
+        now = self._parts.clock()
+        outcome = self._cycles.timed(self.world, batch, now)
         self._wake_at = outcome.wake_at
         launches = [effect for effect in outcome.effects if isinstance(effect, Launch)]
         committed = Committed((), ())
@@ -249,8 +252,7 @@ class Daemon:
             if isinstance(effect, ReadGpus):
                 self._parts.inventory.read(effect.gpus)
             elif isinstance(effect, Launch):
-                spec = specs[effect]
-                order = order_for(self._config, self.world, effect, spec, self._parts.clock.offset)
+                order = order_for(self._config, self.world, effect, specs[effect], self._parts.clock.offset)
                 self._parts.launcher.perform(effect, order)
             else:
                 self._parts.launcher.perform(effect)
@@ -324,8 +326,7 @@ class Daemon:
 
         The launcher has forgotten nothing, so nothing needs to be looked at.
         """
-        loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._writer, self._parts.store.load)
+        loaded = await asyncio.get_running_loop().run_in_executor(self._writer, self._parts.store.load)
         before = self.world
         self.world, _ = self._world_of(loaded)
         for node in before.nodes.values():
@@ -364,8 +365,7 @@ class Daemon:
                 self.answers.take(*self.requests.asked(each.token))
             else:
                 self.requests.fail(each.token, error)
-        loop = asyncio.get_running_loop()
-        loop.call_later(_RETRY_S, self._post_all, observed)
+        asyncio.get_running_loop().call_later(_RETRY_S, self._post_all, observed)
 
     def _post_all(self, items: Sequence[Input]) -> None:
         for each in items:

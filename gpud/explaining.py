@@ -58,7 +58,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
     details: list[str] = []
     if deep and expected is not None:
         mean = f", the mean of {expected.runs} runs" if expected.runs > 1 else ", one run" if expected.runs else ""
-        details.append(f"expected to run for {format_duration(expected.seconds)}: {expected.basis}{mean}")
+        lasts = format_duration(max(1.0, expected.seconds))
+        details.append(f"expected to run for {lasts}: {expected.basis}{mean}")
     found = _NOTHING
     if active is not None:
         told["reason"] = _active(scene, active)
@@ -176,7 +177,7 @@ def _more(count: int, word: str) -> list[str]:
 def _ends(world: World, active: ActiveJob, now: Timestamp) -> str:
     """Return when an active job is expected to end, and when it must."""
     if isinstance(active.state, Stopping):
-        return f"is being stopped, gone in {format_duration(active.state.kill_at - now)}"
+        return f"being stopped, gone within {format_duration(active.state.kill_at - now)}"
     limit_s, soon = active.terms.time_limit_s, expected_end(world, active, now) - now
     if limit_s is None:
         return f"expected to end in {format_duration(soon)}, no time limit"

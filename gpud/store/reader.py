@@ -26,6 +26,7 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.files import open_reader, told
+from gpud.store.history import Past, begun_at, past
 from gpud.store.loading import finished, known_ends, known_nonces, nodes
 from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
 
@@ -149,6 +150,16 @@ class Reader:
                     (ended_since,),
                 )
             )
+
+    def past(self, since: Sequence[Timestamp], active: Sequence[tuple[JobId, Timestamp]]) -> list[Past]:
+        """Return what happened since each moment. `active` are jobs that run, in their first attempt, since when."""
+        with told(self._path):
+            return [past(self._db, each, [job for job, at in active if at >= each]) for each in since]
+
+    def begun_at(self) -> Timestamp | None:
+        """Return when the history begins."""
+        with told(self._path):
+            return begun_at(self._db)
 
     def _rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         rows = self._db.execute(

@@ -1,4 +1,4 @@
-"""The protocol. How a job is asked for and what operators ask are on pages of their own: submission, administration.
+"""The protocol. How a job is asked for, what operators ask and what `stats` tells have pages of their own.
 
 A connection carries frames: 4 bytes, big-endian, the length, then one msgpack map. The client's first frame is a
 `Hello`; it may send its request at once behind it, without waiting for the `Welcome`. Every request has an `id`
@@ -14,6 +14,7 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
+from gpud.wire.statistics import Stats
 from gpud.wire.submission import Submit
 
 
@@ -165,7 +166,13 @@ class Why(TypedDict):
 
 
 class WhyReply(TypedDict):
-    """For each job: `id state code reason hint position expected_start_at`, and `details` to print line by line."""
+    """For each job: `id state code reason hint position expected_start_at`, and `details` to print line by line.
+
+    `predicted_s predicted_from predicted_runs`: how long it is expected to run, from what that is known, and of how
+    many runs it is the mean. `reservation`: None, or `starts_at nodes gpus preempting` (jobs give way for it). Asked
+    for one job, also `blockers` (`job user gpus expected_end_at ends_by_at`): who would have to end, the soonest
+    first, and `gpus` (`node index uuid state reason`): those that would suit and are not given. Both: the first 20.
+    """
 
     jobs: list[dict[str, object]]
 
@@ -345,6 +352,7 @@ REQUESTS: dict[str, type] = {
     "gpus": Gpus,
     "nodes": Nodes,
     "status": Status,
+    "stats": Stats,
     "events": Events,
     "subscribe": Subscribe,
     "ping": Ping,

@@ -1,0 +1,24 @@
+"""How the queue stands, and how the last hour, day and week went."""
+
+import click
+
+from gpuctl import session
+from gpuctl.render import stats as render
+from gpuctl.render.plain import reply
+from gpuctl.session import Session
+
+
+@click.command()
+@session.options
+@click.pass_obj
+def stats(session: Session) -> None:
+    """Show how long the queue is and was, how busy the GPUs were, and what deciding costs.
+
+    Waits are from submission to the first start, turnarounds from submission to the end: what half of the jobs took at
+    most, nine in ten, and 99 in a hundred. Of very many jobs a sample is looked at, and said so.
+    """
+    found = reply(session.request("stats"))
+    if session.json:
+        session.print_json(found)
+    else:
+        click.echo("\n".join(render.lines(found)))

@@ -1,0 +1,106 @@
+"""The protocol's page of `stats`: how the queue stands, and what the last hour, day and week were like.
+
+Who waits and runs is counted by user and tenant, which everybody may see; names and commands of jobs are not in it.
+"""
+
+from typing import Literal, TypedDict
+
+
+class Stats(TypedDict):
+    """How the queue stands and how it went. Reply: `StatsReply`."""
+
+    op: Literal["stats"]
+    id: int
+
+
+class CountMap(TypedDict):
+    """What a user, or a tenant, has now. Elements of arrays count one each; `gpus` is a fraction for parts of GPUs."""
+
+    name: str
+    queued: int
+    running: int
+    gpus: float
+
+
+class LineMap(TypedDict):
+    """Jobs of one user that ask for the same: so many `jobs`, of which `head` is first and has waited for so long.
+
+    The rest are the keys of a job that say what it needs.
+    """
+
+    user: str
+    tenant: str
+    jobs: int
+    head: str
+    head_waits_s: float
+    gpus: float
+    nodes: int
+    share: bool
+    mig: str | None
+    gpu_memory_mib: int | None
+    gpu_type: str | None
+    pool: str | None
+    cpus: int
+    memory_mib: int | None
+    time_limit_s: float | None
+    estimate_s: float | None
+    retries: int
+    retry_on: list[str]
+
+
+class Percentiles(TypedDict):
+    """Of a hundred jobs, so many took that long at most, in seconds."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class PeriodMap(TypedDict):
+    """What happened in the last `seconds` of a "hour", "day" or "week": fewer where gpud has no longer a history.
+
+    `wait_s`: from submission (or the begin time asked for) to the first start, of jobs that started; `turnaround_s`:
+    from submission to the end, of jobs that ran and ended. Both are taken from one in `sampled_every` jobs; None: of
+    nobody. `ended` counts attempts. `gpu_s` is GPU-time that jobs held; `utilization` is that by what the GPUs that
+    there are now had to give, at most 1 (who shares by memory counts as having the GPU); None without GPUs.
+    `lost_gpu_s` is what attempts had that were preempted.
+    """
+
+    period: str
+    seconds: float
+    starts: int
+    starts_per_minute: float
+    ended: int
+    wait_s: Percentiles | None
+    turnaround_s: Percentiles | None
+    sampled_every: int
+    gpu_s: float
+    utilization: float | None
+    lost_gpu_s: float
+
+
+class CycleMap(TypedDict):
+    """What the last decision cost, and what one costs on average (the newest weigh most), in milliseconds."""
+
+    ms: float
+    smoothed_ms: float
+    inputs: int
+    starts: int
+    count: int
+
+
+class StatsReply(TypedDict):
+    """`jobs` by state; the largest `lines` and how many more there are; the periods, the shortest first.
+
+    `gpus` are those that can be given out or are. `tenants` is empty where none is configured. `cycle` is None before
+    the first.
+    """
+
+    jobs: dict[str, int]
+    users: list[CountMap]
+    tenants: list[CountMap]
+    lines: list[LineMap]
+    lines_more: int
+    gpus: int
+    periods: list[PeriodMap]
+    cycle: CycleMap | None
