@@ -47,6 +47,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
         "position": place,
         "expected_start_at": None if kept is None else kept.at,
         "reservation": None if kept is None else _reservation(world, kept),
+        "yields_to": format_job(wait.job) if isinstance(wait, YieldsTo) else None,
+        "quota": _quota(wait) if isinstance(wait, OverQuota) else None,
     }
     expected = None
     if row.ended_at is None:
@@ -235,6 +237,11 @@ def _reservation(world: World, kept: Reservation) -> dict[str, object]:
         "gpus": _names(world, kept.allocation.all_gpus),
         "preempting": kept.taken,
     }
+
+
+def _quota(wait: OverQuota) -> dict[str, object]:
+    numbers = {"used": wait.used, "limit": wait.limit, "wanted": wait.wanted or None, "renewed_at": wait.until}
+    return {"whose": wait.whose or "everybody", "what": wait.what, **numbers}
 
 
 def _named(world: World, job: JobId) -> str:

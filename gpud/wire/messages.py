@@ -169,9 +169,10 @@ class WhyReply(TypedDict):
     """For each job: `id state code reason hint position expected_start_at`, and `details` to print line by line.
 
     `predicted_s predicted_from predicted_runs`: how long it is expected to run, from what that is known, and of how
-    many runs it is the mean. `reservation`: None, or `starts_at nodes gpus preempting` (jobs give way for it). Asked
-    for one job, also `blockers` (`job user gpus expected_end_at ends_by_at`): who would have to end, the soonest
-    first, and `gpus` (`node index uuid state reason`): those that would suit and are not given. Both: the first 20.
+    many runs it is the mean. `reservation`: None, or `starts_at nodes gpus preempting` (jobs give way for it).
+    `yields_to`: the job that it must not delay. `quota`: None, or `whose what used limit wanted renewed_at`. Asked for
+    one job, also `blockers` (`job user gpus expected_end_at ends_by_at`): who would have to end, the soonest first,
+    and `gpus` (`node index uuid state reason`): those that would suit and are not given. Both: the first 20.
     """
 
     jobs: list[dict[str, object]]

@@ -1,0 +1,290 @@
+"""What people are told of one job: all that is in its way, and nothing that changes what is decided."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playbook import NOON, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
+from tenancy import a_job_of, create, reserve
+
+from gpud.core.commands import ChoosePolicy
+from gpud.core.rules import Rules
+from gpud.explaining import why_map
+from gpud.model.array import parse_array
+from gpud.model.job import Exit, JobId
+from gpud.model.tenant import Limits
+from gpud.model.units import Timestamp
+from gpud.model.window import Pool
+from gpud.store.rows import AttemptRow, JobRow
+from gpud.views import Scene
+
+
+def told(play: Play, job: JobId, *, deep: bool = True, **more):
+    """Return what `gpuctl why JOB` is answered."""
+    known = play.ledger.rows[job]
+    row = JobRow(
+        job=job,
+        state=play.state(job).partition("(")[0],
+        reason=play.ledger.reasons.get(job),
+        terms=known.terms,
+        place=known.place,
+        name="job",
+        command=("true",),
+        workdir="/",
+        labels={},
+        output=None,
+        error=None,
+        begin_at=None,
+        submitted_at=Timestamp(NOON),
+        updated_at=Timestamp(NOON),
+        ended_at=None if known.end is None else Timestamp(play.now),
+        array=None if known.array is None else parse_array("0-9")[0],
+        array_state=known.array,
+        run=None,
+    )
+    scene = Scene(world=play.world, now=Timestamp(play.now), log_dir=lambda uid: str(Path("/logs", str(uid))))
+    return why_map(scene, replace(row, **more), play.world.queue.position(job), deep=deep)
+
+
+def details(play: Play, job: JobId) -> str:
+    return "\n".join(told(play, job)["details"])
+
+
+def test_a_blocked_job_is_told_who_must_end_when_and_what_is_kept_for_it():
+    play = a_cluster(gpus="2xH100")
+    short, long = play.submit(a_job(limit=600), a_job(user="bob", limit=7200))
+    play.starts(short, long)
+    (wide,) = play.submit(a_job(2, user="eve", limit=60))
+
+    found = told(play, wide)
+
+    assert [(each["job"], each["user"], each["gpus"]) for each in found["blockers"]] == [
+        ("1", "ada", ["n1:0"]),
+        ("2", "bob", ["n1:1"]),
+    ]
+    assert [round(each["expected_end_at"] - NOON) for each in found["blockers"]] == [600, 7200]
+    assert found["reservation"]["gpus"] == ["n1:0", "n1:1"]
+    assert found["reservation"]["starts_at"] == found["expected_start_at"]
+    assert (found["predicted_s"], found["predicted_from"], found["predicted_runs"]) == (60, "its time limit", 0)
+    assert found["details"][-2:] == [
+        "job 1 of ada holds GPU 0: ends within 10m",
+        "job 2 of bob holds GPU 1: ends within 2h",
+    ]
+    assert "GPU 0, GPU 1 will be kept free for it in 2h" in found["details"]
+
+
+def test_an_end_is_told_as_it_is_expected_from_what_like_jobs_took():
+    play = a_cluster(gpus="1xH100")
+    for _ in range(3):
+        (job,) = play.submit(a_job(limit=7200))
+        play.starts(job)
+        play.later(300)
+        play.ends(job)
+    (runs,) = play.submit(a_job(limit=7200))
+    play.starts(runs)
+    (waits,) = play.submit(a_job(limit=7200))
+
+    assert "job 4 of ada holds GPU 0: expected to end in 5m, ends within 2h" in details(play, waits)
+    assert "expected to run for 5m: ada's unnamed jobs on 1 GPU, the mean of 3 runs" in details(play, waits)
+    assert "expected to end in 5m, ends within 2h" in details(play, runs)
+
+
+def test_who_yields_is_told_to_whom_and_which_gpus():
+    play = a_cluster(gpus="2xH100")
+    play.submit(a_job(limit=600))
+    wide, late = play.submit(a_job(2, user="bob"), a_job(limit=7200))
+
+    found = told(play, late)
+
+    assert (found["code"], found["yields_to"]) == ("yields", "2")
+    assert "job 2 of bob is to have GPU 0, GPU 1 in 10m5s" in found["details"]
+    assert [each["reason"] for each in found["gpus"]] == ["is free, but reserved for job 2 of bob, in 10m5s"]
+    assert told(play, wide)["yields_to"] is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "prepare", "reason"),
+    [
+        (Rules(pools=(Pool(name="debug", gpus=("0",)),)), None, "is free, but for pool debug"),
+        (Rules(), lambda play: create(play, "vision", gpus=("n1-H100-0",)), "is free, but tenant vision's own"),
+        (Rules(), lambda play: play.drain("n1-H100-0", reason="fan"), "is draining: fan"),
+        (
+            Rules(),
+            lambda play: reserve(play, "n1-H100-0", at=60, until=3600),
+            "is free, but kept by reservation 1, which begins in 1m",
+        ),
+        (
+            Rules(),
+            lambda play: reserve(play, "n1-H100-0", until=3600),
+            "is free, but kept by reservation 1, for 1h more",
+        ),
+    ],
+)
+def test_of_each_gpu_that_would_suit_it_is_told_why_it_is_not_given(rules, prepare, reason):
+    play = a_cluster(gpus="2xH100", rules=rules)
+    if prepare is not None:
+        prepare(play)
+    busy, waits = play.submit(a_job(limit=60 * 60), a_job(limit=30 * 60))
+
+    assert play.gpus(busy) == ["n1-H100-1"]
+    assert [(each["index"], each["reason"]) for each in told(play, waits)["gpus"]] == [(0, reason)]
+    assert f"GPU 0 {reason}" in details(play, waits)
+
+
+def test_a_gpu_with_a_strangers_process_names_the_stranger():
+    play = a_real_cluster("1xH100")
+    play.hardware = dict.fromkeys(play.hardware, Hardware(processes=(a_process(),)))
+    play.look()
+    (job,) = play.submit(a_job())
+    play.settle()
+    assert "GPU 0 is foreign: used by eve python (pid 4242)" in details(play, job)
+
+
+def test_of_a_shared_gpu_it_is_told_how_much_is_left_and_who_has_the_rest():
+    play = a_cluster(gpus="1xA10")
+    (first,) = play.submit(a_job(share_mib=16 * 1024))
+    (second,) = play.submit(a_job(share_mib=12 * 1024))
+    found = told(play, second)
+    assert [each["job"] for each in found["blockers"]] == ["1"]
+    assert [each["reason"] for each in found["gpus"]] == ["is shared, with 8G left"]
+    assert told(play, first)["blockers"] == []
+
+
+def test_what_is_short_beside_gpus_is_named_with_those_who_have_it():
+    play = a_cluster(gpus="2xH100", cpus=8)
+    play.submit(a_job(cpus=6))
+    gpu, none = play.submit(a_job(cpus=4), a_job(0, cpus=8))
+    assert [each["reason"] for each in told(play, gpu)["gpus"]] == ["is free, but there are too few CPUs on n1"]
+    assert [each["job"] for each in told(play, gpu)["blockers"]] == ["1"]
+    assert [each["job"] for each in told(play, none)["blockers"]] == ["1"]
+
+
+def test_a_gang_is_told_how_many_nodes_are_missing():
+    play = a_cluster(*(a_node(f"n{number}", "2xH100") for number in range(3)))
+    play.submit(a_job(2), a_job(1))
+    (gang,) = play.submit(a_job(6, nodes=3))
+    assert "1 of the 3 nodes that it needs have room for their part: 2 missing" in details(play, gang)
+
+
+def test_over_a_quota_the_numbers_are_told_and_whose_jobs_would_have_to_end():
+    play = a_cluster(gpus="4xH100", rules=Rules(limits=Limits(gpus_per_user=2)))
+    play.submit(a_job(2, limit=60), a_job(1, user="bob"))
+    (more,) = play.submit(a_job(1))
+    found = told(play, more)
+    assert found["reason"] == "user ada has 2 of 2 GPUs in use"
+    expected = {"whose": "user ada", "what": "GPUs", "used": 2, "limit": 2, "wanted": 1, "renewed_at": None}
+    assert found["quota"] == expected
+    assert [each["job"] for each in found["blockers"]] == ["1"]
+
+
+def test_a_throttled_array_is_told_which_elements_run():
+    play = a_cluster(gpus="4xH100")
+    (array,) = play.submit(a_job(array="0-9%2"))
+    assert [each["job"] for each in told(play, array)["blockers"]] == ["1_0", "1_1"]
+
+
+def test_a_running_job_is_told_who_may_preempt_it_and_a_preempted_one_for_whom():
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True, preempt_margin=10))
+    first, safe = play.submit(a_job(1, priority=1), a_job(1, priority=90))
+    play.starts(first, safe)
+    assert told(play, first)["details"][-1] == "may be preempted in 1m by a job of priority 11 or more"
+    play.later(61)
+    assert told(play, first)["details"][-1] == "may be preempted by a job of priority 11 or more"
+
+    play.submit(a_job(1, user="bob", priority=50))
+
+    assert play.state(first) == "stopping(preempted)"
+    found = told(play, first)
+    assert found["reason"] == "being stopped: preempted, for job 3 of bob"
+    assert "it goes back to its place in the queue" in found["details"]
+    assert told(a_running(), JobId(1 << 24))["details"][-1] == "nobody may preempt it"
+
+
+def a_running() -> Play:
+    play = a_cluster()
+    play.starts(*play.submit(a_job()))
+    return play
+
+
+def test_who_borrows_is_told_that_a_guarantee_may_be_taken_back():
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", guaranteed_gpus=2)
+    (lent,) = play.submit(a_job_of("students"))
+    play.starts(lent)
+    assert "a tenant that takes its guarantee back: students borrows" in details(play, lent)
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"), [({}, "exit code 0"), ({"code": 3}, "exit code 3"), ({"signal": 9}, "killed by SIGKILL")]
+)
+def test_an_ended_job_is_told_how_it_ended(ended, reason):
+    play = a_running()
+    job = play.running[0]
+    play.ends(job, **ended)
+    over = Exit(at=Timestamp(play.now), **({"exit_code": ended.get("code", 0)} if "signal" not in ended else ended))
+    run = AttemptRow(
+        job=job,
+        attempt=1,
+        starting_at=Timestamp(NOON),
+        started_at=Timestamp(NOON),
+        boot="boot-1",
+        allocation=(),
+        process=None,
+        shim=None,
+        cause=None,
+        kill_at=None,
+        exit=over,
+        gpu_s=1.0,
+    )
+    assert told(play, job, run=run)["reason"] == reason
+
+
+def test_a_job_that_was_cancelled_in_the_queue_is_told_that_it_never_started():
+    play = a_cluster(gpus="1xH100")
+    _, waits = play.submit(a_job(), a_job())
+    play.cancel(waits)
+    assert told(play, waits)["reason"] == "before it started"
+
+
+def test_what_is_told_is_bounded_however_much_is_in_the_way():
+    play = a_cluster(*(a_node(f"n{number:02}", "8xH100") for number in range(10)))
+    play.submit(*(a_job(limit=60.0 + number) for number in range(60)))
+    play.drain(*(f"n09-H100-{number}" for number in range(8)), reason="fan")
+    play.submit(*(a_job(8) for _ in range(2)))
+    (waits,) = play.submit(a_job(8))
+    found = told(play, waits)
+    assert len(found["details"]) <= 21
+    assert any(line.startswith("and ") and line.endswith(" more such jobs") for line in found["details"])
+    assert any("is draining: fan" in line for line in found["details"])
+    assert (len(found["blockers"]), len(found["gpus"])) == (20, 12)
+    assert {"blockers", "gpus"}.isdisjoint(told(play, waits, deep=False))
+
+
+def a_story(*, asking: bool) -> Play:
+    """Play a story of every kind of wait; ask why of everybody after every step."""
+    play = a_cluster(gpus="4xH100", rules=Rules(preemptible=True, pools=(Pool(name="d", gpus=("3",)),)))
+
+    play._ask(ChoosePolicy(1, "las", (("first_level", 60.0),)))
+
+    def asked() -> None:
+        for job in list(play.ledger.rows) if asking else ():
+            told(play, job)
+
+    for step in range(12):
+        jobs = play.submit(a_job(1 + step % 3, priority=step % 4, limit=600, grace=1.0, user=f"user{step % 2}"))
+        asked()
+        play.starts(*(job for job in jobs if play.state(job) == "starting"))
+        asked()
+        play.later(90)
+        asked()
+        stopping = [job for job in play.running if play.state(job).startswith("stopping")]
+        play.ends(*stopping, signal=15)
+        play.ends(*play.running[: step % 2])
+    return play
+
+
+def test_asking_changes_nothing_of_what_is_decided():
+    quiet, loud = a_story(asking=False), a_story(asking=True)
+    assert loud.ledger.rows == quiet.ledger.rows
+    assert loud.out == quiet.out
+    assert any(row.place.attempt > 1 for row in quiet.ledger.rows.values()), "nobody was preempted"
