@@ -14,7 +14,7 @@ reserved nodes cost.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop
 from math import inf
@@ -130,14 +130,18 @@ class Guard:
 
 
 def earliest(
-    world: World, job: JobId, terms: Terms, now: Timestamp, holds: Holds, *, strict: bool = False
+    world: World, job: JobId, terms: Terms, now: Timestamp, holds: Holds, among: Collection[NodeName] | None = None
 ) -> Reservation | None:
-    """Return the reservation of a job that does not fit now; None where no end of any job would make it fit."""
-    demand = terms.demand
+    """Return the reservation of a job that does not fit now; None where no end of any job would make it fit.
+
+    `among`: look only at these nodes.
+    """
+    demand, rooms = terms.demand, world.spaces.rooms
+    each = demand.gpus // demand.nodes if not demand.shared else 0
     bounds = [
         (bound, order, room)
-        for order, room in enumerate(world.spaces.rooms.values())
-        if (bound := _bound(world, room, demand.gpus // demand.nodes if not demand.shared else 0, now)) is not None
+        for order, room in enumerate(rooms.values() if among is None else [rooms[n] for n in rooms if n in among])
+        if (bound := _bound(world, room, each, now)) is not None
     ]
     heapify(bounds)
     found: list[tuple[Timestamp, int, Allocation]] = []
@@ -158,7 +162,6 @@ def earliest(
         job=job,
         at=found[-1][0],
         allocation=replace(first, rest=tuple(rest)) if rest else first,
-        strict=strict,
     )
 
 
@@ -192,7 +195,17 @@ def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:
 
 
 def _bound(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
-    """Return a moment before which a node cannot have that many whole GPUs free; None if it never has."""
+    """Return a moment before which a node cannot have that many whole GPUs free; None if it never has.
+
+    Kept until the node changes: what is overdue comes later the longer it is, and never earlier.
+    """
+    bounds = room.node.bounds
+    if gpus not in bounds:
+        bounds[gpus] = _soonest(world, room, gpus, now)
+    return bounds[gpus]
+
+
+def _soonest(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
     missing = gpus - len(room.free)
     if missing <= 0:
         return now

@@ -69,7 +69,8 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
         if isinstance(each, Asked):
             out.asked.append(each.token)
             continue
-        stirred = True
+        # A start frees nothing; at most it brings an end, and with it a reservation, some seconds nearer.
+        stirred |= not isinstance(each, Started) or bool(world.reservations)
         match each:
             case Started():
                 jobs.started(world, out, each)
@@ -77,7 +78,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                 jobs.exited(world, out, each)
             case NodeSeen(node):
                 world.see_node(node)
-                world.sooner = True
+                world.sooner.add(node.name)
                 out.changes.append(InventoryPut(now, node))
                 for state in world.nodes[node.name].gpus:
                     if state.present and not state.gpu.simulated and state.seen is None:
@@ -86,7 +87,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                 if gpu in world.gpus:
                     take_in(world, world.gpus[gpu], reading, now)
                     world.dirty.add(world.gpus[gpu].node)
-                    world.sooner = True
+                    world.sooner.add(world.gpus[gpu].node)
             case Submit():
                 _submit(world, out, each, told)
             case _:
@@ -237,8 +238,9 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
     changed = any(state.drained != asked.reason for state in states)
     for state in states:
         state.drained = asked.reason
-        world.dirty.add(state.node if isinstance(state, GpuState) else state.node.name)
-        world.sooner = True
+        node = state.node if isinstance(state, GpuState) else state.node.name
+        world.dirty.add(node)
+        world.sooner.add(node)
         if isinstance(state, GpuState):
             world.drained.pop(state.gpu.id, None)
             if asked.reason is not None:

@@ -54,3 +54,9 @@ class NodeState:
     memory_used_mib: int = 0
     held: dict[JobId, Allocation] = field(default_factory=dict)  # by whom, what of it
     ends: list[tuple[float, JobId]] | None = None  # when those are expected to end, in order; None: not known yet
+    bounds: dict[int, float | None] = field(default_factory=dict)  # before when so many GPUs are not free: see backfill
+
+    def changed(self) -> None:
+        """Forget what was worked out from who holds what."""
+        self.ends = None
+        self.bounds.clear()

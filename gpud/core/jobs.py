@@ -89,7 +89,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     active = _current(world, seen.job, seen.attempt)
     if active is None:
         return
-    world.sooner |= told_end(world, active) > out.now
+    if told_end(world, active) > out.now:
+        world.sooner.update(part.node for part in active.state.allocation.parts)
     world.leave(seen.job)
     world.books.spend(active, seen.exit.at)
     since, cause = _since_and_cause(active)

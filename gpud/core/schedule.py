@@ -98,7 +98,7 @@ class _Round:
                 heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
                 if not world.rules.backfill:
                     break
-        world.sooner = False
+        world.sooner.clear()
         wakes = (world.policy.wake_at(self.now), None if world.starving is not None else world.starving_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)
 
@@ -193,20 +193,24 @@ class _Round:
                 self.slots -= 1
 
     def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
+        """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
         kept = self.kept.get(job)
-        if kept is not None and kept.at <= self.now:
-            kept = None  # its moment has come and gone: it was for a job that overruns
-        if kept is not None and not self.world.sooner and kept.strict == strict and self.guard.reserve(kept):
-            self.made[job] = kept
-            return True
-        found = earliest(self.world, job, terms, self.now, self._others(terms), strict=strict)
-        if kept is not None and (found is None or kept.at <= found.at):
-            found, kept = replace(kept, strict=strict), found
-        for option in (found, kept):
-            if option is not None and option.at > self.now and self.guard.reserve(option):
-                self.made[job] = option
+        if kept is not None and kept.at > self.now:  # else it was for the end of a job that overruns
+            sooner = self.world.sooner if terms.demand.nodes == 1 or not self.world.sooner else None
+            better = earliest(self.world, job, terms, self.now, self._others(terms), sooner)
+            if better is None or kept.at <= better.at:
+                better = kept
+            if self._keep(replace(better, strict=strict)):
                 return True
-        return False
+        found = earliest(self.world, job, terms, self.now, self._others(terms))
+        return found is not None and self._keep(replace(found, strict=strict))
+
+    def _keep(self, reservation: Reservation) -> bool:
+        """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
+        if reservation.at <= self.now or not self.guard.reserve(reservation):
+            return False
+        self.made[reservation.job] = reservation
+        return True
 
     def _others(self, terms: Terms) -> Holds:
         """Return what claims, and everybody's reservations until now, leave to a job."""

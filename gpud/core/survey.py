@@ -20,6 +20,7 @@ def refresh(world: World, now: Timestamp) -> None:
         if node is None or not node.present or node.drained is not None:
             world.spaces.drop(name)
             continue
+        node.changed()
         world.spaces.put(room_of(world, node, now))
         if not node.gpus or node.gpus[0].gpu.simulated:
             continue  # nothing settles

@@ -108,7 +108,7 @@ class World:
         self.reservations: dict[JobId, Reservation] = {}
         self.starving: JobId | None = None
         self.starving_at: Timestamp | None = None  # when to look again who waits longest
-        self.sooner = True  # something ended, or may, earlier than reservations were made for
+        self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
         self.rethink_at: Timestamp | None = None  # when time alone may let something start
@@ -192,7 +192,7 @@ class World:
             if node is not None:
                 node.cpus_used += sign * part.cpus
                 node.memory_used_mib += sign * part.memory_mib
-                node.ends = None
+                node.changed()
                 if sign > 0:
                     node.held[active.job] = part
                 else:
@@ -202,8 +202,8 @@ class World:
     def _end_differs(self, active: ActiveJob) -> None:
         for part in active.state.allocation.parts:
             if part.node in self.nodes:
-                self.nodes[part.node].ends = None
-        self.sooner = True
+                self.nodes[part.node].changed()
+                self.sooner.add(part.node)
 
     # -- how long jobs take
 
