@@ -168,7 +168,10 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
         lines.append(f"{_named(world, each.job)} holds {where}: {_ends(world, active, scene.now)}")
     lines += _more(len(blockers) - shown, "such job")
     left = room - len(lines)
-    told = [f"{_places(world, gpus)} {reason}" for reason, gpus in list(reasons.items())[:left]]
+    told = [
+        f"{_places(world, gpus)} {'are' if len(gpus) > 1 else 'is'} {reason}"
+        for reason, gpus in list(reasons.items())[:left]
+    ]
     return lines + told + _more(len(reasons) - left, "reason")
 
 
@@ -189,22 +192,22 @@ def _ends(world: World, active: ActiveJob, now: Timestamp) -> str:
 
 
 def _denial(scene: Scene, denied: Denied) -> str:
-    """Return why a GPU is not given, to stand behind its name."""
+    """Return why a GPU is not given, to stand behind `is`."""
     state, now = denied.state, scene.now
     if denied.left_mib is not None:
-        return f"is shared, with {format_size(denied.left_mib)} left"
+        return f"shared, with {format_size(denied.left_mib)} left"
     if denied.condition not in {Condition.FREE, Condition.SHARED}:
         why_not = health_reason(scene.world, state, denied.condition)
-        return f"is {denied.condition.value}" + (f": {why_not}" if why_not else "")
+        return f"{denied.condition.value}" + (f": {why_not}" if why_not else "")
     if denied.claim is not None:
-        return f"is free, but {claimed(denied.claim, now)}"
+        return f"free, but {claimed(denied.claim, now)}"
     kept = denied.reservation
     if kept is not None:
         soon = f", in {format_duration(kept.at - now)}" if kept.at > now else ""
-        return f"is free, but reserved for {_named(scene.world, kept.job)}{soon}"
+        return f"free, but reserved for {_named(scene.world, kept.job)}{soon}"
     if denied.short is not None:
-        return f"is free, but there are too few {denied.short} on {state.node}".replace("few memory", "little memory")
-    return "is free, but not enough alone"
+        return f"free, but there are too few {denied.short} on {state.node}".replace("few memory", "little memory")
+    return "free, but not enough alone"
 
 
 def _blocker(world: World, each: Blocker) -> dict[str, object]:

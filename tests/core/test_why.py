@@ -98,25 +98,25 @@ def test_who_yields_is_told_to_whom_and_which_gpus():
 
     assert (found["code"], found["yields_to"]) == ("yields", "2")
     assert "job 2 of bob is to have GPU 0, GPU 1 in 10m5s" in found["details"]
-    assert [each["reason"] for each in found["gpus"]] == ["is free, but reserved for job 2 of bob, in 10m5s"]
+    assert [each["reason"] for each in found["gpus"]] == ["free, but reserved for job 2 of bob, in 10m5s"]
     assert told(play, wide)["yields_to"] is None
 
 
 @pytest.mark.parametrize(
     ("rules", "prepare", "reason"),
     [
-        (Rules(pools=(Pool(name="debug", gpus=("0",)),)), None, "is free, but for pool debug"),
-        (Rules(), lambda play: create(play, "vision", gpus=("n1-H100-0",)), "is free, but tenant vision's own"),
-        (Rules(), lambda play: play.drain("n1-H100-0", reason="fan"), "is draining: fan"),
+        (Rules(pools=(Pool(name="debug", gpus=("0",)),)), None, "free, but for pool debug"),
+        (Rules(), lambda play: create(play, "vision", gpus=("n1-H100-0",)), "free, but tenant vision's own"),
+        (Rules(), lambda play: play.drain("n1-H100-0", reason="fan"), "draining: fan"),
         (
             Rules(),
             lambda play: reserve(play, "n1-H100-0", at=60, until=3600),
-            "is free, but kept by reservation 1, which begins in 1m",
+            "free, but kept by reservation 1, which begins in 1m",
         ),
         (
             Rules(),
             lambda play: reserve(play, "n1-H100-0", until=3600),
-            "is free, but kept by reservation 1, for 1h more",
+            "free, but kept by reservation 1, for 1h more",
         ),
     ],
 )
@@ -128,7 +128,7 @@ def test_of_each_gpu_that_would_suit_it_is_told_why_it_is_not_given(rules, prepa
 
     assert play.gpus(busy) == ["n1-H100-1"]
     assert [(each["index"], each["reason"]) for each in told(play, waits)["gpus"]] == [(0, reason)]
-    assert f"GPU 0 {reason}" in details(play, waits)
+    assert f"GPU 0 is {reason}" in details(play, waits)
 
 
 def test_a_gpu_with_a_strangers_process_names_the_stranger():
@@ -146,7 +146,7 @@ def test_of_a_shared_gpu_it_is_told_how_much_is_left_and_who_has_the_rest():
     (second,) = play.submit(a_job(share_mib=12 * 1024))
     found = told(play, second)
     assert [each["job"] for each in found["blockers"]] == ["1"]
-    assert [each["reason"] for each in found["gpus"]] == ["is shared, with 8G left"]
+    assert [each["reason"] for each in found["gpus"]] == ["shared, with 8G left"]
     assert told(play, first)["blockers"] == []
 
 
@@ -154,7 +154,7 @@ def test_what_is_short_beside_gpus_is_named_with_those_who_have_it():
     play = a_cluster(gpus="2xH100", cpus=8)
     play.submit(a_job(cpus=6))
     gpu, none = play.submit(a_job(cpus=4), a_job(0, cpus=8))
-    assert [each["reason"] for each in told(play, gpu)["gpus"]] == ["is free, but there are too few CPUs on n1"]
+    assert [each["reason"] for each in told(play, gpu)["gpus"]] == ["free, but there are too few CPUs on n1"]
     assert [each["job"] for each in told(play, gpu)["blockers"]] == ["1"]
     assert [each["job"] for each in told(play, none)["blockers"]] == ["1"]
 
@@ -255,7 +255,7 @@ def test_what_is_told_is_bounded_however_much_is_in_the_way():
     found = told(play, waits)
     assert len(found["details"]) <= 21
     assert any(line.startswith("and ") and line.endswith(" more such jobs") for line in found["details"])
-    assert any("is draining: fan" in line for line in found["details"])
+    assert any("are draining: fan" in line for line in found["details"])
     assert (len(found["blockers"]), len(found["gpus"])) == (20, 12)
     assert {"blockers", "gpus"}.isdisjoint(told(play, waits, deep=False))
 
