@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 
 from gpud.core.books import Tally
+from gpud.core.commands import Asked
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.queue import Line, job_of
@@ -36,10 +37,12 @@ class Cycles:
         self.told: CycleMap | None = None
 
     def timed(self, world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
-        """Run a cycle, and take note of what it cost."""
+        """Run a cycle, and take note of what it cost, if it decided anything."""
         began = time.perf_counter()
         outcome = cycle(world, inputs, now)
         ms = 1000 * (time.perf_counter() - began)
+        if inputs and all(isinstance(each, Asked) for each in inputs):
+            return outcome  # somebody looked, and nothing was decided
         before = self.told
         self.told = {
             "ms": ms,

@@ -76,6 +76,13 @@ def test_what_was_is_told_and_a_restart_forgets_none_of_it(gpuctl, gpud):
     assert ({**hour, "period": "day"}, {**hour, "period": "week"}) == (day, week), "there is no longer history"
 
 
+def test_the_cost_of_deciding_is_not_that_of_asking(gpuctl):
+    gpuctl.ok("submit", "--hold", "--", "true")
+    first, second = gpuctl.json("stats")["cycle"], gpuctl.json("stats")["cycle"]
+    assert first == second
+    assert first["inputs"] > 0
+
+
 def test_tenants_are_counted_once_there_are_any(gpuctl):
     gpuctl.ok("submit", "-g", "2", "--", "sleep", "600")
     assert gpuctl.json("stats")["tenants"] == []
