@@ -13,10 +13,10 @@ Cost: one look at each node when a job begins to be blocked, or something ended 
 reserved nodes cost.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from heapq import heapify, heappop
+from heapq import heapify, heappop, heappush
 from math import inf
 from operator import itemgetter
 
@@ -38,6 +38,7 @@ STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which 
 OVERRUN_S: Seconds = 60.0  # at least; and a quarter of what it has overrun already, so that a guess is not made often
 _PLENTY = 1 << 60
 _first = itemgetter(0)
+_first_two = itemgetter(0, 1)
 
 Holds = Mapping[NodeName, Hold]
 _NOTHING: Holds = {}
@@ -145,22 +146,23 @@ def earliest(
     ]
     heapify(bounds)
     found: list[tuple[Timestamp, int, Allocation]] = []
-    while bounds:
-        if len(found) >= demand.nodes:
-            found.sort(key=lambda each: each[:2])
-            if found[demand.nodes - 1][0] <= bounds[0][0]:
-                break
-        _, order, room = heappop(bounds)
+    while bounds and not (len(found) >= demand.nodes and found[demand.nodes - 1][0] <= bounds[0][0]):
+        bound, order, room = heappop(bounds)
+        now_is = _bound(world, room, each, now, anew=True)
+        if now_is is None:
+            continue
+        if now_is > bound:  # what was overdue then is more so now: others may come first
+            heappush(bounds, (now_is, order, room))
+            continue
         option = _earliest_on(world, terms, room, now, holds.get(room.name))
         if option is not None:
-            found.append((option[0], order, option[1]))
+            insort(found, (option[0], order, option[1]), key=_first_two)
     if len(found) < demand.nodes:
         return None
-    found = sorted(found, key=lambda each: each[:2])[: demand.nodes]
-    first, *rest = [part for _, _, part in found]
+    first, *rest = [part for _, _, part in found[: demand.nodes]]
     return Reservation(
         job=job,
-        at=found[-1][0],
+        at=found[demand.nodes - 1][0],
         allocation=replace(first, rest=tuple(rest)) if rest else first,
     )
 
@@ -194,13 +196,13 @@ def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:
     return node.ends
 
 
-def _bound(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
+def _bound(world: World, room: Room, gpus: int, now: Timestamp, *, anew: bool = False) -> float | None:
     """Return a moment before which a node cannot have that many whole GPUs free; None if it never has.
 
-    Kept until the node changes: what is overdue comes later the longer it is, and never earlier.
+    Kept until the node changes, unless asked for `anew`: what is overdue comes later the longer it is, never earlier.
     """
     bounds = room.node.bounds
-    if gpus not in bounds:
+    if anew or gpus not in bounds:
         bounds[gpus] = _soonest(world, room, gpus, now)
     return bounds[gpus]
 
