@@ -27,6 +27,7 @@ from gpud.core.condition import RELEASE_S, Condition, condition
 from gpud.core.fleet import NodeState
 from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
+from gpud.core.space import Spaces
 from gpud.core.windows import claims
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, GpuId, NodeName, Share, nominal_mib
@@ -110,6 +111,20 @@ class Guard:
         if merged is None:
             merged = self._merged[binding] = _merge(self.claimed[index].holds for index in binding)
         return merged
+
+    def best(self, terms: Terms, binding: tuple[int, ...]) -> Allocation | None:
+        """Return the best allocation that these claims leave: of its tenant's own GPUs, as long as it fits there."""
+        spaces, tenant, holds = self._world.spaces, self._world.tenants.get(terms.tenant), self.holds(binding)
+        if tenant is not None and tenant.gpus and terms.demand.gpus:
+            own = Spaces(spaces.placement)
+            for node, hold in _all_but(self._world, tenant.gpus).items():
+                if node in spaces.rooms:
+                    room = spaces.rooms[node].within(hold)
+                    own.put(room.within(holds[node]) if node in holds else room)
+            found = own.best(terms.demand)
+            if found is not None:
+                return found
+        return spaces.best(terms.demand, holds)
 
     def took(self, binding: tuple[int, ...], allocation: Allocation) -> None:
         """Count a start that lasts beyond the moments of these claims."""
@@ -306,6 +321,19 @@ def _withheld(world: World, claim: Claim) -> dict[NodeName, Hold]:
             hold = holds.setdefault(state.node, Hold(gpus={}, cpus=_PLENTY, memory_mib=_PLENTY))
             hold.gpus[gpu] = 0
     return holds
+
+
+def _all_but(world: World, gpus: tuple[GpuId, ...]) -> dict[NodeName, Hold]:
+    """Return, of the nodes of these GPUs, holds on all the others there."""
+    nodes = dict.fromkeys(world.gpus[gpu].node for gpu in gpus if gpu in world.gpus)
+    return {
+        name: Hold(
+            gpus={state.gpu.id: 0 for state in world.nodes[name].gpus if state.gpu.id not in gpus},
+            cpus=_PLENTY,
+            memory_mib=_PLENTY,
+        )
+        for name in nodes
+    }
 
 
 def _merge(all_holds: Iterator[dict[NodeName, Hold]]) -> Holds:

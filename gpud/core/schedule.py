@@ -113,7 +113,7 @@ class _Round:
         binding = self.guard.binding(terms)
         allocation = None
         if (demand, binding) not in self.closed:
-            allocation = world.spaces.best(demand, self.guard.holds(binding))
+            allocation = self.guard.best(terms, binding)
         if allocation is None:
             self.closed.add((demand, binding))
             return self._no_room(line, job, binding)
@@ -225,7 +225,7 @@ class _Round:
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
             binding = self.guard.binding(line.terms)
-            allocation = world.spaces.best(line.terms.demand, self.guard.holds(binding))
+            allocation = self.guard.best(line.terms, binding)
             if allocation is not None:
                 if not self._give(job, line.terms, allocation, binding):
                     self.looking.add(line.terms.demand)
@@ -239,7 +239,7 @@ class _Round:
             line = world.queue.line(job)
             assert line is not None  # noqa: S101 - it was found there
             terms = line.terms
-            allocation = world.spaces.best(terms.demand, self.guard.holds(self.guard.binding(terms)))
+            allocation = self.guard.best(terms, self.guard.binding(terms))
             if allocation is None:
                 self._claim_earliest(job, terms, strict=True)
                 return
@@ -268,7 +268,7 @@ class _Round:
         if job is None or not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
             return False
         binding = self.guard.binding(terms)
-        allocation = world.spaces.best(terms.demand, self.guard.holds(binding))
+        allocation = self.guard.best(terms, binding)
         if allocation is not None:
             given = self._give(job, terms, allocation, binding)
             if not given:

@@ -176,6 +176,17 @@ def test_gpus_that_belong_to_a_tenant_are_its_own_even_while_idle():
     assert play.started == [second]
 
 
+def test_a_tenants_jobs_go_to_its_own_gpus_first():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "4xH100"))
+    create(play, "vision", gpus=("n1-H100-1", "n2-H100-2", "n2-H100-3"))
+
+    pair, third, fourth = play.submit(a_job_of("vision", 2), a_job_of("vision"), a_job_of("vision"))
+
+    assert play.gpus(pair) == ["n2-H100-2", "n2-H100-3"]
+    assert play.gpus(third) == ["n1-H100-1"]
+    assert play.gpus(fourth)[0] in {"n1-H100-0", "n2-H100-0", "n2-H100-1"}
+
+
 def test_a_gpu_that_appears_later_is_under_the_claims_too():
     play = a_cluster(a_node("n1", "1xH100"))
     create(play, "students", gpu_types=("A10",))
