@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import expected_end, told_end
 from gpud.core.choice import in_force
 from gpud.core.condition import Condition
 from gpud.core.lifecycle import said
 from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_to, obstacles, of_array, over_quota
+from gpud.core.prediction import Prediction
 from gpud.core.waits import Barred, Guaranteed, NoCapacity, OverQuota, Throttled, Wait, YieldsTo
 from gpud.core.why import why
 from gpud.core.world import Reservation, World
@@ -52,7 +53,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
     }
     expected = None
     if row.ended_at is None:
-        expected = world.predictor.expect(row.terms)
+        expected = _expected(world, row)
         told["predicted_s"], told["predicted_from"] = expected.seconds, expected.basis
         told["predicted_runs"] = expected.runs
     else:
@@ -75,6 +76,14 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict
         told["gpus"] = [_gpu(scene, each) for each in found.denied[:_LINES]]
     told["details"] = details
     return told
+
+
+def _expected(world: World, row: JobRow) -> Prediction:
+    """Return how long a job is expected to run; of one that runs, what was expected when it started."""
+    now_is, then_s = world.predictor.expect(row.terms), world.expects_s.get(row.job)
+    if then_s is None or then_s == now_is.seconds:
+        return now_is
+    return Prediction(then_s, "what was known when it started")
 
 
 def _ending(row: JobRow) -> str | None:
@@ -184,10 +193,13 @@ def _ends(world: World, active: ActiveJob, now: Timestamp) -> str:
     if isinstance(active.state, Stopping):
         return f"being stopped, gone within {format_duration(active.state.kill_at - now)}"
     limit_s, soon = active.terms.time_limit_s, expected_end(world, active, now) - now
+    soonest = f"expected to end in {format_duration(soon)}"
+    if told_end(world, active) <= now:
+        soonest = f"runs longer than expected ({format_duration(max(1.0, world.expects_s[active.job]))})"
     if limit_s is None:
-        return f"expected to end in {format_duration(soon)}, no time limit"
+        return f"{soonest}, no time limit"
     last = max(0.0, active.since + limit_s - now)
-    expected = f"expected to end in {format_duration(soon)}, " if soon < 0.95 * last else ""
+    expected = f"{soonest}, " if soon < 0.95 * last else ""
     return f"{expected}ends within {format_duration(last)}"
 
 

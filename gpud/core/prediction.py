@@ -1,9 +1,9 @@
 """How long a job will run, from how long those like it did.
 
 The mean of the last runs of the same user's jobs of the same name on as many GPUs; where there are none, of ever wider
-circles, down to all jobs. (Means beat medians and geometric means, which guess long jobs too short.) What the user
-said comes first: an estimate is taken for the answer, a time limit bounds it. A prediction orders jobs and lets small
-ones slip in; nobody is ever ended for it.
+circles, down to all jobs, though jobs without GPUs tell nothing of those with some. (Means beat medians and geometric
+means, which guess long jobs too short.) What the user said comes first: an estimate is taken for the answer, a time
+limit bounds it. A prediction orders jobs and lets small ones slip in; nobody is ever ended for it.
 
 Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
 """
@@ -99,20 +99,22 @@ class Predictor:
 def _keys(terms: Terms) -> tuple[Hashable, ...]:
     """Return the circles that a job belongs to, the narrowest first."""
     user, name, tenant, gpus = terms.user, terms.name_group, terms.tenant, terms.demand.gpu_weight
-    return (user, name, gpus), (user, name, ""), (user, gpus), user, (tenant, gpus, None), gpus, None
+    some = "GPUs" if gpus else "none"
+    return (user, name, gpus), (user, name, some), (user, gpus), (user, some), (tenant, gpus, None), gpus, some
 
 
 def _words(circle: int, terms: Terms) -> str:
     count = terms.demand.gpu_weight
-    gpus = f"on {count:g} {'GPU' if count == 1 else 'GPUs'}"
+    gpus = f"on {count:g} {'GPU' if count == 1 else 'GPUs'}" if count else "without GPUs"
+    some = "with GPUs" if count else "without GPUs"
     whose = f"{terms.user}'s" if terms.user else "nobody's"
     named = f"{whose} {terms.name_group}" if terms.name_group else f"{whose} unnamed"
     return (
         f"{named} jobs {gpus}",
-        f"{named} jobs",
+        f"{named} jobs {some}",
         f"{whose} jobs {gpus}",
-        f"{whose} jobs",
+        f"{whose} jobs {some}",
         f"{terms.tenant or 'everybody'}'s jobs {gpus}",
         f"everybody's jobs {gpus}",
-        "everybody's jobs",
+        f"everybody's jobs {some}",
     )[circle]

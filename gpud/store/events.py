@@ -42,7 +42,8 @@ def _word(state: Starting | Running | Stopping) -> str:
 def _moved(state: Starting | Running | Stopping) -> dict[str, object]:
     match state:
         case Starting(_, allocation):
-            return {"node": allocation.node, "gpus": list(allocation.gpus)}
+            nodes = _said(nodes=[part.node for part in allocation.parts] if allocation.rest else None)
+            return {"node": allocation.node, **nodes, "gpus": list(allocation.all_gpus)}
         case Running(process=process):
             return {"pid": process.pid}
         case Stopping(cause=cause):

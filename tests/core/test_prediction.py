@@ -44,18 +44,24 @@ def test_an_estimate_beats_history_and_the_limit_bounds_both():
     ("known", "words"),
     [
         (terms(), "ada's train jobs on 1 GPU"),
-        (terms(gpus=4), "ada's train jobs"),
+        (terms(gpus=4), "ada's train jobs with GPUs"),
         (terms(name="eval"), "ada's jobs on 1 GPU"),
-        (terms(name="eval", gpus=4), "ada's jobs"),
+        (terms(name="eval", gpus=4), "ada's jobs with GPUs"),
         (terms("bob"), "lab's jobs on 1 GPU"),
         (terms("bob", tenant="other"), "everybody's jobs on 1 GPU"),
-        (terms("bob", tenant="other", gpus=4), "everybody's jobs"),
+        (terms("bob", tenant="other", gpus=4), "everybody's jobs with GPUs"),
     ],
 )
 def test_who_has_no_runs_of_their_own_is_expected_to_run_as_the_nearest_that_has(known, words):
     assert after((known, 60.0)).expect(terms()) == Prediction(60.0, words, 1)
     nearer = after((known, 60.0), (terms(), 1.0), (known, 60.0))
     assert nearer.expect(terms()).seconds == (1.0 if known != terms() else pytest.approx(121 / 3, abs=1e-3))
+
+
+def test_jobs_without_gpus_tell_nothing_of_those_with_gpus():
+    seen = after((terms(gpus=0), 0.1))
+    assert seen.expect(terms()) == Prediction(24 * HOUR, "what is assumed of any job")
+    assert seen.expect(terms(gpus=0)) == Prediction(0.1, "ada's train jobs without GPUs", 1)
 
 
 somebody = st.builds(
@@ -68,12 +74,12 @@ def test_it_is_the_mean_of_the_last_runs_of_the_narrowest_circle_that_has_any(ru
     predictor = after(*runs)
     circles = (
         lambda t: (t.user, t.name_group, t.demand.gpus),
-        lambda t: (t.user, t.name_group),
+        lambda t: (t.user, t.name_group, t.demand.gpus > 0),
         lambda t: (t.user, t.demand.gpus),
-        lambda t: t.user,
+        lambda t: (t.user, t.demand.gpus > 0),
         lambda t: (t.tenant, t.demand.gpus),
         lambda t: t.demand.gpus,
-        lambda _: None,
+        lambda t: t.demand.gpus > 0,
     )
     alike = ([ran_s for known, ran_s in runs if circle(known) == circle(asked)][-RUNS:] for circle in circles)
     last = next((found for found in alike if found), [])

@@ -88,6 +88,23 @@ def test_an_end_is_told_as_it_is_expected_from_what_like_jobs_took():
     assert "expected to run for 5m: ada's unnamed jobs on 1 GPU, the mean of 3 runs" in details(play, waits)
     assert "expected to end in 5m, ends within 2h" in details(play, runs)
 
+    play.later(400)
+    assert "runs longer than expected (5m), ends within 1h53m" in details(play, runs)
+
+
+def test_what_was_learnt_since_a_job_started_does_not_contradict_what_is_told_of_its_end():
+    play = a_cluster(gpus="2xH100")
+    (first,) = play.submit(a_job())
+    play.starts(first)
+    (other,) = play.submit(a_job())
+    play.starts(other)
+    play.later(60)
+    play.ends(other)
+
+    told = details(play, first)
+    assert "expected to run for 1d: what was known when it started" in told
+    assert "expected to end in 23h59m, no time limit" in told
+
 
 def test_who_yields_is_told_to_whom_and_which_gpus():
     play = a_cluster(gpus="2xH100")

@@ -36,7 +36,7 @@ from gpud.model.changes import (
     Unfolded,
     UsePut,
 )
-from gpud.model.gpu import Gpu, GpuId, Node, NodeName
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share
 from gpud.model.job import Demand, End, Exit, Fault, Starting, StopCause, Stopping, job_id
 from gpud.model.spec import ArrayState, Dependency, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
@@ -131,6 +131,13 @@ def test_events_are_numbered_without_gaps_and_survive(store, reader):
     assert second.events[2].detail["exit_code"] == 3
     assert reader.events() == [*first.events, *second.events]
     assert reopened(store).last_event == 5
+
+
+def test_the_start_of_a_gang_names_all_its_nodes_and_gpus(store):
+    there = Allocation(node=NodeName("there"), shares=(Share(gpu=GpuId("GPU-9")),))
+    committed = store.commit([added(1), starts(ONE, allocation=replace(ON_TWO, rest=(there,)))])
+    detail = {"node": "here", "nodes": ["here", "there"], "gpus": ["GPU-1", "GPU-2", "GPU-9"]}
+    assert committed.events[1].detail == detail
 
 
 def test_active_jobs_come_back_in_the_state_they_were_in(store):
