@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import fields
-from math import inf, nan
 from typing import Any
 
 from gpud.check import Wrong, nearest
@@ -11,12 +10,12 @@ from gpud.core.choice import in_force
 from gpud.core.commands import ChoosePolicy, Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
 from gpud.core.fleet import GpuState
 from gpud.core.policies import POLICIES
-from gpud.core.policies.parameters import Kind, Parameter
+from gpud.core.policies.parameters import Parameter
 from gpud.core.windows import named_by
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.tenant import Tenant
-from gpud.model.units import Timestamp, parse_duration
+from gpud.model.units import Timestamp
 from gpud.model.window import Window
 from gpud.names import Names
 from gpud.submission import PRIORITY_MOST, check_text
@@ -171,13 +170,9 @@ def _parameter(known: Parameter, text: str) -> float | None:
     """Return the value that people mean; None for the configuration's. Raises Wrong."""
     if text == "default":
         return None
-    try:
-        value = parse_duration(text) if known.kind is Kind.DURATION else float(text)
-    except ValueError:
-        value = nan
-    if not known.least <= value < inf:
-        example = "write 90s, 2h or 7d" if known.kind is Kind.DURATION else "write a number, like 1.5"
-        raise Wrong(f"{known.name} cannot be {text!r}", f"{example}; {known.least:g} at least")
+    value = known.read(text)
+    if value is None:
+        raise Wrong(f"{known.name} cannot be {text!r}", known.wanted)
     return value
 
 

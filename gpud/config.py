@@ -7,18 +7,21 @@ setting that is not understood stops the start, and names itself, where it stand
 import argparse
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, NotRequired, TypedDict
+from typing import Any, NoReturn
 
-from gpud import __version__
+from gpud import __version__, forms
 from gpud.check import Wrong, check_value, nearest
+from gpud.core import rules
 from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.policies import POLICIES, fair_share, las, priority
-from gpud.core.policies.parameters import Kind, Parameter
+from gpud.core.policies.parameters import Parameter
+from gpud.core.rules import Rules
+from gpud.forms import Form
 from gpud.model.tenant import Limits
-from gpud.model.units import Seconds, parse_duration
+from gpud.model.units import Seconds
 from gpud.model.window import Pool
 from gpud.wire.address import (
     SYSTEM_CONFIG,
@@ -42,193 +45,77 @@ class ConfigError(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """How a setting is written: `toml` in a file, `read` from the text of a variable or an option.
-
-    `value` makes of either what `Config` holds. Both raise ValueError, saying what would have been understood.
-    """
-
-    toml: Any
-    read: Callable[[str], object]
-    value: Callable[[Any], object] = lambda value: value
-    shown: str = ""
-
-
-class _PoolTable(TypedDict):
-    gpus: list[int | str]
-    max_time: NotRequired[str]
-
-
-def _pools(tables: dict[str, _PoolTable]) -> tuple[Pool, ...]:
-    return tuple(
-        Pool(
-            name=name,
-            gpus=tuple(str(word) for word in table["gpus"]),
-            max_time_s=parse_duration(table["max_time"]) if "max_time" in table else None,
-        )
-        for name, table in sorted(tables.items())
-    )
-
-
-def _inline(text: str) -> object:
-    """Return a table that is written on one line: {debug = {gpus = [3]}}."""
-    return tomllib.loads(f"it = {text}")["it"]
-
-
-def _flag(text: str) -> bool:
-    word = text.strip().lower()
-    if word in {"1", "true", "yes", "on"}:
-        return True
-    if word in {"0", "false", "no", "off", ""}:
-        return False
-    raise ValueError(f"{text!r} is neither yes nor no")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _indices(text: str) -> list[int]:
-    words = _words(text)
-    if not all(word.isascii() and word.isdigit() for word in words):
-        raise ValueError(f"{text!r} is not a list of GPUs; write 0,2,3")
-    return [int(word) for word in words]
-
-
-def _gpus(indices: list[int]) -> tuple[int, ...]:
-    if any(index < 0 for index in indices) or len(set(indices)) != len(indices):
-        raise ValueError("GPUs are counted from 0, and named once")
-    return tuple(indices)
-
-
-def _count(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a whole number") from None
-
-
-def _no_less(value: int) -> int:
-    if value < 0:
-        raise ValueError(f"{value} is out of range; 0 or more is wanted")
-    return value
-
-
-def _rate(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number") from None
-
-
-def _not_negative(value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{value} is out of range; 0 or more is wanted")
-    return float(value)
-
-
-def _choice(*words: str) -> _Kind:
-    return _Kind(Literal[words], str, shown="{" + ",".join(words) + "}")
-
-
-def _path(text: str) -> str:
-    """Return a path of a variable or an option, which is meant from where one stands."""
-    return str(Path(text).expanduser().absolute())
-
-
-def _full_path(text: str) -> str:
-    path = str(Path(text).expanduser())
-    if not path.startswith("/"):
-        raise ValueError(f"{text!r} is not a full path; begin it with / or ~")
-    return os.path.normpath(path)
-
-
-_TEXT = _Kind(str, str, shown="TEXT")
-_PATH = _Kind(str, _path, _full_path, shown="PATH")
-_FLAG = _Kind(bool, _flag)
-_GPUS = _Kind(list[int], _indices, _gpus, shown="0,2,3")
-_NAMES = _Kind(list[str], _words, tuple, shown="NAME,NAME")
-_RATE = _Kind(float, _rate, _not_negative, shown="NUMBER")
-_COUNT = _Kind(int, _count, _no_less, shown="N")
-_POOLS = _Kind(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
-_DURATION = _Kind(str, str, parse_duration, shown="DURATION")
-
-
-def _key(default: Any, kind: _Kind, meaning: str, *, live: bool = False, key: str | None = None) -> Any:  # noqa: ANN401 - as field()
+def _key(default: Any, kind: Form, meaning: str, *, live: bool = False, key: str | None = None) -> Any:  # noqa: ANN401 - as field()
     """Declare a setting. `live`: a reload changes it in a running gpud."""
     return field(default=default, metadata={"kind": kind, "help": meaning, "live": live, "key": key})
 
 
 def _parameter(of: Parameter) -> Any:  # noqa: ANN401 - as field()
-    """Declare a parameter of a policy, which may also be set while gpud runs: gpuctl policy."""
-    kind = _DURATION if of.kind is Kind.DURATION else _RATE
-
-    def value(said: Any) -> float:  # noqa: ANN401 - as TOML or a variable has it
-        number: float = kind.value(said)  # type: ignore[assignment]  # of its kind
-        if number < of.least:
-            raise ValueError(f"{said} is out of range; {of.least:g} or more is wanted")
-        return number
-
-    return _key(of.default, replace(kind, value=value), of.says, live=True)
+    """Declare a parameter: a policy's, which may also be set while gpud runs (gpuctl policy), or one of `Rules`."""
+    return _key(of.typed(of.default), forms.of_parameter(of), of.says, live=True, key=of.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Every setting, and `files`: the configuration files that were read. `check`: only look, start nothing."""
 
-    socket: str = _key("", _PATH, "the socket to listen on")
-    state_dir: str = _key("", _PATH, "where jobs, logs and the socket are kept; local to this machine")
+    socket: str = _key("", forms.PATH, "the socket to listen on")
+    state_dir: str = _key("", forms.PATH, "where jobs, logs and the socket are kept; local to this machine")
     simulate: str | None = _key(
         None,
-        replace(_TEXT, shown="SPEC"),
+        replace(forms.TEXT, shown="SPEC"),
         "serve simulated GPUs: 4xRTX4090, 2x8xH100 (nodes x GPUs), or A100-80GB:7x1g.10gb (split by MIG)",
     )
-    nvml_library: str | None = _key(None, _PATH, "NVIDIA's management library, where it is not found by itself")
-    system: bool = _key(False, _FLAG, "serve every user of the machine, jobs running as who submitted them (root only)")
-    gpus: tuple[int, ...] | None = _key(None, _GPUS, "indices of the GPUs to give out; all by default")
+    nvml_library: str | None = _key(None, forms.PATH, "NVIDIA's management library, where it is not found by itself")
+    system: bool = _key(
+        False, forms.FLAG, "serve every user of the machine, jobs running as who submitted them (root only)"
+    )
+    gpus: tuple[int, ...] | None = _key(None, forms.GPUS, "indices of the GPUs to give out; all by default")
     foreign_ignore: tuple[str, ...] = _key(
-        (), _NAMES, "programs that may share a GPU with jobs unseen, by process name", live=True
+        (), forms.NAMES, "programs that may share a GPU with jobs unseen, by process name", live=True
     )
     cuda_visible_devices: str = _key(
-        "index", _choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True
+        "index", forms.choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True
     )
-    policy: str = _key("priority", replace(_TEXT, shown="NAME"), "who goes first", live=True)
+    policy: str = _key("priority", replace(forms.TEXT, shown="NAME"), "who goes first", live=True)
     aging_per_hour: float = _parameter(priority.AGING)
     half_life: Seconds = _parameter(fair_share.HALF_LIFE)
     head_start: Seconds = _parameter(fair_share.HEAD_START)
     first_level: Seconds = _parameter(las.FIRST)
     level_factor: float = _parameter(las.FACTOR)
     preempt_every: Seconds = _parameter(las.EVERY)
-    assumed_runtime_s: Seconds = _key(
-        86_400.0, _DURATION, "how long a job of no known length is taken to run: 24h", live=True, key="assumed_runtime"
-    )
+    assumed_runtime_s: Seconds = _parameter(rules.ASSUMED_RUNTIME)
+    reservations: int = _parameter(rules.RESERVATIONS)
+    starvation_s: Seconds = _parameter(rules.STARVATION)
+    preemptible: bool = _parameter(rules.PREEMPTIBLE)
+    preempt_after_s: Seconds = _parameter(rules.PREEMPT_AFTER)
+    preempt_margin: int = _parameter(rules.PREEMPT_MARGIN)
     placement: str = _key(
-        "fgd", _choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
+        "fgd", forms.choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
     )
     after_failed: str = _key(
         "hold",
-        _choice("hold", "cancel"),
+        forms.choice("hold", "cancel"),
         "what becomes of a job that comes after one which ended otherwise than it must",
         live=True,
     )
     max_mishaps: int = _key(
-        3, _COUNT, "lost GPUs and nodes after which a job that may be retried is not started again", live=True
+        3, forms.COUNT, "lost GPUs and nodes after which a job that may be retried is not started again", live=True
     )
     log_level: str = _key(
-        "info", _choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
+        "info", forms.choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
     )
-    admin_groups: tuple[str, ...] = _key((), _NAMES, "groups whose members may do what root may", live=True)
-    max_queued: int | None = _key(None, _COUNT, "jobs that may wait at once", live=True)
-    max_running: int | None = _key(None, _COUNT, "jobs that may run at once", live=True)
-    max_queued_per_user: int | None = _key(None, _COUNT, "jobs of one user that may wait at once", live=True)
-    max_running_per_user: int | None = _key(None, _COUNT, "jobs of one user that may run at once", live=True)
-    max_gpus_per_user: int | None = _key(None, _COUNT, "GPUs that one user may have at once", live=True)
-    max_queued_per_tenant: int | None = _key(None, _COUNT, "jobs of one tenant that may wait at once", live=True)
-    max_running_per_tenant: int | None = _key(None, _COUNT, "jobs of one tenant that may run at once", live=True)
+    admin_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members may do what root may", live=True)
+    max_queued: int | None = _key(None, forms.COUNT, "jobs that may wait at once", live=True)
+    max_running: int | None = _key(None, forms.COUNT, "jobs that may run at once", live=True)
+    max_queued_per_user: int | None = _key(None, forms.COUNT, "jobs of one user that may wait at once", live=True)
+    max_running_per_user: int | None = _key(None, forms.COUNT, "jobs of one user that may run at once", live=True)
+    max_gpus_per_user: int | None = _key(None, forms.COUNT, "GPUs that one user may have at once", live=True)
+    max_queued_per_tenant: int | None = _key(None, forms.COUNT, "jobs of one tenant that may wait at once", live=True)
+    max_running_per_tenant: int | None = _key(None, forms.COUNT, "jobs of one tenant that may run at once", live=True)
     pools: tuple[Pool, ...] = _key(
         (),
-        _POOLS,
+        forms.POOLS,
         "GPUs for jobs that ask for them by name: {debug = {gpus = [3], max_time = '30m'}}",
         live=True,
         key="pool",
@@ -241,6 +128,21 @@ class Config:
         """Return the parameters of all policies."""
         names = {each.name for described in POLICIES.values() for each in described.parameters}
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def rules(self) -> Rules:
+        """Return what deciding depends on."""
+        return Rules(
+            policy=self.policy,
+            parameters=self.parameters,
+            foreign_ignore=self.foreign_ignore,
+            limits=self.limits,
+            pools=self.pools,
+            max_mishaps=self.max_mishaps,
+            cancel_unmet=self.after_failed == "cancel",
+            placement=self.placement,
+            **{name: getattr(self, name) for name in rules.SETTINGS},
+        )
 
     @property
     def limits(self) -> Limits:
@@ -272,7 +174,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     machine = {} if named else _file(system_file)
     system = (variables | options).get("system", machine.get("system", False) and os.getuid() == 0)
     if named:
-        layers = {_path(named): _file(_path(named), must_exist=True)}
+        layers = {forms.path(named): _file(forms.path(named), must_exist=True)}
     elif system:
         layers = {system_file: machine}
     else:
@@ -356,7 +258,7 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--check", action="store_true", help="only look at the configuration and the database")
     for key, each in _TABLE.items():
         option, kind, meaning = _option(key), each.metadata["kind"], each.metadata["help"]
-        if kind is _FLAG:
+        if kind.toml is bool:
             parser.add_argument(option, action=argparse.BooleanOptionalAction, dest=key, help=meaning)
         else:
             parser.add_argument(option, metavar=kind.shown, dest=key, help=meaning)
@@ -381,7 +283,7 @@ def _read(key: str, text: str | bool, where: str) -> object:
 
 
 def _value(key: str, value: object, where: str) -> object:
-    kind: _Kind = _TABLE[key].metadata["kind"]
+    kind: Form = _TABLE[key].metadata["kind"]
     try:
         check_value(kind.toml, value, where)
         return kind.value(value)

@@ -22,7 +22,6 @@ from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
 from gpud.core.restore import restore
-from gpud.core.rules import Rules
 from gpud.core.world import World
 from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
@@ -296,19 +295,7 @@ class Daemon:
         self._looking.follow_watchers()
 
     def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
-        config = self._config
-        rules = Rules(
-            policy=config.policy,
-            parameters=config.parameters,
-            assumed_runtime_s=config.assumed_runtime_s,
-            foreign_ignore=config.foreign_ignore,
-            limits=config.limits,
-            pools=config.pools,
-            max_mishaps=config.max_mishaps,
-            cancel_unmet=config.after_failed == "cancel",
-            placement=config.placement,
-        )
-        world = world_of(rules, self._parts.boot)
+        world = world_of(self._config.rules, self._parts.boot)
         looks = restore(
             world,
             nodes=loaded.nodes,

@@ -1,11 +1,34 @@
 """What an operator may set about deciding."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gpud.core.policies.parameters import Kind, Parameter
 from gpud.model.tenant import Limits
 from gpud.model.units import Seconds
 from gpud.model.window import Pool
+
+ASSUMED_RUNTIME = Parameter(
+    "assumed_runtime", Kind.DURATION, 86_400.0, "how long a job of no known length is taken to run", 1.0
+)
+RESERVATIONS = Parameter(
+    "reservations", Kind.COUNT, 1, "how many blocked jobs GPUs are kept free for, which no other job may delay"
+)
+STARVATION = Parameter(
+    "starvation", Kind.DURATION, 86_400.0, "wait after which GPUs are kept free for a job under every policy; 0: none"
+)
+PREEMPTIBLE = Parameter("preemptible", Kind.FLAG, 0, "whether jobs that do not say give way to a higher priority")
+PREEMPT_AFTER = Parameter("preempt_after", Kind.DURATION, 60.0, "how long a job runs before it can be preempted")
+PREEMPT_MARGIN = Parameter("preempt_margin", Kind.COUNT, 1, "how much higher a priority must be to preempt", 1)
+# What people set of them, by the field.
+SETTINGS = {
+    "assumed_runtime_s": ASSUMED_RUNTIME,
+    "reservations": RESERVATIONS,
+    "starvation_s": STARVATION,
+    "preemptible": PREEMPTIBLE,
+    "preempt_after_s": PREEMPT_AFTER,
+    "preempt_margin": PREEMPT_MARGIN,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,16 +46,21 @@ class Rules:
 
     policy: str = "priority"
     parameters: Mapping[str, float] = field(default_factory=dict)
-    assumed_runtime_s: Seconds = 86_400.0
+    assumed_runtime_s: Seconds = ASSUMED_RUNTIME.default
     foreign_ignore: tuple[str, ...] = ()
     limits: Limits = Limits()
     pools: tuple[Pool, ...] = ()
-    reservations: int = 1
-    starvation_s: Seconds = 86_400.0
-    preemptible: bool = False
-    preempt_margin: int = 1
-    preempt_after_s: Seconds = 60.0
+    reservations: int = int(RESERVATIONS.default)
+    starvation_s: Seconds = STARVATION.default
+    preemptible: bool = bool(PREEMPTIBLE.default)
+    preempt_margin: int = int(PREEMPT_MARGIN.default)
+    preempt_after_s: Seconds = PREEMPT_AFTER.default
     max_mishaps: int = 3
     cancel_unmet: bool = False
     placement: str = "fgd"
     backfill: bool = True
+
+    def changed(self, said: Mapping[str, float]) -> "Rules":
+        """Return them with what was said of them, by the names that people write."""
+        new = {name: of.typed(said[of.name]) for name, of in SETTINGS.items() if of.name in said}
+        return replace(self, **new)  # type: ignore[arg-type]  # of the fields' types: see `typed`

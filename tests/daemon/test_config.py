@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gpud.config import Config, ConfigError, load, taken
+from gpud.core.rules import Rules
 
 NONE = "/nonexistent/config.toml"
 
@@ -104,7 +105,7 @@ def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home)
         log_level="debug",
         admin_groups=("wheel",),
     )
-    assert taken(in_file, in_options) == []
+    assert taken(in_file, in_options) == (in_options, [])
 
 
 @pytest.mark.parametrize(
@@ -119,9 +120,12 @@ def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home)
             "log_level must be one of debug, error, info, warning; not 'inf'",
             "did you mean 'info'?",
         ),
-        ('assumed_runtime = "5 apples"', "assumed_runtime: '5 apples' is not a duration", None),
+        ('assumed_runtime = "5 apples"', "assumed_runtime: it cannot be '5 apples'; write 90s, 2h", None),
+        ('assumed_runtime = "0"', "assumed_runtime: it cannot be '0'; write 90s, 2h or 7d; 1 at least", None),
+        ("preempt_margin = 0", "preempt_margin: it cannot be 0; write a whole number; 1 at least", None),
+        ("preemptible = 1", "preemptible must be true or false, not a whole number", None),
         ("aging_per_hour = nan", "aging_per_hour must be a number, not nan", None),
-        ("aging_per_hour = -1", "aging_per_hour: -1 is out of range", None),
+        ("aging_per_hour = -1", "aging_per_hour: it cannot be -1; write a number, like 1.5; 0 at least", None),
         ('state_dir = "here"', "state_dir: 'here' is not a full path", None),
         ("gpus = [", "is not TOML", None),
     ],
@@ -151,6 +155,22 @@ def test_a_word_that_is_not_understood_is_named_with_where_it_stands(arguments, 
         load(arguments, variables, NONE)
 
     assert hint is None or hint in refused.value.hint
+
+
+@pytest.mark.parametrize("off", ["0", "off"])
+def test_what_scheduling_keeps_to_is_set_like_everything_else_and_changed_by_a_reload(home, off):
+    own_file(home, 'preempt_after = "5m"\npreempt_margin = 10\npreemptible = true\nstarvation = "2d"\n')
+
+    config = load(["--starvation", off], {"GPUD_RESERVATIONS": "4"}, NONE)
+
+    rules = config.rules
+    assert (rules.reservations, rules.starvation_s) == (4, 0.0)
+    assert (rules.preempt_after_s, rules.preempt_margin, rules.preemptible) == (300.0, 10, True)
+    assert taken(Config(), config)[0].rules == rules
+
+
+def test_without_a_word_deciding_keeps_to_its_own_rules():
+    assert Config().rules == Rules(parameters=Config().parameters)
 
 
 def test_a_users_gpud_leaves_the_places_of_the_machines_own_alone(home):
