@@ -132,8 +132,16 @@ def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:
     message = f"{asked} asked for{on_each}; {where} {most or 'none'}{kind}"
     if not most:
         return message, "see what there is: gpuctl gpus"
-    option = "--gpus-per-node" if demand.nodes > 1 else "--gpus"
-    return message, f"the largest possible job here has {option} {most}"
+    if demand.nodes > 1:
+        return message, f"the largest possible job here has --gpus-per-node {most}"
+    hint, nodes = f"the largest possible job here has --gpus {most}", _over_nodes(each, counts)
+    return message, f"{hint}; over several nodes: --nodes {nodes} --gpus-per-node {each // nodes}" if nodes else hint
+
+
+def _over_nodes(gpus: int, counts: list[int]) -> int | None:
+    """Return on how few nodes, as many on each, so many GPUs are to be had; None where they are not."""
+    splits = (nodes for nodes in range(2, len(counts) + 1) if gpus % nodes == 0)
+    return next((nodes for nodes in splits if sum(count >= gpus // nodes for count in counts) >= nodes), None)
 
 
 def _too_much(demand: Demand, rooms: list[Room]) -> _Words:

@@ -116,16 +116,20 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=world.rules.max_mishaps, gone=gone)
     if isinstance(verdict, lifecycle.Over):
         finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
-    else:
-        reason = verdict.reason
-        if verdict.word == "retried":
-            terms, said = retries.terms_after(world, active, seen.exit, lost)
-            if said is not None:
-                out.changes.append(TermsPut(seen.job, out.now, terms))
-                reason = f"{reason}; {said}"
-        out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, reason))
-        world.wait(seen.job, terms, verdict.place)
-        throttle(world, seen.job)
+        return
+    reason = verdict.reason
+    if verdict.word == "retried":
+        wanted, said = retries.terms_after(world, active, seen.exit, lost)
+        if wanted is None:
+            finish(world, out, seen.job, End.FAILED, seen.exit, f"{lifecycle.said(seen.exit)}; not tried again: {said}")
+            return
+        if said is not None:
+            terms = wanted
+            out.changes.append(TermsPut(seen.job, out.now, terms))
+            reason = f"{reason}; {said}"
+    out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, reason))
+    world.wait(seen.job, terms, verdict.place)
+    throttle(world, seen.job)
 
 
 def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None, reason: str | None = None) -> None:

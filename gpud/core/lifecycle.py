@@ -10,7 +10,9 @@
     exit code 0                    -                            completed
     lost                           -                            a mishap: again if it may be, else lost
     anything else, its GPU lost    -                            a mishap: again if it may be, else failed
-    other exit code, or signal     -                            a retry if there is one left, else failed
+    other exit code, or signal     -                            a retry if there is one left, else failed (a job that
+                                                                ran out of memory fails where there is no more of it:
+                                                                see core.retries)
 
 A mishap is not counted against the job's retries. But what takes down what it touches is poison: after so many
 mishaps as the configuration says it is over. Both only where the job may be tried again at all, and for this kind of

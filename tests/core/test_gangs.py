@@ -93,6 +93,14 @@ REFUSALS = [
             "the largest possible job here has --gpus-per-node 8"
         ),
     ),
+    (
+        a_job(16),
+        (
+            "16 GPUs are asked for; the largest node has 8; "
+            "the largest possible job here has --gpus 8; over several nodes: --nodes 2 --gpus-per-node 8"
+        ),
+    ),
+    (a_job(17), "17 GPUs are asked for; the largest node has 8; the largest possible job here has --gpus 8"),
     (a_job(2, nodes=2, cpus=65), "65 CPUs are asked for; the most on each of 2 nodes is 64"),
     (a_job(node_labels=(("rack", "c"),)), "no node has the label rack=c; there are: rack=b"),
     (

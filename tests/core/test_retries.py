@@ -50,7 +50,7 @@ def test_a_job_is_tried_again_for_the_ends_that_it_names(
     retry_on: tuple[str, ...], end: dict[str, object], again: bool
 ):
     play = a_cluster()
-    job = one(play, retries=1, retry_on=retry_on)
+    job = one(play, retries=1, retry_on=retry_on, share_permille=500)
     play.ends(job, **end)
     assert (play.state(job) == "retry") is again
 
@@ -74,11 +74,15 @@ def test_it_asks_for_more_than_the_peak_where_that_was_higher():
     assert demand(play, job).memory_mib == 20_000
 
 
-def test_it_asks_for_no_more_than_there_is():
-    play = a_cluster(memory=8)
-    job = one(play, retries=1, ram=8)
+def test_it_asks_for_no_more_than_there_is_and_is_not_tried_again_once_it_had_that():
+    play = a_cluster(memory=9)
+    job = one(play, retries=9, ram=8)
     play.ends(job, signal=9, finding=OOM, rss=8192)
-    assert demand(play, job).memory_mib == 8192
+    assert demand(play, job).memory_mib == 9 * 1024
+    play.later(3)
+    play.ends(job, signal=9, finding=OOM, rss=9 * 1024)
+    assert play.state(job) == "failed"
+    assert play.ledger.reasons[job] == f"killed by SIGKILL ({OOM}); not tried again: no node here has more memory"
 
 
 def test_what_runs_out_of_a_gpus_memory_asks_for_a_larger_share():
@@ -95,8 +99,19 @@ def test_what_runs_out_of_a_gpus_memory_asks_for_a_larger_gpu_where_there_is_one
     play.later(3)
     assert play.gpus(job) == ["n1-H100-1"]
     play.ends(job, code=1, finding=CUDA_OOM)
-    play.later(5)
-    assert play.gpus(job) == ["n1-H100-1"]  # the largest
+    assert play.state(job) == "failed"  # there is no larger one
+    assert play.ledger.reasons[job] == f"exit code 1 ({CUDA_OOM}); not tried again: there is no larger GPU here"
+
+
+@pytest.mark.parametrize("share", [{"share_mib": Mib(20 * 1024)}, {"share_permille": 900}])
+def test_a_share_grows_to_the_whole_gpu_and_no_further(share: dict[str, object]):
+    play = a_cluster(gpus="1xRTX4090")
+    job = one(play, retries=9, **share)
+    play.ends(job, code=1, finding=CUDA_OOM)
+    assert demand(play, job).share_mib == 24 * 1024 or demand(play, job).share_permille == 1000
+    play.later(3)
+    play.ends(job, code=1, finding=CUDA_OOM)
+    assert play.ledger.reasons[job] == f"exit code 1 ({CUDA_OOM}); not tried again: there is no larger GPU here"
 
 
 def test_an_element_of_an_array_may_ask_for_more_than_the_others():
