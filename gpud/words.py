@@ -24,7 +24,7 @@ from gpud.core.waits import (
 )
 from gpud.model.job import format_job
 from gpud.model.spec import Dependency, When
-from gpud.model.units import Timestamp, format_duration
+from gpud.model.units import Timestamp, format_duration, plural
 
 Words = tuple[str, str, str | None]
 
@@ -118,14 +118,16 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
     if isinstance(wait, NoPool):
         return "no_pool", f"there is no pool {wait.pool} any more", f"to give it up: gpuctl cancel {written}"
     if isinstance(wait, Guaranteed):
-        said = f"{wait.gpus:g} GPUs are guaranteed to others, and tenant {wait.tenant} may not borrow"
+        are = "is" if wait.gpus == 1 else "are"
+        said = f"{plural(wait.gpus, 'GPU')} {are} guaranteed to others, and tenant {wait.tenant} may not borrow"
         return "quota", said, f"to let it: gpuctl tenant set {wait.tenant} --borrow"
     kind, _, name = wait.whose.partition(" ")
     used, limit = f"{wait.used:.4g}", f"{wait.limit:g}"
+    lacks = f"; it needs {wait.wanted:g}" if wait.used < wait.limit else ""
     if wait.until is not None:
         said = f"has used {used} of {limit} {wait.what}; anew in {format_duration(wait.until - now)}"
     elif wait.what == "GPUs":
-        said = f"has {used} of {limit} GPUs in use" + (f"; it needs {wait.wanted:g}" if wait.used < wait.limit else "")
+        said = f"has {used} of {limit} GPUs in use{lacks}"
     else:
         said = f"has {used} of {limit} jobs running"
     hint = f"see its limits: gpuctl tenant show {name}" if kind == "tenant" else None

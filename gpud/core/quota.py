@@ -20,7 +20,7 @@ from gpud.model.gpu import GpuId
 from gpud.model.job import Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Limits, Tenant
-from gpud.model.units import Timestamp, format_duration
+from gpud.model.units import Timestamp, format_duration, plural
 
 _NO_LIMITS = Limits()
 
@@ -138,8 +138,9 @@ def _impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     )
     for who, may, hint in allowed:
         if may is not None and milli(demand) > 1000 * may:
-            asked = f"{milli(demand) / 1000:g}"
-            return Refused("never_fits", f"{asked} GPUs are asked for; {who} may have {may} at once", hint)
+            asked = plural(milli(demand) / 1000, "GPU")
+            are = "is" if milli(demand) == 1000 else "are"
+            return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
     return _nowhere(world, terms, now)
 
 
@@ -158,11 +159,16 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
         return None
     most = max(counts.values(), default=0)
     names = ", ".join(f"{claim.kind} {claim.name}" for claim in standing if not claim.only)
-    where = f"pool {demand.pool} has" if demand.pool is not None else f"beside those for {names} there are"
+    tenant = world.tenants.get(terms.tenant)
+    types = ""
+    if tenant is not None and tenant.gpu_types:
+        types = f"tenant {tenant.name} may use only {' and '.join(tenant.gpu_types)}: "
+    where = "there are" if not names else f"beside those for {names} there are"
+    if demand.pool is not None:
+        where = f"pool {demand.pool} has"
     asked = f"{each} GPUs of one node are" if each > 1 else "a GPU is"
-    return Refused(
-        "never_fits", f"{asked} asked for; {where} {most or 'none'} that suit", "see whose they are: gpuctl gpus"
-    )
+    message = f"{asked} asked for; {types}{where} {most or 'none'} that suit"
+    return Refused("never_fits", message, "see whose they are: gpuctl gpus")
 
 
 def _too_many(world: World, terms: Terms, jobs: int) -> Refused | None:
@@ -199,7 +205,7 @@ def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> W
             for each in world.tenants.values()
             if each.name != tenant.name
         )
-        if books.all.milli + wanted + kept > there:
+        if kept and books.all.milli + wanted + kept > there:
             return Guaranteed(tenant.name, kept / 1000)
     return None
 

@@ -12,7 +12,7 @@ from gpud.core.world import World
 from gpud.model.changes import SettingPut, Told
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant, plain_tenant, tenant_from
-from gpud.model.units import Timestamp
+from gpud.model.units import Timestamp, plural
 from gpud.model.window import window_from
 
 Asked = PutTenant | DeleteTenant | Reserve | DeleteReservation
@@ -76,7 +76,7 @@ def _put(world: World, out: Outcome, asked: PutTenant) -> Reply:
     after = replace(before, **values)
     if after.window_s != before.window_s:
         after = replace(after, since=out.now)
-    refused = _overcommitted(world, after)
+    refused = _unkeepable(world, out.now, before, after)
     if refused is not None:
         return refused
     if after == known:
@@ -94,8 +94,12 @@ def _delete(world: World, out: Outcome, name: str, by: str) -> Reply:
         return no_such_tenant(world, name)
     tally = world.books.of_tenant(name)
     if tally.running or tally.queued:
-        message = f"tenant {name} has {tally.running} jobs running and {tally.queued} waiting"
+        message = f"tenant {name} has {plural(tally.running, 'job')} running and {tally.queued} waiting"
         return Refused("refused", message, "cancel them, or let them end; to stop more from coming: --max-queued 0")
+    kept = next((each.number for each in world.windows.values() if name in each.tenants), None)
+    if kept is not None:  # without its tenant it would be for nobody, which is another thing
+        message = f"reservation {kept} is for tenant {name}"
+        return Refused("refused", message, f"to take it back: gpuctl reserve delete {kept}")
     world.tenants = {other: each for other, each in world.tenants.items() if other != name}
     world.books.unmeter(name)
     _changed(world, out, "tenant_deleted", known, by)
@@ -108,14 +112,46 @@ def no_such_tenant(world: World, name: str) -> Refused:
     return Refused("no_such_tenant", f"there is no tenant {name!r}", f"{there}; see gpuctl tenant list")
 
 
-def _overcommitted(world: World, tenant: Tenant) -> Refused | None:
-    """Return what is wrong with guaranteeing more GPUs than there ever were."""
-    others = sum(each.guaranteed_gpus for each in world.tenants.values() if each.name != tenant.name)
-    there = sum(not state.gpu.split for state in world.gpus.values())
-    if not there or not tenant.guaranteed_gpus or others + tenant.guaranteed_gpus <= there:
+def _unkeepable(world: World, now: Timestamp, before: Tenant, after: Tenant) -> Refused | None:
+    """Return what of a tenant cannot be so beside the others and the GPUs there are."""
+    new = set(after.gpus).difference(before.gpus)
+    for other in world.tenants.values():
+        common = new.intersection(other.gpus) if other.name != after.name else None
+        if common:
+            state = world.gpus[min(common, key=after.gpus.index)]
+            message = f"GPU {state.node}:{state.gpu.index} belongs to tenant {other.name}"
+            return Refused("refused", message, f"take it away there first: gpuctl tenant set {other.name} --gpus")
+    if after.max_gpus is not None and after.guaranteed_gpus > after.max_gpus:
+        message = f"{plural(after.guaranteed_gpus, 'GPU')} would be guaranteed to it, and it may have {after.max_gpus}"
+        return Refused("refused", message, "name both: --guaranteed and --max-gpus")
+    eased = after.guaranteed_gpus == before.guaranteed_gpus and after.gpu_types == before.gpu_types
+    if not new and (eased or not after.guaranteed_gpus):
         return None
-    message = f"{others + tenant.guaranteed_gpus} GPUs would be guaranteed in all; there are {there}"
-    return Refused("refused", message, f"{max(0, there - others)} are left to guarantee")
+    return _overcommitted(world, now, after)
+
+
+def _overcommitted(world: World, now: Timestamp, tenant: Tenant) -> Refused | None:
+    """Return what is wrong with guaranteeing more GPUs than there are, beside pools and others' own."""
+    pooled = windows.pooled(world, now)
+    public = {gpu: state.gpu for gpu, state in world.gpus.items() if not state.gpu.split and gpu not in pooled}
+    tenants = {**world.tenants, tenant.name: tenant}
+    owned = {name: [public.pop(gpu) for gpu in each.gpus if gpu in public] for name, each in tenants.items()}
+    if not world.gpus:
+        return None
+    wanted = {name: each.guaranteed_gpus for name, each in tenants.items()}
+    own = {name: min(len(owned[name]), count) for name, count in wanted.items()}
+    there, total = len(public) + sum(own.values()), sum(wanted.values())
+    if total > there:
+        beside = " beside pools and what is others' own" if pooled or any(owned.values()) else ""
+        left = max(0, there - (total - tenant.guaranteed_gpus))
+        are = "is" if there == 1 else "are"
+        message = f"{plural(total, 'GPU')} would be guaranteed in all; there {are} {there}{beside}"
+        return Refused("refused", message, f"{left or 'none'} {'is' if left == 1 else 'are'} left to guarantee")
+    able = sum(windows.may_use(tenant, gpu) for gpu in (*public.values(), *owned[tenant.name]))
+    if tenant.guaranteed_gpus > able:
+        message = f"{plural(tenant.guaranteed_gpus, 'GPU')} would be guaranteed, of types of which there are {able}"
+        return Refused("refused", message, "its types: --gpu-type")
+    return None
 
 
 def _changed(world: World, out: Outcome, kind: str, tenant: Tenant, by: str) -> None:

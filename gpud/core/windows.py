@@ -15,7 +15,9 @@ from gpud.core.outcome import Outcome
 from gpud.core.placement import suits, type_matches
 from gpud.core.world import World
 from gpud.model.changes import SettingPut, Told
+from gpud.model.gpu import Gpu, GpuId
 from gpud.model.spec import Terms
+from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
 from gpud.model.window import Window, plain_window
 
@@ -29,6 +31,34 @@ def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
     if world.standing is None:
         world.standing = (*_pools(world), *_owned(world), *_types(world))
     return (*world.standing, *(_window(each) for each in world.windows.values() if now < each.until))
+
+
+def pooled(world: World, now: Timestamp) -> frozenset[GpuId]:
+    """Return the GPUs that are in pools."""
+    pools = (claim.gpus for claim in claims(world, now) if claim.kind is ClaimKind.POOL and not claim.only)
+    return frozenset[GpuId]().union(*pools)
+
+
+def may_use(tenant: Tenant, gpu: Gpu) -> bool:
+    """Return whether a GPU is of a type that a tenant may use."""
+    return not tenant.gpu_types or any(type_matches(pattern, gpu.name) for pattern in tenant.gpu_types)
+
+
+def unkept(world: World, now: Timestamp) -> list[str]:
+    """Return what of the configured pools is not as it says: words that mean no GPU, and GPUs that are in two."""
+    found, seen = [], dict[GpuId, str]()
+    for pool in world.rules.pools:
+        missing = (word for word in pool.gpus if not named_by(world.gpus.values(), word))
+        found += [f"pool {pool.name} names GPU {word}, and there is none" for word in missing]
+    for claim in claims(world, now):
+        if claim.kind is ClaimKind.POOL and not claim.only:
+            for gpu in sorted(claim.gpus):
+                other = seen.setdefault(gpu, claim.name)
+                if other != claim.name:
+                    state = world.gpus[gpu]
+                    words = f"GPU {state.node}:{state.gpu.index} is in the pools {other} and {claim.name}"
+                    found.append(f"{words}: no job can get it")
+    return found
 
 
 def barred(world: World, terms: Terms, now: Timestamp) -> list[Claim]:
@@ -128,10 +158,6 @@ def _owned(world: World) -> Iterator[Claim]:
 def _types(world: World) -> Iterator[Claim]:
     for tenant in world.tenants.values():
         if tenant.gpu_types:
-            others = frozenset(
-                state.gpu.id
-                for state in world.gpus.values()
-                if not any(type_matches(pattern, state.gpu.name) for pattern in tenant.gpu_types)
-            )
+            others = frozenset(gpu for gpu, state in world.gpus.items() if not may_use(tenant, state.gpu))
             names = frozenset({tenant.name})
             yield Claim(kind=ClaimKind.TYPES, name=tenant.name, gpus=others, tenants=names, only=True)

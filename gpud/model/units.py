@@ -108,3 +108,8 @@ def format_duration(seconds: float) -> str:
         elif words:
             break
     return "".join(words[:2])
+
+
+def plural(count: float, word: str) -> str:
+    """Return `1 job`, `2 jobs`, `0.5 GPUs`."""
+    return f"{count:.10g} {word}" if count == 1 else f"{count:.10g} {word}s"

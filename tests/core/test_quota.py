@@ -12,7 +12,7 @@ from gpud.core.commands import Accepted, Done, Pause
 from gpud.core.policies.parameters import Choice
 from gpud.core.quota import may_reclaim
 from gpud.core.rules import Rules
-from gpud.core.waits import Guaranteed, NoPool, OverQuota
+from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota
 from gpud.model.tenant import Limits
 from gpud.model.window import Pool
 
@@ -48,7 +48,8 @@ def test_a_type_that_its_tenant_may_not_use_is_refused():
     play = a_cluster(gpus="2xH100,2xA10")
     create(play, "students", gpu_types=("A10",))
 
-    assert "none that suit" in play.refused(a_job_of("students", type="H100"))
+    refused = play.refused(a_job_of("students", type="H100"))
+    assert "a GPU is asked for; tenant students may use only A10: there are none that suit" in refused
     (job,) = play.submit(a_job_of("students"))
     assert play.gpus(job) == ["n1-A10-2"]
 
@@ -373,8 +374,34 @@ def test_guarantees_of_more_gpus_than_there_are_are_refused():
     refused = create(play, "language", guaranteed_gpus=2)
 
     assert refused.message == "5 GPUs would be guaranteed in all; there are 4"
-    assert refused.hint == "1 are left to guarantee"
+    assert refused.hint == "1 is left to guarantee"
     assert "language" not in play.world.tenants
+
+
+def test_guarantees_that_cannot_be_met_are_refused():
+    play = a_cluster(gpus="4xH100,2xA10", rules=Rules(pools=(Pool(name="debug", gpus=("0",)),)))
+    create(play, "vision", gpus=("n1-H100-1", "n1-H100-2"), gpu_types=("H100",))
+
+    beyond = " GPUs would be guaranteed in all; there are 3 beside pools and what is others' own"
+    assert create(play, "language", guaranteed_gpus=4).message == f"4{beyond}"
+    assert create(play, "guests", guaranteed_gpus=2, max_gpus=1).message.startswith("2 GPUs would be guaranteed to it")
+    create(play, "language", guaranteed_gpus=3)
+    change(play, "vision", guaranteed_gpus=2)
+    assert play.world.tenants["vision"].guaranteed_gpus == 2
+    assert change(play, "language", gpu_types=("A10",)).message.endswith("of types of which there are 2")
+
+
+def test_nothing_is_kept_from_who_may_not_borrow_once_nothing_is_guaranteed():
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", guaranteed_gpus=1)
+    create(play, "guests", borrow=False)
+    first, second, third = play.submit(*[a_job_of("guests") for _ in range(3)])
+    assert play.why(second) == Guaranteed("guests", 1.0)
+
+    change(play, "vision", guaranteed_gpus=0)
+
+    assert play.running == [first, second]
+    assert isinstance(play.why(third), NoCapacity)
 
 
 # -- tenants themselves
@@ -423,7 +450,7 @@ def test_a_tenant_with_jobs_stays():
     create(play, "vision")
     (job,) = play.submit(a_job_of("vision"))
 
-    assert delete(play, "vision").message == "tenant vision has 1 jobs running and 0 waiting"
+    assert delete(play, "vision").message == "tenant vision has 1 job running and 0 waiting"
     play.ends(job)
     assert delete(play, "vision") == Done(True)
     assert delete(play, "vision").code == "no_such_tenant"

@@ -1,14 +1,15 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playbook import a_cluster, a_job, a_node
-from tenancy import a_job_of, change, create, reserve, unreserve
+from tenancy import a_job_of, change, create, delete, reserve, unreserve
 
 from gpud.core.backfill import STARTING_S
 from gpud.core.rules import Rules
 from gpud.core.waits import Barred
-from gpud.core.windows import claims, named_by
+from gpud.core.windows import claims, named_by, unkept
 from gpud.model.changes import Told
 from gpud.model.job import Running
+from gpud.model.window import Pool
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -185,6 +186,39 @@ def test_a_tenants_jobs_go_to_its_own_gpus_first():
     assert play.gpus(pair) == ["n2-H100-2", "n2-H100-3"]
     assert play.gpus(third) == ["n1-H100-1"]
     assert play.gpus(fourth)[0] in {"n1-H100-0", "n2-H100-0", "n2-H100-1"}
+
+
+def test_a_gpu_has_one_owner():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpus=GPUS[:2])
+
+    refused = create(play, "language", gpus=GPUS[1:])
+
+    assert refused.message == "GPU n1:1 belongs to tenant vision"
+    create(play, "language", gpus=GPUS[2:])
+    assert change(play, "language", gpus=GPUS).message == "GPU n1:0 belongs to tenant vision"
+
+
+def test_what_pools_name_and_is_not_there_or_twice_is_told():
+    pools = (Pool(name="debug", gpus=("0", "9")), Pool(name="long", gpus=("n1:0", "n7:1")))
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=pools))
+
+    assert unkept(play.world, play.now) == [
+        "pool debug names GPU 9, and there is none",
+        "pool long names GPU n7:1, and there is none",
+        "GPU n1:0 is in the pools debug and long: no job can get it",
+    ]
+
+
+def test_a_tenant_for_whom_something_is_reserved_is_not_deleted():
+    play = a_cluster()
+    create(play, "vision")
+    number = reserve(play, GPUS[0], until=HOUR, tenants=["vision"])
+
+    assert delete(play, "vision").message == "reservation 1 is for tenant vision"
+    unreserve(play, number)
+    delete(play, "vision")
+    assert not play.world.tenants
 
 
 def test_a_gpu_that_appears_later_is_under_the_claims_too():
