@@ -5,7 +5,7 @@ what is reserved for it or for whom it yields to, who would have to end, and of 
 given. At most `_LINES` lines are told, and as many entries of each list.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
 from gpud.core.active import ActiveJob
@@ -24,7 +24,7 @@ from gpud.model.spec import Terms
 from gpud.model.units import Timestamp, format_duration, format_size
 from gpud.reasons import in_words
 from gpud.store.rows import JobRow
-from gpud.views import Scene, health_reason
+from gpud.views import Scene, gpu_names, health_reason
 from gpud.words import claimed
 
 _LINES = 20
@@ -228,7 +228,7 @@ def _blocker(world: World, each: Blocker) -> dict[str, object]:
     return {
         "job": format_job(each.job),
         "user": active.terms.user,
-        "gpus": _names(world, each.gpus),
+        "gpus": gpu_names(world, each.gpus),
         "expected_end_at": each.ends_at,
         "ends_by_at": None if limit_s is None else active.since + limit_s,
     }
@@ -249,7 +249,7 @@ def _reservation(world: World, kept: Reservation) -> dict[str, object]:
     return {
         "starts_at": kept.at,
         "nodes": [part.node for part in kept.allocation.parts],
-        "gpus": _names(world, kept.allocation.all_gpus),
+        "gpus": gpu_names(world, kept.allocation.all_gpus),
         "preempting": kept.taken,
     }
 
@@ -264,10 +264,6 @@ def _named(world: World, job: JobId) -> str:
     active, waiting = world.active.get(job), world.waiting(job)
     terms = active.terms if active is not None else waiting.terms if waiting is not None else None
     return f"job {format_job(job)}" + (f" of {terms.user}" if terms is not None else "")
-
-
-def _names(world: World, gpus: Iterable[GpuId]) -> list[str]:
-    return [f"{world.gpus[gpu].node}:{world.gpus[gpu].gpu.index}" if gpu in world.gpus else gpu for gpu in gpus]
 
 
 def _places(world: World, gpus: Sequence[GpuId]) -> str:

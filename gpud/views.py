@@ -3,7 +3,7 @@
 A view computes nothing that the scheduler did not decide. What is not known is None, never a guess.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -14,7 +14,7 @@ from gpud.core.why import why
 from gpud.core.world import World
 from gpud.elements import elements_by_state
 from gpud.launchers.logs import log_path
-from gpud.model.gpu import Allocation, GpuProcess, ProcessIdentity, Reading, Unreadable
+from gpud.model.gpu import Allocation, GpuId, GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import JobId, Running, Stopping, format_job, index_of
 from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp
@@ -57,14 +57,12 @@ def positions(world: World) -> dict[JobId, int] | None:
 
 def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job:
     """Return a job as the protocol's page says."""
-    world, demand = scene.world, row.terms.demand
+    world, demand, kept = scene.world, row.terms.demand, scene.world.reservations.get(row.job)
     run, ended = row.run, row.ended_at is not None
     over = None if run is None else run.exit
     shown = viewer.may_read(row)
-    reason = row.reason if ended else _reason(scene, row)
     started_at = None if run is None else _started_at(run)
     output, error = _paths(scene, row) if shown and (started_at is not None or not ended) else (None, None)
-    kept = world.reservations.get(row.job)
     job: Job = {
         "id": format_job(row.job),
         "uid": row.terms.uid,
@@ -74,13 +72,15 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "group": None,
         "labels": row.labels,
         "state": row.state,
-        "reason": reason,
+        "reason": row.reason if ended else _reason(scene, row),
         "priority": row.place.priority,
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
         "gpus": demand.gpus if demand.share_permille is None else demand.gpu_weight,
         "gpu_memory_mib": demand.gpu_memory_mib if demand.share_mib is None else demand.share_mib,
         "gpu_type": demand.gpu_type,
+        "gpu_ids": gpu_names(world, demand.gpu_ids),
+        "excluded": [*gpu_names(world, demand.excluded_gpus), *demand.excluded_nodes],
         "share": demand.shared,
         "mig": demand.mig,
         "nodes": demand.nodes,
@@ -115,6 +115,11 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         job["array_limit"] = row.array_state.throttle
         job["array_counts"] = elements_by_state(world, row.job, row.array_state)
     return job
+
+
+def gpu_names(world: World, gpus: Iterable[GpuId]) -> list[str]:
+    """Return GPUs by node and number; those that are not there any more by UUID."""
+    return [f"{world.gpus[gpu].node}:{world.gpus[gpu].gpu.index}" if gpu in world.gpus else gpu for gpu in gpus]
 
 
 def _written_after(dependency: Dependency) -> str:

@@ -14,6 +14,7 @@ Job = dict[str, Any]
 ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 ACTIVE = frozenset({"starting", "running", "stopping"})
 _ELEMENTS_SHOWN = 20
+_PREEMPTIBLE = {True: "preemptible", False: "not preemptible"}
 _COLUMNS = (
     Column("ID"),
     Column("STATE"),
@@ -41,11 +42,20 @@ def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:
         job["state"],
         job["name"],
         job["user"] if several_users else "",
-        str(job["gpus"]),
+        _gpus(job),
         str(job["priority"] or ""),
         _time(job, now),
         where_or_why(job, now),
     )
+
+
+def _gpus(job: Job) -> str:
+    """Return how many GPUs it has or wants; of memory that it shares, how much: `2`, `0.25`, `8G`, `2x8G`."""
+    count = job["gpus"]
+    if not job.get("share") or not job["gpu_memory_mib"] or count < 1:
+        return str(count)
+    size = format_size(job["gpu_memory_mib"])
+    return size if count == 1 else f"{count:g}x{size}"
 
 
 def written_id(job: Job) -> str:
@@ -170,11 +180,14 @@ def demand(job: Job) -> str:
     gpus = plural(job["gpus"], f"{job['mig']} instance" if job.get("mig") else "GPU") if job["gpus"] else "no GPU"
     gpus += f" on {job['nodes']} nodes" if job.get("nodes", 1) > 1 else ""
     words = [gpus + (f" ({', '.join(each)})" if each else "")]
+    words += [f"only {' '.join(job['gpu_ids'])}"] if job.get("gpu_ids") else []
+    words += [f"not {' '.join(job['excluded'])}"] if job.get("excluded") else []
     words += [f"pool {job['pool']}"] if job.get("pool") else []
     words += [plural(job["cpus"], "CPU")] if job.get("cpus") else []
     words += [f"{format_size(job['memory_mib'])} memory"] if job.get("memory_mib") else []
     words += [f"at most {format_duration(job['time_limit_s'])}"] if job["time_limit_s"] else []
     words += [f"about {format_duration(job['estimate_s'])}"] if job.get("estimate_s") else []
+    words += [_PREEMPTIBLE[job["preemptible"]]] if job.get("preemptible") is not None else []
     words += [_retries(job)] if job["retries"] or job.get("retry_on") else []
     return ", ".join(words)
 

@@ -73,6 +73,7 @@ class Job(TypedDict):
     """A job as everybody sees it (others' `command`, `workdir` and `output` are None in system mode).
 
     `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.
+    `gpu_ids` are the only GPUs it may get, `excluded` GPUs and nodes that it must not get; GPUs as `NODE:INDEX`.
     `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the last three
     `array*` keys are there for an array's own row only.
     """
@@ -92,6 +93,8 @@ class Job(TypedDict):
     gpus: float
     gpu_memory_mib: int | None
     gpu_type: str | None
+    gpu_ids: list[str]
+    excluded: list[str]
     share: bool
     mig: str | None
     nodes: int

@@ -61,7 +61,8 @@ def test_a_job_that_is_not_there_cannot_be_waited_for(gpuctl):
         ("--share --gpu-memory 8G", {"gpus": 1, "share": True, "gpu_memory_mib": 8192}, "1 GPU (8G of each)"),
         ("-g 2 --gpu-memory 24G", {"gpus": 2, "share": False, "gpu_memory_mib": 24576}, "2 GPUs (24G each)"),
         ("--retries 2 --retry-on oom", {"retries": 2, "retry_on": ["oom"]}, "2 retries on oom"),
-        ("--estimate 2h --preemptible", {"estimate_s": 7200.0, "preemptible": True}, "about 2h"),
+        ("--estimate 2h --preemptible", {"estimate_s": 7200.0, "preemptible": True}, "about 2h, preemptible"),
+        ("--no-preemptible", {"preemptible": False}, "1 GPU, not preemptible"),
         ("--gpu-type H100|4090", {"gpu_type": "H100|4090"}, "1 GPU (H100|4090)"),
     ],
 )
@@ -70,6 +71,23 @@ def test_what_was_asked_for_is_in_json_and_in_words(gpuctl, words, keys, shown):
     told = gpuctl.json("show", job)
     assert {key: told[key] for key in keys} == keys
     assert shown in gpuctl.ok("show", job)
+
+
+def test_the_gpus_that_are_named_are_shown_by_node_and_number(gpuctl):
+    only = gpuctl.json("show", gpuctl.ok("submit", "--hold", "--gpu-ids", "1", "--", "true"))
+    node = gpuctl.json("gpus")[0]["node"]
+    assert (only["gpu_ids"], only["excluded"]) == ([f"{node}:1"], [])
+    assert f"1 GPU, only {node}:1" in gpuctl.ok("show", only["id"])
+    but = gpuctl.ok("submit", "--hold", "--not-gpu", "0", "--", "true")
+    assert gpuctl.json("show", but)["excluded"] == [f"{node}:0"]
+    assert f"1 GPU, not {node}:0" in gpuctl.ok("show", but)
+
+
+def test_a_share_of_memory_is_listed_as_such(gpuctl):
+    gpuctl.ok("submit", "--hold", "-n", "one", "--share", "--gpu-memory", "8G", "--", "true")
+    gpuctl.ok("submit", "--hold", "-n", "two", "-g", "2", "--share", "--gpu-memory", "8G", "--", "true")
+    _, one, two = gpuctl.ok("list").splitlines()
+    assert ("  8G  " in one, " 2x8G  " in two) == (True, True)
 
 
 @pytest.mark.parametrize(
