@@ -45,7 +45,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
-    'simulate') options='--cluster --policy --history --since --until --set --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --rules --saturate --seeds --placement --metric --plot --socket' ;;
+    'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;
     'completion') options='-h --help'; valued=''; words='bash zsh fish' ;;
     *) return 1 ;;
     esac

@@ -30,10 +30,10 @@ class Simulations:
         self._lock = Lock()
         self._given_up = False
 
-    def results(self) -> list[dict[str, Any]]:
-        """Return the results. Raises UsageError for what a simulator does not take, GpuctlError where one fails.
+    def results(self) -> list[dict[str, Any] | None]:
+        """Return the results, None where there was nothing to replay. Whatever ends it, no simulator runs on.
 
-        Whatever ends it, no simulator runs on.
+        Raises UsageError for what a simulator does not take, GpuctlError where one fails.
         """
         pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
         try:
@@ -42,7 +42,7 @@ class Simulations:
             self._give_up()
             pool.shutdown(cancel_futures=True)
 
-    def _run(self, at: int) -> dict[str, Any]:
+    def _run(self, at: int) -> dict[str, Any] | None:
         process = self._start(self._calls[at])
         found: dict[str, Any] = {}
         assert process.stdout is not None  # noqa: S101 - it was asked for
@@ -53,7 +53,7 @@ class Simulations:
             found |= said
         if process.wait() == 0 and "result" in found:
             self._tell(at, 1.0)
-            result: dict[str, Any] = found["result"]
+            result: dict[str, Any] | None = found["result"]
             return result
         if process.returncode == _WRONG_INPUT and "error" in found:
             raise UsageError(found["error"]["message"], hint=found["error"]["hint"])

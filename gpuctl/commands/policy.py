@@ -3,6 +3,7 @@
 import click
 
 from gpuctl import session
+from gpuctl.errors import UsageError
 from gpuctl.parse import Parsed
 from gpuctl.render import policies
 from gpuctl.render.plain import reply
@@ -34,6 +35,10 @@ def policy(session: Session, name: str | None, settings: tuple[tuple[str, str], 
     As in `gpuctl policy fair_share --set half_life=2d`. It holds at once, for those who wait as well, and after a
     restart too; nobody loses their place.
     """
+    if name is not None and reset:
+        raise UsageError(
+            "a policy and --reset contradict each other", hint="--reset goes back to the configuration's policy"
+        )
     if name is None and not settings and not reset:
         found = reply(session.request("policies"))
         if session.json:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from gpuctl import session
 from gpuctl.client import socket_path
-from gpuctl.errors import OutputError, UsageError
+from gpuctl.errors import FAILED, OutputError, UsageError
 from gpuctl.parse import DURATION, POSITIVE, SINCE, Parsed
 from gpuctl.render import plot, simulation
 from gpuctl.session import Session, note
@@ -19,6 +20,9 @@ from gpud.wire import address
 
 _PLACEMENTS = ("best-fit", "fgd (knows the mix)", "fgd-blind (learns it)", "spread")
 _HISTORY = "history"
+# Options that mean something in one of the two experiments alone.
+_PACKING = ("seeds", "placements")
+_REPLAYING = ("policies", "history", "until", "settings", "shares", "rules", "metrics", "drawing")
 
 
 def _listed(text: str) -> list[str]:
@@ -36,13 +40,6 @@ def _metrics(text: str) -> list[str]:
     return words
 
 
-def _setting(text: str) -> str:
-    key, _, value = text.partition("=")
-    if not key or not value:
-        raise ValueError(f"{text!r} is no setting; write NAME=VALUE")
-    return text
-
-
 def _over(text: str) -> float:
     try:
         value = float(text)
@@ -51,6 +48,12 @@ def _over(text: str) -> float:
     if not 0 < value <= 100:
         raise ValueError(f"{text!r} is no multiple of what there is; write 1.3 for 130 %")
     return value
+
+
+_LEFT_OUT = (
+    ("skipped", "never ran, and are left out"),
+    ("refused", "were refused: they never fit these GPUs"),
+)
 
 
 @click.command()
@@ -73,10 +76,16 @@ def _over(text: str) -> float:
 @click.option(
     "--set",
     "settings",
-    metavar="NAME=VALUE",
+    metavar="KEY=VALUE",
     multiple=True,
-    type=Parsed("NAME=VALUE", _setting),
-    help="A parameter of a policy.",
+    help="A parameter of a policy, as in gpuctl policy, or what gpud keeps to: starvation=0; may be repeated.",
+)
+@click.option(
+    "--share",
+    "shares",
+    metavar="TENANT=SHARE",
+    multiple=True,
+    help="A tenant's share under fair_share; may be repeated.",
 )
 @click.option(
     "--rules",
@@ -109,9 +118,9 @@ def _over(text: str) -> float:
 )
 @click.option("--plot", "drawing", metavar="FILE", help="Draw queue, use and waits into an SVG file.")
 @session.options
-@click.pass_obj
+@click.pass_context
 def simulate(
-    session: Session,
+    context: click.Context,
     traces: tuple[str, ...],
     cluster: str | None,
     policies: list[str],
@@ -119,6 +128,7 @@ def simulate(
     since: float,
     until: float | None,
     settings: tuple[str, ...],
+    shares: tuple[str, ...],
     rules: str,
     saturate: float | None,
     seeds: int,
@@ -131,30 +141,53 @@ def simulate(
     A trace is a CSV file (submit_s,duration_s,gpus,... with a header) or an SWF file. The scheduler is gpud's own;
     only the clock and the jobs are not real.
     """
-    if bool(traces) == history:
-        raise UsageError(
-            "name a trace, or --history", hint="gpuctl simulate trace.csv --cluster 8x8xV100 --policy fcfs,sjf"
-        )
-    if not history and cluster is None:
-        raise UsageError("name the GPUs to simulate", hint="--cluster 8x8xV100, or --cluster nodes.csv")
-    if saturate is not None and (history or drawing):
-        raise UsageError("--saturate packs a trace's jobs once; it has no history and no time to draw")
-    if drawing is not None:
-        _check_writable(drawing)
+    session: Session = context.obj
+    _check(context, traces, cluster, drawing, history=history, packed=saturate is not None)
     sources = [["--history", _database(session), "--since", str(since)]] if history else [[trace] for trace in traces]
     shared = [] if cluster is None else ["--cluster", cluster]
     if saturate is not None:
         words = ["--saturate", str(saturate), "--seeds", str(seeds)]
         calls = [[*source, *shared, *words, "--placement", name] for source in sources for name in placements]
     else:
-        words = [word for setting in settings for word in ("--set", setting)]
+        words = [f"--set={setting}" for setting in settings] + [f"--share={share}" for share in shares]
+        words += [f"--among={name}" for name in policies]
         words += ["--rules", rules, *([] if until is None else ["--until", str(until)])]
         words += ["--series"] if drawing is not None else []
         calls = [[*source, *shared, *words, "--policy", name] for source in sources for name in policies]
-    results = _run(calls, [_name(call) for call in calls])
-    if drawing is not None:
+    results = [result for result in _run(calls, [_name(call) for call in calls]) if result is not None]
+    if drawing is not None and results:
         _draw(drawing, results)
     _show(session, results, metrics or [], packed=saturate is not None)
+    if results and all(result.get("refused") and not _taken(result) for result in results):
+        context.exit(FAILED)
+
+
+def _check(
+    context: click.Context,
+    traces: Sequence[str],
+    cluster: str | None,
+    drawing: str | None,
+    *,
+    history: bool,
+    packed: bool,
+) -> None:
+    """Raise UsageError for what cannot be meant together."""
+    if traces and history:
+        raise UsageError("--history takes no trace: its jobs are this gpud's own", hint=f"leave out {traces[0]}")
+    if not traces and not history:
+        raise UsageError(
+            "name a trace, or --history", hint="gpuctl simulate trace.csv --cluster 8x8xV100 --policy fcfs,sjf"
+        )
+    if not history and cluster is None:
+        raise UsageError("name the GPUs to simulate", hint="--cluster 8x8xV100, or --cluster nodes.csv")
+    for name in _REPLAYING if packed else _PACKING:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(each.opts[0] for each in context.command.params if each.name == name)
+            if packed:
+                raise UsageError(f"{option} means nothing with --saturate, which packs a trace's jobs once")
+            raise UsageError(f"{option} is for packing", hint="with --saturate 1.3")
+    if drawing is not None:
+        _check_writable(drawing)
 
 
 def _name(call: Sequence[str]) -> str:
@@ -162,10 +195,11 @@ def _name(call: Sequence[str]) -> str:
     return f"{what} {call[-1]}"
 
 
-def _run(calls: Sequence[Sequence[str]], names: Sequence[str]) -> list[dict[str, Any]]:
+def _run(calls: Sequence[Sequence[str]], names: Sequence[str]) -> list[dict[str, Any] | None]:
     """Return the results, with a bar for each on stderr meanwhile, where a person looks."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         tasks = [progress.add_task(name, total=1.0) for name in names]
         tell: Callable[[int, float], None] = lambda at, part: progress.update(tasks[at], completed=part)  # noqa: E731 - typed
         return Simulations(calls, tell).results()
@@ -173,12 +207,31 @@ def _run(calls: Sequence[Sequence[str]], names: Sequence[str]) -> list[dict[str,
 
 def _show(session: Session, results: list[dict[str, Any]], metrics: list[str], *, packed: bool) -> None:
     if session.json:
-        session.print_json([{key: value for key, value in result.items() if key != "curves"} for result in results])
-        return
-    click.echo("\n".join(simulation.packed(results) if packed else simulation.tables(results, metrics)))
-    for trace, skipped in {result["trace"]: result.get("skipped", 0) for result in results}.items():
-        if skipped:
-            note(f"{trace}: {skipped} jobs that never ran are left out")
+        wanted = {"trace", "policy", *metrics}
+        session.print_json(
+            [
+                {key: value for key, value in result.items() if key != "curves" and (not metrics or key in wanted)}
+                for result in results
+            ]
+        )
+    elif results:
+        click.echo("\n".join(simulation.packed(results) if packed else simulation.tables(results, metrics)))
+    if not results:
+        note("no job that ran has ended there since then; further back: --since 8w")
+    left_out = [
+        f"{result['trace']}: {result[key]} of {_taken(result) + result['refused'] + result['skipped']} jobs {why}"
+        for result in results
+        for key, why in _LEFT_OUT
+        if result.get(key)
+    ]
+    for words in dict.fromkeys(left_out):
+        note(words)
+
+
+def _taken(result: dict[str, Any]) -> int:
+    """Return how many jobs came and were not refused."""
+    jobs: int = result["jobs"] + result["unfinished"]
+    return jobs
 
 
 def _database(session: Session) -> str:
@@ -193,6 +246,8 @@ def _database(session: Session) -> str:
 
 def _check_writable(path: str) -> None:
     """Raise UsageError now, not after a minute of work, for a drawing that could not be written."""
+    if not path.lower().endswith(".svg"):
+        raise UsageError(f"a drawing is an SVG file, and {path} is named otherwise", hint="--plot out.svg")
     folder = os.path.dirname(path) or "."
     if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
         raise UsageError(f"cannot write {path}")

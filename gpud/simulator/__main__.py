@@ -1,7 +1,7 @@
 """`python -m gpud.simulator`: one trace under one policy, told as JSON lines.
 
-`{"progress": 0.25}` now and then, then `{"result": {...}}`; or `{"error": {"message": ..., "hint": ...}}` and exit
-status 2. `gpuctl simulate` is what people use.
+`{"progress": 0.25}` now and then, then `{"result": {...}}` (null where no job has ended in a history); or
+`{"error": {"message": ..., "hint": ...}}` and exit status 2. `gpuctl simulate` is what people use.
 """
 
 import argparse
@@ -19,7 +19,8 @@ from gpud.simulator.cluster import joined, per_node, read_cluster
 from gpud.simulator.history import read_history
 from gpud.simulator.metrics import curves, figures, rounded
 from gpud.simulator.packing import pack
-from gpud.simulator.replay import GROUNDS, engine_for
+from gpud.simulator.replay import GROUNDS, check_policy, engine_for
+from gpud.simulator.settings import read_settings, read_shares
 from gpud.simulator.trace import Trace, TraceError, read_trace
 
 _TELL_S = 0.1
@@ -38,12 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _replay(asked: argparse.Namespace) -> dict[str, Any]:
+def _replay(asked: argparse.Namespace) -> dict[str, Any] | None:
     ground = GROUNDS[asked.rules]
+    policies = asked.among or [asked.policy]
+    for name in policies:
+        check_policy(name)
+    said = read_settings(asked.set, policies)
     trace, nodes = _read(asked, together=ground.joined)
+    if not trace.jobs:
+        return None
     if asked.saturate is not None:
         return pack(trace, nodes, asked.placement, asked.saturate, asked.seeds, _Progress())
-    engine = engine_for(asked.policy, trace.jobs, nodes, ground, said=dict(asked.set), series=asked.series)
+    tenants = read_shares(asked.share, policies, trace)
+    engine = engine_for(asked.policy, trace.jobs, nodes, ground, said=said, tenants=tenants, series=asked.series)
     began = time.perf_counter()
     engine.run(asked.until, _Progress())
     wall_s = time.perf_counter() - began
@@ -84,11 +92,6 @@ class _Progress:
             _say({"progress": round(part, 3)})
 
 
-def _setting(text: str) -> tuple[str, float]:
-    key, _, value = text.partition("=")
-    return key, float(value)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m gpud.simulator", description=__doc__)
     parser.add_argument("trace", nargs="?")
@@ -101,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--placement", default="best-fit")
     parser.add_argument("--rules", choices=sorted(GROUNDS), default="physical")
     parser.add_argument("--until", type=float, default=inf)
-    parser.add_argument("--set", type=_setting, action="append", default=[])
+    parser.add_argument("--among", metavar="POLICY", action="append", default=[], help="what is replayed beside it")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[])
+    parser.add_argument("--share", metavar="TENANT=SHARE", action="append", default=[])
     parser.add_argument("--series", action="store_true")
     return parser
 

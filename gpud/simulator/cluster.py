@@ -74,7 +74,7 @@ def _read(place: Path) -> tuple[Node, ...]:
     twice = [name for name, count in Counter(node.name for node in nodes).items() if count > 1]
     if twice or not nodes:
         raise TraceError(
-            f"{place.name}: the node {twice[0]} stands there twice" if twice else f"{place.name}: no nodes"
+            f"{place.name}: the node {twice[0][:40]!r} stands there twice" if twice else f"{place.name}: no nodes"
         )
     return tuple(nodes)
 

@@ -18,10 +18,9 @@ _MOST = 1_000_000
 
 
 def read_history(path: str, since: Timestamp, *, elsewhere: bool) -> tuple[Trace, tuple[Node, ...]]:
-    """Return what ended since a moment, and the nodes it ran on.
+    """Return what ended since a moment, which may be no job, and the nodes it ran on. Raises TraceError.
 
-    `elsewhere`: it will be replayed on other hardware, so nodes and GPUs that jobs named mean nothing. Raises
-    TraceError.
+    `elsewhere`: it will be replayed on other hardware, so nodes and GPUs that jobs named mean nothing.
     """
     try:
         reader = Reader(path)
@@ -34,8 +33,6 @@ def read_history(path: str, since: Timestamp, *, elsewhere: bool) -> tuple[Trace
         raise TraceError(str(error), error.hint) from error
     known: dict[Terms, Terms] = {}
     jobs = [job for row in rows if (job := _job(row, known, elsewhere=elsewhere)) is not None]
-    if not jobs:
-        raise TraceError("no job that ran has ended there since then", "or further back: --since 8w")
     jobs.sort(key=lambda job: job.submit_s)
     return Trace("history", jobs), tuple(_simulated(node) for node in nodes)
 

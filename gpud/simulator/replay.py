@@ -13,6 +13,7 @@ from gpud.core.policies.fcfs import Fcfs
 from gpud.core.rules import Rules
 from gpud.core.world import World
 from gpud.model.gpu import Node
+from gpud.model.tenant import Tenant
 from gpud.model.units import Seconds
 from gpud.simulator.engine import Engine, Physics, Run, runs_of
 from gpud.simulator.oracles import Remaining, Smallest
@@ -63,6 +64,13 @@ def known() -> list[str]:
     return [*POLICIES, *YARDSTICKS, *ORACLES]
 
 
+def check_policy(policy: str) -> None:
+    """Raise TraceError for a policy that there is not."""
+    if policy not in known():
+        close = get_close_matches(policy, known(), n=2)
+        raise TraceError(f"there is no policy {policy!r}", f"there is: {', '.join(close or known())}")
+
+
 def engine_for(
     policy: str,
     jobs: Sequence[TraceJob],
@@ -70,31 +78,32 @@ def engine_for(
     ground: Ground,
     *,
     said: Mapping[str, float],
+    tenants: Sequence[Tenant] = (),
     series: bool = False,
 ) -> Engine:
-    """Return a replay that can be run. Raises TraceError for an unknown policy, and for jobs without length."""
+    """Return a replay that can be run; `said` is for gpud's own policies. Raises TraceError.
+
+    It is raised for an unknown policy, and for jobs without length.
+    """
+    check_policy(policy)
     unknown = next((at for at, job in enumerate(jobs, 1) if job.duration_s is None), None)
     if unknown is not None:
         raise TraceError(
             f"job {unknown} of the trace has no duration_s", "a trace without times can be packed: --saturate"
         )
-    world = World(Fcfs(), Rules(), "simulated")
-    if policy not in POLICIES:
-        world.rules = _RULES.get(policy, _YARDSTICK)
+    rules = Rules().changed(said) if policy in POLICIES else _RULES.get(policy, _YARDSTICK)
+    world = World(Fcfs(), rules, "simulated")
+    world.tenants = {tenant.name: tenant for tenant in tenants}
     if policy in ORACLES:
         jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
-        runs = runs_of(jobs, ground.physics)
+    runs = runs_of(jobs, ground.physics)
+    if policy in ORACLES:
         world.set_policy(ORACLES[policy](runs, world, ground))
     elif policy in YARDSTICKS:
-        runs = runs_of(jobs, ground.physics)
         world.set_policy(YARDSTICKS[policy](ground))
-    elif policy in POLICIES:
-        runs = runs_of(jobs, ground.physics)
+    else:
         chosen = POLICIES[policy]
         world.set_policy(chosen.make(chosen.values(said), world))
-    else:
-        close = get_close_matches(policy, known(), n=2)
-        raise TraceError(f"there is no policy {policy!r}", f"there is: {', '.join(close or known())}")
     return Engine(world, nodes, runs, ground.physics, series=series)
 
 

@@ -76,17 +76,22 @@ def read_trace(path: str, *, per_node: int) -> Trace:
 def opened(place: Path) -> TextIO:
     """Return a file's text, unpacked where it ends in .gz."""
     if place.suffix == ".gz":
-        return gzip.open(place, "rt", newline="", encoding="utf-8", errors="replace")
-    return place.open(newline="", encoding="utf-8", errors="replace")
+        return gzip.open(place, "rt", newline="", encoding="utf-8-sig", errors="replace")
+    return place.open(newline="", encoding="utf-8-sig", errors="replace")
 
 
 def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator["Row"]:
     """Yield the rows of a CSV file with a header. Raises TraceError where a needed column is missing."""
     reader = csv.reader(lines)
     header = [name.strip() for name in next(reader, [])]
+    if not all(name.isprintable() and "\N{REPLACEMENT CHARACTER}" not in name for name in header):
+        raise TraceError(f"{place.name} is not text", f"expected a CSV file with {','.join(needed)},...")
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise TraceError(f"{place.name}, line 1: the column {twice} stands there twice")
     missing = [name for name in needed if name not in header]
     if missing:
-        have = ",".join(header[:8]) or "nothing"
+        have = ",".join(header[:8])[:80] or "nothing"
         raise TraceError(
             f"{place.name}, line 1: no column {missing[0]}", f"expected {','.join(needed)},... found {have}"
         )
@@ -234,7 +239,7 @@ def _swf_fields(place: Path, number: int, words: list[str]) -> list[float]:
         try:
             said.append(float(word))
         except ValueError:
-            raise TraceError(f"{place.name}, line {number}, field {column}: {word!r}, expected a number") from None
+            raise TraceError(f"{place.name}, line {number}, field {column}: {word[:40]!r}, expected a number") from None
     return said
 
 

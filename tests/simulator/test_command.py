@@ -85,10 +85,87 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud):
         (["TRACE", "--cluster", "8x8xV100", "--saturate", "-1"], "no multiple"),
         (["TRACE", "--cluster", "8x8xV100", "--saturate", "1", "--placement", "tight"], "no placement 'tight'"),
         (["TRACE", "--cluster", "8x8xV100", "--plot", "/nowhere/x.svg"], "cannot write /nowhere/x.svg"),
+        (["TRACE", "--cluster", "8x8xV100", "--plot", "x.png"], "hint: --plot out.svg"),
+        (["TRACE", "--cluster", "8x8xV100", "--placement", "fgd"], "hint: with --saturate 1.3"),
+        (["TRACE", "--cluster", "8x8xV100", "--saturate", "1", "--policy", "sjf"], "--policy means nothing with"),
+        (["TRACE", "--history"], "--history takes no trace"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_levl=1h"], "did you mean 'first_level'"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "sjf", "--set", "first_level=1h"], "no setting 'first_level'"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_level=-1"], "write 90s, 2h or 7d; 1 at"),
+        (["TRACE", "--cluster", "8x8xV100", "--set", "aging_per_hour=nan"], "aging_per_hour cannot be 'nan'"),
+        (["TRACE", "--cluster", "8x8xV100", "--set", "reservations=1.5"], "write a whole number; 0 at least"),
+        (["TRACE", "--cluster", "8x8xV100", "--set", "starvation"], "'starvation' sets nothing"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "fifo", "--set", "starvation=0"], "nothing can be set of fifo"),
+        (["TRACE", "--cluster", "8x8xV100", "--share", "default=3"], "fair_share alone looks at shares"),
+        (
+            ["TRACE", "--cluster", "8x8xV100", "--policy", "fair_share", "--share", "lab=3"],
+            "no job is of a tenant 'lab'",
+        ),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "fair_share", "--share", "default=0"], "cannot be '0'"),
     ],
 )
 def test_what_cannot_be_meant_is_said_and_costs_nothing(trace, words, said):
     done = gpuctl("simulate", *(trace if word == "TRACE" else word for word in words), status=2)
 
     assert said in done.stderr
+    assert done.stderr.count(said) == 1
+    assert "usage: python" not in done.stderr  # what it runs is not seen
     assert done.stdout == ""
+
+
+def test_only_the_figures_that_were_asked_for_are_in_json_too_and_nothing_else_is_said(trace):
+    done = gpuctl("simulate", trace, "--cluster", "2x8xV100", "--metric", "max_wait_s,jobs", "--json")
+
+    assert [result.keys() for result in json.loads(done.stdout)] == [{"trace", "policy", "jobs", "max_wait_s"}]
+    assert done.stderr == ""
+
+
+def test_what_is_refused_is_always_said_and_a_failure_where_it_is_all(tmp_path):
+    trace = written(tmp_path / "t.csv", (0, 10, 1), (0, 10, 2))
+    words = ["--policy", "fcfs,sjf", "--metric", "avg_jct_s"]
+
+    some = gpuctl("simulate", trace, "--cluster", "1x1xV100", *words)
+    assert some.stderr == "gpuctl: t.csv: 1 of 2 jobs were refused: they never fit these GPUs\n"
+    trace = written(tmp_path / "t.csv", (0, 10, 2), (0, 10, 2))
+    every = gpuctl("simulate", trace, "--cluster", "1x1xV100", *words, status=1)
+    assert "2 of 2 jobs were refused" in every.stderr
+
+
+def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):
+    rows = [(0, 5000, 1), (1000, 10, 1)]
+    words = [written(tmp_path / "t.csv", *rows), "--cluster", "1x1xV100", "--policy", "las,fcfs", "--json"]
+    waits = [
+        [result["max_wait_s"] for result in json.loads(gpuctl("simulate", *words, *more).stdout)]
+        for more in ([], ["--set", "first_level=10m"], ["--set", "first_level=600", "--set", "preempt_after=2h"])
+    ]
+
+    (usual, fcfs), (early, same), (never, _) = waits
+    assert usual == fcfs == same == never == 4000
+    assert early < 200
+
+
+def test_the_rail_bounds_the_longest_wait_and_can_be_taken_away(tmp_path):
+    rows = [(0, 86_400, 1), (1, 90_000, 1), *((2 + 3000 * number, 3000, 1) for number in range(200))]
+    columns = "submit_s,duration_s,gpus,estimate_s"
+    trace = written(tmp_path / "t.csv", *((*row, row[1]) for row in rows), columns=columns)
+    words = ["simulate", trace, "--cluster", "1x1xV100", "--policy", "sjf", "--metric", "max_wait_s", "--json"]
+    bounded, unbounded = (json.loads(gpuctl(*words, "--set", f"starvation={to}").stdout)[0] for to in ("1d", "off"))
+
+    assert unbounded["max_wait_s"] > 600_000
+    assert bounded["max_wait_s"] < 300_000
+
+
+def test_tenants_get_the_shares_that_they_are_given(tmp_path):
+    rows = [(0, 600 + number % 7 * 300, 1, tenant) for number in range(700) for tenant in "AB"]
+    trace = written(tmp_path / "t.csv", *rows, columns="submit_s,duration_s,gpus,tenant")
+    words = ["--cluster", "1x8xV100", "--policy", "fair_share", "--share", "A=1", "--share", "B=3", "--until", "1d"]
+    (result,) = json.loads(gpuctl("simulate", trace, *words, "--json").stdout)
+
+    assert result["tenants"]["A"]["gpu_share"] == pytest.approx(0.25, rel=0.02)
+
+
+def test_a_history_without_jobs_is_an_empty_answer(gpud):
+    done = gpuctl("--socket", gpud.socket, "simulate", "--history", "--json")
+
+    assert json.loads(done.stdout) == []
+    assert "no job that ran has ended there" in done.stderr

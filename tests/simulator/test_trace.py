@@ -58,6 +58,8 @@ def test_a_swf_file_counts_processors_as_gpus_and_leaves_out_what_never_ran(tmp_
         ),
         ("submit_s,duration_s,gpus\n0,nan,1\n", "t.csv, line 2, column duration_s: 'nan', expected seconds"),
         ("submit_s,duration_s,gpus\n0,-1,1\n", "t.csv, line 2, column duration_s: '-1', expected seconds"),
+        ("submit_s,gpus,duration_s,gpus\n0,1,1,1\n", "t.csv, line 1: the column gpus stands there twice"),
+        ("\x00\x1b[31m\x07,gpus\n0,1\n", "t.csv is not text"),
         ("submit_s,duration_s,gpus\n0,1,1.5\n", "t.csv, line 2, column gpus: '1.5', expected whole GPUs, or a part"),
     ],
 )
@@ -67,6 +69,13 @@ def test_what_is_wrong_with_a_trace_is_said_with_its_place(tmp_path, text, said)
 
     with pytest.raises(TraceError, match="^" + said.replace("(", r"\(")):
         read_trace(str(place), per_node=8)
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_column_s_name(tmp_path):
+    place = tmp_path / "t.csv"
+    place.write_text("submit_s,duration_s,gpus\n0,1,1\n", encoding="utf-8-sig")
+
+    assert len(read_trace(str(place), per_node=8).jobs) == 1
 
 
 def test_a_line_that_is_not_swf_is_named(tmp_path):
@@ -89,7 +98,7 @@ def test_a_cluster_is_a_specification_or_a_file(tmp_path):
     )
     assert (second.gpus, second.name) == ((), "b")
     assert per_node(read_cluster("2x8xH100,4xL40S")) == 8
-    with pytest.raises(TraceError, match=r"n\.csv: the node a stands there twice"):
+    with pytest.raises(TraceError, match=r"n\.csv: the node 'a' stands there twice"):
         read_cluster(written(tmp_path / "n.csv", ("a", 1), ("a", 2), columns="node,gpus"))
     with pytest.raises(TraceError, match="no simulated GPU 'V101'"):
         read_cluster("8x8xV101")
