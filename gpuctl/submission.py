@@ -73,7 +73,11 @@ _OPTIONS = (
     click.option("--retry-on", type=KINDS, multiple=True, help="Only when it fails so: failure, oom, lost, exit:75."),
     click.option("--after", type=AFTER, multiple=True, help="Once these have succeeded: 12,14; or any:12, failed:12."),
     click.option("--tenant", metavar="NAME", help="For whom it runs, where you are in several tenants."),
-    click.option("--preemptible/--no-preemptible", default=None, help="Whether it may yield to more urgent jobs."),
+    click.option(
+        "--preemptible/--no-preemptible",
+        default=None,
+        help="Whether others may preempt it (default: no; under las: yes).",
+    ),
     click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
     click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
     click.option("--hold", is_flag=True, help="Wait until it is released."),
