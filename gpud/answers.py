@@ -17,6 +17,7 @@ from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
+from gpud.core.windows import misnamed
 from gpud.core.world import World
 from gpud.explaining import why_map
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
@@ -231,7 +232,8 @@ class Answers:
         states = [state for node in scene.world.nodes.values() for state in node.gpus]
         kept = kept_for(scene.world, scene.now)
         maps = [{**views.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
-        return {"gpus": maps, "problem": scene.world.problem()}
+        problem = scene.world.problem() or "; ".join(misnamed(scene.world, scene.now)) or None
+        return {"gpus": maps, "problem": problem}
 
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message

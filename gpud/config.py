@@ -20,6 +20,7 @@ from gpud.core.policies import POLICIES, fair_share, las, priority
 from gpud.core.policies.parameters import Parameter
 from gpud.core.rules import Rules
 from gpud.forms import Form
+from gpud.model.gpu import Node
 from gpud.model.tenant import Limits
 from gpud.model.units import Seconds
 from gpud.model.window import Pool
@@ -120,6 +121,13 @@ class Config:
         live=True,
         key="pool",
     )
+    nodes: tuple[tuple[str, forms.Labels], ...] = _key(
+        (),
+        forms.NODES,
+        "labels of nodes, for jobs that ask for them: {NAME = {labels = {rack = 'b2'}}}",
+        live=True,
+        key="node",
+    )
     files: tuple[str, ...] = ()
     check: bool = False
 
@@ -128,6 +136,10 @@ class Config:
         """Return the parameters of all policies."""
         names = {each.name for described in POLICIES.values() for each in described.parameters}
         return {name: getattr(self, name) for name in names}
+
+    def labelled(self, node: Node) -> Node:
+        """Return a node with the labels that it is to have."""
+        return replace(node, labels=dict(self.nodes).get(node.name, ()))
 
     @property
     def rules(self) -> Rules:

@@ -24,6 +24,7 @@ from gpud.core.outcome import Outcome
 from gpud.core.restore import restore
 from gpud.core.world import World
 from gpud.inbox import Inbox
+from gpud.inspection import unkept
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
@@ -149,7 +150,7 @@ class Daemon:
         await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)
-        self._parts.inventory.start(self._inbox.post_threadsafe)
+        self._parts.inventory.start(self._see)
         gc.collect()
         gc.freeze()
 
@@ -165,6 +166,7 @@ class Daemon:
                 if self._reconfigured:  # between turns: a world loaded beside a commit would lack what it makes durable
                     self._reconfigured = False
                     await self._load_again()
+                    self._report_unkept()
                 until = None
                 if self._wake_at is not None:
                     until = loop.time() + max(0.0, self._wake_at - self._parts.clock())
@@ -206,6 +208,10 @@ class Daemon:
             self._inbox.post_soon(seen, _STARTED_S)
         else:
             self._inbox.post(seen)
+
+    def _see(self, seen: GpuSeen | NodeSeen) -> None:
+        """Take what the inventory saw; from any thread."""
+        self._inbox.post_threadsafe(NodeSeen(self._config.labelled(seen.node)) if isinstance(seen, NodeSeen) else seen)
 
     async def _turn(self, batch: Sequence[Input]) -> None:
         now = self._parts.clock()
@@ -275,6 +281,11 @@ class Daemon:
                 node = each.node
                 what = f"{len(node.gpus) or 'no'} GPUs" + (f" ({node.problem})" if node.problem else "")
                 log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
+        self._report_unkept()
+
+    def _report_unkept(self) -> None:
+        for said in unkept(self.world, self._config, self._parts.clock()):
+            log.warning("configuration: %s", said)
 
     def _status_changed(self) -> None:
         """Say soon how things are; not at once, for a thousand short jobs are not worth a thousand words."""
@@ -318,7 +329,7 @@ class Daemon:
         self.world, _ = self._world_of(loaded)
         for node in before.nodes.values():
             if node.present:
-                self.world.see_node(node.node)
+                self.world.see_node(self._config.labelled(node.node))
         for gpu, state in before.gpus.items():
             if gpu in self.world.gpus:
                 self.world.gpus[gpu].seen = state.seen

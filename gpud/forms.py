@@ -4,6 +4,7 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -30,7 +31,22 @@ class _PoolTable(TypedDict):
     max_time: NotRequired[str]
 
 
+class _NodeTable(TypedDict):
+    labels: dict[str, str]
+
+
+Labels = tuple[tuple[str, str], ...]
+
+
+def _labels(tables: dict[str, _NodeTable]) -> tuple[tuple[str, Labels], ...]:
+    return tuple((name, tuple(sorted(table["labels"].items()))) for name, table in sorted(tables.items()))
+
+
 def _pools(tables: dict[str, _PoolTable]) -> tuple[Pool, ...]:
+    named = [(name, str(word)) for name, table in sorted(tables.items()) for word in table["gpus"]]
+    for (one, first), (other, second) in combinations(named, 2):
+        if one != other and _same(first, second):
+            raise ValueError(f"the pools {one} and {other} both have GPU {second}; no job could get it")
     return tuple(
         Pool(
             name=name,
@@ -38,6 +54,14 @@ def _pools(tables: dict[str, _PoolTable]) -> tuple[Pool, ...]:
             max_time_s=parse_duration(table["max_time"]) if "max_time" in table else None,
         )
         for name, table in sorted(tables.items())
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    """Return whether two words mean a GPU in common, as far as words tell: `3` is that of every node."""
+    return one == other or any(
+        whole.startswith(f"{part}:") or (part.isdigit() and whole.endswith(f":{part}"))
+        for part, whole in ((one, other), (other, one))
     )
 
 
@@ -116,6 +140,7 @@ GPUS = Form(list[int], _indices, _gpus, shown="0,2,3")
 NAMES = Form(list[str], _words, tuple, shown="NAME,NAME")
 COUNT = Form(int, _count, _no_less, shown="N")
 POOLS = Form(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
+NODES = Form(dict[str, _NodeTable], _inline, _labels, shown="TABLE")
 
 
 def of_parameter(of: Parameter) -> Form:

@@ -2,10 +2,11 @@
 
 from math import inf
 
+from gpud.config import Config
 from gpud.core.choice import in_force, values
 from gpud.core.policies import POLICIES
 from gpud.core.quota import borrows
-from gpud.core.windows import claims
+from gpud.core.windows import claims, misnamed
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId, format_job
@@ -92,6 +93,12 @@ def kept_for(world: World, now: Timestamp) -> dict[GpuId, list[str]]:
             for gpu in claim.gpus:
                 kept.setdefault(gpu, []).append(f"{claim.kind} {claim.name}{when}")
     return kept
+
+
+def unkept(world: World, config: Config, now: Timestamp) -> list[str]:
+    """Return what the configuration says of GPUs and nodes that is not so."""
+    nodes = [f"there is no node {name}, which is to have labels" for name, _ in config.nodes if name not in world.nodes]
+    return [*misnamed(world, now), *nodes]
 
 
 def _names(world: World, gpus: tuple[GpuId, ...]) -> list[str]:

@@ -231,6 +231,7 @@ def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
         "state": standing if state.present else absent,
         "reason": reason,
         "simulated": bool(state.gpus) and all(each.gpu.simulated for each in state.gpus),
+        "labels": dict(state.node.labels),
     }
 
 

@@ -116,6 +116,7 @@ def node_rows(nodes: Sequence[dict[str, Any]]) -> list[str]:
         Column("CPUS USED", right=True),
         Column("MEMORY USED", right=True),
         Column("DRIVER"),
+        Column("LABELS", elastic=True, spare=True),
         Column("WHY", elastic=True),
     )
     cells = [
@@ -126,6 +127,7 @@ def node_rows(nodes: Sequence[dict[str, Any]]) -> list[str]:
             f"{node['cpus_used']}/{node['cpus']}",
             f"{size(node['memory_used_mib'])}/{size(node['memory_mib'])}",
             "simulated" if node["simulated"] else node["driver"] or "none",
+            " ".join(f"{key}={value}" for key, value in node.get("labels", {}).items()),
             node["reason"] or "",
         )
         for node in nodes

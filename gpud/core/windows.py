@@ -44,7 +44,7 @@ def may_use(tenant: Tenant, gpu: Gpu) -> bool:
     return not tenant.gpu_types or any(type_matches(pattern, gpu.name) for pattern in tenant.gpu_types)
 
 
-def unkept(world: World, now: Timestamp) -> list[str]:
+def misnamed(world: World, now: Timestamp) -> list[str]:
     """Return what of the configured pools is not as it says: words that mean no GPU, and GPUs that are in two."""
     found, seen = [], dict[GpuId, str]()
     for pool in world.rules.pools:

@@ -227,7 +227,7 @@ class GpusReply(TypedDict):
     MIG instance has its profile in `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out;
     its index comes after those of the GPUs. A process: `pid user command memory_mib kind job`;
     `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
-    `problem` says why there are none ("no NVIDIA driver").
+    `problem` says why there are none ("no NVIDIA driver"), or what the configuration says of them that is not so.
     """
 
     gpus: list[dict[str, object]]
@@ -235,9 +235,10 @@ class GpusReply(TypedDict):
 
 
 class Nodes(TypedDict):
-    """Every node: `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state reason simulated`.
+    """Every node, with its labels, by key.
 
-    Reply: `nodes`.
+    Reply: `nodes`, each with `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state reason
+    simulated labels`.
     """
 
     op: Literal["nodes"]

@@ -6,7 +6,7 @@ from tenancy import a_job_of, change, create, delete, reserve, unreserve
 from gpud.core.backfill import STARTING_S
 from gpud.core.rules import Rules
 from gpud.core.waits import Barred
-from gpud.core.windows import claims, named_by, unkept
+from gpud.core.windows import claims, misnamed, named_by
 from gpud.model.changes import Told
 from gpud.model.job import Running
 from gpud.model.window import Pool
@@ -203,7 +203,7 @@ def test_what_pools_name_and_is_not_there_or_twice_is_told():
     pools = (Pool(name="debug", gpus=("0", "9")), Pool(name="long", gpus=("n1:0", "n7:1")))
     play = a_cluster(gpus="4xH100", rules=Rules(pools=pools))
 
-    assert unkept(play.world, play.now) == [
+    assert misnamed(play.world, play.now) == [
         "pool debug names GPU 9, and there is none",
         "pool long names GPU n7:1, and there is none",
         "GPU n1:0 is in the pools debug and long: no job can get it",

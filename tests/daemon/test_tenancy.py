@@ -119,6 +119,30 @@ def test_what_is_wrong_is_said_and_nothing_is_done(gpud, op, fields, code, messa
     assert gpud.ask("tenants")["tenants"] == gpud.ask("reservations")["reservations"] == []
 
 
+def test_nodes_have_the_labels_that_the_configuration_gives_them(a_gpud, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('simulate = "2x1xRTX4090"\n[node.sim-2.labels]\nrack = "b2"\n[node.sim-9.labels]\nrack = "b3"\n')
+    gpud = a_gpud("--config", str(file))
+
+    job = gpud.submit("sleep", "60", demand={"gpus": 1, "node_labels": {"rack": "b2"}})
+    assert gpud.running(job)["allocation"][0]["node"] == "sim-2"
+    assert [node["labels"] for node in gpud.ask("nodes")["nodes"]] == [{}, {"rack": "b2"}]
+    assert "configuration: there is no node sim-9" in gpud.said()
+
+    file.write_text('simulate = "2x1xRTX4090"\n[node.sim-1.labels]\nrack = "b2"\n')
+    gpud.signal(1)  # HUP
+    until(lambda: [node["labels"] for node in gpud.ask("nodes")["nodes"]] == [{"rack": "b2"}, {}])
+
+
+def test_pools_of_gpus_that_are_not_there_are_told(a_gpud, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('simulate = "2xRTX4090"\n[pool.debug]\ngpus = [7]\n')
+    gpud = a_gpud("--config", str(file))
+
+    assert gpud.ask("gpus")["problem"] == "pool debug names GPU 7, and there is none"
+    assert "configuration: pool debug names GPU 7, and there is none" in gpud.said()
+
+
 def test_limits_and_pools_come_from_the_configuration_and_may_change_while_gpud_runs(a_gpud, tmp_path):
     file = tmp_path / "config.toml"
     file.write_text('simulate = "2xRTX4090"\nmax_queued_per_user = 1\n[pool.debug]\ngpus = [1]\nmax_time = "30m"\n')
