@@ -103,6 +103,20 @@ class Guard:
         """Return those that are nobody's reservation: waiting for an end will not lift them."""
         return tuple(index for index in binding if self.claimed[index].claim is not None)
 
+    def standing_at(self, terms: Terms, at: Timestamp) -> tuple[int, ...]:
+        """Return the claims, nobody's reservation, that a job must respect if it starts then."""
+        end = Timestamp(at + STARTING_S + self._world.lasting_s(terms))
+        return tuple(
+            index
+            for index, each in enumerate(self.claimed)
+            if each.claim is not None and each.claim.forbids(terms, at, end)
+        )
+
+    def over_at(self, standing: tuple[int, ...]) -> Timestamp | None:
+        """Return when the first of these claims is over, if one ever is."""
+        ends = [claimed.claim.until for index in standing if (claimed := self.claimed[index]).claim is not None]
+        return min((at for at in ends if at < inf), default=None)
+
     def holds(self, binding: tuple[int, ...]) -> Holds:
         """Return what these claims leave together."""
         if not binding:
@@ -200,8 +214,8 @@ def told_end(world: World, active: ActiveJob) -> float:
             return since + STARTING_S + runs_s
         case Running(since=since):
             return since + runs_s
-        case Stopping(kill_at=kill_at, started=started):
-            return kill_at if started is None else min(kill_at, started + runs_s)
+        case Stopping(kill_at=kill_at):
+            return kill_at  # however long it was expected to run: it is what can be relied on
 
 
 def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:

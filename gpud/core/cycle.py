@@ -70,7 +70,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             out.asked.append(each.token)
             continue
         # A start frees nothing; at most it brings an end, and with it a reservation, some seconds nearer.
-        stirred |= not isinstance(each, Started) or bool(world.reservations)
+        stirred |= not isinstance(each, Started) or _starts_matter(world)
         match each:
             case Started():
                 jobs.started(world, out, each)
@@ -79,6 +79,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case NodeSeen(node):
                 world.see_node(node)
                 world.sooner.add(node.name)
+                world.eased.update(world.shut)  # what is guaranteed depends on what there is
                 out.changes.append(InventoryPut(now, node))
                 for state in world.nodes[node.name].gpus:
                     if state.present and not state.gpu.simulated and state.seen is None:
@@ -100,6 +101,11 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     _look_around(world, out)
     out.close(world)
     return out
+
+
+def _starts_matter(world: World) -> bool:
+    """Return whether it depends on when somebody started what others may have, or when."""
+    return bool(world.reservations or world.preemptible or world.tenants) or not world.policy.reserves
 
 
 def _look_around(world: World, out: Outcome) -> None:

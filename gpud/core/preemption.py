@@ -25,7 +25,7 @@ from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, NodeName
-from gpud.model.job import JobId, Running, StopCause
+from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -56,12 +56,16 @@ class _Option:
 
 
 class Preemption:
-    """Who may be preempted in one cycle, and who was."""
+    """Who may be preempted in one cycle, and who was.
+
+    `look_at` is when somebody who is spared now, for having run too briefly, has run for long enough.
+    """
 
     def __init__(self, world: World, out: Outcome) -> None:
         self._world = world
         self._out = out
         self._gone: set[JobId] = set()
+        self.look_at: Timestamp | None = None
 
     @cached_property
     def _own(self) -> bool:
@@ -69,16 +73,27 @@ class Preemption:
         return self._world.policy.preempts(self._out.now)
 
     @cached_property
-    def _running(self) -> list[_Victim]:
-        """Return every job that has run for long enough, who stands worst first."""
+    def _all(self) -> list[_Victim]:
+        """Return every running job, who stands worst first."""
         world, now = self._world, self._out.now
-        oldest = now - world.rules.preempt_after_s
         found = [
             _Victim(active, world.policy.holding(active, now) if self._own else 0.0, lost_s(active, now))
             for active in world.active.values()
-            if isinstance(active.state, Running) and active.since <= oldest
+            if isinstance(active.state, Running)
         ]
         return sorted(found, key=lambda each: (-each.holding, each.lost_s, each.active.job))
+
+    @cached_property
+    def _running(self) -> list[_Victim]:
+        """Return those of them that have run for long enough."""
+        oldest = self._out.now - self._world.rules.preempt_after_s
+        return [each for each in self._all if each.active.since <= oldest]
+
+    @cached_property
+    def _spared(self) -> list[_Victim]:
+        """Return those that have not, the first to have soonest."""
+        oldest = self._out.now - self._world.rules.preempt_after_s
+        return sorted((each for each in self._all if each.active.since > oldest), key=lambda each: each.active.since)
 
     def preempt(self, job: JobId, terms: Terms, holds: Holds) -> Reservation | None:
         """Stop the jobs that must give way to this one and return what is reserved for it; None where none may."""
@@ -88,13 +103,21 @@ class Preemption:
         waiting = world.waiting(job)
         if waiting is None:
             return None
+        found = self._make_room(job, terms, waiting.place, holds)
+        spared = None if found is not None else next(iter(self._beneath(terms, waiting.place, self._spared)), None)
+        if spared is not None:
+            at = Timestamp(spared.active.since + world.rules.preempt_after_s)
+            self.look_at = at if self.look_at is None else min(self.look_at, at)
+        return found
+
+    def _make_room(self, job: JobId, terms: Terms, place: Place, holds: Holds) -> Reservation | None:
         beneath: dict[NodeName, list[_Victim]] = {}
-        for victim in self._beneath(terms, waiting.place):
+        for victim in self._beneath(terms, place, self._running):
             for part in victim.active.state.allocation.parts:
                 beneath.setdefault(part.node, []).append(victim)
         if not beneath:
             return None
-        count, rooms = terms.demand.nodes, world.spaces.rooms
+        count, rooms = terms.demand.nodes, self._world.spaces.rooms
         found = [
             (option.cost, order, option)
             for order, name in enumerate(rooms if count > 1 else [name for name in rooms if name in beneath])
@@ -124,22 +147,34 @@ class Preemption:
             taken=True,
         )
 
-    def _beneath(self, terms: Terms, place: Place) -> Iterable[_Victim]:
-        """Yield the running jobs that this one may preempt."""
+    def _beneath(self, terms: Terms, place: Place, among: list[_Victim]) -> Iterable[_Victim]:
+        """Yield those of these jobs that this one may preempt."""
         world, rules = self._world, self._world.rules
         standing = world.policy.standing(place) if self._own else inf
-        if not world.preemptible and not world.tenants and (not self._running or standing >= self._running[0].holding):
+        worst = max((victim.holding for victim in among), default=-inf)
+        if not world.preemptible and not world.tenants and standing >= worst:
             return
-        for victim in self._running:
+        by_priority = world.policy.reserves  # else two orders, its own and this, could preempt in turns
+        for victim in among:
             active = victim.active
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
-            yields = active.job in world.preemptible and place.priority >= active.place.priority + rules.preempt_margin
-            if yields or (said is not False and standing < victim.holding):
+            yields = (
+                by_priority
+                and active.job in world.preemptible
+                and place.priority >= active.place.priority + rules.preempt_margin
+            )
+            if (yields or (said is not False and standing < victim.holding)) and not self._protected(terms, active):
                 yield victim
             elif quota.may_reclaim(world, terms, active):
                 yield replace(victim, borrowed=True)
+
+    def _protected(self, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
+        """Return whether a job runs on what is guaranteed to its tenant, and another's that is not would take it."""
+        if not self._world.tenants or victim.terms.tenant == terms.tenant:
+            return False
+        return quota.keeps(self._world, victim, beside) and not quota.guaranteed(self._world, terms)
 
     def _may_all(self, terms: Terms, victims: list[_Victim]) -> bool:
         """Return whether a gang may preempt on all its nodes at once what it may preempt on each."""
@@ -156,7 +191,11 @@ class Preemption:
         Victims are taken as they stand, then those that turn out not to be needed are let off, who stands best first.
         """
         future = room.copy()
-        if terms.demand.nodes > 1 and (enough := fit(terms.demand, future, hold)) is not None:
+        for job in room.node.held:
+            active = self._world.active[job]
+            if isinstance(active.state, Stopping):  # it goes as it is: nobody else has to
+                _give_back(future, active)
+        if (enough := fit(terms.demand, future, hold)) is not None:
             return _Option((-inf, 0.0), [], enough)
         chosen: list[_Victim] = []
         part = None
@@ -164,6 +203,8 @@ class Preemption:
             beside = [each.active for each in chosen]
             if victim.borrowed and not quota.may_reclaim(self._world, terms, victim.active, beside):
                 continue  # its tenant would be left with less than its own guarantee
+            if self._protected(terms, victim.active, beside):
+                continue
             chosen.append(victim)
             _give_back(future, victim.active)
             part = fit(terms.demand, future, hold)
@@ -173,23 +214,23 @@ class Preemption:
             return None
         for victim in list(reversed(chosen)) if len(chosen) > 1 else ():
             rest = [each for each in chosen if each is not victim]
-            less = _without(terms, room, rest, hold) if rest else None
+            less = self._without(terms, room, rest, hold) if rest else None
             if less is not None:
                 chosen, part = rest, less
         return _Option((-min(each.holding for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
+
+    def _without(self, terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
+        """Return what a job would get on a node without these, and without those who go anyhow."""
+        future = room.copy()
+        going = [self._world.active[job] for job in room.node.held]
+        for active in [each for each in going if isinstance(each.state, Stopping)] + [each.active for each in victims]:
+            _give_back(future, active)
+        return fit(terms.demand, future, hold)
 
 
 def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
     """Return the GPU-seconds that are thrown away when a job is preempted now; a little for one without GPUs."""
     return max(0.0, now - active.since) * (active.terms.demand.gpu_weight or 0.01)
-
-
-def _without(terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
-    """Return what a job would get on a node without these."""
-    future = room.copy()
-    for victim in victims:
-        _give_back(future, victim.active)
-    return fit(terms.demand, future, hold)
 
 
 def _give_back(room: Room, active: ActiveJob) -> None:

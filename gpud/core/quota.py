@@ -94,6 +94,15 @@ def owed(world: World) -> frozenset[str]:
     )
 
 
+def keeps(world: World, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
+    """Return whether a job runs within its tenant's guarantee, once those `beside` it are gone."""
+    known, theirs = world.tenants.get(victim.terms.tenant), victim.terms.tenant
+    if known is None or not known.guaranteed_gpus:
+        return False
+    gone = sum(milli(each.terms.demand) for each in beside if each.terms.tenant == theirs and each.job != victim.job)
+    return borrows(world, theirs) <= gone
+
+
 def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
     """Return whether a job may take back what another tenant's borrowed.
 

@@ -50,8 +50,8 @@ def restore(
             world.arrays[array_of(loaded.job)].elements[loaded.job] = None
         elif loaded.array is not None:
             world.arrays[loaded.job] = Array(loaded.terms, loaded.place, loaded.array)
-        if loaded.place.awaits and index_of(loaded.job) is None:
-            world.after.follow(loaded.job, loaded.after, dict(loaded.ends))
+        if loaded.place.awaits:  # an element may wait again where its array, once over, does not
+            world.after.follow(array_of(loaded.job), loaded.after, dict(loaded.ends))
         if loaded.active is None:
             if loaded.array is None or loaded.array.pending:
                 world.wait(loaded.job, loaded.terms, loaded.place)

@@ -7,8 +7,10 @@ is passed over. Whoever has waited longest reserves too, once that is longer tha
 Cost: O(demands + lines passed over + starts x log lines), whatever the length of the queue.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 
 from gpud.core import jobs, quota
 from gpud.core.backfill import Guard, Holds, earliest, told_end
@@ -21,11 +23,12 @@ from gpud.core.queue import Line, job_of, owner_of
 from gpud.core.survey import refresh
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import Reservation, World
-from gpud.model.gpu import Allocation, GpuId
+from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
+WINDOW_TRIES = 4  # windows in a row that a reservation is looked for after
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
 
@@ -99,7 +102,8 @@ class _Round:
                 if not world.rules.backfill:
                     break
         world.sooner.clear()
-        wakes = (world.policy.wake_at(self.now), None if world.starving is not None else world.starving_at)
+        starves_at = None if world.starving is not None else world.starving_at
+        wakes = (world.policy.wake_at(self.now), starves_at, self.preemption.look_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)
 
     def _consider(self, line: Line, job: JobId) -> bool:
@@ -197,13 +201,38 @@ class _Round:
         kept = self.kept.get(job)
         if kept is not None and kept.at > self.now:  # else it was for the end of a job that overruns
             sooner = self.world.sooner if terms.demand.nodes == 1 or not self.world.sooner else None
-            better = earliest(self.world, job, terms, self.now, self._others(terms), sooner)
+            better = self._soonest(job, terms, sooner)
             if better is None or kept.at <= better.at:
                 better = kept
-            if self._keep(replace(better, strict=strict)):
+            if self._clear(better) and self._keep(replace(better, strict=strict)):
                 return True
-        found = earliest(self.world, job, terms, self.now, self._others(terms))
+        found = self._soonest(job, terms)
         return found is not None and self._keep(replace(found, strict=strict))
+
+    def _soonest(self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None) -> Reservation | None:
+        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
+        reserved = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
+        at = self.now
+        for _ in range(WINDOW_TRIES):
+            standing = self.guard.standing_at(terms, at)
+            found = earliest(self.world, job, terms, self.now, self.guard.holds(standing + reserved), among)
+            then = self.guard.over_at(standing) if found is None else max(at, found.at)
+            if then is None:
+                return None
+            if found is not None and set(self.guard.standing_at(terms, then)) <= set(standing):
+                return replace(found, at=then)
+            at = then
+        return None
+
+    def _clear(self, reservation: Reservation) -> bool:
+        """Return whether nobody before has reserved what a reservation names."""
+        holds = self.guard.holds(tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None))
+        return all(
+            share.gpu not in holds[part.node].gpus or 0 < (share.memory_mib or inf) <= holds[part.node].gpus[share.gpu]
+            for part in reservation.allocation.parts
+            if part.node in holds
+            for share in part.shares
+        )
 
     def _keep(self, reservation: Reservation) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
@@ -239,14 +268,16 @@ class _Round:
             line = world.queue.line(job)
             assert line is not None  # noqa: S101 - it was found there
             terms = line.terms
-            allocation = self.guard.best(terms, self.guard.binding(terms))
+            if quota.over(world, terms, self.now) is not None:
+                return
+            binding = self.guard.binding(terms)
+            allocation = self.guard.best(terms, binding)
             if allocation is None:
                 self._claim_earliest(job, terms, strict=True)
                 return
-            if quota.over(world, terms, self.now) is not None or self._stale(terms.demand, allocation):
+            if not self._give(job, terms, allocation, binding):
+                self.looking.add(terms.demand)
                 return
-            world.spaces.take(allocation)
-            self._start(job, terms, allocation)
             world.starving = None
 
     def _serve_guaranteed(self) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playbook import Play, a_cluster, a_job, a_node, an_end
+from playbook import Play, a_cluster, a_job, a_node, a_start, an_end
 
 from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.policies import POLICIES
@@ -80,6 +80,7 @@ class Fleet:
     lasts: dict[JobId, tuple[float, int]] = field(default_factory=dict)  # seconds and exit code, by number
     ends: list[tuple[float, JobId, int, int | None]] = field(default_factory=list)
     began: dict[tuple[JobId, int], float] = field(default_factory=dict)
+    preempted: int = 0
 
     def submit(self, spec: JobSpec, seconds: float, code: int) -> None:
         for job in self.play.submit(spec):
@@ -110,14 +111,20 @@ class Fleet:
         self._follow()
 
     def _follow(self) -> None:
+        """Do what the last cycle wants done: what is launched runs, which is told, and may have more done."""
+        launched = [effect for effect in self.play.out.effects if isinstance(effect, Launch)]
         for effect in self.play.out.effects:
-            if isinstance(effect, Launch):
-                seconds, code = self.lasts[JobId(effect.job >> 24)]
-                self.began[effect.job, effect.attempt] = self.play.now
-                heappush(self.ends, (self.play.now + seconds, effect.job, effect.attempt, code))
-            elif isinstance(effect, Stop):
+            if isinstance(effect, Stop):
+                self.preempted += 1
                 heappush(self.ends, (self.play.now + 1.0, effect.job, effect.attempt, None))
         check(self.play)
+        for effect in launched:
+            seconds, code = self.lasts[JobId(effect.job >> 24)]
+            self.began[effect.job, effect.attempt] = self.play.now
+            heappush(self.ends, (self.play.now + seconds, effect.job, effect.attempt, code))
+        if launched:
+            self.play.cycle(*(a_start(effect.job, effect.attempt, self.play.now) for effect in launched))
+            self._follow()
 
 
 def check(play: Play) -> None:
@@ -163,6 +170,7 @@ def test_what_must_always_hold_holds_and_every_job_comes_to_its_end(policy, ther
         fleet.until(play.now + gap)
         fleet.submit(a_spec(**said), seconds, code)
     fleet.until(play.now + HORIZON_S)
+    assert fleet.preempted <= 50 * len(fleet.lasts) + 50, "giving way comes to an end"
     assert not play.world.active, "nobody is stopped and started for ever"
     assert not len(play.world.queue), "nobody waits for ever"
     assert all(not isinstance(each.state, Stopping) for each in play.world.active.values())
