@@ -123,6 +123,8 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
     What has no zone is local; an hour alone is the next one, or, of the `past`, the last one. Raises ValueError.
     """
     now = time.time() if now is None else now
+    if text == "now":
+        return now
     try:
         away = parse_duration(text.removeprefix("now").removeprefix("-" if past else "+"))
     except ValueError as error:
@@ -148,6 +150,11 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
     except (ValueError, OverflowError) as error:
         example = "2h (ago)" if past else "2h (from now)"
         raise ValueError(f"{text!r} is no time; write 18:30, 2026-05-01T18:30 or {example}") from error
+
+
+def parse_end(text: str, begin: float | None) -> float:
+    """Return when something ends that begins then: an hour alone is the next one after that. Raises ValueError."""
+    return parse_time(text, now=begin if _is_clock(text) else None)
 
 
 def parse_label(text: str) -> tuple[str, str]:

@@ -243,7 +243,7 @@ def _file(path: str, *, must_exist: bool = False) -> dict[str, Any]:
     for key, value in said.items():
         if key not in _TABLE:
             raise ConfigError(f"{path}: unknown key {key!r}", nearest(key, _TABLE))
-        settings[key] = _value(key, value, f"{path}: {key}")
+        settings[key] = _value(key, value, key, f"{path}: ")
     return settings
 
 
@@ -294,15 +294,15 @@ def _read(key: str, text: str | bool, where: str) -> object:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _value(key: str, value: object, where: str) -> object:
+def _value(key: str, value: object, where: str, file: str = "") -> object:
     kind: Form = _TABLE[key].metadata["kind"]
     try:
         check_value(kind.toml, value, where)
         return kind.value(value)
     except Wrong as wrong:
-        raise ConfigError(wrong.message, wrong.hint) from None
+        raise ConfigError(f"{file}{wrong.message}", wrong.hint) from None
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{file}{where}: {error}") from None
 
 
 class _Parser(argparse.ArgumentParser):

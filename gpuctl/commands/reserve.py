@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import session
-from gpuctl.parse import POSITIVE, TIME
+from gpuctl.parse import POSITIVE, TIME, parse_end
 from gpuctl.render import tenants as render
 from gpuctl.render.plain import reply
 from gpuctl.session import Session, note
@@ -31,10 +31,19 @@ def reserve() -> None:
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
 
 
+def _end(ctx: click.Context, param: click.Parameter, text: str) -> float:
+    try:
+        return parse_end(text, ctx.params.get("begin"))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
 @reserve.command()
 @click.argument("targets", nargs=-1, required=True, metavar="GPU|NODE|all...")
-@click.option("--from", "begin", type=TIME, help="When it begins (now): 18:30, 2026-05-01T18:30, 2h (from now).")
-@click.option("--to", "end", type=TIME, required=True, help="When it ends.")
+@click.option(
+    "--from", "begin", type=TIME, is_eager=True, help="When it begins (now): 18:30, 2026-05-01T18:30, 2h (from now)."
+)
+@click.option("--to", "end", metavar="TIME", required=True, callback=_end, help="When it ends; 6:00 is the next after.")
 @click.option("--for", "whose", multiple=True, metavar="USER|TENANT", help="Whose jobs may run there; may be repeated.")
 @click.option("--reason", metavar="TEXT", help="Why, for those who wait.")
 @session.options

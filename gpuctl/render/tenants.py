@@ -9,6 +9,7 @@ from gpuctl.render.text import Column, clean, clock, in_words, table
 from gpud.model.units import format_duration
 
 Map = dict[str, Any]
+DEFAULT = "default"  # whose members are those of no other
 
 _TENANT = (
     Column("TENANT"),
@@ -37,7 +38,7 @@ def rows(tenants: Sequence[Map]) -> list[str]:
 
 
 def _row(tenant: Map) -> tuple[str, ...]:
-    hours = _of(tenant["gpu_hours_used"], tenant["gpu_hours"])
+    hours = _hours(tenant)
     return (
         tenant["name"],
         _of(tenant["gpus_used"], tenant["max_gpus"]),
@@ -61,13 +62,13 @@ def whole(tenant: Map) -> list[str]:
     window, ends = format_duration(tenant["window_s"]), in_words(tenant["window_ends_at"], time.time())
     lines = [
         ("tenant", tenant["name"]),
-        ("members", members(tenant) or "nobody"),
+        ("members", members(tenant) or ("everybody else" if tenant["name"] == DEFAULT else "nobody")),
         ("GPUs in use", _of(tenant["gpus_used"], tenant["max_gpus"])),
         ("guaranteed", f"{guaranteed}" + (f"; {borrowed:g} more are borrowed" if borrowed else "")),
         ("borrows", "what is idle of others' guarantees" if tenant["borrow"] else "nothing"),
         ("running", _of(tenant["running"], tenant["max_running"])),
         ("queued", _of(tenant["queued"], tenant["max_queued"])),
-        ("GPU-hours", f"{_of(tenant['gpu_hours_used'], tenant['gpu_hours'])} in {window}, anew {ends}"),
+        ("GPU-hours", f"{_hours(tenant)} in {window}, anew {ends}"),
         ("GPU types", ", ".join(tenant["gpu_types"]) or "all"),
         ("own GPUs", places(tenant["gpus"]) or "none"),
         ("share", f"{tenant['share']:g}"),
@@ -100,6 +101,15 @@ def places(gpus: Sequence[str]) -> str:
         node, _, index = gpu.rpartition(":")
         nodes.setdefault(node, []).append(int(index) if index.isdigit() else None)
     return where({"allocation": [{"node": node, "gpu_indices": indices} for node, indices in nodes.items()]})
+
+
+def _hours(tenant: Map) -> str:
+    """Return the GPU-hours used, small ones too."""
+    used, limit = tenant["gpu_hours_used"], tenant["gpu_hours"]
+    if used >= 10 or not used:
+        return _of(used, limit)
+    shown = f"{used:.4f}".rstrip("0").rstrip(".") if used >= 0.0001 else "<0.0001"
+    return shown if limit is None else f"{shown}/{limit:g}"
 
 
 def _of(used: float, limit: float | None) -> str:

@@ -3,6 +3,8 @@
 import os
 import pwd
 import re
+import time
+from datetime import datetime
 
 import pytest
 
@@ -92,6 +94,33 @@ def test_gpus_are_reserved_shown_as_such_and_given_back(gpuctl):
 
     gpuctl.ok("reserve", "delete", "2")
     assert [each["reservation"] for each in gpuctl.json("reserve", "list")] == [1]
+
+
+def test_a_reservation_over_midnight_ends_the_next_morning(gpuctl):
+    now = time.time()
+    gpuctl.ok("reserve", "0", "--to", clock(now + 2 * 3600), "--from", clock(now + 20 * 3600))
+    gpuctl.ok("reserve", "0", "--from", "now", "--to", "1h")
+
+    first, second = gpuctl.json("reserve", "list")
+    assert first["active"] is True
+    assert 5 * 3600 < moment(second["ends_at"]) - moment(second["begins_at"]) < 7 * 3600
+
+
+def clock(at):
+    return time.strftime("%H:%M", time.localtime(at))
+
+
+def moment(text):
+    return datetime.fromisoformat(text).timestamp()
+
+
+def test_the_tenant_of_everybody_else_says_so_and_small_hours_are_shown(gpuctl):
+    gpuctl.ok("tenant", "create", "default")
+    assert gpuctl.ended("-g", "1", "--", "sleep", "0.5")["state"] == "completed"
+
+    shown = gpuctl.ok("tenant", "show", "default")
+    assert re.search(r"^members +everybody else$", shown, re.MULTILINE)
+    assert re.search(r"^GPU-hours +0\.00\d+ in", shown, re.MULTILINE)
 
 
 def test_who_would_run_into_a_reservation_is_told_so(gpuctl):

@@ -128,6 +128,8 @@ def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home)
         ("aging_per_hour = -1", "aging_per_hour: it cannot be -1; write a number, like 1.5; 0 at least", None),
         ('state_dir = "here"', "state_dir: 'here' is not a full path", None),
         ("gpus = [", "is not TOML", None),
+        ("[pool.debug]\ngpu = [1]", "config.toml: unknown key 'pool.debug.gpu'", "did you mean 'gpus'?"),
+        ("pool = {a = {gpus = [1]}, b = {gpus = ['vm:1']}}", "pool: the pools a and b both have GPU vm:1", None),
     ],
 )
 def test_a_file_that_is_not_understood_is_named_with_its_key_and_what_is_known(home, line, complaint, hint):
