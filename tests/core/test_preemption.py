@@ -1,0 +1,101 @@
+"""Who gives way: when, once, and to whom."""
+
+from dataclasses import replace
+
+import pytest
+from playbook import NOON, a_cluster, a_job
+from tenancy import a_job_of, create, reserve
+
+from gpud.core.policies import POLICIES
+from gpud.core.rules import Rules
+
+
+def preemptible(spec):
+    return replace(spec, terms=replace(spec.terms, preemptible=True))
+
+
+def all_running(play, count, **said):
+    jobs = play.submit(*(preemptible(a_job(1, **said)) for _ in range(count)))
+    play.starts(*jobs)
+    return jobs
+
+
+def stopping(play):
+    return [job for job in play.running if "preempted" in play.state(job)]
+
+
+def test_a_victim_is_taken_as_soon_as_it_has_run_for_long_enough_with_nothing_else_happening():
+    play = a_cluster(gpus="1xH100")
+    (victim,) = all_running(play, 1)
+    (urgent,) = play.submit(a_job(1, priority=5))
+    assert play.state(victim) == "running"
+    play.later(61)
+    assert stopping(play) == [victim]
+    play.ends(victim, signal=15)
+    assert play.state(urgent) == "starting"
+    assert play.state(victim) == "queued"
+
+
+@pytest.mark.parametrize("estimate", [60.0, 1e6])
+def test_one_job_of_one_gpu_takes_one_victim_however_long_that_has_overrun(estimate):
+    play = a_cluster(gpus="4xH100")
+    all_running(play, 4, estimate=estimate)
+    play.later(3600)
+    play.submit(a_job(1, priority=10))
+    for _ in range(3):
+        play.submit(a_job(0, cpus=1, limit=1))
+        play.later(60)
+    assert len(stopping(play)) == 1
+
+
+def test_a_restart_while_somebody_goes_takes_nobody_else():
+    play = a_cluster(gpus="4xH100")
+    all_running(play, 4, estimate=1e5)
+    play.later(3600)
+    play.submit(a_job(1, priority=10))
+    for _ in range(3):
+        play = play.restarted()
+        play.submit(a_job(0, cpus=1, limit=1))
+    assert len(stopping(play)) == 1
+
+
+def test_a_victim_that_is_late_to_go_costs_nobody_else():
+    play = a_cluster(gpus="4xH100")
+    all_running(play, 4, estimate=1e5)
+    play.later(3600)
+    play.submit(a_job(1, priority=10))
+    play.later(600)
+    play.submit(a_job(0, cpus=1, limit=1))
+    assert len(stopping(play)) == 1
+
+
+@pytest.mark.parametrize("policy", ["priority", "las"])
+def test_what_is_guaranteed_to_a_tenant_is_not_preempted_by_others_who_borrow(policy):
+    play = a_cluster(gpus="1xH100", rules=Rules(preemptible=True))
+    create(play, "A", guaranteed_gpus=1)
+    create(play, "B")
+    chosen = POLICIES[policy]
+    play.world.set_policy(chosen.make(chosen.values({}), play.world))
+    (own,) = play.submit(a_job_of("A", 1, user="ann", estimate=1e6))
+    play.starts(own)
+    play.submit(a_job_of("B", 1, user="bob", estimate=1e6, priority=10))
+    play.later(90_000)
+    assert play.state(own) == "running"
+
+
+def test_under_las_priority_preempts_nobody():
+    play = a_cluster(gpus="1xH100")
+    chosen = POLICIES["las"]
+    play.world.set_policy(chosen.make(chosen.values({}), play.world))
+    (victim,) = all_running(play, 1)
+    play.submit(a_job(1, priority=5))
+    play.later(3_600)
+    assert play.state(victim) == "running"
+
+
+def test_the_first_in_line_starts_after_a_window_before_who_would_last_for_longer():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, "n1-H100-0", at=30, until=60)
+    first, later = play.submit(a_job(4, limit=300), a_job(1, limit=3_600))
+    assert round(play.world.reservations[first].at - NOON) == 60
+    assert play.state(later) == "queued"
