@@ -62,7 +62,7 @@ class Guard:
     def __init__(self, world: World, now: Timestamp) -> None:
         self._world = world
         self._now = now
-        self.claimed = [_Claimed(claim.at, _withheld(world, claim), claim=claim) for claim in claims(world, now)]
+        self.claimed = [_Claimed(claim.at, _kept_back(world, claim), claim=claim) for claim in claims(world, now)]
         self._merged: dict[tuple[int, ...], Holds] = {}
 
     def reserve(self, reservation: Reservation) -> bool:
@@ -325,6 +325,15 @@ def _left_mib(room: Room, gpu: GpuId) -> int:
     """Return what of a GPU's memory can be shared out: all of a free one's."""
     whole = next((nominal_mib(state.gpu.memory_total_mib) for state in room.free if state.gpu.id == gpu), 0)
     return room.shared.get(gpu, whole)
+
+
+def _kept_back(world: World, claim: Claim) -> dict[NodeName, Hold]:
+    """Return what a claim withholds; of those that stand, worked out once. (Whom one binds takes nothing of it.)"""
+    if claim.until < inf or world.standing is None:
+        return _withheld(world, claim)
+    if world.withheld is None or world.withheld[0] is not world.standing:
+        world.withheld = world.standing, {each: _withheld(world, each) for each in world.standing}
+    return world.withheld[1][claim]
 
 
 def _withheld(world: World, claim: Claim) -> dict[NodeName, Hold]:

@@ -76,6 +76,7 @@ class _Round:
         self.made: dict[JobId, Reservation] = {}
         self.closed: set[tuple[Demand, tuple[int, ...]]] = set()
         self.looking: set[Demand] = set()
+        self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
         # Heads of demands, and (with their lines) blocked jobs behind them that may reserve too.
         self.heads: list[tuple[int, int, Demand, Line | None]] = []
 
@@ -296,7 +297,9 @@ class _Round:
         world, terms = self.world, line.terms
         entries = world.queue.following(line, len(self.made) + 1)
         job = next((job_of(entry) for entry in entries if job_of(entry) not in self.made), None)
-        if job is None or not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
+        if job is None or (terms.tenant, terms.demand) in self.vain:
+            return False
+        if not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
             return False
         binding = self.guard.binding(terms)
         allocation = self.guard.best(terms, binding)
@@ -307,6 +310,7 @@ class _Round:
             return given
         preempting = self.preemption.preempt(job, terms, self._others(terms))
         if preempting is None or not self.guard.reserve(preempting):
+            self.vain.add((terms.tenant, terms.demand))
             return False
         self.made[job] = preempting
         return True

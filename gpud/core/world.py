@@ -20,6 +20,7 @@ from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue
+from gpud.core.room import Hold
 from gpud.core.rules import Rules
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
@@ -118,6 +119,8 @@ class World:
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
+        # What those withhold of each node: see `backfill`.
+        self.withheld: tuple[tuple[Claim, ...], dict[Claim, dict[NodeName, Hold]]] | None = None
         self.next_number = 1
         self.boot = boot
         self.queued_us = 0  # the last moment at which a job queued
