@@ -32,7 +32,7 @@ from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
 from gpud.model.spec import JobSpec
-from gpud.model.units import Timestamp
+from gpud.model.units import Timestamp, plural
 from gpud.names import Names
 from gpud.notify import Notifier
 from gpud.orders import order_for
@@ -279,7 +279,8 @@ class Daemon:
         for each in batch:
             if isinstance(each, NodeSeen):
                 node = each.node
-                what = f"{len(node.gpus) or 'no'} GPUs" + (f" ({node.problem})" if node.problem else "")
+                what = plural(len(node.gpus), "GPU") if node.gpus else "no GPUs"
+                what += f" ({node.problem})" if node.problem else ""
                 log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
         self._report_unkept()
 
@@ -372,7 +373,7 @@ class Daemon:
     def status_line(self) -> str:
         """Return how things are, in one line, for systemctl status."""
         waiting = len(self.world.queue) + len(self.world.parked)
-        return f"{len(self.world.active)} running, {waiting} waiting, {len(self.world.gpus)} GPUs"
+        return f"{len(self.world.active)} running, {waiting} waiting, {plural(len(self.world.gpus), 'GPU')}"
 
     def _prune(self) -> None:
         """Drop environments that no attempt can need any more; once a day."""

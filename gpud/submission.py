@@ -14,7 +14,7 @@ from gpud.model.array import IndexSet, parse_array
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand
 from gpud.model.spec import Dependency, JobSpec, Terms
-from gpud.model.units import Mib, Timestamp
+from gpud.model.units import Mib, Timestamp, plural
 from gpud.wire.submission import DemandMap, Submit
 
 _MOST = 100_000
@@ -98,7 +98,7 @@ def _demand(wanted: DemandMap) -> Demand:
         if not all(re.search(r"[A-Za-z0-9*?]", each) for each in kind.split("|")):
             raise Wrong(f"{kind!r} is not a GPU type", "write a part of its name: H100, RTX4090, 'A100-80GB|H100'")
     if ids and len(ids) < gpus:
-        raise Wrong(f"{gpus} GPUs are asked for, of {len(ids)} named")
+        raise Wrong(f"of {plural(len(ids), 'GPU')} named {gpus} are asked for")
     if gpus % nodes:
         raise Wrong(f"{gpus} GPUs cannot be the same number on each of {nodes} nodes", "see --gpus-per-node")
     _check_shares(wanted, gpus)

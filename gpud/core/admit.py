@@ -79,8 +79,9 @@ def _too_few_nodes(demand: Demand, rooms: list[Room], able: int) -> _Words:
         known = sorted({f"{key}={value}" for room in rooms for key, value in room.node.node.labels})
         return f"no node has the label {labels}", f"there are: {', '.join(known)}" if known else "no node has labels"
     what = f" with the label {labels}" if labels else ""
-    beside = " that are not excluded" if demand.excluded_nodes else ""
-    message = f"{demand.nodes} nodes{what} are asked for; there {_are(able)}{beside}"
+    beside = f" that {'are' if able > 1 else 'is'} not excluded" if demand.excluded_nodes else ""
+    asked = f"a node{what} is" if demand.nodes == 1 else f"{demand.nodes} nodes{what} are"
+    message = f"{asked} asked for; there {_are(able)}{beside}"
     return message, "see what there is: gpuctl nodes"
 
 
@@ -124,7 +125,8 @@ def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:
     named = demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids or demand.mig or demand.shared
     kind = " that suit" if named else ""
     if demand.nodes > 1 and able:
-        message = f"{demand.nodes} nodes with {each} GPUs each are asked for; there {_are(able)}{kind}"
+        gpus = "a GPU" if each == 1 else f"{each} GPUs"
+        message = f"{demand.nodes} nodes with {gpus} each are asked for; there {_are(able)}{kind}"
         return message, f"the largest possible job of such nodes has --nodes {able}"
     where = "this machine has" if len(rooms) == 1 else "the largest node has"
     asked = f"{each} GPUs are" if each > 1 else "a GPU is"

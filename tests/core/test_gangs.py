@@ -102,6 +102,10 @@ REFUSALS = [
     ),
     (a_job(17), "17 GPUs are asked for; the largest node has 8; the largest possible job here has --gpus 8"),
     (a_job(2, nodes=2, cpus=65), "65 CPUs are asked for; the most on each of 2 nodes is 64"),
+    (
+        a_job(excluded_nodes=("n1", "n2", "n3")),
+        "a node is asked for; there is none that is not excluded; see what there is: gpuctl nodes",
+    ),
     (a_job(node_labels=(("rack", "c"),)), "no node has the label rack=c; there are: rack=b"),
     (
         a_job(2, nodes=2, node_labels=(("rack", "b"),)),
