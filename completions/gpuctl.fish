@@ -269,7 +269,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and not __fish_seen_
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and not __fish_seen_subcommand_from create delete list' -s h -l help -d 'Show this message and exit'
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -a '(gpuctl completion gpus 2>/dev/null)'
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l from -x -d 'When it begins (now): 18:30, 2026-05-01T18:30, 2h (from now)'
-complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l to -x -d 'When it ends'
+complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l to -x -d 'When it ends; 6:00 is the next after'
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l for -x -d 'Whose jobs may run there; may be repeated'
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l reason -x -d 'Why, for those who wait'
 complete -c gpuctl -n '__fish_seen_subcommand_from reserve; and __fish_seen_subcommand_from create' -l json -d 'Print JSON'
