@@ -266,5 +266,6 @@ def _attempt_end(attempt: dict[str, Any]) -> str:
         return "running"
     code, by = attempt.get("exit_code"), attempt.get("signal")
     words = killed_by(by) if by is not None else "" if code is None else f"exit {code}"
-    reason = attempt.get("reason") or ""
-    return reason if by is not None and reason.startswith(words) else "; ".join(filter(None, (words, reason)))
+    reason, cause = attempt.get("reason") or "", (attempt.get("stop_cause") or "").replace("_", " ")
+    words = "" if by is not None and reason.startswith(words) else words
+    return "; ".join(filter(None, (words, reason, cause)))

@@ -45,6 +45,13 @@ def a_job(**facts: Any) -> dict[str, Any]:
     return job | facts
 
 
+def test_an_attempt_says_how_it_ended_and_why_it_was_stopped():
+    ended = {"attempt": 1, "started_at": NOW - 90, "ended_at": NOW - 20, "signal": 15, "stop_cause": "preempted"}
+    last = {"attempt": 2, "started_at": NOW - 10, "ended_at": None}
+    lines = whole({"job": a_running_job(attempt=2, workdir="/", labels={}), "attempts": [ended, last]}, now=NOW)
+    assert [line.split("  ")[-1] for line in lines[-2:]] == ["killed by SIGTERM; preempted", "running"]
+
+
 def a_running_job(**facts: Any) -> dict[str, Any]:
     place = [{"node": "box", "gpu_indices": [0, 1]}]
     return a_job(state="running", reason=None, started_at=NOW - 5, allocation=place, **facts)
