@@ -194,18 +194,19 @@ def test_run_in_json_is_the_job_on_stdout_and_its_output_on_stderr(gpuctl):
 
 @pytest.mark.parametrize("how", [("run", "-g", "0", "-o", "log", "--"), ("logs", "-f", "1")])
 def test_who_follows_a_log_that_is_truncated_goes_on_from_its_start(gpuctl, how):
-    os.mkfifo(gpuctl.directory / "go")
+    for fifo in ("on", "off"):  # one each: a reader that is quick would find the writer before still there
+        os.mkfifo(gpuctl.directory / fifo)
     (gpuctl.directory / "log").write_text("old\n")
-    job = ("sh", "-c", "echo first; read go < go; : > log; echo second; read go < go; exit 3")
+    job = ("sh", "-c", "echo first; read go < on; : > log; echo second; read go < off; exit 3")
     if how[0] == "logs":
         gpuctl.ok("submit", "-g", "0", "-o", "log", "--", *job)
     words = (*how, *job) if how[0] == "run" else how
     with gpuctl.start(*words) as follower:
         while follower.stdout.readline() != "first\n":
             pass
-        (gpuctl.directory / "go").write_text("on\n")
+        (gpuctl.directory / "on").write_text("go\n")
         assert follower.stdout.readline() == "second\n"
-        (gpuctl.directory / "go").write_text("on\n")
+        (gpuctl.directory / "off").write_text("go\n")
         assert "log was truncated" in follower.communicate(timeout=30)[1]
         assert follower.returncode == (3 if how[0] == "run" else 0)
 
