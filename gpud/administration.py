@@ -179,7 +179,7 @@ def _parameter(known: Parameter, text: str) -> float | None:
 def _reserve(world: World, message: Message, by: str, now: Timestamp, wall: float) -> Make:
     gpus = _targets(world, message["targets"])
     # To the second: the two clocks differ by less, and what was asked for as 18:00 is told as 18:00.
-    at: float = round(now + (message["at"] - wall)) if "at" in message else now
+    at: float = round(now + (message["at"] - wall)) if message.get("at", wall) > wall else now
     until = round(now + (message["until"] - wall))
     if until <= max(at, now):
         raise Wrong(
