@@ -99,6 +99,11 @@ class Guard:
             )
         )
 
+    @property
+    def reserved(self) -> tuple[int, ...]:
+        """Return everybody's reservations until now."""
+        return tuple(index for index, each in enumerate(self.claimed) if each.claim is None)
+
     def standing(self, binding: tuple[int, ...]) -> tuple[int, ...]:
         """Return those that are nobody's reservation: waiting for an end will not lift them."""
         return tuple(index for index in binding if self.claimed[index].claim is not None)

@@ -186,15 +186,11 @@ class Preemption:
         )
 
     def _cheapest(self, terms: Terms, room: Room, beneath: list[_Victim], hold: Hold | None) -> _Option | None:
-        """Return what making room on one node would cost; nothing, where there is room for a gang's part already.
+        """Return what making room on one node would cost; nothing, where there is room already, or will be.
 
         Victims are taken as they stand, then those that turn out not to be needed are let off, who stands best first.
         """
-        future = room.copy()
-        for job in room.node.held:
-            active = self._world.active[job]
-            if isinstance(active.state, Stopping):  # it goes as it is: nobody else has to
-                _give_back(future, active)
+        future = self._without_leaving(room)
         if (enough := fit(terms.demand, future, hold)) is not None:
             return _Option((-inf, 0.0), [], enough)
         chosen: list[_Victim] = []
@@ -220,12 +216,20 @@ class Preemption:
         return _Option((-min(each.holding for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
 
     def _without(self, terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
-        """Return what a job would get on a node without these, and without those who go anyhow."""
-        future = room.copy()
-        going = [self._world.active[job] for job in room.node.held]
-        for active in [each for each in going if isinstance(each.state, Stopping)] + [each.active for each in victims]:
-            _give_back(future, active)
+        """Return what a job would get on a node without these."""
+        future = self._without_leaving(room)
+        for victim in victims:
+            _give_back(future, victim.active)
         return fit(terms.demand, future, hold)
+
+    def _without_leaving(self, room: Room) -> Room:
+        """Return a node's room without those who are being stopped: they go as it is, nobody else has to."""
+        future = room.copy()
+        for job in room.node.held:
+            active = self._world.active[job]
+            if isinstance(active.state, Stopping):
+                _give_back(future, active)
+        return future
 
 
 def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:

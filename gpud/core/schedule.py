@@ -212,8 +212,7 @@ class _Round:
 
     def _soonest(self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None) -> Reservation | None:
         """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
-        reserved = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
-        at = self.now
+        reserved, at = self.guard.reserved, self.now
         for _ in range(WINDOW_TRIES):
             standing = self.guard.standing_at(terms, at)
             found = earliest(self.world, job, terms, self.now, self.guard.holds(standing + reserved), among)
@@ -227,7 +226,7 @@ class _Round:
 
     def _clear(self, reservation: Reservation) -> bool:
         """Return whether nobody before has reserved what a reservation names."""
-        holds = self.guard.holds(tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None))
+        holds = self.guard.holds(self.guard.reserved)
         return all(
             share.gpu not in holds[part.node].gpus or 0 < (share.memory_mib or inf) <= holds[part.node].gpus[share.gpu]
             for part in reservation.allocation.parts
@@ -244,8 +243,18 @@ class _Round:
 
     def _others(self, terms: Terms) -> Holds:
         """Return what claims, and everybody's reservations until now, leave to a job."""
-        reserved = tuple(index for index, each in enumerate(self.guard.claimed) if each.claim is None)
-        return self.guard.holds(self.guard.standing(self.guard.binding(terms)) + reserved)
+        return self.guard.holds(self.guard.standing_at(terms, self.now) + self.guard.reserved)
+
+    def _serve(self, job: JobId, terms: Terms) -> bool | None:
+        """Start a job out of turn; None if it does not fit, False if its GPUs must be looked at first."""
+        binding = self.guard.binding(terms)
+        allocation = self.guard.best(terms, binding)
+        if allocation is None:
+            return None
+        given = self._give(job, terms, allocation, binding)
+        if not given:
+            self.looking.add(terms.demand)
+        return given
 
     def _serve_preemptors(self) -> None:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
@@ -254,13 +263,8 @@ class _Round:
             line = world.queue.line(job) if kept.taken else None
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
-            binding = self.guard.binding(line.terms)
-            allocation = self.guard.best(line.terms, binding)
-            if allocation is not None:
-                if not self._give(job, line.terms, allocation, binding):
-                    self.looking.add(line.terms.demand)
-            elif kept.at > self.now and self.guard.reserve(kept):
-                self.made[job] = kept
+            if self._serve(job, line.terms) is None:
+                self._keep(kept)
 
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
@@ -271,13 +275,10 @@ class _Round:
             terms = line.terms
             if quota.over(world, terms, self.now) is not None:
                 return
-            binding = self.guard.binding(terms)
-            allocation = self.guard.best(terms, binding)
-            if allocation is None:
+            served = self._serve(job, terms)
+            if served is None:
                 self._claim_earliest(job, terms, strict=True)
-                return
-            if not self._give(job, terms, allocation, binding):
-                self.looking.add(terms.demand)
+            if not served:
                 return
             world.starving = None
 
@@ -301,13 +302,9 @@ class _Round:
             return False
         if not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
             return False
-        binding = self.guard.binding(terms)
-        allocation = self.guard.best(terms, binding)
-        if allocation is not None:
-            given = self._give(job, terms, allocation, binding)
-            if not given:
-                self.looking.add(terms.demand)
-            return given
+        served = self._serve(job, terms)
+        if served is not None:
+            return served
         preempting = self.preemption.preempt(job, terms, self._others(terms))
         if preempting is None or not self.guard.reserve(preempting):
             self.vain.add((terms.tenant, terms.demand))

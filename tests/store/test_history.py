@@ -11,22 +11,6 @@ from gpud.model.changes import AttemptEnded, Ended, Unfolded
 from gpud.model.job import End, Exit, StopCause, job_id
 from gpud.model.spec import Place
 from gpud.store import history
-from gpud.store.jobs import Store
-from gpud.store.reader import Reader
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = Store.open(str(tmp_path / "gpud.sqlite"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def reader(store):
-    opened = Reader(store.path)
-    yield opened
-    opened.close()
 
 
 def attempt(job, started, ended, *, number=1, cause=None, gpus=2):

@@ -10,25 +10,10 @@ from gpud.model.array import parse_array
 from gpud.model.changes import ArrayPut, Queued, Told, Unfolded
 from gpud.model.job import End, Exit, format_job, job_id
 from gpud.model.spec import ArrayState, Park, Place
-from gpud.store.jobs import Store
-from gpud.store.reader import Reader, _sources
+from gpud.store.reader import _sources
 from gpud.store.rows import AttemptRow, JobQuery
 
 BOB = for_user(TERMS, "bob")
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = Store.open(str(tmp_path / "gpud.sqlite"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def reader(store):
-    opened = Reader(store.path)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
