@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from threading import Thread
 
 import psutil
 import pytest
+from gpud_process import until
 
 from gpuctl import Client, NotPermittedError, UnreachableError
 from gpuctl.waiting import exit_status, wait_for
@@ -36,15 +36,6 @@ def test_two_at_once_start_one(alone):
         out = sorted(process.communicate(timeout=30)[0] for process in (one, other))
     assert (one.returncode, other.returncode) == (0, 0)
     assert out == ["1\n", "2\n"]
-
-
-def until(wanted):
-    """Return what this function does, once it is something."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := wanted()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def test_when_the_gpud_that_had_the_directory_goes_without_an_answer_another_is_started(alone):
