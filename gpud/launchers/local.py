@@ -26,7 +26,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpud.launchers import record, tree
 from gpud.launchers.link import LauncherGoneError, Link
@@ -62,6 +62,7 @@ class _Attempt:
     retry: asyncio.TimerHandle | None = None
     retry_s: float = _RETRY_S[0]
     refused: bool = False  # the process that might have claimed it was seen to fail
+    told: dict[int, int] = field(default_factory=dict)  # pids and start times of those that were told to end
 
 
 class LocalLauncher:
@@ -224,6 +225,7 @@ class LocalLauncher:
         rest = {*tree.session(process.pid, process.start, attempt.key)}
         rest |= {*tree.descendants(process.pid)} if lives else set()
         rest |= set() if self._link.pid is None else {*tree.marked(self._link.pid, attempt.key)}
+        rest |= {pid for pid, start in attempt.told.items() if record.start_time(pid) == start}
         if lives and self._watch(attempt, *((shim.pid, shim.start) if shim_lives else (process.pid, process.start))):
             attempt.attended = shim_lives
             if shim_lives:
@@ -280,6 +282,7 @@ class LocalLauncher:
         self._stop_rest(attempt, rest, found["grace_s"])
 
     def _stop_rest(self, attempt: _Attempt, rest: set[int], grace_s: float) -> None:
+        attempt.told |= {pid: start for pid in rest if (start := record.start_time(pid)) is not None}
         if attempt.stop == signal.SIGQUIT:
             tree.send(signal.SIGKILL, rest)
         else:
