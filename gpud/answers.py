@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from gpud import __version__, views
+from gpud import __version__, devices, views
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
@@ -231,14 +231,14 @@ class Answers:
         scene, viewer = self._scene(), self.viewer(peer)
         states = [state for node in scene.world.nodes.values() for state in node.gpus]
         kept = kept_for(scene.world, scene.now)
-        maps = [{**views.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
+        maps = [{**devices.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
         problem = scene.world.problem() or "; ".join(misnamed(scene.world, scene.now)) or None
         return {"gpus": maps, "problem": problem}
 
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message
         scene = self._scene()
-        return {"nodes": [views.node_map(scene, node) for node in scene.world.nodes.values()]}
+        return {"nodes": [devices.node_map(scene, node) for node in scene.world.nodes.values()]}
 
     async def _tenants(self, peer: Peer, message: Message) -> Message:
         del peer  # everybody may see what everybody may have
@@ -278,7 +278,7 @@ class Answers:
             "policy": in_force(scene.world),
             "paused": scene.world.paused,
             "jobs": counts,
-            "gpus": views.gpu_counts(scene),
+            "gpus": devices.gpu_counts(scene),
             "driver": driver,
             "problem": scene.world.problem(),
             "launcher": self._facts.launcher(),

@@ -18,13 +18,14 @@ from gpud.core.prediction import Prediction
 from gpud.core.waits import Barred, Guaranteed, NoCapacity, OverQuota, Throttled, Wait, YieldsTo
 from gpud.core.why import why
 from gpud.core.world import Reservation, World
+from gpud.devices import health_reason
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId, StopCause, Stopping, format_job
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp, format_duration, format_size
 from gpud.reasons import in_words
 from gpud.store.rows import JobRow
-from gpud.views import Scene, gpu_names, health_reason
+from gpud.views import Scene, gpu_names
 from gpud.words import claimed
 
 _LINES = 20

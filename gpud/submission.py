@@ -8,6 +8,7 @@ import json
 import re
 import resource
 from functools import lru_cache
+from typing import Any
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_array
@@ -22,6 +23,7 @@ PRIORITY_MOST = 1_000_000
 _RETRIES_MOST = 1_000
 _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
+_NOTICES_MOST = 20
 _MIG = re.compile(r"(\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
 _DIGITS = re.compile(r"\d+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -84,7 +86,46 @@ def spec_of(
         after=after,
         array=array,
         throttle=throttle,
+        group=_word("the group", message.get("group")),
+        key=_word("the key", message.get("key")),
+        **_comforts(message),
     )
+
+
+def _word(what: str, text: str | None) -> str | None:
+    if text is not None:
+        check_text(what, text, _NAME_MOST)
+    return text
+
+
+def _comforts(message: Submit) -> dict[str, Any]:
+    """Return what a job gets beside its GPUs, as fields of its spec. Raises Wrong."""
+    signal, every_s = message.get("checkpoint_signal"), _duration("the interval", message.get("checkpoint_every_s"))
+    if signal is not None:
+        _between("the checkpoint signal", signal, 1, 64)
+    elif every_s is not None:
+        raise Wrong("how often a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
+    size = message.get("terminal")
+    if size is not None and (len(size) != 2 or not all(0 < each < 10_000 for each in size)):
+        raise Wrong("a terminal's size is its rows and columns")
+    commit = message.get("commit")
+    if commit is not None and not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        raise Wrong(f"{commit!r} is not a commit")
+    notify = message.get("notify", [])
+    if len(notify) > _NOTICES_MOST or any(len(pair) != 2 for pair in notify):
+        raise Wrong(f"whom to notify is at most {_NOTICES_MOST} pairs of an event and a target")
+    return {
+        "checkpoint_signal": signal,
+        "checkpoint_every_s": every_s,
+        "claim": message.get("claim", False),
+        "idle_after_s": _duration("the idle time", message.get("idle_after_s")),
+        "terminal": None if size is None else (size[0], size[1]),
+        "unattended_s": _duration("the time without anybody", message.get("unattended_s")),
+        "notify": tuple((event, target) for event, target in notify),
+        "commit": commit,
+        "dirty": message.get("dirty", False),
+        "sbatch": message.get("sbatch", False),
+    }
 
 
 def _demand(wanted: DemandMap) -> Demand:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gpuctl import submission
+from gpuctl import options, submission
 from gpuctl.cli import JobStatusCommand
 from gpuctl.errors import UsageError
 from gpuctl.follower import Follower, Interrupts, sizes
@@ -19,12 +19,12 @@ from gpuctl.session import Session, note, on_terminal
 from gpuctl.waiting import exit_status
 
 
-class RunCommand(submission.WordsCommand, JobStatusCommand):
+class RunCommand(options.WordsCommand, JobStatusCommand):
     """Words as submit takes them, and the job's exit status."""
 
 
 @click.command(cls=RunCommand)
-@submission.options
+@options.options
 @click.pass_context
 def run(context: click.Context, /, **given: Any) -> int:
     """Queue a command as `submit` does, show its output, and exit as it exits. Its stdin is /dev/null.

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from gpuctl import submission
+from gpuctl import options, submission
 from gpuctl.errors import OutputError
 from gpuctl.session import Session, note, on_terminal
 
 
-@click.command(cls=submission.WordsCommand)
-@submission.options
+@click.command(cls=options.WordsCommand)
+@options.options
 @click.option("--dry-run", is_flag=True, help="Check it, queue nothing.")
 @click.pass_context
 def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:

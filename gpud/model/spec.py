@@ -55,6 +55,11 @@ class JobSpec:
     `script` is the kept copy of a script, run through its `#!` line; `command` is then [its path, arguments...].
     `limits` maps names as in the resource module ("NOFILE") to (soft, hard), -1 for unlimited; only soft is set where
     hard may not be. `output` and `error` are patterns (`%j %A %a %x`); None for gpud's own log and for one file.
+    `key` tells it from all others of its `group`. It gets `checkpoint_signal` before it is stopped for others or for
+    its time limit, and every `checkpoint_every_s`. A `claim` runs nothing: its user's own processes use its GPUs, until
+    they were idle for `idle_after_s`. `terminal` is the size (rows, columns) of the one that it gets; it ends when
+    nobody attends that for `unattended_s`. `notify` holds whom to tell of what: (word of an event, target). `commit`
+    and `dirty` are its directory's as git has it. `sbatch`: a script with #SBATCH lines, which is told SLURM_* too.
     """
 
     nonce: str
@@ -77,6 +82,18 @@ class JobSpec:
     after: tuple[Dependency, ...] = ()
     array: IndexSet | None = None
     throttle: int | None = None
+    group: str | None = None
+    key: str | None = None
+    checkpoint_signal: int | None = None
+    checkpoint_every_s: Seconds | None = None
+    claim: bool = False
+    idle_after_s: Seconds | None = None
+    terminal: tuple[int, int] | None = None
+    unattended_s: Seconds | None = None
+    notify: tuple[tuple[str, str], ...] = ()
+    commit: str | None = None
+    dirty: bool = False
+    sbatch: bool = False
 
 
 class Park(StrEnum):

@@ -30,6 +30,11 @@ from gpud.store.rows import AttemptRow
 Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
 
 _SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at", "throttle")
+_COMFORTS = (
+    *("checkpoint_signal", "checkpoint_every_s", "claim", "idle_after_s", "terminal", "unattended_s", "notify"),
+    *("commit", "dirty", "sbatch"),
+)
+_PLAIN = {field.name: field.default for field in fields(JobSpec) if field.name in _COMFORTS}
 _ENDS = frozenset(End)
 
 PLACE = (
@@ -46,7 +51,7 @@ ATTEMPT = (
 )
 SPEC = (
     "job.nonce, job.name, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
-    " job.after, job.submitted, environment.data, script.data"
+    " job.after, job.group_name, job.key, job.submitted, environment.data, script.data"
 )
 CURRENT = "LEFT JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt"
 LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, job.after, {ATTEMPT}"
@@ -98,14 +103,15 @@ def _said(value: Terms | Demand) -> dict[str, object]:
 
 def encode_submitted(spec: JobSpec) -> str:
     """Return what of a spec is read only to start it, as JSON."""
-    return to_json({name: getattr(spec, name) for name in _SUBMITTED})
+    said = {name: getattr(spec, name) for name in _SUBMITTED}
+    return to_json(said | {name: each for name, plain in _PLAIN.items() if (each := getattr(spec, name)) != plain})
 
 
 def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
     """Return the spec of the columns `SPEC`."""
-    nonce, name, command, workdir, labels, output, error, array, after, submitted, environment, script = columns
-    rest = json.loads(submitted)
-    rest["groups"] = tuple(rest["groups"])
+    nonce, name, command, workdir, labels, output, error, array, after, *rest_of = columns
+    group, key, submitted, environment, script = rest_of
+    rest = _tuples(json.loads(submitted))
     rest["limits"] = {limit: (soft, hard) for limit, (soft, hard) in rest["limits"].items()}
     return JobSpec(
         nonce=nonce or "",
@@ -120,6 +126,8 @@ def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
         labels=json.loads(labels) if labels else {},
         array=None if array is None else decode_indices(array),
         after=decode_after(after),
+        group=group,
+        key=key,
         **rest,
     )
 

@@ -49,11 +49,12 @@ from gpud.store.rows import Committed, Event, Loaded
 _DAY_S = 86_400.0
 _REMEMBERED = 4_096  # contents and terms known to be stored; beyond that they are looked up again
 
-_TEXTS = {"nonce", "user", "tenant", "name", "name_group", "workdir", "output", "error"}
+_TEXTS = {"nonce", "user", "tenant", "name", "name_group", "group_name", "key", "workdir", "output", "error"}
 _ADDED = """
     id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s, awaits, terms,
     submitted_at, updated_at, array, live, pending, throttle, dropped, counts, nonce, uid, user, tenant, name,
-    name_group, command, workdir, labels, output, error, after, estimate_s, preemptible, submitted, environment, script
+    name_group, group_name, key, command, workdir, labels, output, error, after, estimate_s, preemptible, submitted,
+    environment, script
 """
 _ADD = (
     f"INSERT INTO job ({_ADDED})"  # noqa: S608 - constants
@@ -231,6 +232,8 @@ class Store:
             text(terms.tenant),
             text(spec.name),
             text(terms.name_group),
+            text(spec.group),
+            text(spec.key),
             to_json(spec.command),
             text(spec.workdir),
             to_json(spec.labels) if spec.labels else None,

@@ -36,7 +36,7 @@ _TERMS_REMEMBERED = 4_096
 _ROW = (
     "job.id, job.state, job.reason, job.terms, job.name, job.command, job.workdir, job.labels, job.output, job.error,"
     " json_extract(job.submitted, '$.begin_at'), job.submitted_at, job.updated_at, job.ended_at, job.array,"
-    f" job.after, {PLACE}, {ARRAY}, {ATTEMPT}"
+    f" job.after, job.group_name, job.key, {PLACE}, {ARRAY}, {ATTEMPT}"
 )
 _EVENT = (
     "SELECT seq, at, kind, event.job, event.attempt, job.user, detail FROM event LEFT JOIN job ON job.id = event.job"
@@ -170,13 +170,13 @@ class Reader:
 
     def _row(self, columns: Columns) -> JobRow:
         job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]
-        begin_at, submitted_at, updated_at, ended_at, array, after = columns[10:16]
+        begin_at, submitted_at, updated_at, ended_at, array, after, group, key = columns[10:18]
         return JobRow(
             job=job,
             state=state,
             reason=reason,
             terms=self._terms_of(terms),
-            place=decode_place(columns[16:25]),
+            place=decode_place(columns[18:27]),
             name=name,
             command=tuple(json.loads(command)),
             workdir=workdir,
@@ -188,9 +188,11 @@ class Reader:
             updated_at=updated_at,
             ended_at=ended_at,
             array=None if array is None else decode_indices(array),
-            array_state=decode_array(columns[25:30]),
-            run=decode_attempt(job, columns[30:]),
+            array_state=decode_array(columns[27:32]),
+            run=decode_attempt(job, columns[32:]),
             after=decode_after(after),
+            group=group,
+            key=key,
         )
 
     def _terms_of(self, row: int) -> Terms:

@@ -99,6 +99,8 @@ class JobRow:
     array_state: ArrayState | None
     run: AttemptRow | None
     after: tuple[Dependency, ...] = ()
+    group: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ class JobQuery:
     user: str | None = None
     states: frozenset[str] = field(default_factory=frozenset)
     name: str | None = None
+    group: str | None = None
     labels: tuple[tuple[str, str | None], ...] = ()  # all of these; with None: of any value
     since: Timestamp | None = None
     shown: bool = False

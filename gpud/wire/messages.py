@@ -45,6 +45,7 @@ class Selection(TypedDict):
     mine: NotRequired[bool]
     user: NotRequired[str]
     state: NotRequired[list[str]]
+    group: NotRequired[str]
 
 
 class List(TypedDict):
@@ -64,6 +65,7 @@ class List(TypedDict):
     user: NotRequired[str]
     state: NotRequired[list[str]]
     name: NotRequired[str]
+    group: NotRequired[str]
     labels: NotRequired[list[str]]  # `K=V`, or `K` with any value: those that bear all of them
     since: NotRequired[float]
     limit: NotRequired[int]
@@ -84,6 +86,7 @@ class Job(TypedDict):
     user: str
     tenant: str
     group: str | None
+    key: str | None
     labels: dict[str, str]
     state: str
     reason: str | None

@@ -35,7 +35,9 @@ class Submit(TypedDict):
     `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
     hard limits by name ("NOFILE": [1024, 4096]; -1: none). `retry_on` names the failures that use up `retries`:
     `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are jobs that must end first, as in a `Selection`, by how
-    they must end: `success`, `any` or `failed`. `next` asks for `position` and `reason` in the reply.
+    they must end: `success`, `any` or `failed`. A `claim` has an empty `command`. `terminal` is rows and columns;
+    `notify` holds pairs of an event and a target, as on the command line; `sbatch`: it is told SLURM_* variables too.
+    `next` asks for `position` and `reason` in the reply.
     """
 
     op: Literal["submit"]
@@ -65,6 +67,18 @@ class Submit(TypedDict):
     output: NotRequired[str]
     error: NotRequired[str]
     tenant: NotRequired[str]
+    group: NotRequired[str]
+    key: NotRequired[str]
+    checkpoint_signal: NotRequired[int]
+    checkpoint_every_s: NotRequired[float]
+    claim: NotRequired[bool]
+    idle_after_s: NotRequired[float]
+    terminal: NotRequired[list[int]]
+    unattended_s: NotRequired[float]
+    notify: NotRequired[list[list[str]]]
+    commit: NotRequired[str]
+    dirty: NotRequired[bool]
+    sbatch: NotRequired[bool]
     dry_run: NotRequired[bool]
     next: NotRequired[bool]
 

@@ -245,12 +245,6 @@ def test_numbers_that_cannot_be_meant_are_refused_with_the_option_s_name(words):
     assert words[0] in refused.value.format_message()
 
 
-@pytest.mark.parametrize("option", ["--group", "--key"])
-def test_an_option_that_is_not_there_yet_is_not_ignored(option):
-    with pytest.raises(click.NoSuchOption):
-        request_of(option, "1", "true")
-
-
 def test_positions_in_words():
     said = [submission.ordinal(number) for number in (1, 3, 10, 11, 12, 13, 21, 22, 101, 111)]
     assert said == ["first", "third", "tenth", "11th", "12th", "13th", "21st", "22nd", "101st", "111th"]

@@ -1,0 +1,94 @@
+"""Everything that a job can be submitted with, as options of a command: `submit`, `run`, and who else asks for jobs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gpuctl import session
+from gpuctl.parse import (
+    AFTER,
+    COUNT,
+    DURATION,
+    GPUS,
+    GRACE,
+    KINDS,
+    LABEL,
+    POSITIVE,
+    PRIORITY,
+    RETRIES,
+    SIZE,
+    TIME,
+)
+
+Options = Callable[..., Any]
+
+
+def options(command: Options) -> Options:
+    """Give a command everything that a job can be submitted with."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS = (
+    click.option("-g", "--gpus", type=GPUS, help="GPUs in total, or a part of one: 0.25 (default: 1; 0: none)."),
+    click.option("--nodes", type=POSITIVE, help="Nodes that it needs at once, with as many GPUs on each (default: 1)."),
+    click.option("--gpus-per-node", type=COUNT, help="GPUs on each node."),
+    click.option("--gpu-ids", metavar="LIST", help="Only these GPUs: 0,1, NODE:0, or UUID prefixes."),
+    click.option("--gpu-memory", type=SIZE, help="Memory that each GPU must have: 24G; with --share, what it takes."),
+    click.option("--gpu-type", metavar="PATTERN", help="What its name must contain: H100, 'A100|H100', 'A100*80*'."),
+    click.option("--share", is_flag=True, help="Share each GPU with others: --gpu-memory of it is enough."),
+    click.option("--mig", metavar="PROFILE", help="MIG instances instead of GPUs: 2g.10gb."),
+    click.option("--cpus", type=POSITIVE, help="CPUs to count for it on each node (default: none; with -g 0: one)."),
+    click.option("--memory", type=SIZE, help="Memory of each node: 64G."),
+    click.option("--not-gpu", metavar="LIST", help="None of these GPUs."),
+    click.option("--not-node", metavar="LIST", help="None of these nodes."),
+    click.option("--node-label", type=LABEL, multiple=True, help="A label that its nodes must have; may be repeated."),
+    click.option("--pool", metavar="NAME", help="GPUs of this pool of the configuration."),
+    click.option("--spread/--pack", default=None, help="Where the most is free, or the least (default: --pack)."),
+    click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
+    click.option("-n", "--name", help="What to call it (default: the command's name)."),
+    click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
+    click.option("--estimate", type=DURATION, help="How long you expect it to run; nothing happens when that is over."),
+    click.option("--retries", type=RETRIES, help="Start it again so often when it fails."),
+    click.option("--retry-on", type=KINDS, multiple=True, help="Only when it fails so: failure, oom, lost, exit:75."),
+    click.option("--after", type=AFTER, multiple=True, help="Once these have succeeded: 12,14; or any:12, failed:12."),
+    click.option("--tenant", metavar="NAME", help="For whom it runs, where you are in several tenants."),
+    click.option(
+        "--preemptible/--no-preemptible",
+        default=None,
+        help="Whether others may preempt it (default: no; under las: yes).",
+    ),
+    click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
+    click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
+    click.option("--hold", is_flag=True, help="Wait until it is released."),
+    click.option("--group", metavar="NAME", help="The sweep, or whatever else, that it is a part of."),
+    click.option(
+        "--key",
+        metavar="KEY",
+        help="What it is in its group; not queued again unless it failed.",
+    ),
+    click.option("--label", type=LABEL, multiple=True, help="A label to find it by; may be repeated."),
+    click.option("-e", "--env", metavar="K=V", multiple=True, help="Set a variable; may be repeated."),
+    click.option("--env-file", metavar="FILE", help="Set the variables of a file, K=V a line."),
+    click.option("-C", "--workdir", metavar="DIR", help="Where it runs (default: here)."),
+    click.option("-o", "--output", metavar="FILE", help="Where its output goes; %j id, %A array, %a index, %x name."),
+    click.option("--error", metavar="FILE", help="Where its errors go (default: with the output)."),
+    click.option("--grace", type=GRACE, help="Time between TERM and KILL when it is stopped (default: 30s)."),
+    click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[--] COMMAND [ARGS]..."),
+    session.options,
+)
+
+
+class WordsCommand(click.Command):
+    """A command whose options end at the first word, and that knows whether `--` stood before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; leave in `ctx.meta` whether the command is to be taken literally."""
+        ctx.allow_interspersed_args = False
+        before = list(args)
+        rest = super().parse_args(ctx, args)
+        words = len(ctx.params.get("command") or ())
+        ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
+        return rest

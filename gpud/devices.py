@@ -1,0 +1,125 @@
+"""What people see of GPUs and nodes; of jobs: `views`."""
+
+from gpud.core.condition import Condition, condition, occupants, surveyed
+from gpud.core.fleet import GpuState, NodeState
+from gpud.core.world import World
+from gpud.model.gpu import GpuProcess, ProcessIdentity, Reading, Unreadable
+from gpud.model.job import Running, Stopping, format_job
+from gpud.views import Scene, Viewer
+
+
+def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
+    """Return a GPU as the protocol's page says."""
+    seen = state.seen
+    reading = seen if isinstance(seen, Reading) else None
+    now_is = condition(scene.world, state, scene.now)
+    return {
+        "index": None if now_is is Condition.LOST and not state.present else state.gpu.index,
+        "uuid": state.gpu.id,
+        "name": state.gpu.name,
+        "node": state.node,
+        "pci_id": state.gpu.pci_id,
+        "memory_total_mib": state.gpu.memory_total_mib,
+        "memory_used_mib": None if reading is None else reading.memory_used_mib,
+        "memory_declared_mib": state.declared_mib if state.shared else None,
+        "utilization_percent": None if reading is None else reading.utilization_percent,
+        "temperature_c": None if reading is None else reading.temperature_c,
+        "power_w": None if reading is None else reading.power_w,
+        "health": {Condition.LOST: "lost", Condition.UNKNOWN: "unknown"}.get(
+            now_is, "healthy" if _drained(scene.world, state) is None else "draining"
+        ),
+        "health_reason": health_reason(scene.world, state, now_is),
+        "state": now_is.value,
+        "simulated": state.gpu.simulated,
+        **{key: getattr(state.gpu, key) for key in ("nvlink", "pcie", "numa", "mig", "parent")},
+        "jobs": [format_job(job) for job in state.holders],
+        "processes": [] if reading is None else _processes(scene.world, reading, viewer),
+    }
+
+
+def node_map(scene: Scene, state: NodeState) -> dict[str, object]:
+    """Return a node as the protocol's page says."""
+    free = [each for each in state.gpus if condition(scene.world, each, scene.now) is Condition.FREE]
+    reason = (state.drained if state.drained is not None else state.node.problem) or None
+    standing = "up" if state.drained is None else "draining"
+    absent = "lost" if surveyed(scene.world) else "unknown"
+    return {
+        "name": state.node.name,
+        "cpus": state.node.cpus,
+        "cpus_used": state.cpus_used,
+        "memory_mib": state.node.memory_mib,
+        "memory_used_mib": state.memory_used_mib,
+        "gpus": sum(not each.gpu.split for each in state.gpus),
+        "gpus_free": len(free),
+        "driver": state.node.driver,
+        "state": standing if state.present else absent,
+        "reason": reason,
+        "simulated": bool(state.gpus) and all(each.gpu.simulated for each in state.gpus),
+        "labels": dict(state.node.labels),
+    }
+
+
+def gpu_counts(scene: Scene) -> dict[str, int]:
+    """Return how many GPUs are in each state."""
+    counts: dict[str, int] = {}
+    for state in scene.world.gpus.values():
+        word = condition(scene.world, state, scene.now).value
+        counts[word] = counts.get(word, 0) + 1
+    return counts
+
+
+def health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
+    """Return why a GPU is what it is, in words; None where its state says it all."""
+    match now_is:
+        case Condition.DRAINING | Condition.BUSY | Condition.SHARED:
+            return _drained(world, state) or None
+        case Condition.LOST | Condition.UNKNOWN:
+            if isinstance(state.seen, Unreadable):
+                return state.seen.reason
+            if now_is is Condition.LOST and not state.present:
+                return world.nodes[state.node].node.problem or "it is not there any more"
+            return "not read yet" if state.seen is None else "its processes cannot be read"
+        case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
+            return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
+        case Condition.FOREIGN if isinstance(state.seen, Reading):
+            who = [_who(process) for process in occupants(world, state.seen)]
+            if not who and state.seen.lease is not None:
+                who = [f"another gpud (pid {state.seen.lease.pid})"]
+            return "used by " + ", ".join(who)
+        case _:
+            return None
+
+
+def _drained(world: World, state: GpuState) -> str | None:
+    """Return why a GPU, or its node, gets no new jobs; None where it does."""
+    return state.drained if state.drained is not None else world.nodes[state.node].drained
+
+
+def _who(process: GpuProcess) -> str:
+    program = (process.command or "").split(" ", 1)[0].rsplit("/", 1)[-1]
+    return " ".join(word for word in (process.user or "somebody", program, f"(pid {process.pid})") if word)
+
+
+def _processes(world: World, reading: Reading, viewer: Viewer) -> list[dict[str, object]]:
+    ours = _identities(world)
+    return [
+        {
+            "pid": process.pid,
+            "user": process.user,
+            "command": process.command if viewer.private else (process.command or "").split(" ", 1)[0] or None,
+            "memory_mib": process.memory_mib,
+            "kind": process.kind,
+            "job": next((ours[each] for each in process.ancestors if each in ours), None),
+        }
+        for process in reading.processes or ()
+    ]
+
+
+def _identities(world: World) -> dict[ProcessIdentity, str]:
+    found: dict[ProcessIdentity, str] = {}
+    for active in world.active.values():
+        if isinstance(active.state, Running | Stopping):
+            for identity in (active.state.process, active.state.shim):
+                if identity is not None:
+                    found[identity] = format_job(active.job)
+    return found
