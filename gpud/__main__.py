@@ -157,7 +157,7 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
     await server.start()
     _listen_to_signals(daemon, config, arguments, notifier)
     log.info("gpud %s listens on %s", __version__, config.socket)
-    notifier.ready(daemon.status_line())
+    notifier.ready(daemon.upkeep.status_line())
     _feed_watchdog(notifier)
     try:
         await daemon.run()
@@ -225,7 +225,7 @@ def _listen_to_signals(daemon: Daemon, config: Config, arguments: Sequence[str],
                 log.warning("not taken from the configuration before gpud is started anew: %s", ", ".join(left))
             logging.getLogger().setLevel(current.log_level.upper())
             daemon.reconfigure(current)
-        notifier.ready(daemon.status_line())
+        notifier.ready(daemon.upkeep.status_line())
 
     loop.add_signal_handler(signal.SIGHUP, reload)
 

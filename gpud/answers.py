@@ -9,32 +9,27 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 
-from gpud import __version__, devices, views
+from gpud import __version__, devices
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
 from gpud.core.world import World
-from gpud.explaining import why_map
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
-from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
+from gpud.listing import Listing
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.orders import log_dir
 from gpud.reading import ReadThread
 from gpud.requests import refuse
-from gpud.selection import checked_states, parse_job, parse_jobs
 from gpud.server import Peer
 from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
-from gpud.store.rows import JobQuery, JobRow
 from gpud.views import Scene, Viewer
-from gpud.wire.codec import FRAME_MAX, PROTOCOL, PROTOCOL_OLDEST, Message, pack
-from gpud.wire.messages import Job
+from gpud.wire.codec import FRAME_MAX, PROTOCOL, PROTOCOL_OLDEST, Message
 
 log = logging.getLogger(__name__)
 
@@ -75,19 +70,24 @@ class Answers:
         self._world = world
         self._clock = clock
         self._reader = reader
-        self._names = names
         self._facts = facts
         self._fresh = fresh
         self._statistics = Statistics(world, clock, reader, facts.cycles)
-        self._last_event = last_event
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
         self._asked: dict[Peer, deque[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        listing = Listing(
+            world=world,
+            clock=clock,
+            reader=reader,
+            names=names,
+            scene=self._scene,
+            viewer=self.viewer,
+            last_event=last_event,
+        )
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
-            "list": self._list,
-            "show": self._show,
-            "why": self._why,
+            **listing.by_op,
             "gpus": self._gpus,
             "nodes": self._nodes,
             "status": self._status,
@@ -95,7 +95,6 @@ class Answers:
             "tenants": self._tenants,
             "reservations": self._reservations,
             "policies": self._policies,
-            "events": self._events,
         }
 
     @property
@@ -137,93 +136,6 @@ class Answers:
 
     def _scene(self) -> Scene:
         return Scene(world=self._world(), now=self._clock(), log_dir=self._log_dir)
-
-    async def _list(self, peer: Peer, message: Message) -> Message:
-        states = checked_states(message.get("state", ()))
-        limit = message.get("limit", _ROWS)
-        if not 0 < limit <= _ROWS_MOST:
-            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
-        words = parse_jobs(message["jobs"]) if "jobs" in message else None
-        me = await self._names.name(peer.uid)
-        own = None if message.get("all") else (me, Timestamp(self._clock() - _DAY_S))
-        query = JobQuery(
-            spans=None if words is None else tuple(word.span for word in words),
-            ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
-            own=own,
-            limit=limit,
-            user=me if message.get("mine") else message.get("user"),
-            states=states,
-            name=message.get("name"),
-            labels=tuple(_label(word) for word in message.get("labels", ())),
-            since=message.get("since"),
-            shown=True,
-            first=tuple(self._world().active),
-        )
-        rows, more = await self._reader.run(lambda reader: reader.jobs(query))
-        for word in words or ():
-            if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
-                raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
-        scene, viewer = self._scene(), self.viewer(peer)
-        places = views.positions(scene.world) or {}
-        maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
-        told = _what_fits(maps)
-        return {"jobs": told, "more": more + len(maps) - len(told)}
-
-    async def _show(self, peer: Peer, message: Message) -> Message:
-        job = parse_job(message["job"])
-        row = await self._row(job)
-        scene, viewer = self._scene(), self.viewer(peer)
-        spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
-        attempts = await self._reader.run(lambda reader: reader.attempts(job))
-        events = await self._reader.run(lambda reader: reader.events(0, spans, _ROWS))
-        private = viewer.may_read(row)
-        names = await self._reader.run(lambda reader: reader.environment(job)) if private else None
-        shown = views.job_map(scene, row, viewer, scene.world.queue.position(job))
-        answer: Message = {
-            "job": shown,
-            "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
-            "events": [views.event_map(event) for event in events],
-            "environment": names,
-            "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
-            "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
-        }
-        if row.array is not None:
-            query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
-            rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
-            answer["elements"] = _what_fits([views.row_map(scene, each, viewer, None) for each in rows])
-            running = {"starting", "running", "stopping"}
-            if row.ended_at is None and any(each.state in running for each in rows):
-                shown["state"] = "running"
-            if row.ended_at is not None:
-                shown["exit_code"], shown["signal"] = await self._exit_of_array(row)
-        return answer
-
-    async def _exit_of_array(self, row: JobRow) -> tuple[int | None, int | None]:
-        """Return the exit of an ended array: that of its first element that did not complete, else 0."""
-        if row.state == End.COMPLETED:
-            return 0, None
-        states = frozenset(End) - {End.COMPLETED}
-        query = JobQuery(spans=((JobId(row.job + 1), _last_of(row.job)),), states=states, limit=_ROWS_MOST)
-        rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
-        over = next((each.run.exit for each in rows if each.run is not None and each.run.exit is not None), None)
-        return (None, None) if over is None else (over.exit_code, over.signal)
-
-    async def _why(self, peer: Peer, message: Message) -> Message:
-        del peer  # everybody may see why the queue stands as it does
-        limit = message.get("limit", 100)
-        if "job" in message:
-            rows, deep = [await self._row(parse_job(message["job"]))], True
-        else:
-            query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
-            rows, deep = (await self._reader.run(lambda reader: reader.jobs(query)))[0], False
-        scene = self._scene()
-        places = views.positions(scene.world) if not deep else None
-        told = []
-        for row in rows:
-            place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
-            told.append((place is None, place, why_map(scene, row, place, deep=deep)))
-        told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
-        return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
 
     async def _gpus(self, peer: Peer, message: Message) -> Message:
         if message.get("fresh", True):
@@ -289,58 +201,6 @@ class Answers:
     async def _stats(self, peer: Peer, message: Message) -> Message:
         del peer, message
         return await self._statistics.answer()
-
-    async def _events(self, peer: Peer, message: Message) -> Message:
-        del peer
-        words = parse_jobs(message["jobs"]) if "jobs" in message else None
-        for word in words or ():
-            if word.alone:
-                await self._row(parse_job(word.text))
-        spans = None if words is None else [word.span for word in words]
-        since, limit = message.get("since"), message.get("limit", _ROWS)
-        if not 0 < limit <= _ROWS_MOST:
-            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
-        last = self._last_event()
-        events = await self._reader.run(lambda reader: reader.events(since, spans, limit))
-        if since is not None or (events and events[-1].seq > last):
-            last = events[-1].seq if events else since or 0
-        return {"events": [views.event_map(event) for event in events], "last": last}
-
-    async def _row(self, job: JobId) -> JobRow:
-        """Return a job's row; for an element that has none of its own, what its array's row says of it."""
-        row = await self._reader.run(lambda reader: reader.job(job))
-        if row is not None:
-            return row
-        index = index_of(job)
-        if index is not None:
-            array = await self._reader.run(lambda reader: reader.job(array_of(job)))
-            state = None if array is None else array.array_state
-            if array is not None and state is not None and (index in state.pending or index in state.dropped):
-                word = array.state if index in state.pending else End.CANCELLED.value
-                ended_at = None if index in state.pending else array.updated_at
-                return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
-        hint = "see what there is: gpuctl list --all"
-        if index is not None:
-            hint = f"see what there is: gpuctl show {number_of(job)}"
-        raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
-
-
-def _what_fits(jobs: list[Job]) -> list[Job]:
-    """Return those of these jobs that one frame has room for, in their order; what has not ended goes first."""
-    ranked = sorted(range(len(jobs)), key=lambda at: (jobs[at]["ended_at"] is not None, -at))
-    sizes = accumulate(len(pack({"job": jobs[at]})) for at in ranked)
-    kept = [at for at, size in zip(ranked, sizes, strict=True) if size <= _ROWS_BYTES]
-    return [jobs[at] for at in sorted(kept)]
-
-
-def _last_of(job: JobId) -> JobId:
-    return JobId(job_id(number_of(job) + 1) - 1)
-
-
-def _label(word: str) -> tuple[str, str | None]:
-    """Return the key and value of `K=V`; a key alone means any value."""
-    key, equals, value = word.partition("=")
-    return key, value if equals else None
 
 
 def _resident_mib() -> int:

@@ -24,7 +24,6 @@ from gpud.core.outcome import Outcome
 from gpud.core.restore import restore
 from gpud.core.world import World
 from gpud.inbox import Inbox
-from gpud.inspection import unkept
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
@@ -32,7 +31,7 @@ from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
 from gpud.model.spec import JobSpec
-from gpud.model.units import Timestamp, plural
+from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.notify import Notifier
 from gpud.orders import order_for
@@ -44,16 +43,14 @@ from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.rows import Committed, Loaded
 from gpud.subscriptions import Subscriptions
+from gpud.upkeep import Upkeep
 from gpud.wire.codec import Message
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
-_STATUS_S = 0.5
 _FINISH_S = 3.0
 _STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
-_KEEP_ENVIRONMENTS_S = 30 * 86_400.0
-_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +85,17 @@ class Daemon:
         self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._told_status: asyncio.TimerHandle | None = None
         self.world, self._looks = self._world_of(loaded)
         self.subscriptions = Subscriptions(parts.reader)
         self.subscriptions.last = loaded.last_event
         self._looking = Looking(parts.inventory, self.subscriptions, self._present)
+        self.upkeep = Upkeep(
+            world=lambda: self.world,
+            clock=parts.clock,
+            store=parts.store,
+            writer=self._writer,
+            notifier=parts.notifier,
+        )
         self.requests = Requests(
             world=lambda: self.world,
             post=self._inbox.post,
@@ -160,20 +163,20 @@ class Daemon:
         Raises also what is our own fault: nothing of that batch was made durable.
         """
         loop = asyncio.get_running_loop()
-        prune = loop.call_later(60.0, self._prune)
+        self.upkeep.begin()
         try:
             while not self._stopping:
                 if self._reconfigured:  # between turns: a world loaded beside a commit would lack what it makes durable
                     self._reconfigured = False
                     await self._load_again()
-                    self._report_unkept()
+                    self.upkeep.report_unkept(self._config)
                 until = None
                 if self._wake_at is not None:
                     until = loop.time() + max(0.0, self._wake_at - self._parts.clock())
                 batch = await self._inbox.drain(until)
                 await self._turn(self._without_repeats(batch))
         finally:
-            prune.cancel()
+            self.upkeep.end()
         if self._lost is not None:
             raise self._lost
 
@@ -246,7 +249,7 @@ class Daemon:
             self.answers.take(*self.requests.asked(token))
         self.subscriptions.publish(committed.events)
         if committed.events:
-            self._status_changed()
+            self.upkeep.status_changed()
 
     def _perform(self, outcome: Outcome, specs: dict[Launch, JobSpec]) -> None:
         """Make visible what is durable now."""
@@ -267,35 +270,13 @@ class Daemon:
         read = {each.gpu for each in batch if isinstance(each, GpuSeen)}
         if any(isinstance(each, NodeSeen) for each in batch):
             self._seen.set()
-            self._report_nodes(batch)
-            self._status_changed()
+            self.upkeep.report_nodes(batch, self._config)
+            self.upkeep.status_changed()
         if read:
             self._looking.seen(read)
 
     def _present(self) -> set[GpuId]:
         return {state.gpu.id for state in self.world.gpus.values() if state.present}
-
-    def _report_nodes(self, batch: Sequence[Input]) -> None:
-        for each in batch:
-            if isinstance(each, NodeSeen):
-                node = each.node
-                what = plural(len(node.gpus), "GPU") if node.gpus else "no GPUs"
-                what += f" ({node.problem})" if node.problem else ""
-                log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
-        self._report_unkept()
-
-    def _report_unkept(self) -> None:
-        for said in unkept(self.world, self._config, self._parts.clock()):
-            log.warning("configuration: %s", said)
-
-    def _status_changed(self) -> None:
-        """Say soon how things are; not at once, for a thousand short jobs are not worth a thousand words."""
-        if self._told_status is None:
-            self._told_status = asyncio.get_running_loop().call_later(_STATUS_S, self._tell_status)
-
-    def _tell_status(self) -> None:
-        self._told_status = None
-        self._parts.notifier.status(self.status_line())
 
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:
@@ -369,19 +350,6 @@ class Daemon:
     def _post_all(self, items: Sequence[Input]) -> None:
         for each in items:
             self._inbox.post(each)
-
-    def status_line(self) -> str:
-        """Return how things are, in one line, for systemctl status."""
-        waiting = len(self.world.queue) + len(self.world.parked)
-        return f"{len(self.world.active)} running, {waiting} waiting, {plural(len(self.world.gpus), 'GPU')}"
-
-    def _prune(self) -> None:
-        """Drop environments that no attempt can need any more; once a day."""
-        loop = asyncio.get_running_loop()
-        before = Timestamp(self._parts.clock() - _KEEP_ENVIRONMENTS_S)
-        loop.run_in_executor(self._writer, self._parts.store.prune, before)
-        if not self._stopping:
-            loop.call_later(_DAY_S, self._prune)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -1,4 +1,4 @@
-"""The protocol. How a job is asked for, what operators ask and what `stats` tells have pages of their own.
+"""The protocol. How a job is asked for, the machine, what operators ask and `stats` have pages of their own.
 
 A connection carries frames: 4 bytes, big-endian, the length, then one msgpack map. The client's first frame is a
 `Hello`; it may send its request at once behind it, without waiting for the `Welcome`. Every request has an `id`
@@ -14,6 +14,7 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
+from gpud.wire.machine import MACHINE
 from gpud.wire.statistics import Stats
 from gpud.wire.submission import Submit
 
@@ -212,75 +213,6 @@ class ChangeReply(TypedDict):
     notes: dict[str, str]
 
 
-class Gpus(TypedDict):
-    """Every GPU, freshly read. Reply: `GpusReply`."""
-
-    op: Literal["gpus"]
-    id: int
-    fresh: NotRequired[bool]
-
-
-class GpusReply(TypedDict):
-    """Every GPU, and why there is none.
-
-    A GPU: `index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent
-    temperature_c power_w health health_reason state simulated nvlink pcie numa mig parent jobs processes kept_for`;
-    state is one of `free busy shared releasing foreign draining split unhealthy lost unknown`. GPUs of a node with the
-    same `nvlink` reach each other over it, with the same `pcie` they share switches, with the same `numa` a socket. A
-    MIG instance has its profile in `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out;
-    its index comes after those of the GPUs. A process: `pid user command memory_mib kind job`;
-    `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
-    `problem` says why there are none ("no NVIDIA driver"), or what the configuration says of them that is not so.
-    """
-
-    gpus: list[dict[str, object]]
-    problem: str | None
-
-
-class Nodes(TypedDict):
-    """Every node, with its labels, by key.
-
-    Reply: `nodes`, each with `name cpus cpus_used memory_mib memory_used_mib gpus gpus_free driver state reason
-    simulated labels`.
-    """
-
-    op: Literal["nodes"]
-    id: int
-
-
-class Status(TypedDict):
-    """One screen of everything. Reply: `StatusReply`."""
-
-    op: Literal["status"]
-    id: int
-
-
-class StatusReply(TypedDict):
-    """Counts by state, GPUs by state, what is wrong. `paused` is the reason, "" without one, None when running.
-
-    `storage` says why nothing can be made durable, since the last commit failed; None while all is well.
-    """
-
-    version: str
-    pid: int
-    protocol: list[int]
-    started_at: float
-    state_dir: str
-    socket: str
-    config_file: str | None
-    simulated: str | None
-    system: bool
-    policy: str
-    paused: str | None
-    jobs: dict[str, int]
-    gpus: dict[str, int]
-    driver: str | None
-    problem: str | None
-    launcher: dict[str, object]
-    memory_mib: int
-    storage: str | None
-
-
 class Events(TypedDict):
     """The history after `since`, or else the newest; oldest first. Reply: `events`, and `last`, to go on from."""
 
@@ -347,6 +279,7 @@ class ErrorReply(TypedDict):
 REQUESTS: dict[str, type] = {
     **ADMINISTRATION,
     **INSPECTION,
+    **MACHINE,
     "submit": Submit,
     "list": List,
     "show": Show,
@@ -357,9 +290,6 @@ REQUESTS: dict[str, type] = {
     "requeue": Change,
     "interrupt": Change,
     "priority": Priority,
-    "gpus": Gpus,
-    "nodes": Nodes,
-    "status": Status,
     "stats": Stats,
     "events": Events,
     "subscribe": Subscribe,

@@ -1,0 +1,88 @@
+"""What gpud does and says beside its queue: how things are, what was found, what is not needed any more."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+from gpud.config import Config
+from gpud.core.cycle import Input
+from gpud.core.world import World
+from gpud.inspection import unkept
+from gpud.model.observations import NodeSeen
+from gpud.model.units import Timestamp, plural
+from gpud.notify import Notifier
+from gpud.store.jobs import Store
+
+log = logging.getLogger(__name__)
+
+_STATUS_S = 0.5
+_FIRST_PRUNE_S = 60.0
+_KEEP_ENVIRONMENTS_S = 30 * 86_400.0
+_DAY_S = 86_400.0
+
+
+class Upkeep:
+    """The daemon's side jobs; `begin` and `end` are called on the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        world: Callable[[], World],
+        clock: Callable[[], Timestamp],
+        store: Store,
+        writer: Executor,
+        notifier: Notifier,
+    ) -> None:
+        self._world = world
+        self._clock = clock
+        self._store = store
+        self._writer = writer
+        self._notifier = notifier
+        self._told_status: asyncio.TimerHandle | None = None
+        self._prunes: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Keep the database small from now on."""
+        self._prunes = asyncio.get_running_loop().call_later(_FIRST_PRUNE_S, self._prune)
+
+    def end(self) -> None:
+        """Leave the database alone."""
+        if self._prunes is not None:
+            self._prunes.cancel()
+            self._prunes = None
+
+    def report_nodes(self, batch: Sequence[Input], config: Config) -> None:
+        """Log what the inventory found."""
+        for each in batch:
+            if isinstance(each, NodeSeen):
+                node = each.node
+                what = plural(len(node.gpus), "GPU") if node.gpus else "no GPUs"
+                what += f" ({node.problem})" if node.problem else ""
+                log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
+        self.report_unkept(config)
+
+    def report_unkept(self, config: Config) -> None:
+        """Log what the configuration says of GPUs and is not so."""
+        for said in unkept(self._world(), config, self._clock()):
+            log.warning("configuration: %s", said)
+
+    def status_changed(self) -> None:
+        """Say soon how things are; not at once, for a thousand short jobs are not worth a thousand words."""
+        if self._told_status is None:
+            self._told_status = asyncio.get_running_loop().call_later(_STATUS_S, self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._told_status = None
+        self._notifier.status(self.status_line())
+
+    def status_line(self) -> str:
+        """Return how things are, in one line, for systemctl status."""
+        waiting = len(self._world().queue) + len(self._world().parked)
+        return f"{len(self._world().active)} running, {waiting} waiting, {plural(len(self._world().gpus), 'GPU')}"
+
+    def _prune(self) -> None:
+        """Drop environments that no attempt can need any more; once a day."""
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(self._writer, self._store.prune, Timestamp(self._clock() - _KEEP_ENVIRONMENTS_S))
+        self._prunes = loop.call_later(_DAY_S, self._prune)
