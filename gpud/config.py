@@ -91,6 +91,7 @@ class Config:
     preemptible: bool = _parameter(rules.PREEMPTIBLE)
     preempt_after_s: Seconds = _parameter(rules.PREEMPT_AFTER)
     preempt_margin: int = _parameter(rules.PREEMPT_MARGIN)
+    sample_every_s: Seconds = _parameter(rules.SAMPLE_EVERY)
     placement: str = _key(
         "fgd", forms.choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
     )
@@ -153,6 +154,7 @@ class Config:
             max_mishaps=self.max_mishaps,
             cancel_unmet=self.after_failed == "cancel",
             placement=self.placement,
+            sample_every_s=self.sample_every_s,
             **{name: getattr(self, name) for name in rules.SETTINGS},
         )
 

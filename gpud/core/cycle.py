@@ -10,7 +10,7 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 from collections.abc import Sequence
 from functools import partial
 
-from gpud.core import arrays, choice, jobs, quota, tenants
+from gpud.core import arrays, choice, jobs, quota, sampling, tenants
 from gpud.core.admit import Refused, never_fits
 from gpud.core.commands import (
     Accepted,
@@ -87,6 +87,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case GpuSeen(_, gpu, reading):
                 if gpu in world.gpus:
                     take_in(world, world.gpus[gpu], reading, now)
+                    sampling.note(world, world.gpus[gpu], reading)
                     world.dirty.add(world.gpus[gpu].node)
                     world.sooner.add(world.gpus[gpu].node)
             case Submit():
@@ -117,6 +118,7 @@ def _look_around(world: World, out: Outcome) -> None:
     wakes = [] if world.alarms.next_at is None else [world.alarms.next_at]
     wakes += [kept.at for kept in world.reservations.values()]
     wakes += tenants.wake_at(world)
+    wakes += sampling.look(world, out)
     if world.rethink_at is not None:
         wakes.append(world.rethink_at)
     wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]

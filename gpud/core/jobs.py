@@ -7,7 +7,7 @@ An element of an array that has not started is a number in its array's row. What
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import arrays, lifecycle, retries
+from gpud.core import arrays, lifecycle, retries, sampling
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import told_end
 from gpud.core.outcome import Outcome
@@ -53,6 +53,7 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     world.enter(active)
     out.changes.append(Moved(job, out.now, place.attempt, state))
     out.effects.append(Launch(job, place.attempt, allocation))
+    sampling.begin(world, active)
     world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
     return active
@@ -103,7 +104,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
             out.look(state.node, share.gpu)
     terms = active.terms
     gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
-    out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s))
+    uses = sampling.end(world, seen.job)
+    out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses))
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
     if cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out):
         world.predictor.learn(terms, seen.exit.at - since)

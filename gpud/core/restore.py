@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpud.core import choice, tenants
+from gpud.core import choice, sampling, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
 from gpud.model.changes import UsePut
@@ -59,6 +59,7 @@ def restore(
         active = ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active)
         world.enter(active)
         world.policy.started(active, active.since)
+        sampling.begin(world, active)
         looks.append(look_at(loaded.job, loaded.place.attempt, loaded.active))
         if isinstance(loaded.active, Stopping):
             world.alarms.set(loaded.active.kill_at, loaded.job)

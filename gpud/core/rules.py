@@ -20,6 +20,9 @@ STARVATION = Parameter(
 PREEMPTIBLE = Parameter("preemptible", Kind.FLAG, 0, "whether jobs that do not say give way to a higher priority")
 PREEMPT_AFTER = Parameter("preempt_after", Kind.DURATION, 60.0, "how long a job runs before it can be preempted")
 PREEMPT_MARGIN = Parameter("preempt_margin", Kind.COUNT, 1, "how much higher a priority must be to preempt", 1)
+SAMPLE_EVERY = Parameter(
+    "sample_every", Kind.DURATION, 15.0, "how often GPUs are looked at while jobs hold them; 0: never"
+)
 # What people set of them, by the field.
 SETTINGS = {
     "assumed_runtime_s": ASSUMED_RUNTIME,
@@ -41,7 +44,7 @@ class Rules:
     priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
     `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
     can never be met is cancelled, not held. `placement` is how a node is chosen: see core.scoring. Without `backfill`
-    nobody passes who does not fit.
+    nobody passes who does not fit. `sample_every_s`: see core.sampling.
     """
 
     policy: str = "priority"
@@ -59,6 +62,7 @@ class Rules:
     cancel_unmet: bool = False
     placement: str = "fgd"
     backfill: bool = True
+    sample_every_s: Seconds = 0.0
 
     def changed(self, said: Mapping[str, float]) -> "Rules":
         """Return them with what was said of them, by the names that people write."""

@@ -22,6 +22,7 @@ from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue
 from gpud.core.room import Hold
 from gpud.core.rules import Rules
+from gpud.core.samples import Samples
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
 from gpud.core.waits import NoCapacity, Wait
@@ -116,6 +117,7 @@ class World:
         self.paused: str | None = None
         self.choice = Choice()
         self.books = Books()
+        self.samples = Samples()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`

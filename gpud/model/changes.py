@@ -9,6 +9,7 @@ from gpud.model.gpu import Node
 from gpud.model.job import Active, End, Exit, JobId, StopCause
 from gpud.model.spec import ArrayState, JobSpec, Place, Terms
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.use import GpuUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Moved:
 class AttemptEnded:
     """An attempt is over, whatever becomes of the job; `gpu_s` are GPU-seconds held. No event of its own.
 
-    `cause` is why it was being stopped, if it was.
+    `cause` is why it was being stopped, if it was; `uses` is what was seen of its GPUs.
     """
 
     job: JobId
@@ -83,6 +84,7 @@ class AttemptEnded:
     uid: int
     tenant: str
     gpu_s: Seconds
+    uses: tuple[GpuUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from gpud.model.job import (
 )
 from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
+from gpud.model.use import GpuUse
 from gpud.store.rows import AttemptRow
 
 Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
@@ -35,6 +36,7 @@ _COMFORTS = (
     *("commit", "dirty", "sbatch"),
 )
 _PLAIN = {field.name: field.default for field in fields(JobSpec) if field.name in _COMFORTS}
+_USE = tuple(field.name for field in fields(GpuUse))
 _ENDS = frozenset(End)
 
 PLACE = (
@@ -47,7 +49,7 @@ ATTEMPT = (
     " attempt.pid, attempt.pid_start, attempt.shim, attempt.shim_start, attempt.cause, attempt.kill_at,"
     " attempt.ended_at, attempt.exit_code, attempt.signal, attempt.fault, attempt.fault_machine,"
     " attempt.fault_not_found, attempt.lost, attempt.timed_out, attempt.cpu_s, attempt.max_rss_mib, attempt.leftovers,"
-    " attempt.finding, attempt.stuck, attempt.gpu_s"
+    " attempt.finding, attempt.stuck, attempt.gpu_s, attempt.gpu_uses"
 )
 SPEC = (
     "job.nonce, job.name, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
@@ -262,7 +264,23 @@ def decode_attempt(job: JobId, columns: Columns) -> AttemptRow | None:
         kill_at=kill_at,
         exit=_decode_exit(columns[12:25]),
         gpu_s=columns[25],
+        uses=decode_uses(columns[26]),
     )
+
+
+def encode_uses(uses: Sequence[GpuUse]) -> str | None:
+    """Return what was seen of GPUs as JSON, None where that is nothing."""
+    return to_json([{name: _short(getattr(use, name)) for name in _USE} for use in uses]) if uses else None
+
+
+def decode_uses(body: str | None) -> tuple[GpuUse, ...]:
+    """Return what `encode_uses` was given, seconds and joules to a thousandth."""
+    known = [] if body is None else json.loads(body)
+    return tuple(GpuUse(**{name: value for name, value in use.items() if name in _USE}) for use in known)
+
+
+def _short(value: object) -> object:
+    return round(value, 3) if isinstance(value, float) else value
 
 
 def encode_exit(ended: Exit) -> tuple[object, ...]:

@@ -38,6 +38,7 @@ from gpud.store.coding import (
     encode_exit,
     encode_submitted,
     encode_terms,
+    encode_uses,
     text,
     to_json,
 )
@@ -81,7 +82,7 @@ _ATTEMPT = """INSERT INTO attempt (job, attempt, starting_at, since, boot, alloc
     kill_at = excluded.kill_at"""
 _ATTEMPT_ENDED = """UPDATE attempt SET ended_at = ?, exit_code = ?, signal = ?, fault = CAST(? AS TEXT),
     fault_machine = ?, fault_not_found = ?, lost = CAST(? AS TEXT), timed_out = ?, cpu_s = ?, max_rss_mib = ?,
-    leftovers = ?, finding = CAST(? AS TEXT), stuck = ?, cause = coalesce(?, cause), gpu_s = ?
+    leftovers = ?, finding = CAST(? AS TEXT), stuck = ?, cause = coalesce(?, cause), gpu_s = ?, gpu_uses = ?
     WHERE job = ? AND attempt = ?"""
 _USED = """INSERT INTO usage (uid, tenant, day, outcome, gpu_s, cpu_s) VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?)
     ON CONFLICT (uid, tenant, day, outcome) DO UPDATE SET gpu_s = gpu_s + excluded.gpu_s,
@@ -285,7 +286,8 @@ class Store:
 
     def _end_attempt(self, change: AttemptEnded) -> None:
         ended, cause = change.exit, change.cause
-        self._db.execute(_ATTEMPT_ENDED, (*encode_exit(ended), cause, change.gpu_s, change.job, change.attempt))
+        seen = (cause, change.gpu_s, encode_uses(change.uses), change.job, change.attempt)
+        self._db.execute(_ATTEMPT_ENDED, (*encode_exit(ended), *seen))
         used = (int(ended.at // _DAY_S), cause or _outcome(ended), change.gpu_s, ended.cpu_s or 0.0)
         self._db.execute(_USED, (change.uid, text(change.tenant), *used))
 

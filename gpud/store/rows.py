@@ -8,6 +8,7 @@ from gpud.model.gpu import Allocation, Node, ProcessIdentity
 from gpud.model.job import Exit, JobId, StopCause
 from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Place, Terms
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.use import GpuUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Loaded:
 class AttemptRow:
     """One attempt. `started_at`, `process` and `shim` are None while (or when) it never started; `exit` until it ended.
 
-    `gpu_s`: GPU-seconds held, known at its end.
+    `gpu_s`: GPU-seconds held, and `uses`, what was seen of the GPUs: known at its end.
     """
 
     job: JobId
@@ -70,6 +71,7 @@ class AttemptRow:
     kill_at: Timestamp | None
     exit: Exit | None
     gpu_s: Seconds | None
+    uses: tuple[GpuUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,6 +136,8 @@ _SECOND = (
     "ALTER TABLE gpu ADD COLUMN split INTEGER NOT NULL DEFAULT 0",
     # All that is counted of a day, or a week: see `history`.
     "CREATE INDEX attempt_ended ON attempt (ended_at, starting_at, gpu_s, cause) WHERE ended_at IS NOT NULL",
+    # What was seen of its GPUs: a list of what is known of each, as model.use has it.
+    "ALTER TABLE attempt ADD COLUMN gpu_uses TEXT",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)

@@ -1,0 +1,96 @@
+"""Readings of GPUs while jobs hold them, and what they add up to for each attempt.
+
+Every `Rules.sample_every_s` (15 s by the configuration, 0: never) each GPU that a job holds is looked at; in the first
+moments of an attempt sooner, after 1, 2, 4 ... seconds, so that something is known of short ones. Where no job holds a
+GPU nothing is looked at, and the daemon sleeps.
+
+The readings come in as any others do (`GpuSeen`, whoever asked for them), and `cycle` hands each to `note` once the
+world knows it. Whatever else is to be found out while jobs run (who is idle, whose memory grows) needs no clock and no
+looks of its own: it is one more function beside `note`, called with the same reading. `world.gpus[gpu].seen` is the
+newest, `world.samples.tallies[job][gpu]` what has added up.
+
+A reading stands for the time since the one before. What was added up is in memory only: it becomes durable with the
+attempt's end, and after a restart of gpud begins anew; `seen_s` says for how much of the time it stands.
+
+Cost: O(GPUs held) every `sample_every_s`; some microseconds a reading.
+"""
+
+from gpud.core.active import ActiveJob
+from gpud.core.fleet import GpuState
+from gpud.core.outcome import Outcome
+from gpud.core.samples import Tally
+from gpud.core.world import World
+from gpud.model.gpu import GpuProcess, Reading, Unreadable
+from gpud.model.job import JobId, Starting
+from gpud.model.units import Mib, Seconds, Timestamp
+from gpud.model.use import GpuUse
+
+FIRST_S: Seconds = 1.0
+MOST = 2.0  # readings stand for so many times `sample_every_s` at most: more was missed, as in a laptop's sleep
+
+
+def begin(world: World, active: ActiveJob) -> None:
+    """Look at a job's GPUs from now on, if it has any. What was known of an earlier attempt is forgotten."""
+    world.samples.tallies.pop(active.job, None)
+    if world.rules.sample_every_s and active.state.allocation.all_shares:
+        world.samples.due.set(Timestamp(active.since + FIRST_S), active.job)
+
+
+def end(world: World, job: JobId) -> tuple[GpuUse, ...]:
+    """Return what was seen of an attempt that is over, and look no more."""
+    uses = world.samples.uses(job)
+    world.samples.due.silence(job)
+    world.samples.tallies.pop(job, None)
+    return uses
+
+
+def look(world: World, out: Outcome) -> list[Timestamp]:
+    """Ask for the looks that are due; return when the next one is, if any ever is."""
+    due = world.samples.due
+    for job in list(due.due(out.now)):
+        active = world.active.get(job)
+        if active is None or not world.rules.sample_every_s:
+            continue
+        for share in active.state.allocation.all_shares:
+            state = world.gpus.get(share.gpu)
+            if state is not None and state.present:
+                out.look(state.node, share.gpu)
+        soon_s = max(FIRST_S, out.now - active.since)
+        due.set(Timestamp(out.now + min(world.rules.sample_every_s, soon_s)), job)
+    return [] if due.next_at is None else [due.next_at]
+
+
+def note(world: World, state: GpuState, seen: Reading | Unreadable) -> None:
+    """Count a reading for everybody who holds the GPU."""
+    if not isinstance(seen, Reading) or not world.rules.sample_every_s:
+        return
+    alone = len(state.holders) == 1
+    for job, share in state.holders.items():
+        active, tallies = world.active[job], world.samples.tallies.setdefault(job, {})
+        tally = tallies.get(state.gpu.id)
+        if tally is None:
+            # Of what gpud did not see, as before a restart, it says nothing: the first reading stands for a moment.
+            tally = tallies[state.gpu.id] = Tally(Timestamp(max(active.since, seen.at - FIRST_S)))
+        memory_mib = _memory_mib(active, state, seen, whole=share is None)
+        tally.add(seen, memory_mib, MOST * world.rules.sample_every_s, alone=alone)
+
+
+def _memory_mib(active: ActiveJob, state: GpuState, seen: Reading, *, whole: bool) -> Mib | None:
+    """Return what a job has of a GPU's memory: all that is in use on its own, what its processes have on a shared one.
+
+    Processes of a container are no descendants of the shim; on its own GPU they count all the same.
+    """
+    if whole:
+        return None if seen.memory_used_mib is None else Mib(max(0, seen.memory_used_mib - (state.baseline_mib or 0)))
+    if isinstance(active.state, Starting) or seen.processes is None:
+        return None
+    known = [each.memory_mib for each in seen.processes if each.memory_mib is not None and belongs(active, each)]
+    return Mib(sum(known)) if known else None
+
+
+def belongs(active: ActiveJob, process: GpuProcess) -> bool:
+    """Return whether a process is one of a job's."""
+    if isinstance(active.state, Starting):
+        return False
+    mine = {active.state.process, active.state.shim}
+    return any(ancestor in mine for ancestor in process.ancestors)
