@@ -172,7 +172,8 @@ def test_what_scheduling_keeps_to_is_set_like_everything_else_and_changed_by_a_r
 
 
 def test_without_a_word_deciding_keeps_to_its_own_rules():
-    assert Config().rules == Rules(parameters=Config().parameters)
+    config = Config()
+    assert config.rules == Rules(parameters=config.parameters, sample_every_s=15.0)  # where nothing is real: none
 
 
 def test_a_users_gpud_leaves_the_places_of_the_machines_own_alone(home):
