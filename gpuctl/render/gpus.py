@@ -60,8 +60,12 @@ def _number(gpu: Gpu, nodes: bool) -> str:
 
 
 def _name(gpu: Gpu) -> str:
-    name = f"MIG {gpu['mig']}" if gpu.get("mig") else gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ")
-    return name + (" (simulated)" if gpu["simulated"] else "")
+    return short_name(gpu) + (" (simulated)" if gpu["simulated"] else "")
+
+
+def short_name(gpu: Gpu) -> str:
+    """Return the name of a GPU, or of an instance, without what all have in common: `RTX 4090`, `MIG 2g.10gb`."""
+    return f"MIG {gpu['mig']}" if gpu.get("mig") else gpu["name"].removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _known(value: object) -> str:

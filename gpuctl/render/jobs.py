@@ -42,14 +42,14 @@ def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:
         job["state"],
         job["name"],
         job["user"] if several_users else "",
-        _gpus(job),
+        gpus_wanted(job),
         str(job["priority"] or ""),
         _time(job, now),
         where_or_why(job, now),
     )
 
 
-def _gpus(job: Job) -> str:
+def gpus_wanted(job: Job) -> str:
     """Return how many GPUs it has or wants; of memory that it shares, how much: `2`, `0.25`, `8G`, `2x8G`."""
     count = job["gpus"]
     if not job.get("share") or not job["gpu_memory_mib"] or count < 1:
