@@ -66,7 +66,8 @@ class Gpu:
     each other over it, those with the same `pcie` share a switch, those with the same `numa` a socket; None where that
     is unknown, or there is none. `mig` is an instance's profile ("2g.10gb") and `parent` the GPU that it is a part of;
     such a GPU is `split` (it is in MIG mode, with instances or without), and is not given out itself. Instances are
-    numbered after the GPUs of their node.
+    numbered after the GPUs of their node. `devices` are the numbers (major, minor) of the device nodes that are its
+    own; none where they are not known.
     """
 
     id: GpuId
@@ -81,6 +82,7 @@ class Gpu:
     mig: str | None = None
     parent: GpuId | None = None
     split: bool = False
+    devices: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

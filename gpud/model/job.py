@@ -181,7 +181,8 @@ class Exit:
     """How an attempt ended, as its record tells.
 
     Exactly one of `exit_code`, `signal`, `fault` and `lost` (the reason why nobody knows) is set.
-    `timed_out`: the shim ended it at its time limit. `max_rss_mib` is the largest process's.
+    `timed_out`: the shim ended it at its time limit. `max_rss_mib` is the largest process's, `peak_mib` the most that
+    all of them had at once, None where nobody counted it.
     `leftovers` counts processes that had to be killed after the end. `finding`: what stood in the log's tail.
     `stuck`: a process could not be killed; its GPU must not be given out before a reading clears it.
     """
@@ -194,6 +195,7 @@ class Exit:
     timed_out: bool = False
     cpu_s: Seconds | None = None
     max_rss_mib: Mib | None = None
+    peak_mib: Mib | None = None
     leftovers: int = 0
     finding: str | None = None
     stuck: bool = False

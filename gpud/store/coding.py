@@ -49,7 +49,7 @@ ATTEMPT = (
     " attempt.pid, attempt.pid_start, attempt.shim, attempt.shim_start, attempt.cause, attempt.kill_at,"
     " attempt.ended_at, attempt.exit_code, attempt.signal, attempt.fault, attempt.fault_machine,"
     " attempt.fault_not_found, attempt.lost, attempt.timed_out, attempt.cpu_s, attempt.max_rss_mib, attempt.leftovers,"
-    " attempt.finding, attempt.stuck, attempt.gpu_s, attempt.gpu_uses"
+    " attempt.finding, attempt.stuck, attempt.peak_mib, attempt.gpu_s, attempt.gpu_uses"
 )
 SPEC = (
     "job.nonce, job.name, job.command, job.workdir, job.labels, job.output, job.error, job.array,"
@@ -262,9 +262,9 @@ def decode_attempt(job: JobId, columns: Columns) -> AttemptRow | None:
         shim=_process(shim_pid, shim_start),
         cause=None if cause is None else StopCause(cause),
         kill_at=kill_at,
-        exit=_decode_exit(columns[12:25]),
-        gpu_s=columns[25],
-        uses=decode_uses(columns[26]),
+        exit=_decode_exit(columns[12:26]),
+        gpu_s=columns[26],
+        uses=decode_uses(columns[27]),
     )
 
 
@@ -284,7 +284,7 @@ def _short(value: object) -> object:
 
 
 def encode_exit(ended: Exit) -> tuple[object, ...]:
-    """Return the columns of `ATTEMPT` from `ended_at` to `stuck`."""
+    """Return the columns of `ATTEMPT` from `ended_at` to `peak_mib`."""
     fault = ended.fault
     return (
         ended.at,
@@ -300,11 +300,12 @@ def encode_exit(ended: Exit) -> tuple[object, ...]:
         ended.leftovers,
         text(ended.finding),
         ended.stuck,
+        ended.peak_mib,
     )
 
 
 def _decode_exit(columns: Columns) -> Exit | None:
-    at, code, signal, reason, machine, not_found, lost, timed_out, cpu_s, rss, leftovers, finding, stuck = columns
+    at, code, signal, reason, machine, not_found, lost, timed_out, cpu_s, rss, leftovers, finding, stuck, peak = columns
     if at is None:
         return None
     return Exit(
@@ -316,6 +317,7 @@ def _decode_exit(columns: Columns) -> Exit | None:
         timed_out=bool(timed_out),
         cpu_s=cpu_s,
         max_rss_mib=rss,
+        peak_mib=peak,
         leftovers=leftovers,
         finding=finding,
         stuck=bool(stuck),

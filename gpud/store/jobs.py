@@ -82,7 +82,8 @@ _ATTEMPT = """INSERT INTO attempt (job, attempt, starting_at, since, boot, alloc
     kill_at = excluded.kill_at"""
 _ATTEMPT_ENDED = """UPDATE attempt SET ended_at = ?, exit_code = ?, signal = ?, fault = CAST(? AS TEXT),
     fault_machine = ?, fault_not_found = ?, lost = CAST(? AS TEXT), timed_out = ?, cpu_s = ?, max_rss_mib = ?,
-    leftovers = ?, finding = CAST(? AS TEXT), stuck = ?, cause = coalesce(?, cause), gpu_s = ?, gpu_uses = ?
+    leftovers = ?, finding = CAST(? AS TEXT), stuck = ?,
+    peak_mib = ?, cause = coalesce(?, cause), gpu_s = ?, gpu_uses = ?
     WHERE job = ? AND attempt = ?"""
 _USED = """INSERT INTO usage (uid, tenant, day, outcome, gpu_s, cpu_s) VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?)
     ON CONFLICT (uid, tenant, day, outcome) DO UPDATE SET gpu_s = gpu_s + excluded.gpu_s,

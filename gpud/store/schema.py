@@ -134,6 +134,7 @@ _SECOND = (
     "ALTER TABLE gpu ADD COLUMN mig TEXT",
     "ALTER TABLE gpu ADD COLUMN parent TEXT",
     "ALTER TABLE gpu ADD COLUMN split INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempt ADD COLUMN peak_mib INTEGER",
     # All that is counted of a day, or a week: see `history`.
     "CREATE INDEX attempt_ended ON attempt (ended_at, starting_at, gpu_s, cause) WHERE ended_at IS NOT NULL",
     # What was seen of its GPUs: a list of what is known of each, as model.use has it.
