@@ -17,7 +17,7 @@ from gpud.model.gpu import GpuId, NodeName
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
 from gpud.model.window import Window
-from gpud.names import Names
+from gpud.names import Names, NameServiceError
 from gpud.submission import PRIORITY_MOST, check_text
 from gpud.wire.codec import Message
 
@@ -40,23 +40,20 @@ _BOUNDS: dict[str, tuple[str, float, float]] = {
 _EMPTY = {each.name: each.default for each in fields(Tenant)}
 
 
-def check_operator(*, operator: bool) -> None:
-    """Raise Wrong for one who is no operator."""
-    if not operator:
-        raise Wrong("only root may do this", None, "not_permitted")
-
-
 async def look_up(world: World, names: Names, message: Message) -> None:
     """Raise Wrong for users and groups that this machine does not know."""
-    for name in message.get("users", ()):
-        if not await names.has_user(name):
-            raise Wrong(f"there is no user {name!r} on this machine")
-    for name in message.get("groups", ()):
-        if not await names.has_group(name):
-            raise Wrong(f"there is no group {name!r} on this machine")
-    for name in message.get("whose", ()):
-        if name not in world.tenants and not await names.has_user(name):
-            raise Wrong(f"there is no tenant and no user {name!r}", "see gpuctl tenant list", "no_such_tenant")
+    try:
+        for name in message.get("users", ()):
+            if await names.uid(name) is None:
+                raise Wrong(f"there is no user {name!r} on this machine")
+        for name in message.get("groups", ()):
+            if await names.gid(name) is None:
+                raise Wrong(f"there is no group {name!r} on this machine")
+        for name in message.get("whose", ()):
+            if name not in world.tenants and await names.uid(name) is None:
+                raise Wrong(f"there is no tenant and no user {name!r}", "see gpuctl tenant list", "no_such_tenant")
+    except NameServiceError as error:
+        raise Wrong(f"{error}, so it is not known who that is", "try again in a minute", "busy") from None
 
 
 def command_of(world: World, message: Message, *, by: str, now: Timestamp, wall: float) -> Make:

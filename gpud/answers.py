@@ -25,6 +25,7 @@ from gpud.names import Names
 from gpud.orders import log_dir
 from gpud.reading import ReadThread
 from gpud.requests import refuse
+from gpud.roles import SEES_ALL, Roles
 from gpud.server import Peer
 from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
@@ -63,6 +64,7 @@ class Answers:
         clock: Callable[[], Timestamp],
         reader: ReadThread,
         names: Names,
+        roles: Roles,
         facts: Facts,
         fresh: Callable[[], Awaitable[None]],
         last_event: Callable[[], int],
@@ -71,6 +73,7 @@ class Answers:
         self._clock = clock
         self._reader = reader
         self._facts = facts
+        self._roles = roles
         self._fresh = fresh
         self._statistics = Statistics(world, clock, reader, facts.cycles)
         config = facts.config
@@ -132,7 +135,7 @@ class Answers:
 
     def viewer(self, peer: Peer) -> Viewer:
         """Return what this client may see."""
-        return Viewer(uid=peer.uid, private=not self._facts.config.system or peer.uid == 0)
+        return Viewer(uid=peer.uid, private=self._roles.of(peer) >= SEES_ALL)
 
     def _scene(self) -> Scene:
         return Scene(world=self._world(), now=self._clock(), log_dir=self._log_dir)

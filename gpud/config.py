@@ -36,6 +36,14 @@ from gpud.wire.address import (
 
 # Where the machine's own gpud is; a user's gpud leaves these keys of the system's file alone.
 _PLACES = frozenset({"system", "socket", "state_dir"})
+# What a gpud that serves every user starts from; one's own has no limits for its one user.
+_FOR_EVERYBODY = {
+    "policy": "fair_share",
+    "connections_per_user": 200,
+    "requests_per_second": 100,
+    "subscriptions_per_user": 100,
+    "max_queued_per_user": 100_000,
+}
 
 
 class ConfigError(Exception):
@@ -107,7 +115,27 @@ class Config:
     log_level: str = _key(
         "info", forms.choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
     )
+    admins: tuple[str, ...] = _key((), forms.NAMES, "users who may do what root may (of gpud)", live=True)
     admin_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members may do what root may", live=True)
+    operators: tuple[str, ...] = _key(
+        (), forms.NAMES, "users who keep the queue going: drain, pause, cancel", live=True
+    )
+    operator_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members do", live=True)
+    viewers: tuple[str, ...] = _key((), forms.NAMES, "users who may look, and not submit", live=True)
+    viewer_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members may look, and not submit", live=True)
+    connections_per_user: int | None = _key(None, forms.COUNT, "connections of one user at once", live=True)
+    requests_per_second: int | None = _key(
+        None, forms.COUNT, "requests of one user that are served, in the long run", live=True
+    )
+    requests_at_once: int = _key(1000, forms.COUNT, "requests that one user may save up for a burst", live=True)
+    subscriptions_per_user: int | None = _key(None, forms.COUNT, "subscriptions of one user at once", live=True)
+    request_mib: int = _key(16, forms.COUNT, "the largest request, in MiB; more than 16 does not travel", live=True)
+    job_limits: tuple[tuple[str, int, int], ...] = _key(
+        (),
+        forms.LIMITS,
+        "limits of jobs, whatever their submitter's: {NOFILE = 65536, MEMLOCK = 'unlimited'}",
+        live=True,
+    )
     max_queued: int | None = _key(None, forms.COUNT, "jobs that may wait at once", live=True)
     max_running: int | None = _key(None, forms.COUNT, "jobs that may run at once", live=True)
     max_queued_per_user: int | None = _key(None, forms.COUNT, "jobs of one user that may wait at once", live=True)
@@ -194,7 +222,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     else:
         shared = {key: value for key, value in machine.items() if key not in _PLACES}
         layers = {system_file: shared, user_config(): _file(user_config())}
-    said: dict[str, Any] = {}
+    said: dict[str, Any] = dict(_FOR_EVERYBODY) if system else {}
     for layer in (*layers.values(), variables, options):
         said |= layer
     files = tuple(path for path in layers if Path(path).exists())

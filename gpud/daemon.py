@@ -37,6 +37,7 @@ from gpud.notify import Notifier
 from gpud.orders import order_for
 from gpud.reading import ReadThread
 from gpud.requests import Requests, refuse
+from gpud.roles import Roles, check_right
 from gpud.server import Peer
 from gpud.statistics import Cycles
 from gpud.store.files import StoreError
@@ -82,6 +83,8 @@ class Daemon:
         self._reconfigured = False
         self._seen = asyncio.Event()
         self._names = Names()
+        self._roles = Roles(parts.config, self._names)
+        self._role_search: asyncio.Task[None] | None = None
         self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -103,14 +106,16 @@ class Daemon:
             wall=time.time,
             reader=parts.reader,
             names=self._names,
+            roles=self._roles,
             seen=self._seen,
-            system=parts.config.system,
+            config=lambda: self._config,
         )
         self.answers = Answers(
             world=lambda: self.world,
             clock=parts.clock,
             reader=parts.reader,
             names=self._names,
+            roles=self._roles,
             facts=Facts(
                 config=parts.config,
                 started_at=parts.clock(),
@@ -154,6 +159,7 @@ class Daemon:
         for look in self._looks:
             self._parts.launcher.perform(look)
         self._parts.inventory.start(self._see)
+        self._look_up_roles()
         gc.collect()
         gc.freeze()
 
@@ -189,7 +195,7 @@ class Daemon:
 
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""
-        for task in list(self._tasks):
+        for task in (*self._tasks, *filter(None, [self._role_search])):
             task.cancel()
         self._parts.inventory.close()
         await self._parts.launcher.close()
@@ -203,7 +209,15 @@ class Daemon:
         self._parts = replace(self._parts, config=config)
         self._config = config
         self._reconfigured = True
+        self._names.forget()
+        self._look_up_roles()
         self._inbox.wake()
+
+    def _look_up_roles(self) -> None:
+        """Learn who has which role, off the loop: requests meanwhile are judged by what is known."""
+        if self._role_search is not None:
+            self._role_search.cancel()
+        self._role_search = asyncio.create_task(self._roles.look_up(self._config))
 
     def _observe(self, seen: Observation) -> None:
         """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
@@ -280,7 +294,8 @@ class Daemon:
 
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:
-            await self.subscriptions.add(peer, message)
+            check_right(self._roles.of(peer), "subscribe")
+            await self.subscriptions.add(peer, message, self.answers.viewer(peer))
         except Wrong as wrong:
             refuse(peer, message, wrong)
         except StoreError as error:  # the past cannot be read: better no events than some with a gap

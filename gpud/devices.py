@@ -1,5 +1,6 @@
 """What people see of GPUs and nodes; of jobs: `views`."""
 
+from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.world import World
@@ -96,8 +97,7 @@ def _drained(world: World, state: GpuState) -> str | None:
 
 
 def _who(process: GpuProcess) -> str:
-    program = (process.command or "").split(" ", 1)[0].rsplit("/", 1)[-1]
-    return " ".join(word for word in (process.user or "somebody", program, f"(pid {process.pid})") if word)
+    return " ".join(word for word in (process.user or "somebody", _program(process), f"(pid {process.pid})") if word)
 
 
 def _processes(world: World, reading: Reading, viewer: Viewer) -> list[dict[str, object]]:
@@ -106,20 +106,35 @@ def _processes(world: World, reading: Reading, viewer: Viewer) -> list[dict[str,
         {
             "pid": process.pid,
             "user": process.user,
-            "command": process.command if viewer.private else (process.command or "").split(" ", 1)[0] or None,
-            "memory_mib": process.memory_mib,
+            "command": process.command if (private := _theirs(process, ours, viewer)) else _program(process),
+            "memory_mib": process.memory_mib if private or _job_of(process, ours) is None else None,
             "kind": process.kind,
-            "job": next((ours[each] for each in process.ancestors if each in ours), None),
+            "job": None if (active := _job_of(process, ours)) is None else format_job(active.job),
         }
         for process in reading.processes or ()
     ]
 
 
-def _identities(world: World) -> dict[ProcessIdentity, str]:
-    found: dict[ProcessIdentity, str] = {}
+def _theirs(process: GpuProcess, ours: dict[ProcessIdentity, ActiveJob], viewer: Viewer) -> bool:
+    """Return whether all of a process is a viewer's to see: one of their own jobs."""
+    active = _job_of(process, ours)
+    return viewer.private or (active is not None and viewer.owns(active.terms.uid))
+
+
+def _job_of(process: GpuProcess, ours: dict[ProcessIdentity, ActiveJob]) -> ActiveJob | None:
+    return next((ours[each] for each in process.ancestors if each in ours), None)
+
+
+def _program(process: GpuProcess) -> str | None:
+    """Return the name of a process's program, without where it lies or what it was told."""
+    return (process.command or "").split(" ", 1)[0].rsplit("/", 1)[-1] or None
+
+
+def _identities(world: World) -> dict[ProcessIdentity, ActiveJob]:
+    found: dict[ProcessIdentity, ActiveJob] = {}
     for active in world.active.values():
         if isinstance(active.state, Running | Stopping):
             for identity in (active.state.process, active.state.shim):
                 if identity is not None:
-                    found[identity] = format_job(active.job)
+                    found[identity] = active
     return found

@@ -33,11 +33,11 @@ _NAMES = 16  # of GPUs, in a line
 _NOTHING = Obstacles([], [], 0)
 
 
-def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool) -> dict[str, object]:
-    """Return why a job is where it is; `deep`: with all that is in its way."""
+def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private: bool = True) -> dict[str, object]:
+    """Return why a job is where it is; `deep`: with all in its way; `private`: also what is its owner's alone."""
     world, now = scene.world, scene.now
     wait, active = why(world, row.job, now), world.active.get(row.job)
-    told_reason = row.reason if active is not None else _ending(row)
+    told_reason = (row.reason if active is not None else _ending(row)) if private else None
     code, reason, hint = (row.state, told_reason, None) if wait is None else in_words(world, row.job, wait, now)
     kept = world.reservations.get(row.job) if wait is not None else None
     told: dict[str, object] = {
@@ -120,7 +120,8 @@ def _prospects(scene: Scene, active: ActiveJob) -> list[str]:
     exposed = exposure(world, active, now)
     if exposed is None:
         return [*lines, "nobody may preempt it"]
-    whom = [] if exposed.priority is None else [f"a job of priority {exposed.priority} or more"]
+    whose = f"of {active.terms.user}'s " if world.policy.personal else ""
+    whom = [] if exposed.priority is None else [f"a job {whose}of priority {exposed.priority} or more"]
     whom += [f"one that stands better with the policy {in_force(world)}"] if exposed.policy else []
     whom += [f"a tenant that takes its guarantee back: {active.terms.tenant} borrows"] if exposed.borrowed else []
     wait = exposed.at - now

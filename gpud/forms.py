@@ -1,6 +1,7 @@
 """How settings are written: in a file (TOML), and in the text of a variable or an option."""
 
 import os
+import resource
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,6 +117,26 @@ def _rate(text: str) -> float:
         raise ValueError(f"{text!r} is not a number") from None
 
 
+_LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
+
+
+def _limits(table: dict[str, int | str]) -> tuple[tuple[str, int, int], ...]:
+    """Return limits of processes as name, soft and hard value (-1: none); `soft:hard`, or one for both."""
+    found = []
+    for name, said in sorted(table.items()):
+        if name not in _LIMIT_NAMES:
+            raise ValueError(f"{name!r} is no limit; there are: {', '.join(sorted(_LIMIT_NAMES))}")
+        soft, _, hard = str(said).partition(":")
+        try:
+            low, high = (-1 if word == "unlimited" else _no_less(int(word)) for word in (soft, hard or soft))
+        except ValueError:
+            raise ValueError(f"{name} cannot be {said!r}; write a number, 'unlimited', or 'SOFT:HARD'") from None
+        if 0 <= high < low or low < 0 <= high:
+            raise ValueError(f"{name} cannot be {said!r}: the soft limit is above the hard one")
+        found.append((name, low, high))
+    return tuple(found)
+
+
 def choice(*words: str) -> Form:
     """Return how one of some words is written."""
     return Form(Literal[words], str, shown="{" + ",".join(words) + "}")
@@ -140,6 +161,7 @@ GPUS = Form(list[int], _indices, _gpus, shown="0,2,3")
 NAMES = Form(list[str], _words, tuple, shown="NAME,NAME")
 COUNT = Form(int, _count, _no_less, shown="N")
 POOLS = Form(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
+LIMITS = Form(dict[str, int | str], _inline, _limits, shown="TABLE")
 NODES = Form(dict[str, _NodeTable], _inline, _labels, shown="TABLE")
 
 

@@ -64,15 +64,21 @@ class Listing:
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
         me = await self._names.name(peer.uid)
         own = None if message.get("all") else (me, Timestamp(self._clock() - _DAY_S))
+        labels = tuple(_label(word) for word in message.get("labels", ()))
+        user = me if message.get("mine") else message.get("user")
+        if labels and not self._viewer(peer).private:  # others' labels are not told, neither by asking for each
+            if user not in {None, me}:
+                return {"jobs": [], "more": 0}
+            user = me
         query = JobQuery(
             spans=None if words is None else tuple(word.span for word in words),
             ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
             own=own,
             limit=limit,
-            user=me if message.get("mine") else message.get("user"),
+            user=user,
             states=states,
             name=message.get("name"),
-            labels=tuple(_label(word) for word in message.get("labels", ())),
+            labels=labels,
             since=message.get("since"),
             shown=True,
             first=tuple(self._world().active),
@@ -100,7 +106,7 @@ class Listing:
         answer: Message = {
             "job": shown,
             "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
-            "events": [views.event_map(event) for event in events],
+            "events": [views.event_map(event, viewer) for event in events],
             "environment": names,
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
@@ -127,7 +133,7 @@ class Listing:
         return (None, None) if over is None else (over.exit_code, over.signal)
 
     async def _why(self, peer: Peer, message: Message) -> Message:
-        del peer  # everybody may see why the queue stands as it does
+        viewer = self._viewer(peer)
         limit = message.get("limit", 100)
         if "job" in message:
             rows, deep = [await self._row(parse_job(message["job"]))], True
@@ -139,12 +145,12 @@ class Listing:
         told = []
         for row in rows:
             place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
-            told.append((place is None, place, why_map(scene, row, place, deep=deep)))
+            told.append((place is None, place, why_map(scene, row, place, deep=deep, private=viewer.may_read(row))))
         told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
         return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
 
     async def _events(self, peer: Peer, message: Message) -> Message:
-        del peer
+        viewer = self._viewer(peer)
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
         for word in words or ():
             if word.alone:
@@ -157,7 +163,7 @@ class Listing:
         events = await self._reader.run(lambda reader: reader.events(since, spans, limit))
         if since is not None or (events and events[-1].seq > last):
             last = events[-1].seq if events else since or 0
-        return {"events": [views.event_map(event) for event in events], "last": last}
+        return {"events": [views.event_map(event, viewer) for event in events], "last": last}
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""

@@ -1,66 +1,187 @@
-"""Names of users and groups. The name service may be slow or dead: it is asked off the loop, and once for each."""
+"""Names of users and groups. The name service may be slow or dead: it is asked off the loop, and with a deadline.
+
+Each question has a thread of its own, and one at most: a user whom a dead LDAP server should tell of keeps nobody
+else's question waiting. What was answered is kept until `forget`; an answer that comes too late is kept, too.
+"""
 
 import asyncio
 import grp
 import pwd
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+PATIENCE_S = 5.0
+_UNKNOWN_S = 60.0  # that somebody is not known is true for so long: a server that is away says so, too
+_THREADS_MOST = 64  # of questions without an answer; those beyond fail at once
+
+
+class NameServiceError(Exception):
+    """The name service does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the name service knows of a user; of one whom it does not know, the number."""
+
+    name: str
+    home: str | None = None
+    shell: str | None = None
+
+    def completed(self, environment: dict[str, str]) -> dict[str, str]:
+        """Return an environment with what every login sets, where it lacks that."""
+        said = {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+        return {key: value for key, value in said.items() if value} | environment
 
 
 class Names:
-    """Names that were asked for."""
+    """Names that were asked for. Make it on the event loop's thread, and ask it there."""
 
-    def __init__(self) -> None:
-        self._known: dict[int, str] = {}
-        self._groups: dict[int, str] = {}
+    def __init__(self, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        self._known: dict[Hashable, tuple[Any, float]] = {}  # and until when, by the loop's clock
+        self._asked: dict[Hashable, tuple[asyncio.Future[Any], float]] = {}
+
+    def forget(self) -> None:
+        """Ask for everything anew: somebody may have been added, or left a group."""
+        self._known.clear()
 
     def known(self, uid: int) -> str | None:
-        """Return a user's name at once, None where it was never asked for."""
-        return self._known.get(uid)
+        """Return a user's name at once, None where it was never told."""
+        account = self.known_account(uid)
+        return None if account is None else account.name
+
+    def known_account(self, uid: int) -> Account | None:
+        """Return what is known of a user at once, None where it was never told."""
+        account: Account | None = self._look((_account, uid))
+        return account
 
     async def name(self, uid: int) -> str:
-        """Return a user's name, however long the name service takes; the number where it knows none."""
-        if uid not in self._known:
-            self._known[uid] = await asyncio.to_thread(_look_up, uid)
-        return self._known[uid]
+        """Return a user's name; the number where the name service knows none, or does not answer in time."""
+        return (await self.account(uid)).name
+
+    async def account(self, uid: int) -> Account:
+        """Return what the name service knows of a user; where it does not answer in time, the number alone."""
+        try:
+            return await self._ask(_account, uid)
+        except NameServiceError:
+            return Account(str(uid))
 
     def known_groups(self, gids: tuple[int, ...]) -> frozenset[str] | None:
-        """Return the names of groups at once, None where one was never asked for."""
-        names = [self._groups.get(gid) for gid in gids]
+        """Return the names of groups at once, None where one was never told."""
+        names = [self._look((_group, gid)) for gid in gids]
         return None if None in names else frozenset(name for name in names if name is not None)
 
     async def groups(self, gids: tuple[int, ...]) -> frozenset[str]:
-        """Return the names of groups, however long the name service takes; numbers where it knows none."""
-        missing = [gid for gid in gids if gid not in self._groups]
-        if missing:
-            self._groups |= await asyncio.to_thread(lambda: {gid: _look_up_group(gid) for gid in missing})
-        return frozenset(self._groups[gid] for gid in gids)
+        """Return the names of groups; numbers where the name service knows none, or does not answer in time."""
+        return frozenset(await asyncio.gather(*(self._group_name(gid) for gid in gids)))
 
-    async def has_user(self, name: str) -> bool:
-        """Return whether there is a user of that name."""
-        return await asyncio.to_thread(_knows, pwd.getpwnam, name)
+    async def uid(self, name: str) -> int | None:
+        """Return the number of a user, who may be named by it; None where there is none. Raises NameServiceError."""
+        return int(name) if _is_number(name) else await self._ask(_uid, name)
 
-    async def has_group(self, name: str) -> bool:
-        """Return whether there is a group of that name."""
-        return await asyncio.to_thread(_knows, grp.getgrnam, name)
+    async def gid(self, name: str) -> int | None:
+        """Return the number of a group, likewise. Raises NameServiceError."""
+        return int(name) if _is_number(name) else await self._ask(_gid, name)
+
+    async def _group_name(self, gid: int) -> str:
+        try:
+            return await self._ask(_group, gid)
+        except NameServiceError:
+            return str(gid)
+
+    async def _ask(self, ask: Callable[[Any], tuple[Answer, bool]], about: Hashable) -> Answer:
+        """Return an answer, from now on known; the time that one waits counts from when it was first asked for."""
+        key = (ask, about)
+        known = self._look(key)
+        if known is not None:
+            answer: Answer = known
+            return answer
+        loop = asyncio.get_running_loop()
+        if key not in self._asked:
+            if len(self._asked) >= _THREADS_MOST:
+                raise NameServiceError("the name service does not answer")
+            future: asyncio.Future[Any] = loop.create_future()
+            future.add_done_callback(partial(self._learn, key))
+            self._asked[key] = future, loop.time()
+            # Not a pool's, which the end of gpud would wait for.
+            threading.Thread(target=_answer, args=(loop, future, ask, about), name="gpud-names", daemon=True).start()
+        future, since = self._asked[key]
+        done, _ = await asyncio.wait([future], timeout=max(0.0, since + self._patience_s - loop.time()))
+        if not done:
+            raise NameServiceError(f"the name service has not answered for {loop.time() - since:.0f} s")
+        answer, _ = future.result()
+        return answer
+
+    def _look(self, key: Hashable) -> Any:  # noqa: ANN401 - what was answered
+        """Return an answer that is known, None where none is (any more)."""
+        answer, until = self._known.get(key, (None, 0.0))
+        return answer if asyncio.get_running_loop().time() < until else None
+
+    def _learn(self, key: Hashable, future: asyncio.Future[Any]) -> None:
+        del self._asked[key]
+        if future.cancelled() or future.exception() is not None:
+            return
+        answer, found = future.result()
+        self._known[key] = answer, inf if found else asyncio.get_running_loop().time() + _UNKNOWN_S
 
 
-def _look_up(uid: int) -> str:
+def _answer(
+    loop: asyncio.AbstractEventLoop,
+    future: asyncio.Future[Any],
+    ask: Callable[[Any], object],
+    about: Any,  # noqa: ANN401 - a name or a number
+) -> None:
+    def tell() -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(answer)
+            else:
+                future.set_exception(NameServiceError(f"the name service failed: {error}"))
+
+    answer, error = None, None
     try:
-        return pwd.getpwuid(uid).pw_name
+        answer = ask(about)
+    except OSError as failed:
+        error = failed
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(tell)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 11
+
+
+def _account(uid: int) -> tuple[Account, bool]:
+    try:
+        entry = pwd.getpwuid(uid)
     except KeyError:
-        return str(uid)
+        return Account(str(uid)), False
+    return Account(entry.pw_name, entry.pw_dir or None, entry.pw_shell or None), True
 
 
-def _look_up_group(gid: int) -> str:
+def _group(gid: int) -> tuple[str, bool]:
     try:
-        return grp.getgrgid(gid).gr_name
+        return grp.getgrgid(gid).gr_name, True
     except KeyError:
-        return str(gid)
+        return str(gid), False
 
 
-def _knows(ask: Callable[[str], object], name: str) -> bool:
+def _uid(name: str) -> tuple[int | None, bool]:
     try:
-        ask(name)
+        return pwd.getpwnam(name).pw_uid, True
     except (KeyError, ValueError):  # no such name; one that no service could know (a zero byte)
-        return False
-    return True
+        return None, False
+
+
+def _gid(name: str) -> tuple[int | None, bool]:
+    try:
+        return grp.getgrnam(name).gr_gid, True
+    except (KeyError, ValueError):
+        return None, False

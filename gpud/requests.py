@@ -1,7 +1,7 @@
 """Requests that change something: from a checked message to a command for the loop, and from its answer to a reply.
 
-Who asks is the kernel's word. In a user's own gpud only they (and root) can ask at all; in system mode a job is its
-owner's, and root's, to change. Jobs are looked up in the store, off the loop, before the loop hears of them.
+Who asks is the kernel's word, and what they may the table's in `roles`. Jobs are looked up in the store, off the loop,
+before the loop hears of them.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from gpud.administration import check_operator, command_of, look_up, resolve_names
+from gpud.administration import command_of, look_up, resolve_names
 from gpud.check import Wrong
+from gpud.config import Config
 from gpud.core.admit import Refused
+from gpud.core.choice import in_force
 from gpud.core.commands import (
     Accepted,
     Asked,
@@ -37,9 +39,10 @@ from gpud.core.world import World
 from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
-from gpud.names import Names
+from gpud.names import Account, Names
 from gpud.reading import ReadThread
 from gpud.reasons import in_words
+from gpud.roles import ABOVE_ZERO, ANY_TENANT, Roles, check_right, right_of
 from gpud.selection import Chosen, Owner, Predecessors, predecessors, resolve
 from gpud.server import Peer
 from gpud.store.files import StoreError
@@ -85,8 +88,9 @@ class Requests:
         wall: Callable[[], float],
         reader: ReadThread,
         names: Names,
+        roles: Roles,
         seen: asyncio.Event,
-        system: bool,
+        config: Callable[[], Config],
     ) -> None:
         self._world = world
         self._post = post
@@ -94,8 +98,9 @@ class Requests:
         self._wall = wall
         self._reader = reader
         self._names = names
+        self._roles = roles
         self._seen = seen
-        self._system = system
+        self._config = config
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
@@ -122,17 +127,16 @@ class Requests:
             task.add_done_callback(partial(self._done, peer))
 
     def _take(self, peer: Peer, message: Message) -> Work | None:
-        """Hand a request to the loop, or return what must be waited for first."""
+        """Hand a request to the loop, or return what must be waited for first. Raises Wrong."""
+        check_right(self._roles.of(peer), message["op"])
         match message["op"]:
             case "submit":
                 return self._submit(peer, message)
             case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority":
                 return self._change(peer, message)
             case "tenant_create" | "tenant_set" | "reserve":
-                check_operator(operator=self._may_all(peer))
                 return self._administer(peer, message)
             case op if op in ADMINISTRATION:
-                check_operator(operator=self._may_all(peer))
                 if self._names.known(peer.uid) is None:
                     return self._administer(peer, message)
                 self._ask(peer, message, self._command(peer, message))
@@ -215,28 +219,31 @@ class Requests:
 
     def _submit(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for."""
-        user, groups = self._names.known(peer.uid), self._groups(peer)
+        user, groups = self._names.known_account(peer.uid), self._groups(peer)
         if message.get("retry") or "after" in message or user is None or groups is None or not self._seen.is_set():
             return self._submit_slowly(peer, message)
         self._queue(peer, message, user, groups, Predecessors())
         return None
 
-    def _queue(self, peer: Peer, message: Message, user: str, groups: frozenset[str], before: Predecessors) -> None:
+    def _queue(self, peer: Peer, message: Message, who: Account, groups: frozenset[str], before: Predecessors) -> None:
         """Hand a job to the loop, of which everything is known that has to be looked up."""
+        user, config, role = who.name, self._config(), self._roles.of(peer)
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._clock() + (begin_at - self._wall())
         resolve_names(self._world(), message["demand"])
         self._check_priority(peer, message.get("priority", 0))
-        tenant = tenant_of(self._world(), user, groups, message.get("tenant"), operator=self._may_all(peer))
+        tenant = tenant_of(self._world(), user, groups, message.get("tenant"), operator=role >= ANY_TENANT)
         fill_in(self._world(), message)
-        if self._system:
+        if config.system:
             message["limits"] = _granted(peer.pid, message["limits"])
+            message["environment"] = who.completed(message["environment"])
+        message["limits"] |= {name: [soft, hard] for name, soft, hard in config.job_limits}
         spec = spec_of(
             message,  # type: ignore[arg-type]  # the server has held it to this type
             uid=peer.uid,
             gid=peer.gid,
-            groups=peer.groups() if self._system else (),
+            groups=peer.groups() if config.system else (),
             user=user,
             tenant=tenant,
             begin_at=begin_at,
@@ -252,7 +259,7 @@ class Requests:
             if nonce in known:
                 peer.reply(message["id"], {"job": format_job(known[nonce])})
                 return
-        user = await self._names.name(peer.uid)
+        user = await self._names.account(peer.uid)
         groups: frozenset[str] = frozenset()
         if wants_groups(self._world().tenants):
             groups = await self._names.groups((peer.gid, *peer.groups()))
@@ -283,7 +290,8 @@ class Requests:
     async def _change(self, peer: Peer, message: Message) -> None:
         """Look the jobs up, then ask the loop for what concerns those that have not ended."""
         me = Owner(peer.uid, await self._names.name(peer.uid))
-        op, may_all = message["op"], self._may_all(peer)
+        op = message["op"]
+        may_all = self._roles.of(peer) >= right_of(op).others
         chosen = await self._reader.run(
             lambda reader: resolve(reader, message["select"], me, may_all=may_all, ended=op == "requeue")
         )
@@ -315,11 +323,9 @@ class Requests:
     def _check_priority(self, peer: Peer, priority: int) -> None:
         if abs(priority) > PRIORITY_MOST:
             raise Wrong(f"the priority must be from -{PRIORITY_MOST} to {PRIORITY_MOST}, not {priority}")
-        if priority > 0 and not self._may_all(peer):
-            raise Wrong("a priority above 0 is an operator's to give", "leave it out, or ask root", "not_permitted")
-
-    def _may_all(self, peer: Peer) -> bool:
-        return not self._system or peer.uid == 0
+        if priority > 0 and not self._world().policy.personal and self._roles.of(peer) < ABOVE_ZERO:
+            hint = f"leave it out, or ask an operator: under {in_force(self._world())} it would count against others"
+            raise Wrong("a priority above 0 is an operator's to give", hint, "not_permitted")
 
 
 def _outermost(chosen: Chosen) -> tuple[JobId, ...]:

@@ -10,7 +10,7 @@ from gpud.selection import parse_jobs
 from gpud.server import Peer
 from gpud.store.reader import Reader
 from gpud.store.rows import Event
-from gpud.views import event_map
+from gpud.views import Viewer, event_map
 from gpud.wire.codec import Message
 
 _PAGE = 1_000
@@ -19,6 +19,7 @@ _PAGE = 1_000
 @dataclass(slots=True, eq=False)
 class _Subscription:
     peer: Peer
+    viewer: Viewer
     spans: list[tuple[JobId, JobId]] | None
     readings: bool
     late: list[Event] | None = field(default_factory=list)  # what happened while the past was being sent
@@ -42,10 +43,10 @@ class Subscriptions:
         """Return whether anybody looks at GPUs."""
         return any(each.readings for each in self._all)
 
-    async def add(self, peer: Peer, message: Message) -> None:
+    async def add(self, peer: Peer, message: Message, viewer: Viewer) -> None:
         """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError."""
         spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
-        subscription = _Subscription(peer, spans, message.get("readings", False))
+        subscription = _Subscription(peer, viewer, spans, message.get("readings", False))
         last = self.last
         if peer.closed:  # it hung up before its turn came, and nobody would ever take it off the list
             return
@@ -54,10 +55,10 @@ class Subscriptions:
         since = message.get("since", last)
         while since < last and not peer.closed:
             past = await self._reader.run(partial(Reader.events, since=since, spans=spans, limit=_PAGE))
-            _push(peer, (event for event in past if event.seq <= last))
+            _push(subscription, (event for event in past if event.seq <= last))
             since = past[-1].seq if len(past) == _PAGE else last
         late, subscription.late = subscription.late, None
-        _push(peer, late or ())
+        _push(subscription, late or ())
 
     def gone(self, peer: Peer) -> None:
         """Forget a client that hung up."""
@@ -72,7 +73,7 @@ class Subscriptions:
             if each.late is not None:
                 each.late += wanted
             else:
-                _push(each.peer, wanted)
+                _push(each, wanted)
 
     def publish_readings(self) -> None:
         """Tell those who look that GPUs were read."""
@@ -81,6 +82,6 @@ class Subscriptions:
                 each.peer.push({"readings": True})
 
 
-def _push(peer: Peer, events: Iterable[Event]) -> None:
+def _push(to: _Subscription, events: Iterable[Event]) -> None:
     for event in events:
-        peer.push({"event": event_map(event)})
+        to.peer.push({"event": event_map(event, to.viewer)})

@@ -6,6 +6,7 @@ A view computes nothing that the scheduler did not decide. What is not known is 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import cast
 
 from gpud.core.queue import job_of
 from gpud.core.why import why
@@ -25,16 +26,37 @@ COMMAND_MOST = 1_000  # characters
 POSITIONS_MOST = 50_000  # beyond that, sorting everybody for a listing would hold up the loop
 
 
+def _keys(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+# What everybody may see of anybody's job, its attempts and its events; whatever else there is, is its owner's alone.
+OF_OTHERS = _keys(
+    "id uid name user tenant group state reason priority gpus gpu_memory_mib gpu_type gpu_ids excluded share mig nodes "
+    "pool cpus memory_mib array_index attempt retries retry_on preemptible after time_limit_s estimate_s submitted_at "
+    "begin_at started_at ended_at updated_at expected_start_at exit_code signal allocation queue_position array_limit "
+    "array array_pending array_counts"
+)
+OF_OTHERS_ATTEMPTS = _keys(
+    "attempt starting_at started_at ended_at exit_code signal timed_out could_not_start stop_cause gpu_s allocation"
+)
+OF_OTHERS_EVENTS = _keys("name array priority not_before node nodes gpus cause exit_code signal counts")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewer:
-    """Who looks. `private`: sees what belongs to others too (their own gpud's user, or root)."""
+    """Who looks. `private`: sees what belongs to others too (their own gpud's user, or an admin)."""
 
     uid: int
     private: bool
 
     def may_read(self, row: JobRow) -> bool:
-        """Return whether command line, directory and output of this job may leave the daemon for them."""
-        return self.private or row.terms.uid == self.uid
+        """Return whether all that is known of this job may leave the daemon for them; else what `OF_OTHERS` names."""
+        return self.owns(row.terms.uid)
+
+    def owns(self, uid: int | None) -> bool:
+        """Return whether what is this user's is theirs to see."""
+        return self.private or uid == self.uid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +93,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "key": row.key,
         "labels": row.labels,
         "state": row.state,
-        "reason": row.reason if ended else _reason(scene, row),
+        "reason": _reason(scene, row) if not ended else row.reason if shown else None,
         "priority": row.place.priority,
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
@@ -109,7 +131,12 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "array_limit": None,
     }
     _add_array(job, world, row)
-    return job
+    return job if shown else cast("Job", _without(dict(job), OF_OTHERS))
+
+
+def _without(told: dict[str, object], public: frozenset[str]) -> dict[str, object]:
+    """Return a map with what is not public left empty."""
+    return {key: value if key in public else {} if isinstance(value, dict) else None for key, value in told.items()}
 
 
 def _add_array(job: Job, world: World, row: JobRow) -> None:
@@ -153,7 +180,7 @@ def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) 
     reason = None
     if over is not None:
         reason = over.lost or (over.fault.reason if over.fault is not None else over.finding)
-    return {
+    told: dict[str, object] = {
         "attempt": attempt.attempt,
         "starting_at": attempt.starting_at,
         "started_at": _started_at(attempt),
@@ -170,12 +197,16 @@ def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) 
         "leftovers": None if over is None else over.leftovers,
         "pid": None if attempt.process is None else attempt.process.pid,
         "allocation": [_allocation(scene.world, each) for each in attempt.allocation],
-        "output": _output(scene, row, attempt.attempt) if viewer.may_read(row) else None,
+        "output": _output(scene, row, attempt.attempt),
     }
+    return told if viewer.may_read(row) else _without(told, OF_OTHERS_ATTEMPTS)
 
 
-def event_map(event: Event) -> EventMap:
+def event_map(event: Event, viewer: Viewer) -> EventMap:
     """Return an event as it is pushed and listed."""
+    detail = event.detail
+    if event.job is not None and not viewer.owns(event.uid):
+        detail = {key: value for key, value in detail.items() if key in OF_OTHERS_EVENTS}
     return {
         "seq": event.seq,
         "at": event.at,
@@ -183,7 +214,7 @@ def event_map(event: Event) -> EventMap:
         "job": None if event.job is None else format_job(event.job),
         "attempt": event.attempt,
         "user": event.user,
-        "detail": event.detail,
+        "detail": detail,
     }
 
 

@@ -163,6 +163,7 @@ class Preemption:
             yields = (
                 by_priority
                 and active.job in world.preemptible
+                and (not world.policy.personal or active.terms.user == terms.user)
                 and place.priority >= active.place.priority + rules.preempt_margin
             )
             if (yields or (said is not False and standing < victim.holding)) and not self._protected(terms, active):

@@ -309,16 +309,16 @@ class Store:
     def _tell(self, changes: Sequence[Change]) -> tuple[Event, ...]:
         """Write the events of these changes and return them."""
         tellings = [telling for telling in map(event_of, changes) if telling is not None]
-        users = {change.job: change.spec.terms.user for change in changes if isinstance(change, Added)}
-        others = {job for _, _, job, _, _ in tellings if job is not None and job not in users}
+        terms = {change.job: change.spec.terms for change in changes if isinstance(change, Added)}
+        whose: dict[JobId | None, tuple[str, int]] = {job: (each.user, each.uid) for job, each in terms.items()}
+        others = {job for _, _, job, _, _ in tellings if job is not None and job not in whose}
         if others:
-            users.update(
-                self._db.execute(
-                    "SELECT id, user FROM job WHERE id IN (SELECT value FROM json_each(?))", (to_json(list(others)),)
-                )
-            )
+            select = "SELECT id, user, uid FROM job WHERE id IN (SELECT value FROM json_each(?))"
+            rows = self._db.execute(select, (to_json(list(others)),))
+            whose |= {job: (user, uid) for job, user, uid in rows}
+        nobody = (None, None)
         events = tuple(
-            Event(seq, at, kind, job, attempt, None if job is None else users.get(job), detail)
+            Event(seq, at, kind, job, attempt, whose.get(job, nobody)[0], detail, whose.get(job, nobody)[1])
             for seq, (at, kind, job, attempt, detail) in enumerate(tellings, self._last_event + 1)
         )
         self._db.executemany(_EVENT, map(_event, events))

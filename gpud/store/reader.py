@@ -39,7 +39,8 @@ _ROW = (
     f" job.after, job.group_name, job.key, {PLACE}, {ARRAY}, {ATTEMPT}"
 )
 _EVENT = (
-    "SELECT seq, at, kind, event.job, event.attempt, job.user, detail FROM event LEFT JOIN job ON job.id = event.job"
+    "SELECT seq, at, kind, event.job, event.attempt, job.user, detail, job.uid FROM event"
+    " LEFT JOIN job ON job.id = event.job"
 )
 Spans = Sequence[tuple[JobId, JobId]]
 
@@ -107,8 +108,8 @@ class Reader:
                 )
                 rows = self._db.execute(select, (to_json(spans), after, limit)).fetchall()
         return [
-            Event(seq, at, kind, job, attempt, user, json.loads(detail) if detail else {})
-            for seq, at, kind, job, attempt, user, detail in (reversed(rows) if since is None else rows)
+            Event(seq, at, kind, job, attempt, user, json.loads(detail) if detail else {}, uid)
+            for seq, at, kind, job, attempt, user, detail, uid in (reversed(rows) if since is None else rows)
         ]
 
     def environment(self, job: JobId) -> list[str] | None:

@@ -13,7 +13,7 @@ from gpud.model.use import GpuUse
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, numbered from 1 without gaps. `user` is the job's; `detail` is plain (JSON)."""
+    """Something that happened, numbered from 1 without gaps. `user`, `uid` are the job's; `detail` is plain (JSON)."""
 
     seq: int
     at: Timestamp
@@ -22,6 +22,7 @@ class Event:
     attempt: int | None
     user: str | None
     detail: dict[str, object]
+    uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

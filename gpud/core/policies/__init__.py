@@ -23,6 +23,7 @@ class Policy(Protocol):
     """
 
     reserves: bool
+    personal: bool  # a priority counts among one user's jobs only
 
     def rank(self, terms: Terms) -> int:
         """Return the rank of a whole line, as of the last `refresh`, `started` or `ended`."""

@@ -30,7 +30,9 @@ HEAD_START = Parameter(
 _UPFRONT_S: Seconds = 3600.0
 _EVERY = 1e-3  # of a half-life: how often everybody is counted anew
 _EVERY_LEAST_S: Seconds = 60.0
-_USER_BITS = 64  # of a rank; above them stands the tenant
+_PER_CPU = 0.01  # what a CPU of a job without GPUs counts, while it runs, of a GPU
+_NAME_BYTES = 32  # the lowest of a rank; no user has a longer name
+_USER_BITS = 64 + 8 * _NAME_BYTES  # of a rank; above them stands the tenant
 
 Whose = tuple[str, str | None]  # a tenant and one of its users, or (None) the tenant as a whole
 
@@ -45,12 +47,18 @@ class _Job:
 
     def count(self, now: Timestamp) -> None:
         """Bring what it is counted for up to now."""
-        ran_s = self.active.terms.demand.gpu_weight * (now - self.active.since)
+        ran_s = _weight(self.active.terms) * (now - self.active.since)
         self.counted_s = max(self.upfront_s, ran_s)
 
 
 class FairShare(Priority):
-    """The policy `fair_share`."""
+    """The policy `fair_share`.
+
+    Users who used the same stand in the order of their names until one of them starts something: a priority shall not
+    count between them.
+    """
+
+    personal = True
 
     def __init__(self, aging_per_hour: float, head_start_s: Seconds, surroundings: Surroundings) -> None:
         super().__init__(aging_per_hour)
@@ -71,14 +79,16 @@ class FairShare(Priority):
         used_s = self._counts_s.get(user)
         if used_s is None:
             used_s = self._enter(user)
+        name = int.from_bytes(terms.user.encode(errors="surrogateescape")[:_NAME_BYTES].ljust(_NAME_BYTES), "big")
+        within = round(1000 * used_s) << 8 * _NAME_BYTES | name
         if not self._world.tenants:
-            return round(1000 * used_s)
+            return within
         tenant: Whose = (terms.tenant, None)
         self._seen.add(tenant)
         tenant_s = self._counts_s.get(tenant)
         if tenant_s is None:
             tenant_s = self._enter(tenant)
-        return round(1000 * tenant_s) << _USER_BITS | round(1000 * used_s)
+        return round(1000 * tenant_s) << _USER_BITS | within
 
     def refresh(self, now: Timestamp) -> bool:
         """Count everybody anew, now and then, and when shares changed; who has gone is forgotten."""
@@ -100,7 +110,7 @@ class FairShare(Priority):
     def started(self, active: ActiveJob, now: Timestamp) -> bool:
         """Count what the job is expected to have."""
         expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
-        job = self._active[active.job] = _Job(active, active.terms.demand.gpu_weight * expected_s, 0.0)
+        job = self._active[active.job] = _Job(active, _weight(active.terms) * expected_s, 0.0)
         job.count(now)
         self._change(active.terms, job.counted_s)
         return True
@@ -136,6 +146,11 @@ class FairShare(Priority):
                 used_s = least_s
         self._counts_s[whose] = used_s
         return used_s
+
+
+def _weight(terms: Terms) -> float:
+    """Return how many GPUs a job counts for: a little without any, so that turns are taken at the CPUs, too."""
+    return terms.demand.gpu_weight or _PER_CPU * terms.demand.cpus_counted
 
 
 def _both(terms: Terms) -> tuple[Whose, Whose]:

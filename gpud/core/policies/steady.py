@@ -29,6 +29,7 @@ class Steady:
         return False
 
     reserves = True
+    personal = False
 
     def preempts(self, now: Timestamp) -> bool:  # noqa: ARG002 - see above
         """Return False: who runs stays."""
