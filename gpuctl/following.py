@@ -111,9 +111,10 @@ class Changes:
             self._poll.register(self._inotify, select.POLLIN)
         self._sure = self._watch()
 
-    def wait(self) -> frozenset[int]:
-        """Wait for the next change; return those of `also` that are readable."""
-        ready = {fd for fd, _ in self._poll.poll(None if self._sure else _LOOK_EVERY_S * 1000)}
+    def wait(self, within_s: float | None = None) -> frozenset[int]:
+        """Wait for the next change, for ever or so long; return those of `also` that are readable."""
+        least = [each for each in (within_s, None if self._sure else _LOOK_EVERY_S) if each is not None]
+        ready = {fd for fd, _ in self._poll.poll(min(least) * 1000 if least else None)}
         if self._inotify in ready:
             os.read(self._inotify, _CHUNK)
         self._sure = self._watch()

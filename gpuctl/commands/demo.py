@@ -26,11 +26,11 @@ from rich.text import Text
 from gpuctl import starting, submission
 from gpuctl.client import Client
 from gpuctl.commands.submit import submit
-from gpuctl.commands.watch import frame
 from gpuctl.errors import GpuctlError
-from gpuctl.overview import look
+from gpuctl.overview import look, unshown
+from gpuctl.render import gpus as render_gpus
 from gpuctl.render.jobs import ENDS, rows, written_end
-from gpuctl.render.text import plural
+from gpuctl.render.text import clock, cut, plural
 from gpuctl.session import Session, note
 from gpuctl.waiting import subscribe
 
@@ -168,12 +168,27 @@ def _until_ended(client: Client, ids: list[str], *, live: bool) -> None:
             left = {job["id"] for job in jobs if job["state"] not in ENDS}
             if screen is not None:
                 size = shutil.get_terminal_size()
-                screen.update(Text.from_ansi(frame(look(client, most=50), width=size.columns, height=size.lines - 2)))
+                screen.update(Text.from_ansi(_frame(look(client, most=50), width=size.columns, height=size.lines - 2)))
                 screen.refresh()
                 time.sleep(_FRAME_S)
             if left:
                 select.select([client], [], [], 0 if client.has_pushed() else _TICK_S)
                 _tell(client.pushed(wait=False), quiet=live)
+
+
+def _frame(seen: dict[str, Any], *, width: int, height: int) -> str:
+    """Return a frame, with colours as ANSI sequences: GPUs, then as many jobs as there is room for."""
+    status, gpus = seen["status"], seen["gpus"]
+    heading = "  ".join(filter(None, ("gpud", clock(time.time()), f"simulates {status['simulated']}")))
+    room = max(4, height // 2)
+    lines = [cut(heading, width), "", *render_gpus.rows(gpus[:room], width=width)]
+    if len(gpus) > room:
+        lines.append(f"... {render_gpus.summary(gpus)}")
+    left = height - len(lines) - 2
+    jobs = seen["jobs"][: max(1, left - 2)]
+    more = unshown(seen, len(jobs))
+    lines += ["", *rows(jobs, width=width), *([f"... {plural(more, 'job')} more"] if more else [])]
+    return "\n".join(lines[:height])
 
 
 def _tell(pushed: list[dict[str, Any]], *, quiet: bool) -> None:
