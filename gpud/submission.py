@@ -103,6 +103,8 @@ def _comforts(message: Submit) -> dict[str, Any]:
     signal, every_s = message.get("checkpoint_signal"), _duration("the interval", message.get("checkpoint_every_s"))
     if signal is not None:
         _between("the checkpoint signal", signal, 1, 64)
+    elif message.get("checkpoint_before_s") is not None:
+        raise Wrong("when a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
     elif every_s is not None:
         raise Wrong("how often a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
     size = message.get("terminal")
@@ -117,6 +119,8 @@ def _comforts(message: Submit) -> dict[str, Any]:
     return {
         "checkpoint_signal": signal,
         "checkpoint_every_s": every_s,
+        "checkpoint_before_s": _duration("the time before the limit", message.get("checkpoint_before_s")),
+        "checkpoint_to": message.get("checkpoint_to", "all"),
         "claim": message.get("claim", False),
         "idle_after_s": _duration("the idle time", message.get("idle_after_s")),
         "terminal": None if size is None else (size[0], size[1]),

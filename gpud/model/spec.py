@@ -56,7 +56,8 @@ class JobSpec:
     `limits` maps names as in the resource module ("NOFILE") to (soft, hard), -1 for unlimited; only soft is set where
     hard may not be. `output` and `error` are patterns (`%j %A %a %x`); None for gpud's own log and for one file.
     `key` tells it from all others of its `group`. It gets `checkpoint_signal` before it is stopped for others or for
-    its time limit, and every `checkpoint_every_s`. A `claim` runs nothing: its user's own processes use its GPUs, until
+    its time limit (`checkpoint_before_s` before that), and every `checkpoint_every_s`; `checkpoint_to` says who of it:
+    "all", the "script" (its first process), or the "steps" (processes that call themselves gpud-srun). A `claim` runs nothing: its user's own processes use its GPUs, until
     they were idle for `idle_after_s`. `terminal` is the size (rows, columns) of the one that it gets; it ends when
     nobody attends that for `unattended_s`. `notify` holds whom to tell of what: (word of an event, target). `commit`
     and `dirty` are its directory's as git has it. `sbatch`: a script with #SBATCH lines, which is told SLURM_* too.
@@ -86,6 +87,8 @@ class JobSpec:
     key: str | None = None
     checkpoint_signal: int | None = None
     checkpoint_every_s: Seconds | None = None
+    checkpoint_before_s: Seconds | None = None
+    checkpoint_to: str = "all"
     claim: bool = False
     idle_after_s: Seconds | None = None
     terminal: tuple[int, int] | None = None
