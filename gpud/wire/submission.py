@@ -35,10 +35,10 @@ class Submit(TypedDict):
     `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
     hard limits by name ("NOFILE": [1024, 4096]; -1: none). `retry_on` names the failures that use up `retries`:
     `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are jobs that must end first, as in a `Selection`, by how
-    they must end: `success`, `any` or `failed`. A `claim` has an empty `command`. `checkpoint_before_s` is how long before the time limit the
-    signal comes; it goes to `all` processes of the job, to its first one (`script`), or to what `srun` started. `terminal` is rows and columns;
-    `notify` holds pairs of an event and a target, as on the command line; `sbatch`: it is told SLURM_* variables too.
-    `next` asks for `position` and `reason` in the reply.
+    they must end: `success`, `any` or `failed`. `checkpoint_before_s` is how long before the time limit the checkpoint
+    signal comes; it goes to `all` processes of the job, to its first one (`script`), or to what `srun` started. A
+    `claim` has an empty `command`. `terminal` is rows and columns; `notify` holds pairs of an event and a target, as on
+    the command line; `sbatch`: it is told SLURM_* variables too. `next` asks for `position` and `reason` in the reply.
     """
 
     op: Literal["submit"]
