@@ -9,6 +9,9 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+CONTROLLERS = ("memory", "cpuset", "cpu")  # what a job is limited by, each where it was handed down to us
+_WEIGHT = 100  # of a job that asked for no CPUs, and for each CPU of one that did (cgroups(7), cpu.weight)
+
 
 def divide() -> str | None:
     """Return the directory below which each job may have its own, after moving this process into a leaf of it.
@@ -21,15 +24,25 @@ def divide() -> str | None:
     with contextlib.suppress(OSError):
         os.makedirs(f"{directory}/launcher", exist_ok=True)
         _write(f"{directory}/launcher/cgroup.procs", "0")
-        for controller in ("memory", "cpuset"):
+        for controller in CONTROLLERS:
             with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
                 _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
         return directory
     return None
 
 
+def controllers(directory: str) -> list[str]:
+    """Return by what the jobs below this directory can be limited."""
+    with contextlib.suppress(OSError), open(f"{directory}/cgroup.subtree_control", encoding="ascii") as file:
+        given = file.read().split()
+        return [controller for controller in CONTROLLERS if controller in given]
+    return []
+
+
 def make(directory: str, memory_mib: int) -> None:
     """Make a job's cgroup; at most `memory_mib`, where that is not 0 and the controller is there. Never fails."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)  # an earlier job's, which has its limits and its fence
     with contextlib.suppress(OSError):
         os.makedirs(directory, exist_ok=True)
         if memory_mib:
@@ -54,16 +67,32 @@ def pin(directory: str, cpus: Iterable[int]) -> None:
         _write(f"{directory}/cpuset.cpus", ",".join(map(str, sorted(cpus))))
 
 
-def enter(directory: str) -> None:
-    """Move this process into a job's cgroup, if there is one."""
+def weigh(directory: str, cpus: int) -> None:
+    """Give a job CPU time for as many CPUs as it asked for, where others want it too. Never fails."""
     with contextlib.suppress(OSError):
+        _write(f"{directory}/cpu.weight", str(min(_WEIGHT * cpus, 10_000)))
+
+
+def enter(directory: str) -> bool:
+    """Move this process into a job's cgroup. Return whether it is in it."""
+    try:
         _write(f"{directory}/cgroup.procs", "0")
+    except OSError:
+        return False
+    return True
 
 
 def kill(directory: str) -> None:
     """Kill everything in it at once (Linux 5.14; before that the processes are killed one by one)."""
     with contextlib.suppress(OSError):
         _write(f"{directory}/cgroup.kill", "1")
+
+
+def peak_mib(directory: str) -> int | None:
+    """Return the most memory that a job had at once; None where nobody counted it (Linux 5.19 does)."""
+    with contextlib.suppress(OSError, ValueError), open(f"{directory}/memory.peak", encoding="ascii") as file:
+        return int(file.read()) >> 20
+    return None
 
 
 def remove(directory: str) -> bool:
@@ -82,16 +111,22 @@ def _cpus(text: str) -> set[int]:
     return {cpu for low, _, high in ends for cpu in range(int(low), int(high or low) + 1)}
 
 
+def mounted() -> str | None:
+    """Return where cgroups of version 2 are mounted."""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            mount, _, kind = line.partition(" - ")
+            if kind.startswith("cgroup2 "):
+                return mount.split()[4]
+    return None
+
+
 def _own() -> str | None:
     """Return the directory of this process's version 2 cgroup; None where none is mounted, and for the root."""
-    with contextlib.suppress(OSError):
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            path = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "/")
-        with open("/proc/self/mountinfo", encoding="utf-8") as file:
-            for line in file:
-                mount, _, kind = line.partition(" - ")
-                if kind.startswith("cgroup2 ") and path != "/":
-                    return mount.split()[4] + path
+    mount = mounted()
+    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
+        path = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "/")
+        return None if mount is None or path == "/" else mount + path
     return None
 
 

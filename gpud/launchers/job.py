@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from gpud.launchers import cgroup, environment, faults, record
+from gpud.launchers import cgroup, environment, faults, fence, record
+from gpud.launchers.output import Bounds
 
 # Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
 _set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
@@ -26,29 +27,32 @@ Order = dict[str, Any]
 """What the shim is told, plain: see `local.order_of`."""
 
 
-def become(order: Order, blobs: int, conversation: socket.socket, lineage: record.Record) -> NoReturn:
+def become(order: Order, blobs: int, conversation: socket.socket, lineage: record.Record, bounds: Bounds) -> NoReturn:
     """Claim the attempt and turn into the job; never returns.
 
-    `blobs` is the file that holds environment and script, `lineage` what the record shall say of shim and launcher.
+    `blobs` is the file that holds environment and script, `lineage` what the record shall say of shim and launcher,
+    and `bounds` gets the logs, as they were opened.
     """
     file = None
     try:
         os.setsid()
-        if order["cgroup"] is not None:
-            cgroup.enter(order["cgroup"])
+        within = order["cgroup"] is not None and cgroup.enter(order["cgroup"])
         own = os.getpid()
         claimed = lineage | {
             "state": record.CLAIMED,
             "pid": own,
             "start": record.start_time(own),
             "at": record.boot_time() + order["offset"],
+            "within": within,
+            "fence": None if order["fence"] is None else order["fence"][0],
         }
         encoded = record.encode(claimed)
         record.reached(order["key"], "job before claim")
         file = _claim(order, encoded, conversation)
         record.reached(order["key"], "job after claim")
         try:
-            _exec(order, blobs, conversation, encoded)
+            _fence(order, within=within)
+            _exec(order, blobs, conversation, encoded, bounds)
         except faults.CannotStartError as error:
             _write_fault(file, claimed, error.fault)
     except BaseException as error:  # noqa: BLE001 - ours, and never to be told as the job's own exit
@@ -102,12 +106,22 @@ def _claim(order: Order, claimed: bytes, conversation: socket.socket) -> int:
     return file
 
 
-def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes) -> NoReturn:
+def _fence(order: Order, *, within: bool) -> None:
+    """See to the fence, while this process may have more rights than its user."""
+    match order["fence"]:
+        case [fence.DEVICES, _] if not within:
+            raise faults.CannotStartError("the fence cannot be had: its cgroup cannot be entered", machine=True)
+        case [fence.LANDLOCK, devices]:
+            fence.landlock(devices)
+
+
+def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes, bounds: Bounds) -> NoReturn:
     try:
         as_user(order)
     except OSError as error:
         raise faults.cannot(f"become user {order['uid']}", error, machine=True) from error
     _open_streams(order)
+    bounds.entrust([1] if order["error"] is None else [1, 2])
     try:
         os.chdir(order["workdir"])
     except OSError as error:

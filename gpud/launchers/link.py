@@ -35,11 +35,22 @@ class Link:
     """The way to one launcher process after the other.
 
     `socket_path` is where one of its own unit listens; `spawns` tells whether to start one where nobody does.
-    `told(key, record)` is called for each notice, `lost()` when what was sent may have got lost.
+    `told(key, record)` is called for each notice, `lost()` when what was sent may have got lost. `fences_logins`: see
+    `fence`; None leaves it as it is.
     """
 
-    def __init__(self, state_dir: str, *, spawns: bool, told: Notice, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        *,
+        spawns: bool,
+        told: Notice,
+        lost: Callable[[], None],
+        fences_logins: bool | None = None,
+    ) -> None:
         self.state_dir = state_dir
+        self.fences_logins = fences_logins
+        self.means: Record = {}  # what the launcher process said that it can do
         self.spawns = spawns
         self.told = told
         self.lost = lost
@@ -110,8 +121,11 @@ class Link:
                 continue
             if key:
                 self.told(key.decode(), notice)
-            else:
+            elif self._pidfd is None:
+                self.means = notice
                 self._greet(*notice["zygote"])
+            else:
+                self.means = notice
 
     def _greet(self, pid: int, start: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -121,6 +135,9 @@ class Link:
             return
         self.pid = pid
         self._again_s = _AGAIN_S[0]
+        if self._socket is not None and self.fences_logins is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(zygote.FENCE_LOGINS if self.fences_logins else zygote.LEAVE_LOGINS)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_result(None)

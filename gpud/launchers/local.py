@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from gpud.launchers import record, tree
 from gpud.launchers.link import LauncherGoneError, Link
 from gpud.launchers.orders import exit_of, order_of
-from gpud.launchers.protocol import LaunchOrder
+from gpud.launchers.protocol import Confinement, LaunchOrder, Means
 from gpud.launchers.record import Record
 from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
 from gpud.model.gpu import ProcessIdentity
@@ -62,6 +62,7 @@ class _Attempt:
     retry: asyncio.TimerHandle | None = None
     retry_s: float = _RETRY_S[0]
     refused: bool = False  # the process that might have claimed it was seen to fail
+    confinement: Confinement | None = None  # of one that has started
     told: dict[int, int] = field(default_factory=dict)  # pids and start times of those that were told to end
 
 
@@ -69,21 +70,45 @@ class LocalLauncher:
     """Starts jobs on this machine.
 
     `state_dir` is an absolute path; records lie in its `records/`. `clock` gives the daemon's steady time. `spawns`
-    False: launch only through a launcher process that is there already (its own systemd unit).
+    False: launch only through a launcher process that is there already (its own systemd unit). `fences_logins`: see
+    `Link`.
     """
 
-    def __init__(self, state_dir: str, *, clock: Callable[[], Timestamp], spawns: bool = True) -> None:
+    def __init__(
+        self,
+        state_dir: str,
+        *,
+        clock: Callable[[], Timestamp],
+        spawns: bool = True,
+        fences_logins: bool | None = None,
+    ) -> None:
         self._records = f"{state_dir}/records"
         self._clock = clock
         self._boot = record.boot_id()
         self._attempts: dict[str, _Attempt] = {}
         self._post: Callable[[Observation], None] = lambda _: None
-        self._link = Link(state_dir, spawns=spawns, told=self._told, lost=self._lost)
+        self._link = Link(state_dir, spawns=spawns, told=self._told, lost=self._lost, fences_logins=fences_logins)
 
     @property
     def pid(self) -> int | None:
         """Return the launcher process's pid; None while there is none."""
         return self._link.pid
+
+    @property
+    def means(self) -> Means:
+        """Return what can be done here; nothing, while there is no launcher process."""
+        said = self._link.means
+        controllers = said.get("cgroup")
+        return Means(
+            cgroup=None if controllers is None else tuple(controllers),
+            unfenced=said.get("unfenced", "there is no launcher process"),
+            logins=said.get("logins"),
+        )
+
+    def confinement(self, job: JobId, attempt: int) -> Confinement | None:
+        """Return what surrounds an attempt; None for one that does not run, or whose record does not say."""
+        known = self._attempts.get(f"{format_job(job)}.{attempt}")
+        return None if known is None else known.confinement
 
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. Raises OSError where records cannot be kept or no process can be made."""
@@ -264,6 +289,8 @@ class LocalLauncher:
         """Tell that it started, once."""
         if not attempt.started:
             attempt.started = True
+            if "within" in found:
+                attempt.confinement = Confinement(found.get("fence"), bool(found["within"]))
             attempt.process = ProcessIdentity(found["pid"], found["start"])
             attempt.shim = ProcessIdentity(*found["shim"])
             at = Timestamp(found["at"])

@@ -132,7 +132,8 @@ class Orphans:
         if about["state"] == record.CLAIMED:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
-        _overwrite(f"{self.records}/{key}", done)
+        peak_mib = cgroup.peak_mib(f"{self.cgroups}/job-{key}")
+        _overwrite(f"{self.records}/{key}", done if peak_mib is None else done | {"peak_mib": peak_mib})
         cgroup.remove(f"{self.cgroups}/job-{key}")
         self.release(key)
         del self.ends[key]

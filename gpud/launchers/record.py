@@ -87,9 +87,11 @@ def _content(path: str) -> bytes:
 
 
 def encode(record: Record) -> bytes:
-    """Return a record's 512 bytes. Its reason is cut to what fits."""
+    """Return a record's 512 bytes. Its reason, or else what was found in its log, is cut to what fits."""
     body = to_json(record)
     excess = len(body) - (SIZE - 10)
+    if excess > 0 and "fault" not in record:
+        return encode(record | {"finding": record["finding"][: max(0, len(record["finding"]) - excess)]})
     if excess > 0:
         reason, machine, not_found = record["fault"]
         # A character takes up to 12 bytes as JSON; cutting one for each byte over is always enough.

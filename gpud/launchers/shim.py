@@ -13,26 +13,17 @@ import contextlib
 import os
 import signal
 import socket
-import stat
 import struct
 from collections.abc import Callable, Iterable
 
-from gpud.launchers import cgroup, faults, record, tree
+from gpud.launchers import cgroup, faults, fence, output, record, tree
 from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
 from gpud.launchers.leases import Leases
 
 GIVE_UP_S = 30.0
-TAIL = 4096
 _ORDERS = 64  # then the process goes, and with it whatever piled up in it
 SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
 _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
-_OUT_OF_MEMORY = (
-    b"CUDA out of memory",
-    b"CUDA_ERROR_OUT_OF_MEMORY",
-    b"cudaErrorMemoryAllocation",
-    b"RESOURCE_EXHAUSTED: Out of memory",
-    b"CUBLAS_STATUS_ALLOC_FAILED",
-)
 
 
 # An order to do nothing: what `orders.order_of` gives, for rehearsals.
@@ -57,6 +48,8 @@ NOTHING: Order = {
     "leases": [],
     "shared": [],
     "cgroup": None,
+    "fence": None,
+    "log_max": 1 << 40,
     "uid": None,
 }
 
@@ -154,6 +147,7 @@ class Shim:
             "offset": order["offset"],
         }
         self.record: record.Record | None = None
+        self.bounds = output.Bounds(order["log_max"])
         self.rss_kib = 0
         self.cpu_s = 0.0
 
@@ -166,6 +160,8 @@ class Shim:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
                 if self.order["cpus"]:
                     self._pin(self.order["cgroup"])
+            if self.order["fence"] is not None and self.order["fence"][0] == fence.DEVICES:
+                fence.confine(self.order["cgroup"], self.order["fence"][1])
             pid = os.fork()
         except faults.CannotStartError as error:
             self._refuse(error)
@@ -174,7 +170,7 @@ class Shim:
             self._refuse(faults.cannot("make a process", error, machine=True))
             return True
         if pid == 0:
-            become(self.order, self.blobs, self.conversation, self.lineage)
+            become(self.order, self.blobs, self.conversation, self.lineage, self.bounds)
         record.reached(self.order["key"], "shim after fork")
         os.close(self.blobs)
         own = os.getpid()
@@ -184,6 +180,7 @@ class Shim:
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
                 deadlines.stop(0.0)
+            deadlines.nap_s = self.bounds.tend()
             deadlines.wait()
         if self.record is None and deadlines.given_up():
             self.record = (self._own(pid) or self.lineage) | {"lost": "its process cannot be killed"}
@@ -203,6 +200,8 @@ class Shim:
         cpus = self.leases.hold_cpus(cgroup.choices(group, self.order["numa"]), self.order["cpus"])
         if cpus:
             cgroup.pin(group, cpus)
+        else:
+            cgroup.weigh(group, self.order["cpus"])
 
     def _reap(self, pid: int, deadlines: Deadlines) -> bool:
         """Take every end that is there, the job's into the record first. Return False when no child is left."""
@@ -250,11 +249,13 @@ class Shim:
         try:
             as_user(self.order)
             if self.record.get("status") != 0 and "finding" not in self.record:
-                self.record["finding"] = finding(self.order["error"] or self.order["output"])
+                self.record["finding"] = output.finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
                 os.unlink(self.order["script_path"])
         except OSError:
             pass
+        if self.bounds.cut and self.record.get("finding") is None:
+            self.record["finding"] = f"it wrote more than {self.order['log_max'] >> 20} MiB: the log's head was dropped"
         encoded = record.encode(self.record)
         if file is not None:
             record.write(file, encoded)
@@ -304,8 +305,15 @@ class Shim:
         tell(self.conversation, self.order["key"], refusal)
 
     def _release(self) -> None:
-        if self.order["cgroup"] is not None and cgroup.remove(self.order["cgroup"]) and self.record is not None:
-            self.record["finding"] = f"out of memory: it used more than the {self.order['memory_mib']} MiB asked for"
+        group = self.order["cgroup"]
+        if group is not None:
+            peak_mib, killed = cgroup.peak_mib(group), cgroup.remove(group)
+            if self.record is not None and peak_mib is not None:
+                self.record["peak_mib"] = peak_mib
+            if self.record is not None and killed:
+                most = self.order["memory_mib"]
+                self.record["finding"] = f"out of memory: it used more than the {most} MiB asked for"
+        self.bounds.close()
         self.leases.release()
 
     def _now(self) -> float:
@@ -372,19 +380,6 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files += struct.unpack(f"{len(data) // 4}i", data)
     return message, files
-
-
-def finding(path: str) -> str | None:
-    """Return what the end of a log tells of why its job failed; None where it says nothing, or is no plain file."""
-    log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        about = os.fstat(log)
-        if not stat.S_ISREG(about.st_mode):
-            return None
-        tail = os.pread(log, TAIL, max(0, about.st_size - TAIL))
-    finally:
-        os.close(log)
-    return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
 
 
 def _next_signal(timeout_s: float | None) -> int | None:

@@ -24,13 +24,15 @@ from typing import NoReturn
 if __name__ == "__main__":  # isolated, so nothing but the standard library is on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from gpud.launchers import cgroup, comeback, faults, record, shim, tree
+from gpud.launchers import cgroup, comeback, faults, fence, record, shim, tree
 from gpud.launchers.job import Limits, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
 
 SPARES = 4
 REHEARSALS = 10  # Python specialises what has run eight times
+FENCE_LOGINS, LEAVE_LOGINS = b" fence logins", b" leave logins"  # no attempt's key has a space
+_LOGINS = {FENCE_LOGINS: True, LEAVE_LOGINS: False}
 
 
 class Zygote:
@@ -47,6 +49,11 @@ class Zygote:
         self.leases: dict[int, Leases] = {}  # of every shim
         self.identity = [os.getpid(), record.start_time(os.getpid())]
         self.cgroup = cgroup.divide()
+        self.means: record.Record = {
+            "zygote": self.identity,
+            "cgroup": None if self.cgroup is None else cgroup.controllers(self.cgroup),
+            "unfenced": fence.lacking(self.cgroup),
+        }
         self.orphans = Orphans(records, self.cgroup, self._tell_changed)
         self.limits: Limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
         _raise_files_limit()  # a channel for each shim
@@ -86,7 +93,10 @@ class Zygote:
         """
         path = f"{self.records}/.rehearsal.{os.getpid()}"
         signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
-        order = shim.NOTHING | {"record": path, "limits": self.limits}
+        group = None if self.cgroup is None else f"{self.cgroup}/rehearsal"
+        order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
+        if self.means["unfenced"] is None:
+            order["fence"] = [fence.DEVICES, []]
         leases = Leases()
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
@@ -109,6 +119,11 @@ class Zygote:
             if files:
                 self._launch(self.conversation, message, files[0])
                 os.close(files[0])
+            elif message in _LOGINS:
+                where = cgroup.mounted()
+                problem = "there are no cgroups (version 2) here" if where is None else None
+                self.means["logins"] = problem if where is None else fence.fence_logins(where, on=_LOGINS[message])
+                tell(self.conversation, "", self.means)
             elif message:
                 self._free(message.decode())
             else:
@@ -117,7 +132,7 @@ class Zygote:
     def _greet(self, conversation: socket.socket) -> None:
         self.call = comeback.call_of(_peer(conversation)[0]) or self.call
         self.poll.register(conversation, select.POLLIN)
-        tell(conversation, "", {"zygote": self.identity})
+        tell(conversation, "", self.means)
 
     def _part(self, conversation: socket.socket) -> None:
         """Forget gpud: it ended, or was killed. Shims read the end of their channels and go when their attempt has."""

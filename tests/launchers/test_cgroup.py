@@ -1,52 +1,15 @@
 """A cgroup for each job, where they may be made; the same promises without, where not."""
 
-import contextlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from launchers.workplace import TREE, Workplace
+from launchers.workplace import TREE
 
 from gpud.launchers import cgroup
 from gpud.launchers.leases import Leases
-
-
-def delegate(name: str) -> Path | None:
-    """Make a cgroup of the test's own, marked as systemd marks one; None where the machine does not let us."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            made = Path(mount.split()[4]) / name
-            with contextlib.suppress(OSError):
-                made.mkdir()
-                os.setxattr(made, "trusted.delegate", b"1")
-                return made
-    return None
-
-
-@pytest.fixture
-def delegated(tmp_path):
-    """Give a workplace, and the cgroup that its launcher process may divide, if there is one."""
-    group = delegate(f"gpud-test-{os.getpid()}")
-    place = Workplace(tmp_path)
-    home = None
-    try:
-        if group is not None:
-            home = group.parent / Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].split("\n")[0]
-            (group / "cgroup.procs").write_text("0")
-        place.open()
-        if group is not None:
-            (home / "cgroup.procs").write_text("0")
-        yield place, group
-    finally:
-        place.clear()
-        if group is not None:
-            for leaf in group.iterdir():
-                if leaf.is_dir():
-                    leaf.rmdir()
-            group.rmdir()
 
 
 def groups(group: Path) -> list[str]:

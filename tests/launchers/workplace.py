@@ -17,7 +17,7 @@ import pytest
 from gpud.launchers import record, tree
 from gpud.launchers.environment import additions
 from gpud.launchers.local import LocalLauncher
-from gpud.launchers.protocol import LaunchOrder
+from gpud.launchers.protocol import Fence, LaunchOrder
 from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
 from gpud.model.gpu import Allocation, GpuId, NodeName, Share
 from gpud.model.job import Demand, Exit, JobId, format_job, job_id
@@ -86,7 +86,17 @@ class Workplace:
         self.seen.clear()
         self.open()
 
-    def order(self, job: JobId, *, attempt: int = 1, leases: tuple[str, ...] = (), uid: int | None = None, **spec: Any):
+    def order(
+        self,
+        job: JobId,
+        *,
+        attempt: int = 1,
+        leases: tuple[str, ...] = (),
+        uid: int | None = None,
+        fence: Fence | None = None,
+        log_max: int | None = None,
+        **spec: Any,
+    ) -> LaunchOrder:
         limit, grace = spec.pop("time_limit_s", None), spec.pop("grace_s", 30.0)
         variables = spec.pop("environment", None)
         if variables is not None:
@@ -99,6 +109,8 @@ class Workplace:
             env=additions(job=format_job(job), attempt=attempt, node="here", uuids=leases, indices=range(len(leases))),
             leases=leases,
             script_dir=str(self.state / "scripts"),
+            fence=fence,
+            log_max=log_max,
             uid=uid,
             gid=uid,
         )
@@ -229,3 +241,39 @@ def workplace(tmp_path: Path) -> Iterator[Workplace]:
         yield made.open()
     finally:
         made.clear()
+
+
+def delegate(name: str) -> Path | None:
+    """Make a cgroup of the test's own, marked as systemd marks one; None where the machine does not let us."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            made = Path(mount.split()[4]) / name
+            with contextlib.suppress(OSError):
+                made.mkdir()
+                os.setxattr(made, "trusted.delegate", b"1")
+                return made
+    return None
+
+
+@pytest.fixture
+def delegated(tmp_path: Path) -> Iterator[tuple[Workplace, Path | None]]:
+    """Give a workplace, and the cgroup that its launcher process may divide, if there is one."""
+    group = delegate(f"gpud-test-{os.getpid()}")
+    place = Workplace(tmp_path)
+    home = None
+    try:
+        if group is not None:
+            home = group.parent / Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].split("\n")[0]
+            (group / "cgroup.procs").write_text("0")
+        place.open()
+        if group is not None:
+            (home / "cgroup.procs").write_text("0")
+        yield place, group
+    finally:
+        place.clear()
+        if group is not None:
+            for leaf in group.iterdir():
+                if leaf.is_dir():
+                    leaf.rmdir()
+            group.rmdir()

@@ -1,0 +1,129 @@
+"""What a job writes to plain files: kept within bounds while it runs, searched when it failed.
+
+A file that grows beyond its bound loses its head: the blocks are given back, and a hole is left in their place
+(fallocate(2), FALLOC_FL_PUNCH_HOLE), so that neither the job nor who follows the log notices. The shim does it by the
+files that the job's process opened as the job's user, and sent: no path is opened again, and nothing is done that the
+user could not do. What was in a file before the job is never touched. Files on other machines' disks are left alone: a
+server that does not answer would hold up the shim.
+
+A look costs 10 us. How soon the next is due follows from how far away the bound is and how fast a disk is.
+"""
+
+import ctypes
+import os
+import socket
+import stat
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+_TAIL = 4096
+_OUT_OF_MEMORY = (
+    b"CUDA out of memory",
+    b"CUDA_ERROR_OUT_OF_MEMORY",
+    b"cudaErrorMemoryAllocation",
+    b"RESOURCE_EXHAUSTED: Out of memory",
+    b"CUBLAS_STATUS_ALLOC_FAILED",
+)
+
+_fallocate: Any = ctypes.CDLL(None).fallocate
+_PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # linux/falloc.h
+_FASTEST = 1 << 30  # bytes that a job writes in a second, at most
+_NAP_S = 1.0  # for jobs that write faster than that, or have a small bound
+_BLOCK = 4096
+_REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "gpfs", "beegfs", "9p", "afs", "autofs", "fuse"})
+
+
+class Bounds:
+    """The files of one attempt that may hold `most` bytes each. Made by the shim, inherited by the job's process."""
+
+    def __init__(self, most: int | None) -> None:
+        self.most = most
+        self.files: dict[int, int] = {}  # each with where what is still there of the job's output begins
+        self.cut = False
+        self._ends = None if most is None else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def entrust(self, files: Sequence[int]) -> None:
+        """Let the shim look after those of these files that are plain, and of this machine. For the job's process."""
+        if self._ends is None:
+            return
+        kept = [file for file in files if _is_local(file)]
+        if kept:
+            rights = struct.pack(f"{len(kept)}i", *kept)
+            begins = struct.pack(f"{len(kept)}q", *(os.fstat(file).st_size for file in kept))
+            try:
+                self._ends[0].sendmsg([begins], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+            except OSError:
+                pass  # too many files are on their way: it writes without a bound
+
+    def tend(self) -> float | None:
+        """Cut what is too long. Return after how many seconds to come again; None for never."""
+        if self._ends is None or self.most is None:
+            return None
+        if not self.files:
+            self._take(self._ends[1])
+        held = [self._tend(file) for file in self.files]
+        return max(_NAP_S, (self.most - max(held, default=0)) / _FASTEST)
+
+    def close(self) -> None:
+        """Look at them no more."""
+        for file in self.files:
+            os.close(file)
+        self.files.clear()
+        if self._ends is not None:
+            for end in self._ends:
+                end.close()
+            self._ends = None
+
+    def _take(self, end: socket.socket) -> None:
+        try:
+            begins, control, _, _ = end.recvmsg(16, socket.CMSG_SPACE(8), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+        except OSError:
+            return  # not opened yet, or nothing to look after
+        for _, _, data in control:
+            files = struct.unpack(f"{len(data) // 4}i", data)
+            self.files |= zip(files, struct.unpack(f"{len(files)}q", begins), strict=True)
+
+    def _tend(self, file: int) -> int:
+        """Cut off the head of what the job wrote to a file, where that is too long; return how much there is."""
+        assert self.most is not None  # noqa: S101 - else nothing was sent
+        try:
+            size = os.fstat(file).st_size
+        except OSError:
+            return 0
+        begin = self.files[file] = min(self.files[file], size)  # somebody truncates it
+        if size - begin <= self.most:
+            return size - begin
+        end = (size - self.most // 2) // _BLOCK * _BLOCK
+        if _fallocate(file, _PUNCH_HOLE_KEEP_SIZE, ctypes.c_long(begin), ctypes.c_long(end - begin)) == 0:
+            self.cut = True
+        self.files[file] = end  # also where its file system has no holes: nothing can be done there
+        return size - end
+
+
+def finding(path: str) -> str | None:
+    """Return what the end of a log tells of why its job failed; None where it says nothing, or is no plain file."""
+    log = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        about = os.fstat(log)
+        if not stat.S_ISREG(about.st_mode):
+            return None
+        tail = os.pread(log, _TAIL, max(0, about.st_size - _TAIL))
+    finally:
+        os.close(log)
+    return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
+
+
+def _is_local(file: int) -> bool:
+    """Tell whether this is a plain file on a disk of this machine's."""
+    about = os.fstat(file)
+    if not stat.S_ISREG(about.st_mode):
+        return False
+    if os.major(about.st_dev):  # a disk's own number; what has none (btrfs, tmpfs, networks) has a number of its mount
+        return True
+    number = f"{os.major(about.st_dev)}:{os.minor(about.st_dev)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            if line.split(" ", 3)[2] == number:
+                return line.partition(" - ")[2].split(" ", 1)[0].partition(".")[0] not in _REMOTE
+    return True  # btrfs gives its volumes numbers that no mount shows
