@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError, refusal
+from gpuctl.errors import GpuctlError, NotPermittedError, RefusedError, UnreachableError, refusal
 from gpud import __version__
 from gpud.wire import address
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
 _ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
 _TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
+_PATIENCE_S = 60.0  # for a gpud that says that one asks too much, and when to ask again
 _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
 _RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
@@ -68,12 +69,15 @@ class Client:
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return gpud's reply. Raises RefusedError when it says no, UnreachableError when it is gone."""
-        left = _TRIES
+        left, patience_s = _TRIES, _PATIENCE_S
         while True:
-            left -= 1
             try:
                 return self._ask(op, fields)
+            except RefusedError as refused:
+                patience_s -= self._wait_for(refused, patience_s)
+                continue
             except ConnectionLostError as lost:
+                left -= 1
                 if self._subscribed or not left:  # what it was to be told of is lost, too: who follows begins anew
                     raise
                 if op in _ONCE:
@@ -81,6 +85,17 @@ class Client:
             self._reopen()
             if op == "submit":
                 fields["retry"] = True
+
+    def _wait_for(self, refused: RefusedError, patience_s: float) -> float:
+        """Wait until gpud would take what it refused; return how long that was. Raises what it was, beyond patience."""
+        wait_s = refused.retry_after_s
+        if wait_s is None or not 0.0 <= wait_s <= patience_s:
+            raise refused
+        wait_s = (wait_s + 0.01) * (1.0 + time.monotonic_ns() % 1000 / 1000)  # many who wait shall not come all at once
+        time.sleep(wait_s)
+        if self.welcome is None:  # it was the connection that was one too many
+            self.reconnect(_RESTARTS_WITHIN_S)
+        return wait_s
 
     def reconnect(self, within_s: float, pause: Callable[[], object] = _pause) -> None:
         """Connect anew when the connection was lost; wait for gpud to come back. Raises UnreachableError.

@@ -63,14 +63,19 @@ class UnreachableError(GpuctlError):
 
 
 class RefusedError(GpuctlError):
-    """gpud said no, and did nothing. `code` is stable: see `gpud.wire.messages.Error`."""
+    """gpud said no, and did nothing. `code` is stable: see `gpud.wire.messages.Error`.
 
-    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+    `retry_after_s`: the same is done in so many seconds; None where that is not known.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.code = code
+        self.retry_after_s = retry_after_s
         self.exit_status = _STATUS_OF_CODE.get(code, FAILED)
 
 
 def refusal(error: dict[str, Any]) -> RefusedError:
     """Return gpud's `error` map as what is raised for it."""
-    return RefusedError(str(error.get("code")), str(error.get("message")), hint=error.get("hint"))
+    code, message = str(error.get("code")), str(error.get("message"))
+    return RefusedError(code, message, hint=error.get("hint"), retry_after_s=error.get("retry_after_s"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpud import __version__
+from gpud.allowance import Allowance
 from gpud.clock import Clock, anchored
 from gpud.config import Config, ConfigError, load, taken
 from gpud.core.policies import POLICIES
@@ -152,7 +153,9 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
             "system": config.system,
         },
         mode=0o666 if config.system else 0o600,
+        allowance=Allowance.of(config),
     )
+    daemon.on_config = lambda config: server.allow(Allowance.of(config))
     await daemon.begin()
     await server.start()
     _listen_to_signals(daemon, config, arguments, notifier)

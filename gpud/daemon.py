@@ -70,7 +70,10 @@ class Parts:
 
 
 class Daemon:
-    """One gpud. Made on the event loop's thread; `on_request` and `on_gone` are the server's."""
+    """One gpud. Made on the event loop's thread; `on_request` and `on_gone` are the server's.
+
+    `on_config` is told of each configuration that was read again.
+    """
 
     def __init__(self, parts: Parts, loaded: Loaded) -> None:
         self._parts = parts
@@ -84,7 +87,7 @@ class Daemon:
         self._seen = asyncio.Event()
         self._names = Names()
         self._roles = Roles(parts.config, self._names)
-        self._role_search: asyncio.Task[None] | None = None
+        self.on_config: Callable[[Config], None] = lambda _: None
         self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +162,7 @@ class Daemon:
         for look in self._looks:
             self._parts.launcher.perform(look)
         self._parts.inventory.start(self._see)
-        self._look_up_roles()
+        await self._roles.begin(self._config)
         gc.collect()
         gc.freeze()
 
@@ -195,7 +198,8 @@ class Daemon:
 
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""
-        for task in (*self._tasks, *filter(None, [self._role_search])):
+        self._roles.end()
+        for task in list(self._tasks):
             task.cancel()
         self._parts.inventory.close()
         await self._parts.launcher.close()
@@ -209,15 +213,10 @@ class Daemon:
         self._parts = replace(self._parts, config=config)
         self._config = config
         self._reconfigured = True
+        self.on_config(config)
         self._names.forget()
-        self._look_up_roles()
+        self._roles.follow(config)
         self._inbox.wake()
-
-    def _look_up_roles(self) -> None:
-        """Learn who has which role, off the loop: requests meanwhile are judged by what is known."""
-        if self._role_search is not None:
-            self._role_search.cancel()
-        self._role_search = asyncio.create_task(self._roles.look_up(self._config))
 
     def _observe(self, seen: Observation) -> None:
         """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
@@ -295,7 +294,8 @@ class Daemon:
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:
             check_right(self._roles.of(peer), "subscribe")
-            await self.subscriptions.add(peer, message, self.answers.viewer(peer))
+            most = self._config.subscriptions_per_user
+            await self.subscriptions.add(peer, message, self.answers.viewer(peer), most)
         except Wrong as wrong:
             refuse(peer, message, wrong)
         except StoreError as error:  # the past cannot be read: better no events than some with a gap

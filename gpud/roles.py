@@ -1,13 +1,14 @@
 """Who may do what: the one table, and which role a client has.
 
 A role is read off the kernel's word alone: the uid and the groups that a client had when it connected. The names in
-the configuration are looked up once, when it is read (`Roles.look_up`), so that no request waits for a name service.
+the configuration are looked up once, when it is read (`Roles.follow`), so that no request waits for a name service.
 In a user's own gpud everybody who can connect (its user, and root) is `admin`.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -18,6 +19,7 @@ from gpud.names import Names, NameServiceError
 
 log = logging.getLogger(__name__)
 
+_FIRST_S = 2.0
 _AGAIN_S = 30.0  # names that a dead name service did not tell are asked for again
 
 
@@ -94,12 +96,14 @@ class _Members:
 
 
 class Roles:
-    """Which role each client has. Until `look_up` has told otherwise root is admin, and everybody else user."""
+    """Which role each client has. Until names are known root is admin, and everybody else user."""
 
     def __init__(self, config: Config, names: Names) -> None:
         self._names = names
         self._system = config.system
         self._members: dict[Role, _Members] = {}
+        self._search: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()  # once for every name
 
     def of(self, client: Client) -> Role:
         """Return the role of a client: the highest that names them, `user` where none does."""
@@ -108,14 +112,30 @@ class Roles:
         named = (role for role, members in self._members.items() if members.hold(client))
         return max(named, default=Role.USER)
 
-    async def look_up(self, config: Config) -> None:
-        """Take the roles of a configuration that was read (again). Names that nobody knows are logged, and left out.
+    async def begin(self, config: Config) -> None:
+        """Take the roles of the first configuration; a name service that is slow holds nobody up for long."""
+        self.follow(config)
+        if self._search is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_S):
+                    await self._asked.wait()
+
+    def follow(self, config: Config) -> None:
+        """Take the roles of a configuration that was read (again), off the loop: until then what was known holds."""
+        self.end()
+        if config.system:
+            self._search = asyncio.create_task(self._look_up(config))
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._search is not None:
+            self._search.cancel()
+
+    async def _look_up(self, config: Config) -> None:
+        """Look up who is named. Names that nobody knows are logged, and left out.
 
         Where the name service does not answer it is asked again until it does, or this is cancelled.
         """
-        if not config.system:
-            return
-        self._members = {role: members for role, members in self._members.items() if role is Role.VIEWER}
         while True:
             missing = False
             for role, users, groups in (
@@ -127,6 +147,7 @@ class Roles:
                 gids, no_group = await self._numbers(role, groups, group=True)
                 missing |= no_user or no_group
                 self._members[role] = _Members(uids, gids)
+            self._asked.set()
             if not missing:
                 return
             await asyncio.sleep(_AGAIN_S)

@@ -8,18 +8,16 @@ Answers of one turn of the event loop leave in one write.
 """
 
 import asyncio
-import ctypes
-import errno
 import logging
-import os
-import resource
 import socket
-import struct
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from gpud.allowance import PAUSE_LEAST_S, Allowance, Buckets, allows, room_for
 from gpud.check import Wrong, check, check_value, nearest
+from gpud.credentials import credentials, groups
 from gpud.listen import Doorplate, ListenError
 from gpud.wire.codec import HELLO_MAX, ITEMS_MAX, PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, Message, pack
 from gpud.wire.messages import REQUESTS, Error
@@ -28,12 +26,12 @@ log = logging.getLogger(__name__)
 
 UNREAD_MAX = 8 * 1024 * 1024  # bytes of answers that wait for their reader, before more are added
 _PAUSE_AT = 1024 * 1024  # bytes of unread answers at which no more requests are read
+_OF_USER_MAX = 64 * 1024 * 1024  # bytes of one user's unread answers, and as many of their unfinished requests
+_FOR_ROOT = 16  # connections beyond the most
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
 _MESSAGE_MOST = 1_000
 _BACKLOG = 1024
-_OTHER_FILES = 512
-_SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # include/uapi/asm-generic/socket.h
 
 
 class Peer(asyncio.Protocol):
@@ -48,7 +46,10 @@ class Peer(asyncio.Protocol):
         self.closed = False
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._frames = Frames(first_limit=HELLO_MAX, items_max=ITEMS_MAX)
+        self._frames = Frames(server.buckets.allowance.frame, first_limit=HELLO_MAX, items_max=ITEMS_MAX)
+        self._waiting: deque[Message] = deque()  # came together with what was too much
+        self._pause: asyncio.TimerHandle | None = None  # of a client that asks for too much
+        self._reads = True  # whether it reads its answers
         self._answers: list[bytes] = []
         self._unsent = 0
         self._deadline: asyncio.TimerHandle | None = None
@@ -58,18 +59,14 @@ class Peer(asyncio.Protocol):
         sock = self._transport.get_extra_info("socket")
         if sock is None or self.closed:
             return ()
-        try:
-            found = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
-        except OSError as error:
-            if error.errno != errno.ERANGE:
-                raise
-            found = _many_groups(sock.fileno())
-        return struct.unpack(f"={len(found) // 4}I", found)
+        return groups(sock)
 
     def reply(self, request: int, answer: Message) -> None:
         """Answer a request, by its id."""
         try:
-            self._send(pack({"id": request, "ok": True, **answer}))
+            frame = pack({"id": request, "ok": True, **answer})
+            self._server.buckets.moved(self.uid, len(frame), self._loop.time())
+            self._send(frame)
         except FrameError as error:
             self.error(request, Error(code="frame", message=str(error), hint="ask for less at once"))
 
@@ -101,13 +98,12 @@ class Peer(asyncio.Protocol):
         """Learn who it is, and wait for the hello."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
         self._transport = transport
-        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        self.pid, self.uid, self.gid = struct.unpack("3i", credentials)
+        self.pid, self.uid, self.gid = credentials(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=_PAUSE_AT)
         if self._server.admit(self):
             self._set_deadline(self._server.hello_timeout_s, "no hello")
         else:
-            self._refuse("busy", "too many connections", "close some, or wait")
+            self._refuse("busy", "too many connections", "close some, or wait", retry_after_s=1.0)
 
     def data_received(self, data: bytes) -> None:
         """Take the messages that are whole."""
@@ -116,8 +112,11 @@ class Peer(asyncio.Protocol):
             messages = self._frames.feed(data)
         except FrameError as error:
             messages, broken = error.before, error
-        for message in messages:
-            self._take(message)
+        self._server.buckets.moved(self.uid, len(data), self._loop.time())
+        self._waiting.extend(messages)
+        self._take_waiting()
+        if self.unfinished > _PAUSE_AT and self.uid and self._server.too_much(self.uid, lambda peer: peer.unfinished):
+            self._refuse("busy", "too many large requests at once", "send them one by one", retry_after_s=1.0)
         if broken is not None:
             self._refuse("frame", f"that is not gpud's protocol: {broken}", None)
         elif self.protocol >= 0:
@@ -125,20 +124,62 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read no more from a client that does not read."""
+        self._reads = False
         if not self.closed:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Read on."""
-        if not self.closed:
+        self._reads = True
+        if not self.closed and self._pause is None:
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing
         """Forget it."""
         self.closed = True
         self._set_deadline(None)
+        if self._pause is not None:
+            self._pause.cancel()
         self._answers.clear()
+        self._waiting.clear()
         self._server.forget(self)
+
+    @property
+    def unread(self) -> int:
+        """Return how many bytes of answers this client has not read."""
+        return self._unsent + (0 if self.closed else self._transport.get_write_buffer_size())
+
+    @property
+    def unfinished(self) -> int:
+        """Return how many bytes have come of a request that is not whole."""
+        return self._frames.partial
+
+    def _take_waiting(self) -> None:
+        while self._waiting and self._pause is None:
+            self._take(self._waiting.popleft())
+
+    def _go_on(self) -> None:
+        """Take what came before the pause, then read on."""
+        self._pause = None
+        self._take_waiting()
+        if self._pause is None and self._reads and not self.closed:
+            self._transport.resume_reading()
+
+    def _too_many(self, request: int, wait_s: float) -> None:
+        """Refuse a request, and read no more of this client until another would be taken: refusing costs, too."""
+        wait_s = max(wait_s, PAUSE_LEAST_S)
+        self.error(
+            request,
+            Error(
+                code="busy",
+                message="too many requests of yours",
+                hint=f"try again in {wait_s:.1f} s; many jobs alike are one with --array",
+                retry_after_s=wait_s,
+            ),
+        )
+        self._pause = self._loop.call_later(wait_s, self._go_on)
+        if not self.closed:
+            self._transport.pause_reading()
 
     def _take(self, message: Message) -> None:
         if self.closed:
@@ -185,7 +226,10 @@ class Peer(asyncio.Protocol):
                 Error(code=wrong.code, message=wrong.message, hint=wrong.hint),
             )
             return
-        if op == "ping":
+        wait_s = self._server.buckets.take(self.uid, self._loop.time())
+        if wait_s:
+            self._too_many(message["id"], wait_s)
+        elif op == "ping":
             self.reply(message["id"], {})
         else:
             self._server.on_request(self, message)
@@ -200,8 +244,10 @@ class Peer(asyncio.Protocol):
     def _send(self, frame: bytes) -> None:
         if self.closed:
             return
-        unread = self._unsent + self._transport.get_write_buffer_size()
-        if unread > UNREAD_MAX:
+        unread = self.unread
+        if unread > UNREAD_MAX or (
+            unread > _PAUSE_AT and self.uid and self._server.too_much(self.uid, lambda peer: peer.unread)
+        ):
             self.cut(f"{unread >> 20} MiB of answers unread")
             return
         if not self._answers:
@@ -233,7 +279,7 @@ class Server:
 
     `address` is the path that people name; `mode` its permissions (0600: one user's, 0666: everybody's).
     `welcome` says what a client is told besides the version. `on_gone` hears of every connection that ended.
-    `still_here` is asked before a socket that vanished is bound anew.
+    `still_here` is asked before a socket that vanished is bound anew. `allowance` is what each user may have.
     """
 
     def __init__(
@@ -246,7 +292,7 @@ class Server:
         on_gone: Callable[[Peer], None] = lambda _: None,
         still_here: Callable[[], bool] = lambda: True,
         max_connections: int = 4096,
-        max_per_user: int | None = None,
+        allowance: Allowance = Allowance(),  # noqa: B008 - frozen
         hello_timeout_s: float = 10.0,
         half_frame_s: float = 30.0,
     ) -> None:
@@ -258,8 +304,9 @@ class Server:
         self._on_gone = on_gone
         self._still_here = still_here
         self._max_connections = max_connections
-        self._max_per_user = max_per_user
+        self.buckets = Buckets(allowance)
         self._peers: set[Peer] = set()
+        self._of: dict[int, set[Peer]] = {}  # those of each user
         self._empty = asyncio.Event()
         self._listening: list[asyncio.Server] = []
         self._name = Doorplate(address, mode)
@@ -268,7 +315,7 @@ class Server:
 
     async def start(self, listen_fd: int | None = None) -> None:
         """Listen: on the path, or on a socket that was passed on (by systemd). Raises ListenError."""
-        self._max_connections = _make_room(self._max_connections)
+        self._max_connections = room_for(self._max_connections)
         if listen_fd is not None:
             await self._listen(socket.socket(fileno=listen_fd))
             return
@@ -302,13 +349,26 @@ class Server:
     def admit(self, peer: Peer) -> bool:
         """Count a new connection; False when it is one too many, in all or of its user."""
         self._peers.add(peer)
-        if len(self._peers) > self._max_connections:
-            return False
-        return self._max_per_user is None or sum(other.uid == peer.uid for other in self._peers) <= self._max_per_user
+        own = self._of.setdefault(peer.uid, set())
+        own.add(peer)
+        room = self._max_connections + (0 if peer.uid else _FOR_ROOT)
+        return len(self._peers) <= room and allows(self.buckets.allowance.connections, peer.uid, len(own))
+
+    def allow(self, allowance: Allowance) -> None:
+        """Hold every user to other bounds from now on; a connection keeps the largest request that it began with."""
+        self.buckets.allowance = allowance
+
+    def too_much(self, uid: int, size: Callable[[Peer], int]) -> bool:
+        """Return whether a user's connections hold too many bytes of something together."""
+        return sum(map(size, self._of.get(uid, ()))) > _OF_USER_MAX
 
     def forget(self, peer: Peer) -> None:
         """Take a connection that ended off the list, and tell."""
         self._peers.discard(peer)
+        own = self._of.get(peer.uid, set())
+        own.discard(peer)
+        if not own:
+            self._of.pop(peer.uid, None)
         if not self._peers:
             self._empty.set()
         self._on_gone(peer)
@@ -336,24 +396,3 @@ class Server:
                     await self._bind()  # the old one stays open, for who had connected to it already
                 except ListenError as error:
                     log.warning("%s", error)
-
-
-def _make_room(connections: int) -> int:
-    """Raise the limit on open files so that this many connections fit beside `_OTHER_FILES`; return how many do."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if soft < wanted:  # never -1, unlimited: Linux has a limit for every process's files
-        soft = min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(connections, max(soft - _OTHER_FILES, soft // 2))
-
-
-def _many_groups(fd: int) -> bytes:
-    """Return SO_PEERGROUPS of more groups than fit into 1,024 bytes, which is all that Python's getsockopt takes."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    size = ctypes.c_uint32(65536 * 4)  # NGROUPS_MAX
-    found = ctypes.create_string_buffer(size.value)
-    if libc.getsockopt(fd, socket.SOL_SOCKET, _SO_PEERGROUPS, found, ctypes.byref(size)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return found.raw[: size.value]

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from gpud.allowance import allows
+from gpud.check import Wrong
 from gpud.model.job import JobId
 from gpud.reading import ReadThread
 from gpud.selection import parse_jobs
@@ -43,9 +45,14 @@ class Subscriptions:
         """Return whether anybody looks at GPUs."""
         return any(each.readings for each in self._all)
 
-    async def add(self, peer: Peer, message: Message, viewer: Viewer) -> None:
-        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError."""
+    async def add(self, peer: Peer, message: Message, viewer: Viewer, most: int | None = None) -> None:
+        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError.
+
+        `most` is how many subscriptions one user may have.
+        """
         spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
+        if not allows(most, peer.uid, 1 + sum(each.peer.uid == peer.uid for each in self._all)):
+            raise Wrong(f"you have {most} subscriptions already", "end one, then try again", "busy")
         subscription = _Subscription(peer, viewer, spans, message.get("readings", False))
         last = self.last
         if peer.closed:  # it hung up before its turn came, and nobody would ever take it off the list

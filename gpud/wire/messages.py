@@ -260,12 +260,14 @@ class Error(TypedDict):
     """What was wrong. `code` is stable and decides the exit status; `message` and `hint` are for people.
 
     Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation` (3),
-    `not_permitted` (4), and `refused`, `never_fits`, `storage`, `busy`, `protocol`, `frame` (1).
+    `not_permitted` (4), and `refused`, `never_fits`, `storage`, `busy`, `protocol`, `frame` (1). `busy`: somebody asks
+    for too much at once; the same request is taken in `retry_after_s`, where that is known.
     """
 
     code: str
     message: str
     hint: NotRequired[str | None]
+    retry_after_s: NotRequired[float]
 
 
 class ErrorReply(TypedDict):
