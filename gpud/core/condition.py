@@ -16,11 +16,12 @@ from gpud.model.units import Mib, Seconds, Timestamp
 FRESH_S: Seconds = 0.2  # what was heard longer ago is looked at again before the GPU is given out
 SLOWEST_S: Seconds = 6.0  # a look may take this long (a sleeping driver wakes up for seconds) and count when it comes
 RELEASE_S: Seconds = 30.0  # what is on a GPU this long after its job's end is foreign
+_UNSEEN_MIB = 1024  # taken for the idle use of a GPU that was never seen idle
 SETTLED_MIB = 256  # a driver's own use moves by less than this; a CUDA context takes more (250 to 600 MiB)
 
 
 class Condition(StrEnum):
-    """The words that people see as a GPU's state (all but `unhealthy`, which needs more parts)."""
+    """The words that people see as a GPU's state."""
 
     FREE = "free"
     BUSY = "busy"
@@ -29,13 +30,15 @@ class Condition(StrEnum):
     RELEASING = "releasing"
     FOREIGN = "foreign"
     DRAINING = "draining"
+    UNHEALTHY = "unhealthy"
     LOST = "lost"
     UNKNOWN = "unknown"
 
 
 def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     """Return what a GPU is now, as far as the last look at it tells."""
-    if is_lost(world, state):
+    away = world.nodes[state.node].node.reboot  # the driver is: the GPUs are there
+    if is_lost(world, state) and not away:
         return Condition.LOST
     if state.gpu.split:
         return Condition.SPLIT
@@ -44,13 +47,18 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
         return Condition.BUSY
     if state.drained is not None or world.nodes[state.node].drained is not None:
         return Condition.DRAINING
+    if away:
+        return Condition.UNHEALTHY
     if not state.present:
         return Condition.UNKNOWN
     if state.gpu.simulated:
         return Condition.SHARED if shared else Condition.FREE
     if not isinstance(state.seen, Reading):
         return Condition.UNKNOWN
-    if not shared and state.released_at is not None and now < state.released_at + RELEASE_S:
+    if is_closed(world, state):
+        return Condition.UNHEALTHY
+    settles = not shared and state.released_at is not None
+    if settles and state.released_at is not None and now < state.released_at + RELEASE_S:
         # Our shim lets go before its end is told: who holds the GPU since then is another gpud.
         taken = state.seen.lease is not None and state.seen.at > state.released_at
         return Condition.FOREIGN if taken else Condition.RELEASING
@@ -58,12 +66,20 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
         return Condition.UNKNOWN
     if strangers(world, state, state.seen):
         return Condition.FOREIGN
+    if settles:  # for too long, and nobody is seen on it
+        return Condition.UNHEALTHY
     return Condition.SHARED if shared else Condition.FREE
 
 
 def is_lost(world: World, state: GpuState) -> bool:
     """Return whether a GPU is known not to be there now. Before the first survey nothing is known to be missing."""
     return state.lost and (state.present or surveyed(world))
+
+
+def is_closed(world: World, state: GpuState) -> bool:
+    """Return whether a GPU is too sick for new jobs, or the one that it is a part of."""
+    parent = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
+    return state.health.closed or (parent is not None and parent.health.closed)
 
 
 def surveyed(world: World) -> bool:
@@ -79,12 +95,32 @@ def strangers(world: World, state: GpuState, seen: Reading) -> bool:
     """
     if not state.holders:
         return seen.lease is not None or bool(occupants(world, seen))
+    if _blind(world, state, seen):
+        used = _used(world, seen)
+        return used is not None and used > idle_mib(state) + state.declared_mib
+    return bool(foreigners(world, state, seen))
+
+
+def foreigners(world: World, state: GpuState, seen: Reading) -> list[GpuProcess]:
+    """Return the processes that make a GPU occupied and are no job's that holds it.
+
+    Where pids mean nothing here, whoever is on a GPU that a job holds is taken for the job's.
+    """
+    there = occupants(world, seen)
+    if not there or not state.holders:
+        return there
     ours: set[ProcessIdentity | None] = set()
     for job in state.holders:
         holder = world.active[job].state
         if not isinstance(holder, Starting):
             ours |= {holder.shim, holder.process}
-    return any(ours.isdisjoint(process.ancestors) for process in occupants(world, seen))
+    contained = world.nodes[state.node].node.contained
+    return [each for each in there if ours.isdisjoint(each.ancestors) and (each.ancestors or not contained)]
+
+
+def _blind(world: World, state: GpuState, seen: Reading) -> bool:
+    """Return whether the driver knows those on a GPU by pids that mean nothing here: memory must tell instead."""
+    return world.nodes[state.node].node.contained and any(not each.ancestors for each in occupants(world, seen))
 
 
 def fresh(state: GpuState, now: Timestamp) -> bool:
@@ -98,6 +134,8 @@ def fresh(state: GpuState, now: Timestamp) -> bool:
 def occupants(world: World, reading: Reading) -> list[GpuProcess]:
     """Return the processes that make a GPU occupied: not those that only draw, nor the MPS server, nor ignored ones."""
     ignored = world.rules.foreign_ignore
+    if world.rules.foreign == "ignore":
+        return []
     return [
         process
         for process in reading.processes or ()
@@ -114,42 +152,48 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
     if not isinstance(seen, Reading) or seen.processes is None:
         return
     empty = not occupants(world, seen) and seen.lease is None
-    if state.released_at is not None and seen.at > state.released_at and empty and _settled(state, seen):
-        state.released_at = None
-    used = _used(seen)
-    if empty and not state.holders and state.released_at is None and used is not None:
+    used = _used(world, seen)
+    if not empty or state.holders or (used is not None and used > idle_mib(state)):
+        return
+    if state.released_at is not None and seen.at > state.released_at:
+        state.released_at = None  # a board that does not tell its memory, too: the empty list must do
+    if state.released_at is None and used is not None:
         state.baseline_mib = used if state.baseline_mib is None else Mib(min(state.baseline_mib, used))
 
 
+def hoard_mib(world: World, state: GpuState, seen: Reading, now: Timestamp) -> Mib | None:
+    """Return the memory in use while nobody is on the GPU and none should be, None where all is well.
+
+    A job that has just ended is given time; after that it is a leak, or a process that cannot be seen from here.
+    """
+    used = _used(world, seen)
+    if used is None or used <= idle_mib(state) or state.holders or seen.lease is not None or occupants(world, seen):
+        return None
+    return None if state.released_at is not None and now < state.released_at + RELEASE_S else used
+
+
+def idle_mib(state: GpuState) -> Mib:
+    """Return the most memory that counts as none in use: the least ever seen, and what a driver moves by."""
+    return Mib((_UNSEEN_MIB if state.baseline_mib is None else state.baseline_mib) + SETTLED_MIB)
+
+
 def looks_wanted(world: World, state: GpuState, now: Timestamp) -> bool:
-    """Return whether only another look can change a GPU's state: it is releasing, foreign, unreadable or lost."""
+    """Return whether only another look can change a GPU's state: it is releasing, foreign, unreadable, sick or lost."""
     if state.gpu.simulated or not state.present:
         return False
-    waits = {Condition.RELEASING, Condition.FOREIGN, Condition.UNKNOWN, Condition.LOST}
-    return condition(world, state, now) in waits
+    now_is = condition(world, state, now)
+    if now_is is Condition.UNHEALTHY:
+        return not any(fault.person for fault in state.health.faults.values())
+    return now_is in {Condition.RELEASING, Condition.FOREIGN, Condition.UNKNOWN, Condition.LOST}
 
 
-def _settled(state: GpuState, seen: Reading) -> bool:
-    """Return whether the memory of the job that ended is back.
-
-    What stays taken for `RELEASE_S` with no process to show for it is the idle use from now on: drivers and desktops
-    grow too, and a GPU must not stay closed for that.
-    """
-    used = _used(seen)
-    if used is None:
-        return True  # this board does not tell; the empty process list must do
-    if state.released_at is not None and seen.at >= state.released_at + RELEASE_S:
-        state.baseline_mib = used
-    baseline = state.baseline_mib if state.baseline_mib is not None else Mib(1024)
-    return used <= baseline + SETTLED_MIB
-
-
-def _used(seen: Reading) -> Mib | None:
-    """Return the memory in use beside what drawing programs hold, which come and go as they like."""
+def _used(world: World, seen: Reading) -> Mib | None:
+    """Return the memory in use beside what those hold who are to be left out: who draws comes and goes as they like."""
     if seen.memory_used_mib is None:
         return None
-    drawn = sum(process.memory_mib or 0 for process in seen.processes or () if process.kind != "compute")
-    return Mib(max(0, seen.memory_used_mib - drawn))
+    counted = {process.pid for process in occupants(world, seen)}
+    left_out = sum(process.memory_mib or 0 for process in seen.processes or () if process.pid not in counted)
+    return Mib(max(0, seen.memory_used_mib - left_out))
 
 
 def _program(process: GpuProcess) -> str:

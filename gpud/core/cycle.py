@@ -10,8 +10,9 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 from collections.abc import Sequence
 from functools import partial
 
-from gpud.core import arrays, choice, jobs, quota, sampling, tenants
+from gpud.core import arrays, choice, foreign, jobs, nursing, oversight, quota, sampling, tenants
 from gpud.core.admit import Refused, never_fits
+from gpud.core.alerts import alert
 from gpud.core.commands import (
     Accepted,
     Asked,
@@ -43,8 +44,9 @@ from gpud.core.waits import Looking
 from gpud.core.why import why
 from gpud.core.world import Array, World
 from gpud.model.changes import Added, InventoryPut, SettingPut, Told
+from gpud.model.gpu import Node
 from gpud.model.job import JobId, format_job, job_id
-from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
+from gpud.model.observations import Exited, GpuSeen, NodeSeen, Noticed, Observation, Started, XidSeen
 from gpud.model.spec import ArrayState, LoadedJob, Park, Place
 from gpud.model.units import Seconds, Timestamp
 
@@ -77,19 +79,12 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case Exited():
                 jobs.exited(world, out, each)
             case NodeSeen(node):
-                world.see_node(node)
-                world.sooner.add(node.name)
-                world.eased.update(world.shut)  # what is guaranteed depends on what there is
-                out.changes.append(InventoryPut(now, node))
-                for state in world.nodes[node.name].gpus:
-                    if state.present and not state.gpu.simulated and state.seen is None:
-                        out.look(state.node, state.gpu.id)
-            case GpuSeen(_, gpu, reading):
-                if gpu in world.gpus:
-                    take_in(world, world.gpus[gpu], reading, now)
-                    sampling.note(world, world.gpus[gpu], reading)
-                    world.dirty.add(world.gpus[gpu].node)
-                    world.sooner.add(world.gpus[gpu].node)
+                _see_node(world, out, node)
+            case GpuSeen() | XidSeen():
+                if each.gpu in world.gpus:
+                    _see_gpu(world, out, world.gpus[each.gpu], each)
+            case Noticed(what, message):
+                alert(out, what, message)
             case Submit():
                 _submit(world, out, each, told)
             case _:
@@ -102,6 +97,32 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     _look_around(world, out)
     out.close(world)
     return out
+
+
+def _see_node(world: World, out: Outcome, node: Node) -> None:
+    world.see_node(node)
+    world.sooner.add(node.name)
+    world.eased.update(world.shut)  # what is guaranteed depends on what there is
+    out.changes.append(InventoryPut(out.now, node))
+    nursing.surveyed(world, out, world.nodes[node.name])
+    for state in world.nodes[node.name].gpus:
+        if state.present and not state.gpu.simulated and state.seen is None:
+            out.look(state.node, state.gpu.id)
+        if not state.present:
+            oversight.end_lost(world, out, state)
+
+
+def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSeen) -> None:
+    if isinstance(seen, XidSeen):
+        nursing.reported(world, out, state, seen.xid)
+        oversight.end_lost(world, out, state)
+        return
+    take_in(world, state, seen.reading, out.now)
+    sampling.note(world, state, seen.reading)
+    for heed in (nursing.note, foreign.note, oversight.note):
+        heed(world, out, state, seen.reading)
+    world.dirty.add(state.node)
+    world.sooner.add(state.node)
 
 
 def _starts_matter(world: World) -> bool:
@@ -118,7 +139,7 @@ def _look_around(world: World, out: Outcome) -> None:
     wakes = [] if world.alarms.next_at is None else [world.alarms.next_at]
     wakes += [kept.at for kept in world.reservations.values()]
     wakes += tenants.wake_at(world)
-    wakes += sampling.look(world, out)
+    wakes += sampling.look(world, out) + nursing.look(world, out)
     if world.rethink_at is not None:
         wakes.append(world.rethink_at)
     wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]
@@ -244,6 +265,10 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
         *(world.nodes[node] for node in asked.nodes if node in world.nodes),
     ]
     changed = any(state.drained != asked.reason for state in states)
+    absolved = False
+    if asked.reason is None:
+        meant = [gpu for state in states for gpu in (state.gpus if isinstance(state, NodeState) else [state])]
+        absolved = nursing.absolve(world, out, meant)
     for state in states:
         state.drained = asked.reason
         node = state.node if isinstance(state, GpuState) else state.node.name
@@ -260,4 +285,4 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
         detail |= {"reason": asked.reason}
         drained = {"gpus": dict(world.drained), "nodes": nodes}
         out.changes += [SettingPut("drained", drained), Told(out.now, kind, detail)]
-    return Done(changed)
+    return Done(changed or absolved)

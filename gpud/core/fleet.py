@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gpud.core.health import Health, Level
 from gpud.model.gpu import Allocation, Gpu, Node, NodeName, Reading, Unreadable
 from gpud.model.job import JobId
 from gpud.model.units import Mib, Timestamp
@@ -24,6 +25,7 @@ class GpuState:
     released_at: Timestamp | None = None
     asked_at: Timestamp | None = None
     drained: str | None = None
+    health: Health = field(default_factory=Health)
     holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
 
     @property
@@ -39,7 +41,13 @@ class GpuState:
     @property
     def lost(self) -> bool:
         """Return whether it is not there now."""
-        return not self.present or (isinstance(self.seen, Unreadable) and self.seen.lost)
+        gone = isinstance(self.seen, Unreadable) and self.seen.lost
+        return not self.present or gone or (bool(self.health.faults) and self.health.level is Level.LOST)
+
+    @property
+    def closed(self) -> bool:
+        """Return whether it gets no new jobs, as far as its own health and people's word go."""
+        return self.drained is not None or self.health.closed
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ An element of an array that has not started is a number in its array's row. What
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import arrays, lifecycle, retries, sampling
+from gpud.core import arrays, lifecycle, nursing, retries, sampling
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import told_end
 from gpud.core.outcome import Outcome
@@ -114,13 +114,17 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         world.queue.rank_anew(owner_of(terms))
     place = replace(active.place, attained_s=active.place.attained_s + gpu_s)
     lost = retries.lost_gpus(world, active)
-    gone = retries.named(world, lost)
-    verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=world.rules.max_mishaps, gone=gone)
+    gone, guest = retries.named(world, lost), _guest(world, active, seen.exit)
+    most = world.rules.max_mishaps
+    verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=most, gone=gone, guest=guest)
+    if cause is None:
+        nursing.died(world, out, active, seen.exit, seen.exit.at - since)
+    world.care.forget(seen.job)
     if isinstance(verdict, lifecycle.Over):
         finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
         return
     reason = verdict.reason
-    if verdict.word == "retried":
+    if verdict.word == "retried" and guest is None:
         wanted, said = retries.terms_after(world, active, seen.exit, lost)
         if wanted is None:
             finish(world, out, seen.job, End.FAILED, seen.exit, f"{lifecycle.said(seen.exit)}; not tried again: {said}")
@@ -132,6 +136,12 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, reason))
     world.wait(seen.job, terms, verdict.place)
     throttle(world, seen.job)
+
+
+def _guest(world: World, active: ActiveJob, ended: Exit) -> str | None:
+    """Return who was on a job's GPUs that should not have been, where that may be why their memory ran out."""
+    of_gpus = (ended.finding or "").startswith("cuda")
+    return world.care.guests.get(active.job) if of_gpus and lifecycle.out_of_memory(ended) else None
 
 
 def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None, reason: str | None = None) -> None:

@@ -6,10 +6,14 @@
     anything                       requeued, preempted          waits again, same place, next attempt
     could not start, machine's     -                            waits again after a delay; not counted
     could not start, its own       -                            failed
+    anything                       a GPU of it that was lost    a mishap: again if it may be, else failed
+    anything                       too much of a shared GPU     failed
     ended at its time limit        -                            timed out
     exit code 0                    -                            completed
     lost                           -                            a mishap: again if it may be, else lost
     anything else, its GPU lost    -                            a mishap: again if it may be, else failed
+    out of a GPU's memory beside   -                            again if it may be, not counted as a retry; else failed
+    a stranger
     other exit code, or signal     -                            a retry if there is one left, else failed (a job that
                                                                 ran out of memory fails where there is no more of it:
                                                                 see core.retries)
@@ -51,11 +55,20 @@ class Again:
 
 
 def after(
-    outcome: Exit, cause: StopCause | None, place: Place, terms: Terms, now: Timestamp, *, most: int, gone: str | None
+    outcome: Exit,
+    cause: StopCause | None,
+    place: Place,
+    terms: Terms,
+    now: Timestamp,
+    *,
+    most: int,
+    gone: str | None,
+    guest: str | None = None,
 ) -> Over | Again:
     """Return what becomes of a job whose attempt ended; `place` is where it stood when that attempt began.
 
-    `most` is how many mishaps a job may have; `gone` names the GPU that was lost under it, if one was.
+    `most` is how many mishaps a job may have; `gone` names the GPU that was lost under it, if one was, and `guest` who
+    was on its GPUs that should not have been.
     """
     if cause is StopCause.CANCELLED:
         return Over(End.CANCELLED)
@@ -67,10 +80,18 @@ def after(
         return Again(_delayed(place, place.attempt, now, MACHINE_LAST_S), "retried", reason)
     if fault is not None:
         return Over(End.FAILED, fault.reason)
+    if cause is StopCause.GPU_LOST:
+        over = Over(End.FAILED, f"{gone or 'its GPU'} was lost, and it was stopped ({said(outcome)})")
+        return _after_mishap(place, terms, now, over, most)
+    if cause is StopCause.GPU_MEMORY:
+        return Over(End.FAILED, "used more of a shared GPU's memory than it declared: --gpu-memory")
     if outcome.timed_out or cause is StopCause.TIMED_OUT:
         return Over(End.TIMED_OUT, "reached its time limit")
     if outcome.exit_code == 0:
         return Over(End.COMPLETED)
+    if guest is not None and out_of_memory(outcome):
+        over = Over(End.FAILED, f"{said(outcome)}; {guest}")
+        return _after_mishap(place, terms, now, over, most, may=bool(terms.retries) and tried_again(terms, outcome))
     reason = said(outcome) if gone is None else f"{said(outcome)}; {gone} was lost"
     end = End.LOST if outcome.lost is not None else End.FAILED
     if outcome.lost is not None or gone is not None:
@@ -92,8 +113,12 @@ def out_of_memory(outcome: Exit) -> bool:
     return outcome.finding is not None and "out of memory" in outcome.finding
 
 
-def _after_mishap(place: Place, terms: Terms, now: Timestamp, over: Over, most: int) -> Over | Again:
-    if "lost" not in (terms.retry_on or (["lost"] if terms.retries else [])):
+def _after_mishap(
+    place: Place, terms: Terms, now: Timestamp, over: Over, most: int, *, may: bool | None = None
+) -> Over | Again:
+    if may is None:
+        may = "lost" in (terms.retry_on or (["lost"] if terms.retries else []))
+    if not may:
         return over
     mishaps = place.mishaps + 1
     if mishaps >= most:

@@ -9,7 +9,7 @@ from gpud.model.effects import Effect, ReadGpus
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
 from gpud.model.spec import ArrayState
-from gpud.model.units import Timestamp
+from gpud.model.units import Seconds, Timestamp
 
 _WORST_FIRST = (End.FAILED, End.TIMED_OUT, End.LOST, End.CANCELLED, End.COMPLETED)
 
@@ -37,6 +37,10 @@ class Outcome:
     def look(self, node: NodeName, gpu: GpuId) -> None:
         """Ask for a look at a GPU; one effect a cycle asks for all of a node's."""
         self._looks.setdefault(node, {})[gpu] = None
+
+    def later(self, seconds: Seconds) -> Timestamp:
+        """Return a moment so long after this cycle's."""
+        return Timestamp(self.now + seconds)
 
     def count(self, world: World) -> None:
         """Bring the books up to date on arrays that changed."""

@@ -2,6 +2,7 @@
 
 Of GPUs that suit: those of one kind, the one with the smallest memory that has enough of them; of these the ones that
 are linked closest (NVLink, then a PCIe switch, then a socket), out of the smallest group that has enough; the coolest.
+Degraded GPUs only where there are not enough others.
 Shares go to GPUs that are shared already, where they fit tightest, and only then to a free one. A GPU is whole or
 shared, never both.
 
@@ -95,6 +96,9 @@ def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
         return None
     if len(able) < count:
         return None
+    if any(state.health.faults for state in able):
+        sound = [state for state in able if not state.health.degraded]
+        able = sound if len(sound) >= count else able
     return [whole_share(state.gpu.id) for state in sorted(closest(able, count), key=index)]
 
 
@@ -113,8 +117,8 @@ def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share in found] if len(found) == count else None
 
 
-def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, int, int, int, GpuId, Mib]]:
-    """Yield what a share could be of: whether that GPU is not shared yet, what would be left, ... the share."""
+def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, int, GpuId, Mib]]:
+    """Yield what a share could be of: whether it is degraded, not shared yet, what would be left, ... the share."""
     free = {state.gpu.id for state in room.free}
     for state in room.node.gpus if room.shared else room.free:
         gpu = state.gpu
@@ -125,7 +129,7 @@ def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, int, int, int, Gp
         share = share_of(demand, capacity) or Mib(0)
         rest = (capacity if left is None else left) - share
         if rest >= 0 and suits(demand, gpu):
-            yield left is None, rest, warmth(state), gpu.index, gpu.id, share
+            yield state.health.degraded, left is None, rest, warmth(state), gpu.index, gpu.id, share
 
 
 def to_be_had(demand: Demand, room: Room) -> int:

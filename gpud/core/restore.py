@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpud.core import choice, sampling, tenants
+from gpud.core import choice, foreign, nursing, sampling, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
 from gpud.model.changes import UsePut
@@ -88,6 +88,8 @@ def _plain(
 
 def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
     tenants.restore(world, settings)
+    nursing.restore(world, settings)
+    foreign.restore(world, settings.get("foreign_s"))
     choice.restore(world, settings)
     paused = settings.get("paused")
     world.paused = paused if isinstance(paused, str) else None

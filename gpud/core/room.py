@@ -130,7 +130,7 @@ class Room:
         back = {share.gpu: share.memory_mib for share in part.shares}
         for state in self.node.gpus:
             gpu = state.gpu.id
-            if gpu not in back or state.drained is not None or state.lost:
+            if gpu not in back or state.closed or state.lost:
                 continue
             share_mib = back[gpu]
             if share_mib is None or self.shared.get(gpu) == nominal_mib(state.gpu.memory_total_mib) - share_mib:

@@ -45,12 +45,20 @@ class Rules:
     `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
     can never be met is cancelled, not held. `placement` is how a node is chosen: see core.scoring. Without `backfill`
     nobody passes who does not fit. `sample_every_s`: see core.sampling.
+    A GPU with a process on it that gpud did not start is given to nobody (`foreign` "avoid"), but for programs in
+    `foreign_ignore`; `foreign_charge`: its time counts as use by whose process it is. At `thermal_limit_c` (None: none)
+    a GPU gets no more jobs. A job that uses more of a shared GPU than it declared is told of (`gpu_memory_watch`
+    "warn"), or stopped as well ("stop").
     """
 
     policy: str = "priority"
     parameters: Mapping[str, float] = field(default_factory=dict)
     assumed_runtime_s: Seconds = ASSUMED_RUNTIME.default
+    foreign: str = "avoid"
     foreign_ignore: tuple[str, ...] = ()
+    foreign_charge: bool = False
+    thermal_limit_c: int | None = None
+    gpu_memory_watch: str = "warn"
     limits: Limits = Limits()
     pools: tuple[Pool, ...] = ()
     reservations: int = int(RESERVATIONS.default)

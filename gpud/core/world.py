@@ -12,6 +12,7 @@ from math import inf
 from gpud.core.active import ActiveJob
 from gpud.core.alarms import Alarms
 from gpud.core.books import Books
+from gpud.core.care import Care
 from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState
@@ -30,7 +31,7 @@ from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.tenant import Tenant
-from gpud.model.units import Mib, Seconds, Timestamp
+from gpud.model.units import Seconds, Timestamp
 from gpud.model.window import Window
 
 
@@ -118,6 +119,7 @@ class World:
         self.choice = Choice()
         self.books = Books()
         self.samples = Samples()
+        self.care = Care()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
@@ -385,15 +387,3 @@ class World:
     def problem(self) -> str | None:
         """Return why no GPUs can be seen, if there is a reason."""
         return next((state.node.problem for state in self.nodes.values() if state.node.problem), None)
-
-
-def recount(world: World) -> dict[GpuId, dict[JobId, Mib | None]]:
-    """Return who holds each GPU, from the states alone. Raises AssertionError if one is given out twice."""
-    holders: dict[GpuId, dict[JobId, Mib | None]] = {}
-    for active in world.active.values():
-        for share in active.state.allocation.all_shares:
-            before = holders.setdefault(share.gpu, {})
-            whole = share.memory_mib is None or None in before.values()
-            assert not (before and whole), f"{share.gpu} is held by {before} and {active.job}"  # noqa: S101 - ours, not the user's
-            before[active.job] = share.memory_mib
-    return holders

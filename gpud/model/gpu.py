@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NewType
 
+from gpud.model.health import Signs
 from gpud.model.units import Mib, Timestamp
 
 GpuId = NewType("GpuId", str)  # the vendor's UUID; an index appears only where a human reads it
@@ -89,7 +90,9 @@ class Gpu:
 class Node:
     """A machine: its GPUs by index, its CPUs and its memory. `problem` says why GPUs cannot be seen.
 
-    `labels` are what the configuration calls it ("rack": "b2"), for jobs that ask for such a node.
+    `labels` are what the configuration calls it ("rack": "b2"), for jobs that ask for such a node. `reboot`: its driver
+    was replaced while it was loaded (`problem` says how), and no GPU can be used anew before a reboot. `contained`:
+    gpud has pids of its own there, as in a container, and the driver may know processes by others.
     """
 
     name: NodeName
@@ -99,6 +102,8 @@ class Node:
     driver: str | None = None
     problem: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    reboot: bool = False
+    contained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ class GpuProcess:
 
     `kind` is "compute", "graphics" (it only draws) or "mps" (the MPS server; its clients are "compute").
     `ancestors` is the chain of parents from the process itself up to pid 1, empty when the pid is not visible from
-    here (another pid namespace). `user` and `command` are None when they could not be read.
+    here (another pid namespace). `user`, `uid` and `command` are None when they could not be read.
     """
 
     pid: int
@@ -124,6 +129,7 @@ class GpuProcess:
     user: str | None
     command: str | None
     ancestors: tuple[ProcessIdentity, ...] = ()
+    uid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +137,9 @@ class Reading:
     """What one look at a GPU gave.
 
     `processes` is None when the list could not be read. `lease` is the pid of the process of another
-    gpud that holds this GPU, 0 when there is a holder whose pid is unknown, None when nobody holds it.
+    gpud that holds this GPU, 0 when there is a holder whose pid is unknown, None when nobody holds it. `slowed` is what
+    keeps its clocks down beside its power limit ("heat", "power brake"), None where it does not tell; `signs` is None
+    where this look did not ask for them.
     """
 
     at: Timestamp
@@ -141,6 +149,8 @@ class Reading:
     power_w: float | None = None
     processes: tuple[GpuProcess, ...] | None = None
     lease: ProcessIdentity | None = None
+    slowed: tuple[str, ...] | None = None
+    signs: Signs | None = None
 
 
 @dataclass(frozen=True, slots=True)

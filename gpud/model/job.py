@@ -95,6 +95,8 @@ class StopCause(StrEnum):
     TIMED_OUT = "timed_out"
     REQUEUED = "requeued"
     PREEMPTED = "preempted"
+    GPU_LOST = "gpu_lost"
+    GPU_MEMORY = "gpu_memory"  # it used more than it declared
 
 
 class End(StrEnum):

@@ -43,4 +43,21 @@ class GpuSeen:
     reading: Reading | Unreadable
 
 
-Observation = Started | Exited | NodeSeen | GpuSeen
+@dataclass(frozen=True, slots=True)
+class XidSeen:
+    """The driver reported an error of a GPU: its number in NVIDIA's catalogue of XIDs."""
+
+    node: NodeName
+    gpu: GpuId
+    xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something that administrators are to hear of, and that the daemon found out by itself: see core.alerts."""
+
+    what: str
+    message: str
+
+
+Observation = Started | Exited | NodeSeen | GpuSeen | XidSeen | Noticed

@@ -31,7 +31,7 @@ from gpud.core.restore import restore
 from gpud.core.rules import Rules
 from gpud.core.waits import Wait
 from gpud.core.why import why
-from gpud.core.world import Reservation, World, recount
+from gpud.core.world import Reservation, World
 from gpud.model.array import parse_array
 from gpud.model.effects import Launch, ReadGpus
 from gpud.model.gpu import (
@@ -488,3 +488,15 @@ def a_real_cluster(gpus: str = "2xH100", **more: object) -> Play:
 
 def element(job: JobId, index: int) -> JobId:
     return job_id(job >> 24, index)
+
+
+def recount(world: World) -> dict[GpuId, dict[JobId, Mib | None]]:
+    """Return who holds each GPU, from the states alone. Raises AssertionError if one is given out twice."""
+    holders: dict[GpuId, dict[JobId, Mib | None]] = {}
+    for active in world.active.values():
+        for share in active.state.allocation.all_shares:
+            before = holders.setdefault(share.gpu, {})
+            whole = share.memory_mib is None or None in before.values()
+            assert not (before and whole), f"{share.gpu} is held by {before} and {active.job}"
+            before[active.job] = share.memory_mib
+    return holders

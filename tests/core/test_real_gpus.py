@@ -122,7 +122,7 @@ def test_what_is_not_known_to_be_free_is_not_given_out_until_it_is(there, word):
 )
 def test_what_draws_serves_or_is_ignored_is_not_foreign(harmless):
     play = a_real_cluster("1xH100", rules=Rules(foreign_ignore=("nv-hostengine",)))
-    play.hardware[ONE] = Hardware(used=1000, processes=(harmless,))
+    play.hardware[ONE] = Hardware(used=50 + harmless.memory_mib, processes=(harmless,))
     play.look()
     (job,) = play.submit(a_job())
     assert play.state(job) == "starting"
@@ -191,16 +191,31 @@ def test_what_is_still_there_after_half_a_minute_is_foreign():
     assert state_of(play) == Condition.FOREIGN
 
 
-def test_memory_that_stays_taken_with_nobody_there_is_the_idle_use_from_then_on():
+def test_memory_that_stays_taken_with_nobody_there_makes_a_gpu_unhealthy_until_it_is_back():
     play = a_real_cluster("1xH100")
     busy(play)
     play.hardware[ONE] = Hardware(used=900)
     play.look()
     assert state_of(play) == Condition.RELEASING
     play.later(31)
+    assert state_of(play) == Condition.UNHEALTHY
+    play.look()
+    assert state_of(play) == Condition.UNHEALTHY
+    play.hardware[ONE] = Hardware(used=200)
     play.look()
     assert state_of(play) == Condition.FREE
-    assert play.world.gpus[ONE].baseline_mib == 900
+
+
+def test_memory_that_stays_taken_is_the_idle_use_once_a_person_says_so():
+    play = a_real_cluster("1xH100")
+    busy(play)
+    play.hardware[ONE] = Hardware(used=900)
+    play.later(31)
+    play.look()
+    assert play.drain(ONE, reason=None).changed
+    play.look()
+    assert state_of(play) == Condition.FREE
+    assert play.restarted().world.gpus[ONE].baseline_mib is None  # near enough to what any GPU may have
 
 
 def test_a_board_that_does_not_tell_its_memory_is_released_by_its_empty_process_list():

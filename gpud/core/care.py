@@ -1,0 +1,33 @@
+"""What gpud remembers of the GPUs' troubles: see `nursing`, which keeps it."""
+
+from dataclasses import dataclass, field
+
+from gpud.model.gpu import GpuId
+from gpud.model.job import JobId
+from gpud.model.units import Seconds, Timestamp
+
+
+@dataclass(slots=True)
+class Care:
+    """`attended` are GPUs that are looked at from `due` on although no job holds them: sick, or with strangers.
+
+    `guests` names the stranger who was on a job's GPU, `over` since when a job uses more GPU memory than it declared,
+    `idle` the jobs that were told of for using none of their GPUs. `foreign_s` are the GPU-seconds of strangers by
+    their uid, `written_at` when those were last kept, `unpaid_s` what of them was not charged yet, by uid and user.
+    """
+
+    attended: dict[GpuId, None] = field(default_factory=dict)
+    due: Timestamp | None = None
+    guests: dict[JobId, str] = field(default_factory=dict)
+    over: dict[JobId, Timestamp] = field(default_factory=dict)
+    idle: dict[JobId, None] = field(default_factory=dict)
+    foreign_s: dict[int, Seconds] = field(default_factory=dict)
+    unpaid_s: dict[tuple[int, str], Seconds] = field(default_factory=dict)
+    written_at: Timestamp | None = None
+    puzzled: bool = False  # it was told that pids of the driver are not those that are seen here
+
+    def forget(self, job: JobId) -> None:
+        """Forget what was noted of an attempt that is over."""
+        self.guests.pop(job, None)
+        self.over.pop(job, None)
+        self.idle.pop(job, None)
