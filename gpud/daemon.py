@@ -29,7 +29,7 @@ from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
-from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started
+from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -225,7 +225,7 @@ class Daemon:
         else:
             self._inbox.post(seen)
 
-    def _see(self, seen: GpuSeen | NodeSeen) -> None:
+    def _see(self, seen: GpuSeen | NodeSeen | XidSeen) -> None:
         """Take what the inventory saw; from any thread."""
         self._inbox.post_threadsafe(NodeSeen(self._config.labelled(seen.node)) if isinstance(seen, NodeSeen) else seen)
 
@@ -332,6 +332,8 @@ class Daemon:
                 self.world.gpus[gpu].seen = state.seen
                 self.world.gpus[gpu].baseline_mib = state.baseline_mib
                 self.world.gpus[gpu].released_at = state.released_at
+                self.world.gpus[gpu].health = state.health
+        self.world.care = before.care
         known = before.samples.tallies.items()
         self.world.samples.tallies = {job: tallies for job, tallies in known if job in self.world.active}
         self._wake_at = self._parts.clock()
@@ -356,7 +358,7 @@ class Daemon:
     def _refuse_batch(self, batch: Sequence[Input], error: StoreError) -> None:
         observed: list[Input] = []
         for each in batch:
-            if isinstance(each, Started | Exited | NodeSeen | GpuSeen):
+            if isinstance(each, Observation):
                 observed.append(each)
             elif isinstance(each, Asked):
                 self.answers.take(*self.requests.asked(each.token))
