@@ -27,6 +27,7 @@ COMMANDS = (
     ("Look", "wait", "wait:wait", "Wait for jobs to end; exit as they exited."),
     ("Look", "watch", "watch:watch", "GPUs and queue, live."),
     ("Look", "events", "events:events", "What happened."),
+    ("Look", "notify", "notify:notify", "Whom gpud told of what; try a target."),
     ("Look", "stats", "stats:stats", "How long the queue is and was, and how busy the GPUs."),
     ("Change", "cancel", "change:cancel", "Cancel jobs, whether they wait or run."),
     ("Change", "hold", "change:hold", "Keep waiting jobs from starting."),

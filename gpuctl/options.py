@@ -17,6 +17,7 @@ from gpuctl.parse import (
     POSITIVE,
     PRIORITY,
     RETRIES,
+    RULE,
     SIZE,
     TIME,
 )
@@ -69,6 +70,7 @@ _OPTIONS = (
         metavar="KEY",
         help="What it is in its group; not queued again unless it failed.",
     ),
+    click.option("--notify", type=RULE, multiple=True, help="Tell: failure=https://..., see gpuctl notify."),
     click.option("--label", type=LABEL, multiple=True, help="A label to find it by; may be repeated."),
     click.option("-e", "--env", metavar="K=V", multiple=True, help="Set a variable; may be repeated."),
     click.option("--env-file", metavar="FILE", help="Set the variables of a file, K=V a line."),

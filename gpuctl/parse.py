@@ -165,6 +165,13 @@ def parse_label(text: str) -> tuple[str, str]:
     return key, value
 
 
+def parse_rule(text: str) -> list[tuple[str, str]]:
+    """Return the events and the target of `[EVENT,...=]TARGET`. Raises ValueError."""
+    from gpud.wire.notices import parse_rule as parse  # noqa: PLC0415 - submit has no time for what few ask for
+
+    return parse(text)
+
+
 def variables(words: tuple[str, ...], file: str | None) -> dict[str, str]:
     """Return what `--env-file` and then `-e` set: `K=V`, or `K` as it is here. Raises UsageError."""
     given: dict[str, str] = {}
@@ -243,4 +250,5 @@ TIME = Parsed("TIME", parse_time)
 SINCE = Parsed("TIME", lambda text: parse_time(text, past=True))
 JOB = Parsed("JOB", parse_job)
 JOBS = Parsed("JOB", parse_jobs)
+RULE = Parsed("[EVENT,...=]TARGET", parse_rule)
 LABEL = Parsed("K=V", parse_label)

@@ -7,13 +7,16 @@ a shell would have done with the words is refused with what to write instead. gp
 import os
 import resource
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.parse import variables
+
+if TYPE_CHECKING:
+    from gpuctl.directives import Script
 
 SCRIPT_MAX = 4 * 1024 * 1024
 _LIMITS = (
@@ -27,20 +30,29 @@ _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
     """Return the fields of a `submit` request, all but the nonce. Raises UsageError."""
-    workdir = _workdir(given["workdir"])
+    return asked(given, literal=literal)[0]
+
+
+def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Script | None"]:
+    """Return the fields of a `submit` request, and the script whose directives went into them. Raises UsageError."""
     command = list(given["command"])
+    content = _script(command, literal=literal)
+    script = None
+    if content is not None and (b"\n#SBATCH" in content or b"\n#GPUCTL" in content):
+        script = _directed(given, content, command[0])
+        given, content = script.given, script.content
+    workdir = _workdir(given["workdir"])
     request: dict[str, Any] = {
         "demand": _demand(given),
         "command": command,
         "workdir": workdir,
-        "environment": _environment(given, workdir),
+        "environment": _environment(given, workdir, script),
         "umask": _umask(),
         "limits": _limits(),
     }
-    script = _script(command, literal=literal)
-    if script is not None:
+    if content is not None:
         command[0] = os.path.abspath(command[0])
-        request["script"] = script
+        request["script"] = content
     optional = {
         "name": given["name"],
         "priority": given["priority"],
@@ -52,6 +64,7 @@ def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
         "retry_on": _retry_on(given),
         "after": _after(given["after"]),
         "tenant": given["tenant"],
+        "notify": [[*pair] for rule in given["notify"] for pair in rule] or None,
         "group": given["group"],
         "key": given["key"],
         "array": given["array"],
@@ -61,7 +74,18 @@ def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
         "output": _pattern(given["output"], "--output", workdir),
         "error": _pattern(given["error"], "--error", workdir),
     }
-    return request | {key: value for key, value in optional.items() if value is not None}
+    request |= {key: value for key, value in optional.items() if value is not None}
+    return (request if script is None else script.fields | request), script
+
+
+def _directed(given: dict[str, Any], content: bytes, path: str) -> "Script":
+    """Return a script with its directives understood, and say what is to be said of them. Raises UsageError."""
+    from gpuctl import directives  # noqa: PLC0415 - most jobs have none
+
+    script = directives.read(given, content, path=path, submit_dir=_here())
+    for text in script.notes:
+        session.note(text)
+    return script
 
 
 def new_nonce() -> str:
@@ -193,8 +217,14 @@ def _here() -> str:
         raise UsageError("the current directory is gone", hint="cd to another, or use -C DIR") from error
 
 
-def _environment(given: dict[str, Any], workdir: str) -> dict[str, str]:
+def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -> dict[str, str]:
     environment = dict(os.environ)
+    if script is not None:
+        environment = script.environment(environment)
+    elif "GPUD_STEP_BIN" in environment:
+        from gpuctl.slurm.mapping import passed_on  # noqa: PLC0415 - only inside a job that was told of Slurm
+
+        environment = passed_on(environment, None)
     if given["workdir"] is not None:
         environment["PWD"] = workdir
     said = variables(given["env"], given["env_file"])

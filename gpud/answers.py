@@ -10,8 +10,9 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
-from gpud import __version__, devices
+from gpud import __version__, devices, views
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
@@ -22,22 +23,24 @@ from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.listing import Listing
 from gpud.model.units import Timestamp
 from gpud.names import Names
+from gpud.notices import Notices
 from gpud.orders import log_dir
 from gpud.reading import ReadThread
 from gpud.requests import refuse
 from gpud.roles import SEES_ALL, Roles
+from gpud.selection import parse_job
 from gpud.server import Peer
 from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
+from gpud.store.rows import JobRow
 from gpud.views import Scene, Viewer
-from gpud.wire.codec import FRAME_MAX, PROTOCOL, PROTOCOL_OLDEST, Message
+from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
 log = logging.getLogger(__name__)
 
 _DAY_S = 86_400.0
-_ROWS = 1_000
-_ROWS_MOST = 10_000
-_ROWS_BYTES = FRAME_MAX * 3 // 4
+_NOTICES = 100
+_NOTICES_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class Answers:
         reader: ReadThread,
         names: Names,
         roles: Roles,
+        notices: Notices,
         facts: Facts,
         fresh: Callable[[], Awaitable[None]],
         last_event: Callable[[], int],
@@ -74,6 +78,7 @@ class Answers:
         self._reader = reader
         self._facts = facts
         self._roles = roles
+        self._notices = notices
         self._fresh = fresh
         self._statistics = Statistics(world, clock, reader, facts.cycles)
         config = facts.config
@@ -98,6 +103,7 @@ class Answers:
             "tenants": self._tenants,
             "reservations": self._reservations,
             "policies": self._policies,
+            "notices": self._told,
         }
 
     @property
@@ -173,6 +179,19 @@ class Answers:
         world, now = self._world(), self._clock()
         windows = sorted(world.windows.values(), key=lambda window: (window.at, window.number))
         return {"reservations": [reservation_map(world, each, now) for each in windows if now < each.until]}
+
+    def as_its_owner(self, row: JobRow) -> dict[str, Any]:
+        """Return a job as its owner sees it."""
+        scene = self._scene()
+        return {**views.job_map(scene, row, Viewer(uid=row.terms.uid, private=True), None)}
+
+    async def _told(self, peer: Peer, message: Message) -> Message:
+        job = parse_job(message["job"]) if "job" in message else None
+        limit = message.get("limit", _NOTICES)
+        if not 0 < limit <= _NOTICES_MOST:
+            raise Wrong(f"the limit must be from 1 to {_NOTICES_MOST}, not {limit}")
+        uid = None if self.viewer(peer).private else peer.uid
+        return {"notices": await self._notices.history(uid, job, limit)}
 
     async def _status(self, peer: Peer, message: Message) -> Message:
         del peer, message

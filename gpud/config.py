@@ -136,6 +136,15 @@ class Config:
         "limits of jobs, whatever their submitter's: {NOFILE = 65536, MEMLOCK = 'unlimited'}",
         live=True,
     )
+    alerts: tuple[str, ...] = _key(
+        (),
+        forms.TARGETS,
+        "whom to tell of lost GPUs, foreign use, a full disk: https://..., command:..., mailto:...",
+        live=True,
+    )
+    long_wait_s: Seconds = _key(
+        3600.0, forms.DURATION, "how long a job waits until who asked for that is told", live=True, key="long_wait"
+    )
     max_queued: int | None = _key(None, forms.COUNT, "jobs that may wait at once", live=True)
     max_running: int | None = _key(None, forms.COUNT, "jobs that may run at once", live=True)
     max_queued_per_user: int | None = _key(None, forms.COUNT, "jobs of one user that may wait at once", live=True)

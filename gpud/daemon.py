@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gpud.answers import Answers, Facts
 from gpud.check import Wrong
@@ -33,6 +34,7 @@ from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, Xid
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
+from gpud.notices import Notices, Sources
 from gpud.notify import Notifier
 from gpud.orders import order_for
 from gpud.reading import ReadThread
@@ -42,7 +44,7 @@ from gpud.server import Peer
 from gpud.statistics import Cycles
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
-from gpud.store.rows import Committed, Loaded
+from gpud.store.rows import Committed, JobRow, Loaded
 from gpud.subscriptions import Subscriptions
 from gpud.upkeep import Upkeep
 from gpud.wire.codec import Message
@@ -102,6 +104,17 @@ class Daemon:
             writer=self._writer,
             notifier=parts.notifier,
         )
+        self.notices = Notices(
+            Sources(
+                config=lambda: self._config,
+                clock=parts.clock,
+                reader=parts.reader,
+                launcher=parts.launcher,
+                last_event=lambda: self.subscriptions.last,
+                shown=self._as_its_owner,
+                boot=parts.boot,
+            )
+        )
         self.requests = Requests(
             world=lambda: self.world,
             post=self._inbox.post,
@@ -112,6 +125,7 @@ class Daemon:
             roles=self._roles,
             seen=self._seen,
             config=lambda: self._config,
+            notices=self.notices,
         )
         self.answers = Answers(
             world=lambda: self.world,
@@ -119,6 +133,7 @@ class Daemon:
             reader=parts.reader,
             names=self._names,
             roles=self._roles,
+            notices=self.notices,
             facts=Facts(
                 config=parts.config,
                 started_at=parts.clock(),
@@ -163,6 +178,7 @@ class Daemon:
             self._parts.launcher.perform(look)
         self._parts.inventory.start(self._see)
         await self._roles.begin(self._config)
+        self.notices.begin()
         gc.collect()
         gc.freeze()
 
@@ -201,6 +217,7 @@ class Daemon:
         self._roles.end()
         for task in list(self._tasks):
             task.cancel()
+        await self.notices.close()
         self._parts.inventory.close()
         await self._parts.launcher.close()
         self._writer.shutdown()
@@ -220,6 +237,8 @@ class Daemon:
 
     def _observe(self, seen: Observation) -> None:
         """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
+        if self.notices.observed(seen):
+            return
         if isinstance(seen, Started):
             self._inbox.post_soon(seen, _STARTED_S)
         else:
@@ -261,6 +280,7 @@ class Daemon:
         for token in outcome.asked:
             self.answers.take(*self.requests.asked(token))
         self.subscriptions.publish(committed.events)
+        self.notices.publish(committed.events)
         if committed.events:
             self.upkeep.status_changed()
 
@@ -287,6 +307,9 @@ class Daemon:
             self.upkeep.status_changed()
         if read:
             self._looking.seen(read)
+
+    def _as_its_owner(self, row: JobRow) -> dict[str, Any]:
+        return self.answers.as_its_owner(row)
 
     def _present(self) -> set[GpuId]:
         return {state.gpu.id for state in self.world.gpus.values() if state.present}

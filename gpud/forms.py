@@ -12,6 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from gpud.core.policies.parameters import Kind, Parameter
 from gpud.model.units import parse_duration
 from gpud.model.window import Pool
+from gpud.wire.notices import check_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,12 @@ def _limits(table: dict[str, int | str]) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
+def _targets(words: list[str]) -> tuple[str, ...]:
+    for word in words:
+        check_rule("end", word)
+    return tuple(words)
+
+
 def choice(*words: str) -> Form:
     """Return how one of some words is written."""
     return Form(Literal[words], str, shown="{" + ",".join(words) + "}")
@@ -159,6 +166,8 @@ PATH = Form(str, path, _full_path, shown="PATH")
 FLAG = Form(bool, _flag)
 GPUS = Form(list[int], _indices, _gpus, shown="0,2,3")
 NAMES = Form(list[str], _words, tuple, shown="NAME,NAME")
+TARGETS = Form(list[str], _words, _targets, shown="TARGET,TARGET")
+DURATION = Form(str, str, parse_duration, shown="DURATION")
 COUNT = Form(int, _count, _no_less, shown="N")
 POOLS = Form(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
 LIMITS = Form(dict[str, int | str], _inline, _limits, shown="TABLE")

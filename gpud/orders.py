@@ -1,6 +1,8 @@
 """From a decided start to a launcher's order: paths, what the environment gains, and who the job becomes."""
 
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 from gpud.config import Config
@@ -11,6 +13,8 @@ from gpud.model.effects import Launch
 from gpud.model.job import format_job
 from gpud.model.spec import JobSpec
 from gpud.views import default_log
+
+_DELIVERY = str(Path(__file__).with_name("delivery.py"))
 
 
 def log_dir(config: Config, uid: int) -> str:
@@ -51,6 +55,27 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
         script_dir=scripts,
+        uid=uid if config.system else None,
+        gid=spec.gid if config.system else None,
+        groups=spec.groups if config.system else (),
+    )
+
+
+def notice_log(config: Config, uid: int | None, number: int) -> str:
+    """Return where a delivery prints what went wrong: beside the logs of whose notice it is."""
+    return f"{log_dir(config, os.getuid() if uid is None else uid)}/notice-{number}.log"
+
+
+def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said: str) -> LaunchOrder:
+    """Return the order to deliver a notice, as its user, by a program of gpud's own: see `delivery`."""
+    uid = spec.terms.uid
+    if config.system:
+        _own_directory(log_dir(config, uid), uid, spec.gid)
+    return LaunchOrder(
+        spec=replace(spec, command=(sys.executable, "-I", _DELIVERY)),
+        log=notice_log(config, uid, number),
+        offset=offset,
+        env={"GPUD_NOTICE": said, "CUDA_VISIBLE_DEVICES": ""},
         uid=uid if config.system else None,
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),

@@ -40,6 +40,7 @@ from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Account, Names
+from gpud.notices import Notices
 from gpud.reading import ReadThread
 from gpud.reasons import in_words
 from gpud.roles import ABOVE_ZERO, ANY_TENANT, Roles, check_right, right_of
@@ -91,6 +92,7 @@ class Requests:
         roles: Roles,
         seen: asyncio.Event,
         config: Callable[[], Config],
+        notices: Notices,
     ) -> None:
         self._world = world
         self._post = post
@@ -101,6 +103,7 @@ class Requests:
         self._roles = roles
         self._seen = seen
         self._config = config
+        self._notices = notices
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
@@ -220,6 +223,8 @@ class Requests:
     def _submit(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for."""
         user, groups = self._names.known_account(peer.uid), self._groups(peer)
+        if message.get("notify") and not self._notices.ready:
+            return self._submit_slowly(peer, message)
         if message.get("retry") or "after" in message or user is None or groups is None or not self._seen.is_set():
             return self._submit_slowly(peer, message)
         self._queue(peer, message, user, groups, Predecessors())
@@ -259,6 +264,8 @@ class Requests:
             if nonce in known:
                 peer.reply(message["id"], {"job": format_job(known[nonce])})
                 return
+        if message.get("notify"):
+            await self._notices.expect()
         user = await self._names.account(peer.uid)
         groups: frozenset[str] = frozenset()
         if wants_groups(self._world().tenants):

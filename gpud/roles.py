@@ -47,7 +47,7 @@ _ADMINISTER = Right(Role.ADMIN, Role.ADMIN)
 
 RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("ping", "status", "gpus", "nodes", "list", "show", "why", "stats", "events", "subscribe"), _LOOK),
-    **dict.fromkeys(("tenants", "reservations", "policies"), _LOOK),
+    **dict.fromkeys(("tenants", "reservations", "policies", "notices"), _LOOK),
     "submit": Right(Role.USER, Role.USER),
     **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority"), _CHANGE),
     **dict.fromkeys(("drain", "undrain", "pause", "resume", "reserve", "reservation_delete"), _OPERATE),

@@ -16,6 +16,7 @@ from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand
 from gpud.model.spec import Dependency, JobSpec, Terms
 from gpud.model.units import Mib, Timestamp, plural
+from gpud.wire.notices import check_rule
 from gpud.wire.submission import DemandMap, Submit
 
 _MOST = 100_000
@@ -116,6 +117,11 @@ def _comforts(message: Submit) -> dict[str, Any]:
     notify = message.get("notify", [])
     if len(notify) > _NOTICES_MOST or any(len(pair) != 2 for pair in notify):
         raise Wrong(f"whom to notify is at most {_NOTICES_MOST} pairs of an event and a target")
+    for event, target in notify:
+        try:
+            check_rule(event, target)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
     return {
         "checkpoint_signal": signal,
         "checkpoint_every_s": every_s,

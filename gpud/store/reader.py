@@ -4,11 +4,12 @@ Every question goes through an index: a listing costs what it shows, not what th
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from gpud.model.gpu import Node
-from gpud.model.job import End, JobId
-from gpud.model.spec import LoadedJob, Terms
+from gpud.model.job import End, JobId, index_of
+from gpud.model.spec import JobSpec, LoadedJob, Terms
 from gpud.model.units import Timestamp
 from gpud.store.coding import (
     ARRAY,
@@ -27,7 +28,7 @@ from gpud.store.coding import (
 )
 from gpud.store.files import open_reader, told
 from gpud.store.history import Past, begun_at, past
-from gpud.store.loading import finished, known_ends, known_nonces, nodes
+from gpud.store.loading import finished, known_ends, known_nonces, nodes, specs
 from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
@@ -118,6 +119,43 @@ class Reader:
             select = "SELECT data FROM job JOIN environment ON environment.hash = job.environment WHERE job.id = ?"
             found: tuple[bytes] | None = self._db.execute(select, (job,)).fetchone()
         return None if found is None else sorted(json.loads(found[0]))
+
+    def specs(self, jobs: Sequence[JobId]) -> tuple[JobSpec, ...]:
+        """Return what each of these jobs was submitted with. Raises LookupError for one that there is not."""
+        with told(self._path):
+            return specs(self._db, jobs)
+
+    def notice_rules(self, jobs: Sequence[JobId]) -> dict[JobId, list[tuple[str, str]]]:
+        """Return whom to tell of what of these jobs, as pairs of event and target; those without are left out."""
+        select = (
+            "SELECT id, json_extract(submitted, '$.notify') AS notify FROM job"
+            " WHERE id IN (SELECT value FROM json_each(?)) AND notify IS NOT NULL"
+        )
+        with told(self._path):
+            rows = self._db.execute(select, (to_json(list(jobs)),)).fetchall()
+        return {job: [(event, target) for event, target in json.loads(pairs)] for job, pairs in rows}
+
+    def unfinished_with_notices(self, event: str) -> list[tuple[JobId, Timestamp]]:
+        """Return the jobs that wait, and of which somebody wants to be told this, each with when it was submitted."""
+        select = (
+            "SELECT job.id, submitted_at FROM job INDEXED BY job_unfinished, json_each(submitted, '$.notify') AS pair"
+            " WHERE ended_at IS NULL AND state IN ('queued', 'held') AND json_extract(pair.value, '$[0]') = ?"
+        )
+        with told(self._path):
+            return self._db.execute(select, (event,)).fetchall()
+
+    def group_ended_with(self, job: JobId) -> dict[str, int] | None:
+        """Return how many jobs of a job's group ended how, if all have, this one as the last; None otherwise."""
+        select = (
+            "SELECT job.id, job.state, job.ended_at FROM job JOIN job AS one"
+            " ON job.uid = one.uid AND job.group_name = one.group_name WHERE one.id = ?"
+        )
+        with told(self._path):
+            rows = self._db.execute(select, (job,)).fetchall()
+        alone = [(ended_at, id_) for id_, _, ended_at in rows if index_of(id_) is None]
+        if not alone or any(ended_at is None for ended_at, _ in alone) or max(alone)[1] != job:
+            return None
+        return dict(Counter(state for id_, state, _ in rows if index_of(id_) is None))
 
     def finished(self, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
         """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more."""

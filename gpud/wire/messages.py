@@ -15,6 +15,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
 from gpud.wire.machine import MACHINE
+from gpud.wire.notices import NOTICES
 from gpud.wire.statistics import Stats
 from gpud.wire.submission import Submit
 
@@ -54,8 +55,8 @@ class List(TypedDict):
 
     `all` takes ended ones of everybody; `since` narrows to those updated after. `jobs` names jobs (and arrays: one
     row for what has not started, one for each started element). Newest last; at most `limit` rows, and what one frame
-    has room for: the newest that run, then the newest that wait, then the newest that ended. Of a `command` of more
-    than 1,000 characters the words within them, and `...`.
+    has room for: the newest that run, then the newest that wait (asked for these alone, the next in line first), then
+    the newest that ended. Of a `command` of more than 1,000 characters the words within them, and `...`.
     """
 
     op: Literal["list"]
@@ -260,8 +261,9 @@ class Error(TypedDict):
     """What was wrong. `code` is stable and decides the exit status; `message` and `hint` are for people.
 
     Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation` (3),
-    `not_permitted` (4), and `refused`, `never_fits`, `storage`, `busy`, `protocol`, `frame` (1). `busy`: somebody asks
-    for too much at once; the same request is taken in `retry_after_s`, where that is known.
+    `not_permitted` (4), `unavailable` (69: gpud cannot start), and `refused`, `never_fits`, `storage`, `busy`,
+    `protocol`, `frame` (1). `busy`: somebody asks for too much at once; the same request is taken in `retry_after_s`,
+    where that is known.
     """
 
     code: str
@@ -282,6 +284,7 @@ REQUESTS: dict[str, type] = {
     **ADMINISTRATION,
     **INSPECTION,
     **MACHINE,
+    **NOTICES,
     "submit": Submit,
     "list": List,
     "show": Show,
