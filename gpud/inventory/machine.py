@@ -23,6 +23,29 @@ def physical_memory_mib() -> Mib:
     return Mib(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20)
 
 
+def instance_devices(
+    of_gpu: tuple[tuple[int, int], ...],
+    gpu_instance: int | None,
+    compute_instance: int | None,
+    proc: str = "/proc",
+) -> tuple[tuple[int, int], ...]:
+    """Return the device numbers of a MIG instance: its GPU's, and those of its two capabilities (NVIDIA's MIG guide).
+
+    None where one of them is not known.
+    """
+    if not of_gpu or gpu_instance is None or compute_instance is None:
+        return ()
+    place = Path(proc, "driver/nvidia/capabilities", f"gpu{of_gpu[0][1]}", "mig", f"gi{gpu_instance}")
+    try:
+        listed = Path(proc, "devices").read_text(encoding="ascii").split("\n")
+        major = next(int(line.split()[0]) for line in listed if line.endswith(" nvidia-caps"))
+        texts = [(folder / "access").read_text(encoding="ascii") for folder in (place, place / f"ci{compute_instance}")]
+        minors = [int(text.partition("DeviceFileMinor:")[2].split()[0]) for text in texts]
+    except (OSError, ValueError, IndexError, StopIteration):
+        return ()
+    return (*of_gpu, *((major, minor) for minor in minors))
+
+
 def numa_node(pci_id: str, devices: str = "/sys/bus/pci/devices") -> int | None:
     """Return the NUMA node of a PCI device, named as NVML does (`00000000:61:00.0`); None where Linux knows of none."""
     domain, _, rest = pci_id.lower().partition(":")

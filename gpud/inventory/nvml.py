@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpud.inventory.machine import physical_memory_mib
+from gpud.inventory.machine import instance_devices, physical_memory_mib
 from gpud.inventory.processes import Held
 from gpud.model.gpu import Gpu, GpuId, nominal_mib
 from gpud.model.units import Mib
 
+_NVIDIA_MAJOR = 195  # Linux's Documentation/admin-guide/devices.txt
 _TEMPERATURE_GPU = 0
 _P2P_NVLINK, _P2P_OK = 2, 0  # nvmlGpuP2PCapsIndex_t, nvmlGpuP2PStatus_t
 _AFFINITY_NODE = 0  # nvmlAffinityScope_t
@@ -106,6 +107,7 @@ class Nvml:
         memory = self._memory(handle)
         pci = self._detail(("nvmlDeviceGetPciInfo", handle))
         modes = self._detail(("nvmlDeviceGetMigMode", handle))
+        minor = self._detail(("nvmlDeviceGetMinorNumber", handle))
         gpu = Gpu(
             id=self._uuid(handle),
             index=index,
@@ -114,6 +116,7 @@ class Nvml:
             memory_total_mib=_mib(memory.total) if memory is not None else physical_memory_mib(),
             pci_id=_text(pci.busId) if pci is not None else None,
             split=modes is not None and bool(modes[0]),
+            devices=() if minor is None else ((_NVIDIA_MAJOR, int(minor)),),
         )
         instances = self._instances(gpu, handle) if gpu.split else ()
         return Device(gpu, self, handle, index, divisible=modes is not None), *instances
@@ -127,6 +130,7 @@ class Nvml:
             name = _text(self._detail(("nvmlDeviceGetName", own)) or parent.name)
             memory = self._memory(own)
             attributes = self._detail(("nvmlDeviceGetAttributes", own))
+            numbers = [self._detail((f"nvmlDeviceGet{kind}InstanceId", own)) for kind in ("Gpu", "Compute")]
             total = Mib(attributes.memorySizeMB if attributes is not None else 0)
             instance = Gpu(
                 id=self._uuid(own),
@@ -136,6 +140,7 @@ class Nvml:
                 pci_id=parent.pci_id,
                 mig=_profile(name, attributes),
                 parent=parent.id,
+                devices=instance_devices(parent.devices, *numbers),
             )
             yield Device(instance, self, own, parent.index, divisible=True)
 

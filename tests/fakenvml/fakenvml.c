@@ -11,6 +11,7 @@
  *     nvlink N N ...                     it reaches the GPUs of these indices over NVLink; said of one of two, or both
  *     level N LEVEL                      where its PCIe path meets that of GPU N: 10 a switch, 20 switches, ... 50
  *     numa N                             the NUMA node next to it; else the driver does not tell
+ *     minor N                            its node is /dev/nvidiaN; else the driver does not tell
  *     mig 0                              MIG could split it (1: is on); else the driver does not know of MIG
  *     instance UUID PROFILE MIB          a MIG instance of it, which the lines that follow are about
  *     process PID MIB KIND               a process, dead or alive; KIND is compute, graphics or mps; MIB - for unknown
@@ -43,7 +44,7 @@ typedef struct {
     char uuid[96], name[96], pci[32];
     unsigned long long total, used;
     unsigned utilization, temperature, power_mw, mig, slices;
-    int lost, count, parent, numa, level[GPUS];
+    int lost, count, parent, numa, minor, instance, level[GPUS];
     unsigned long long nvlinks;
     Process processes[PROCESSES];
     char kinds[PROCESSES];
@@ -110,7 +111,7 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "delay")) add_rule(config, first, -1, atol(second));
     else if (!strcmp(key, "gpu") && config->count < GPUS) {
         gpu = &config->gpus[config->count++];
-        gpu->parent = gpu->numa = -1;
+        gpu->parent = gpu->numa = gpu->minor = -1;
         gpu->mig = NO_MIG;
         snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
         snprintf(gpu->name, sizeof gpu->name, "NVIDIA Fake");
@@ -123,7 +124,8 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "instance") && config->count < GPUS) {
         int parent = gpu->parent < 0 ? config->count - 1 : gpu->parent;
         gpu = &config->gpus[config->count++];
-        *gpu = (Gpu){.parent = parent, .numa = -1, .mig = NO_MIG, .slices = atoi(second), .used = 1ULL << 20};
+        *gpu = (Gpu){.parent = parent, .numa = -1, .minor = -1, .mig = NO_MIG, .slices = atoi(second), .used = 1ULL << 20};
+        gpu->instance = config->count - 1 - parent; /* the first of a GPU is 1 */
         gpu->total = strtoull(third, 0, 10) << 20;
         snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
         snprintf(first, sizeof first, "%.60s MIG %.30s", config->gpus[parent].name, second);
@@ -138,6 +140,7 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "power_mw")) gpu->power_mw = atoi(first);
     else if (!strcmp(key, "mig")) gpu->mig = atoi(first);
     else if (!strcmp(key, "numa")) gpu->numa = atoi(first);
+    else if (!strcmp(key, "minor")) gpu->minor = atoi(first);
     else if (!strcmp(key, "level")) gpu->level[atoi(first) % GPUS] = atoi(second);
     else if (!strcmp(key, "nvlink"))
         for (char *at = rest; sscanf(at, "%31s%n", third, &read) == 1; at += read) gpu->nvlinks |= 1ULL << atoi(third);
@@ -305,6 +308,9 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, Handle *out) {
 }
 
 DEVICE(nvmlDeviceGetUUID, (Handle handle, char *out, unsigned size), snprintf(out, size, "%s", gpu->uuid))
+DEVICE(nvmlDeviceGetMinorNumber, (Handle handle, unsigned *out),
+       if (gpu->minor < 0) result = NOT_SUPPORTED;
+       else *out = gpu->minor)
 DEVICE(nvmlDeviceGetName, (Handle handle, char *out, unsigned size), snprintf(out, size, "%s", gpu->name))
 DEVICE(nvmlDeviceGetIndex, (Handle handle, unsigned *out), *out = number_of(config, gpu - config->gpus))
 DEVICE(nvmlDeviceGetPciInfo_v3, (Handle handle, Pci *out), snprintf(out->bus_id, sizeof out->bus_id, "%s", gpu->pci))
@@ -324,6 +330,8 @@ PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm')
 DEVICE(nvmlDeviceGetMigMode, (Handle handle, unsigned *now, unsigned *next),
        if (gpu->mig == NO_MIG) result = NOT_SUPPORTED;
        else *now = *next = gpu->mig)
+DEVICE(nvmlDeviceGetGpuInstanceId, (Handle handle, unsigned *out), *out = gpu->instance)
+DEVICE(nvmlDeviceGetComputeInstanceId, (Handle handle, unsigned *out), *out = 0)
 GPU_ONLY(nvmlDeviceGetMaxMigDeviceCount, (Handle handle, unsigned *count), *count = gpu->mig == 1 ? 14 : 0)
 GPU_ONLY(nvmlDeviceGetTemperatureV, (Handle handle, Temperature *out), out->temperature = gpu->temperature)
 DEVICE(nvmlDeviceGetMemoryInfo_v2, (Handle handle, Memory2 *out),
