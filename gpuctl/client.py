@@ -36,6 +36,10 @@ class ConnectionLostError(UnreachableError):
     """gpud closed the connection, or died."""
 
 
+class TurnedAwayError(ConnectionLostError):
+    """gpud cannot start, and said why to those who waited for it."""
+
+
 class Client:
     """A connection to the gpud on `path` (default: `$GPUD_SOCKET`, the system's gpud, one's own), open at once.
 
@@ -78,7 +82,8 @@ class Client:
                 continue
             except ConnectionLostError as lost:
                 left -= 1
-                if self._subscribed or not left:  # what it was to be told of is lost, too: who follows begins anew
+                # Subscribed: what it was to be told of is lost, too; who follows begins anew.
+                if self._subscribed or not left or isinstance(lost, TurnedAwayError):
                     raise
                 if op in _ONCE:
                     raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
@@ -195,9 +200,11 @@ class Client:
         self._arrived.extend(messages)
 
     def _checked(self, first: dict[str, Any]) -> dict[str, Any]:
-        """Return the Welcome. Raises RefusedError for a gpud that speaks another protocol."""
+        """Return the Welcome. Raises RefusedError for a gpud that speaks another protocol, TurnedAwayError for none."""
         if first.get("ok") is False or "error" in first:
             error = refusal(first["error"])
+            if error.code == "unavailable":
+                raise TurnedAwayError(error.message, hint=error.hint)
             if error.code == "protocol":
                 error.hint = error.hint or (
                     f"this gpuctl ({__version__}) speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}: "

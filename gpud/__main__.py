@@ -7,9 +7,11 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +29,7 @@ from gpud.launchers.environment import is_outer
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.record import boot_id
-from gpud.listen import ListenError
+from gpud.listen import ListenError, passed_on, turn_away
 from gpud.model.changes import SettingPut
 from gpud.notify import Notifier
 from gpud.reading import ReadThread
@@ -46,19 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run gpud in the foreground until SIGTERM.
 
     Exits with 2 for a wrong setting, 75 (EX_TEMPFAIL) where another gpud has the state directory, 1 when it cannot
-    start for another reason. With --check it only says what is wrong, in the same way.
+    start for another reason. With --check it only says what is wrong, in the same way. Those who wait at a socket that
+    systemd holds are told what only a person can put right; for everything else they wait until the next start.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    config = _begin(arguments)
-    _start_log(config)
+    held = None
     try:
+        _open_streams()
+        held = passed_on()
+        config = _begin(arguments)
+        _start_log(config)
         if config.check:
             check_database(_database(config))
             return
-        asyncio.run(_serve(config, arguments))
+        asyncio.run(_serve(config, arguments, held))
     except (StoreError, ListenError, ConfigError) as error:
         _complain(error, error.hint)
-        raise SystemExit(os.EX_TEMPFAIL if isinstance(error, StateInUseError) else 1) from None
+        if held is not None and not isinstance(error, StateInUseError):
+            turn_away(held, f"gpud cannot start: {error}", error.hint)
+        raise SystemExit(_status(error)) from None
     except ConnectionError as error:
         _complain(error, "a service launches through one of its own: systemctl [--user] status gpud-launcher")
         raise SystemExit(1) from None
@@ -69,9 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
     """Become the launcher process of the gpud that is started with the same options, and let it find this one."""
-    config = _begin(sys.argv[1:] if arguments is None else arguments)
     try:
+        _open_streams()
+        config = _begin(sys.argv[1:] if arguments is None else arguments)
         _make_state_dir(config)
+    except ConfigError as error:
+        _complain(error, error.hint)
+        raise SystemExit(_status(error)) from None
     except OSError as error:
         _complain(_in_words(error), _HINT)
         raise SystemExit(1) from None
@@ -80,16 +92,18 @@ def launcher(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _begin(arguments: Sequence[str]) -> Config:
-    """Return the configuration; what is made from here on is nobody else's to read. Exits with 2 for a wrong one."""
-    _open_streams()
+    """Return the configuration; what is made from here on is nobody else's to read. Raises ConfigError."""
     os.umask(0o077)
     for name in filter(is_outer, list(os.environ)):  # of a job that started it, and whose attempts have other keys
         del os.environ[name]
-    try:
-        return _load(arguments)
-    except ConfigError as error:
-        _complain(error, error.hint)
-        raise SystemExit(2) from None
+    return _load(arguments)
+
+
+def _status(error: Exception) -> int:
+    """Return what to exit with: a service manager tries again, unless it is a wrong setting."""
+    if isinstance(error, ConfigError):
+        return 2
+    return os.EX_TEMPFAIL if isinstance(error, StateInUseError) else 1
 
 
 def _open_streams() -> None:
@@ -115,8 +129,11 @@ def _load(arguments: Sequence[str]) -> Config:
     return config
 
 
-async def _serve(config: Config, arguments: Sequence[str]) -> None:
+async def _serve(config: Config, arguments: Sequence[str], held: socket.socket | None = None) -> None:
+    """Serve until told to stop; `held` is the socket to listen on where systemd holds one."""
     notifier = Notifier()
+    if held is not None:
+        config = replace(config, socket=held.getsockname())
     _make_state_dir(config)
     lock = lock_state(config.state_dir, config.socket)
     _tell_of_stop(config, stopped=False)
@@ -157,8 +174,8 @@ async def _serve(config: Config, arguments: Sequence[str]) -> None:
     )
     daemon.on_config = lambda config: server.allow(Allowance.of(config))
     await daemon.begin()
-    await server.start()
-    _listen_to_signals(daemon, config, arguments, notifier)
+    await server.start(None if held is None else os.dup(held.fileno()))
+    _listen_to_signals(daemon, config, arguments, notifier, leave_word=held is None)
     log.info("gpud %s listens on %s", __version__, config.socket)
     notifier.ready(daemon.upkeep.status_line())
     _feed_watchdog(notifier)
@@ -205,12 +222,16 @@ def _make_state_dir(config: Config) -> None:
         os.chmod(config.state_dir, 0o711)  # noqa: PTH101, S103 - users pass through to their logs
 
 
-def _listen_to_signals(daemon: Daemon, config: Config, arguments: Sequence[str], notifier: Notifier) -> None:
+def _listen_to_signals(
+    daemon: Daemon, config: Config, arguments: Sequence[str], notifier: Notifier, *, leave_word: bool
+) -> None:
+    """Stop on TERM and INT, read the configuration again on HUP. `leave_word`: no service manager knows of a stop."""
     loop = asyncio.get_running_loop()
     current = config
 
     def stop() -> None:
-        _tell_of_stop(config, stopped=True)
+        if leave_word:
+            _tell_of_stop(config, stopped=True)
         daemon.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):

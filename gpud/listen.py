@@ -2,6 +2,8 @@
 
 A name that is too long for bind(2) gets a short one in a directory of the user's own, and a file beside the long name
 says which. A name is never taken from one who still answers on it.
+
+Where systemd holds the socket (sd_listen_fds(3)), the name is systemd's, and made anew only if it vanished.
 """
 
 import asyncio
@@ -12,11 +14,17 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
 from gpud.wire.address import ADDRESS_MAX, AddressError, address_file, private_dir
+from gpud.wire.codec import pack
+from gpud.wire.messages import Error
+
+_FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_LINGER_S = 1.0  # for who asks again at once: else each of them would have systemd start gpud once more
 
 
 class ListenError(Exception):
@@ -25,6 +33,42 @@ class ListenError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+def passed_on(environ: MutableMapping[str, str] = os.environ) -> socket.socket | None:
+    """Return the listening socket that systemd holds for this process; None where it holds none.
+
+    Takes the variables out of `environ`. Raises ListenError for sockets of another kind.
+    """
+    meant, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    for name in ("LISTEN_FDNAMES", "LISTEN_PIDFDID"):
+        environ.pop(name, None)
+    if meant != str(os.getpid()) or count in {"", "0"}:
+        return None
+    os.set_inheritable(_FIRST_PASSED, False)
+    sock = socket.socket(fileno=_FIRST_PASSED)
+    kind = sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if count != "1" or kind != (socket.AF_UNIX, socket.SOCK_STREAM, 1) or not isinstance(sock.getsockname(), str):
+        raise ListenError(
+            "the sockets that were passed on are not one listening Unix socket with a name",
+            "gpud.socket needs one ListenStream=, a path",
+        )
+    return sock
+
+
+def turn_away(listening: socket.socket, message: str, hint: str | None) -> None:
+    """Tell those who wait at a socket that systemd holds why they wait in vain: gpud cannot start."""
+    refused = pack({"id": None, "ok": False, "error": Error(code="unavailable", message=message, hint=hint)})
+    deadline = time.monotonic() + _LINGER_S
+    while (left_s := deadline - time.monotonic()) > 0:
+        listening.settimeout(left_s)
+        try:
+            waiting, _ = listening.accept()
+        except OSError:  # TimeoutError among them
+            continue
+        with waiting, suppress(OSError):
+            waiting.setblocking(False)
+            waiting.sendall(refused)
 
 
 class Doorplate:

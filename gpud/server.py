@@ -318,8 +318,9 @@ class Server:
         self._max_connections = room_for(self._max_connections)
         if listen_fd is not None:
             await self._listen(socket.socket(fileno=listen_fd))
-            return
-        await self._bind()
+            self._name.watch(asyncio.get_running_loop(), self._name_changed.set)
+        else:
+            await self._bind()
         self._guard = asyncio.create_task(self._guard_name())
 
     def quiet(self) -> None:

@@ -86,6 +86,7 @@ class Gpud:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("GPUD_", "XDG_"))}
         self.own = {MARK: str(folder)}
         self.environment = {**kept, "HOME": str(folder), **self.own, **(environment or {})}
+        self.handed = ()  # descriptors that it gets, for `before` to make use of
         self.process = None
         self.log = folder / "gpud.log"
         self._client = None
@@ -107,6 +108,7 @@ class Gpud:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=self.handed,
             )
             if ready:
                 self._await_ready(notified)
