@@ -80,6 +80,24 @@ class Config:
         False, forms.FLAG, "serve every user of the machine, jobs running as who submitted them (root only)"
     )
     gpus: tuple[int, ...] | None = _key(None, forms.GPUS, "indices of the GPUs to give out; all by default")
+    foreign: str = _key(
+        "avoid",
+        forms.choice("avoid", "ignore"),
+        "what becomes of a GPU with processes on it that gpud did not start",
+        live=True,
+    )
+    foreign_charge: bool = _key(
+        False, forms.FLAG, "count the time of such processes as use of whose they are, for fair_share", live=True
+    )
+    thermal_limit: int | None = _key(
+        None, forms.COUNT, "degrees Celsius at which a GPU gets no more jobs until it is cooler", live=True
+    )
+    gpu_memory_watch: str = _key(
+        "warn",
+        forms.choice("warn", "stop"),
+        "what is done about a job that uses more of a shared GPU's memory than it declared",
+        live=True,
+    )
     foreign_ignore: tuple[str, ...] = _key(
         (), forms.NAMES, "programs that may share a GPU with jobs unseen, by process name", live=True
     )
@@ -185,7 +203,11 @@ class Config:
         return Rules(
             policy=self.policy,
             parameters=self.parameters,
+            foreign=self.foreign,
             foreign_ignore=self.foreign_ignore,
+            foreign_charge=self.foreign_charge,
+            thermal_limit_c=self.thermal_limit,
+            gpu_memory_watch=self.gpu_memory_watch,
             limits=self.limits,
             pools=self.pools,
             max_mishaps=self.max_mishaps,
