@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from gpud.answers import Answers, Facts
 from gpud.check import Wrong
 from gpud.clock import Clock
 from gpud.config import Config
+from gpud.core.alerts import RESTARTED
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input
@@ -30,7 +32,8 @@ from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
-from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
+from gpud.model.changes import SettingPut
+from gpud.model.observations import GpuSeen, NodeSeen, Noticed, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
 _FINISH_S = 3.0
+_SERVING = "serving"  # the setting that holds the boot under which a gpud serves, until it ends by itself
 _STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
 
 
@@ -103,7 +107,10 @@ class Daemon:
             store=parts.store,
             writer=self._writer,
             notifier=parts.notifier,
+            notice=self._inbox.post,
+            state_dir=parts.config.state_dir,
         )
+        self._crashed = loaded.settings.get(_SERVING) == parts.boot
         self.notices = Notices(
             Sources(
                 config=lambda: self._config,
@@ -173,6 +180,9 @@ class Daemon:
 
     async def begin(self) -> None:
         """Look at what an earlier gpud left running, and at the hardware."""
+        self._parts.store.commit([SettingPut(_SERVING, self._parts.boot)])
+        if self._crashed:
+            self._inbox.post(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
         await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)
@@ -211,6 +221,8 @@ class Daemon:
         end = loop.time() + _FINISH_S
         while (self.requests.busy or self.answers.busy or self._tasks) and loop.time() < end:
             await self._turn(self._without_repeats(await self._inbox.drain(loop.time() + 0.02)))
+        with suppress(StoreError):  # the next one then says that this one crashed
+            await loop.run_in_executor(self._writer, self._parts.store.commit, [SettingPut(_SERVING, None)])
 
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""
@@ -273,6 +285,7 @@ class Daemon:
                 self._refuse_batch(batch, error)
                 return
             self._not_stored = None
+        self.upkeep.report_alerts(outcome.changes)
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
         self._notice(batch)
         for token, reply in outcome.replies:

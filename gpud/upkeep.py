@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from gpud.config import Config
+from gpud.core.alerts import ALERT, DISK_NEARLY_FULL
 from gpud.core.cycle import Input
 from gpud.core.world import World
 from gpud.inspection import unkept
-from gpud.model.observations import NodeSeen
+from gpud.model.changes import Change, Told
+from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import Timestamp, plural
 from gpud.notify import Notifier
 from gpud.store.jobs import Store
@@ -20,6 +23,9 @@ _STATUS_S = 0.5
 _FIRST_PRUNE_S = 60.0
 _KEEP_ENVIRONMENTS_S = 30 * 86_400.0
 _DAY_S = 86_400.0
+_DISK_S = 60.0
+_SPARE_BYTES, _SPARE = 1 << 30, 0.02  # nearly full: less than both of them is left, in bytes and of the whole
+_LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
 
 
 class Upkeep:
@@ -33,8 +39,14 @@ class Upkeep:
         store: Store,
         writer: Executor,
         notifier: Notifier,
+        notice: Callable[[Noticed], None],
+        state_dir: str,
     ) -> None:
         self._world = world
+        self._notice = notice
+        self._state_dir = state_dir
+        self._disk_at: float | None = None
+        self._disk_full = False
         self._clock = clock
         self._store = store
         self._writer = writer
@@ -75,6 +87,40 @@ class Upkeep:
     def _tell_status(self) -> None:
         self._told_status = None
         self._notifier.status(self.status_line())
+        self._check_disk()
+
+    def report_alerts(self, changes: Sequence[Change]) -> None:
+        """Log what administrators are to hear of, and what became of GPUs."""
+        for each in changes:
+            if not isinstance(each, Told):
+                continue
+            detail = each.detail
+            if each.kind == ALERT:
+                log.log(_LEVELS[str(detail["level"])], "%s: %s", detail["what"], detail["message"])
+            elif each.kind == "health":
+                gone = "" if detail["found"] else "no longer: "
+                log.info("GPU %s of %s: %s%s", detail["index"], detail["node"], gone, detail["reason"])
+            elif each.kind == "xid":
+                log.info("GPU %s of %s: XID %s: %s", detail["index"], detail["node"], detail["xid"], detail["says"])
+            elif each.kind == "pids_unknown":
+                log.warning("%s", detail["reason"])
+
+    def _check_disk(self) -> None:
+        """Notice a disk that is nearly full: while things happen, once a minute at most; again once it was not."""
+        now = asyncio.get_running_loop().time()
+        if self._disk_at is not None and now < self._disk_at + _DISK_S:
+            return
+        self._disk_at = now
+        try:
+            disk = os.statvfs(self._state_dir)
+        except OSError:
+            return  # `still_here` sees to a state directory that is gone
+        left = disk.f_bavail * disk.f_frsize
+        full = left < _SPARE_BYTES and disk.f_bavail < _SPARE * disk.f_blocks
+        if full and not self._disk_full:
+            message = f"{left >> 20} MiB are left where gpud keeps its jobs: {self._state_dir}"
+            self._notice(Noticed(DISK_NEARLY_FULL, message))
+        self._disk_full = full
 
     def status_line(self) -> str:
         """Return how things are, in one line, for systemctl status."""

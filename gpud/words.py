@@ -32,6 +32,8 @@ _WHEN = {When.SUCCESS: "to succeed", When.ANY: "to end", When.FAILED: "to fail"}
 _OUT = {
     "foreign": "occupied by processes that gpud did not start",
     "draining": "drained",
+    "unhealthy": "unhealthy",
+    "reboot": "behind a driver that was replaced: reboot needed",
     "lost": "lost",
     "unknown": "not readable",
     "releasing": "being released",

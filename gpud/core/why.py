@@ -90,7 +90,8 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
     for state in able:
         now_is = condition(world, state, now)
         if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
-            out[now_is] = out.get(now_is, 0) + 1
+            word = "reboot" if world.nodes[state.node].node.reboot else now_is.value
+            out[word] = out.get(word, 0) + 1
     most, where, short = -1, None, None
     refresh(world, now)
     for room in world.spaces.rooms.values():
