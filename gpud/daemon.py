@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,6 @@ from gpud.answers import Answers, Facts
 from gpud.check import Wrong
 from gpud.clock import Clock
 from gpud.config import Config
-from gpud.core.alerts import RESTARTED
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input
@@ -32,8 +30,7 @@ from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
 from gpud.model.gpu import GpuId
-from gpud.model.changes import SettingPut
-from gpud.model.observations import GpuSeen, NodeSeen, Noticed, Observation, Started, XidSeen
+from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -49,14 +46,13 @@ from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.rows import Committed, JobRow, Loaded
 from gpud.subscriptions import Subscriptions
-from gpud.upkeep import Upkeep
+from gpud.upkeep import SERVING, Upkeep
 from gpud.wire.codec import Message
 
 log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
 _FINISH_S = 3.0
-_SERVING = "serving"  # the setting that holds the boot under which a gpud serves, until it ends by itself
 _STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
 
 
@@ -109,8 +105,9 @@ class Daemon:
             notifier=parts.notifier,
             notice=self._inbox.post,
             state_dir=parts.config.state_dir,
+            boot=parts.boot,
+            served=loaded.settings.get(SERVING),
         )
-        self._crashed = loaded.settings.get(_SERVING) == parts.boot
         self.notices = Notices(
             Sources(
                 config=lambda: self._config,
@@ -180,9 +177,7 @@ class Daemon:
 
     async def begin(self) -> None:
         """Look at what an earlier gpud left running, and at the hardware."""
-        self._parts.store.commit([SettingPut(_SERVING, self._parts.boot)])
-        if self._crashed:
-            self._inbox.post(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
+        self.upkeep.came_up()
         await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)
@@ -221,8 +216,7 @@ class Daemon:
         end = loop.time() + _FINISH_S
         while (self.requests.busy or self.answers.busy or self._tasks) and loop.time() < end:
             await self._turn(self._without_repeats(await self._inbox.drain(loop.time() + 0.02)))
-        with suppress(StoreError):  # the next one then says that this one crashed
-            await loop.run_in_executor(self._writer, self._parts.store.commit, [SettingPut(_SERVING, None)])
+        await self.upkeep.went_down()
 
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""

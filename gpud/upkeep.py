@@ -5,20 +5,23 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 
 from gpud.config import Config
-from gpud.core.alerts import ALERT, DISK_NEARLY_FULL
+from gpud.core.alerts import ALERT, DISK_NEARLY_FULL, RESTARTED
 from gpud.core.cycle import Input
 from gpud.core.world import World
 from gpud.inspection import unkept
-from gpud.model.changes import Change, Told
+from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import Timestamp, plural
 from gpud.notify import Notifier
+from gpud.store.files import StoreError
 from gpud.store.jobs import Store
 
 log = logging.getLogger(__name__)
 
+SERVING = "serving"  # the setting that holds the boot under which a gpud serves, until it is stopped
 _STATUS_S = 0.5
 _FIRST_PRUNE_S = 60.0
 _KEEP_ENVIRONMENTS_S = 30 * 86_400.0
@@ -41,10 +44,15 @@ class Upkeep:
         notifier: Notifier,
         notice: Callable[[Noticed], None],
         state_dir: str,
+        boot: str,
+        served: object,
     ) -> None:
+        """Begin with what is at hand; `served` is what the setting `SERVING` held."""
         self._world = world
         self._notice = notice
         self._state_dir = state_dir
+        self._boot = boot
+        self._crashed = served == boot
         self._disk_at: float | None = None
         self._disk_full = False
         self._clock = clock
@@ -53,6 +61,18 @@ class Upkeep:
         self._notifier = notifier
         self._told_status: asyncio.TimerHandle | None = None
         self._prunes: asyncio.TimerHandle | None = None
+
+    def came_up(self) -> None:
+        """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""
+        self._store.commit([SettingPut(SERVING, self._boot)])
+        if self._crashed:
+            self._notice(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
+
+    async def went_down(self) -> None:
+        """Take that word back."""
+        taken_back = [SettingPut(SERVING, None)]
+        with suppress(StoreError):  # the next one then says that this one crashed
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, taken_back)
 
     def begin(self) -> None:
         """Keep the database small from now on."""
