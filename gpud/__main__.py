@@ -25,6 +25,7 @@ from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
 from gpud.inventory.simulated import SimulatedInventory, parse_nodes
+from gpud.journal import start_log
 from gpud.launchers.environment import is_outer
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _open_streams()
         held = passed_on()
         config = _begin(arguments)
-        _start_log(config)
+        start_log(config)
         if config.check:
             check_database(_database(config))
             return
@@ -151,7 +152,12 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
         reader=ReadThread(path),
         inventory=_inventory(config, clock),
         # What a service starts by itself would end with it, jobs and all.
-        launcher=LocalLauncher(config.state_dir, clock=clock, spawns=not _is_service()),
+        launcher=LocalLauncher(
+            config.state_dir,
+            clock=clock,
+            spawns=not _is_service(),
+            fences_logins=config.login_fence if config.system else None,
+        ),
         clock=clock,
         boot=boot,
         notifier=notifier,
@@ -258,16 +264,6 @@ def _feed_watchdog(notifier: Notifier) -> None:
     if notifier.watchdog_s is not None:
         notifier.alive()
         asyncio.get_running_loop().call_later(notifier.watchdog_s, _feed_watchdog, notifier)
-
-
-def _start_log(config: Config) -> None:
-    form = "%(asctime)s %(levelname)s %(message)s"
-    about = os.fstat(sys.stderr.fileno())
-    if os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}":  # which has times and, by <N>, levels
-        form = "%(levelname)s%(message)s"
-        for level, priority in ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7)):
-            logging.addLevelName(level, f"<{priority}>")
-    logging.basicConfig(stream=sys.stderr, level=config.log_level.upper(), format=form)
 
 
 def _in_words(error: OSError) -> str:

@@ -22,7 +22,7 @@ from gpud.core.rules import Rules
 from gpud.forms import Form
 from gpud.model.gpu import Node
 from gpud.model.tenant import Limits
-from gpud.model.units import Seconds
+from gpud.model.units import Mib, Seconds
 from gpud.model.window import Pool
 from gpud.wire.address import (
     SYSTEM_CONFIG,
@@ -101,6 +101,18 @@ class Config:
     foreign_ignore: tuple[str, ...] = _key(
         (), forms.NAMES, "programs that may share a GPU with jobs unseen, by process name", live=True
     )
+    fence: str = _key(
+        "auto",
+        forms.choice("auto", "devices", "landlock", "off"),
+        "what keeps a job from others' GPUs; auto is devices with --system, where that can be had",
+        live=True,
+    )
+    login_fence: bool = _key(
+        False, forms.FLAG, "with --system: what users start by themselves opens no GPU, only what gpud starts"
+    )
+    log_max: int | None = _key(
+        Mib(10 * 1024), forms.SIZE, "how much of a job's output is kept (its end), or 'unlimited'", live=True
+    )
     cuda_visible_devices: str = _key(
         "index", forms.choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True
     )
@@ -154,6 +166,7 @@ class Config:
         "limits of jobs, whatever their submitter's: {NOFILE = 65536, MEMLOCK = 'unlimited'}",
         live=True,
     )
+    log_format: str = _key("text", forms.choice("text", "json"), "how its own log is written: for people, or as JSON")
     alerts: tuple[str, ...] = _key(
         (),
         forms.TARGETS,

@@ -45,7 +45,7 @@ class Telling:
         notices = []
         for event in events if targets else ():
             if event.kind == "alert":
-                text = str(event.detail.get("what", "something needs to be looked at"))
+                text = str(event.detail.get("message", "something needs to be looked at"))
                 data = {"event": "alert", "at": _written(event.at), "host": socket.gethostname(), **event.detail}
                 body = json.dumps({"title": "gpud: alert", "text": text, "data": {**data, "text": text}})
                 notices += [
