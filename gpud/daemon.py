@@ -22,7 +22,7 @@ from gpud.core.choice import world_of
 from gpud.core.commands import Asked, Submit
 from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
-from gpud.core.restore import restore
+from gpud.core.restore import carry_over, restore
 from gpud.core.world import World
 from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
@@ -357,15 +357,7 @@ class Daemon:
         for node in before.nodes.values():
             if node.present:
                 self.world.see_node(self._config.labelled(node.node))
-        for gpu, state in before.gpus.items():
-            if gpu in self.world.gpus:
-                self.world.gpus[gpu].seen = state.seen
-                self.world.gpus[gpu].baseline_mib = state.baseline_mib
-                self.world.gpus[gpu].released_at = state.released_at
-                self.world.gpus[gpu].health = state.health
-        self.world.care = before.care
-        known = before.samples.tallies.items()
-        self.world.samples.tallies = {job: tallies for job, tallies in known if job in self.world.active}
+        carry_over(before, self.world)
         self._wake_at = self._parts.clock()
 
     def _without_repeats(self, batch: list[Input]) -> list[Input]:

@@ -69,6 +69,18 @@ def restore(
     return looks
 
 
+def carry_over(before: World, world: World) -> None:
+    """Take over what was seen of the hardware, and what it added up to, by the world before a reload."""
+    for gpu, state in before.gpus.items():
+        if gpu in world.gpus:
+            now = world.gpus[gpu]
+            now.seen, now.heard_at, now.health = state.seen, state.heard_at, state.health
+            now.baseline_mib, now.released_at = state.baseline_mib, state.released_at
+    world.care = before.care
+    known = before.samples.tallies.items()
+    world.samples.tallies = {job: tallies for job, tallies in known if job in world.active}
+
+
 def _plain(
     world: World, waiting: Iterable[tuple[JobId, Terms, int, int]], elements: list[LoadedJob]
 ) -> Iterable[tuple[JobId, Terms, int]]:
