@@ -8,10 +8,12 @@ from pathlib import Path
 from gpud.config import Config
 from gpud.core.world import World
 from gpud.launchers.environment import additions
+from gpud.launchers.logs import log_path
 from gpud.launchers.protocol import LaunchOrder
 from gpud.model.effects import Launch
 from gpud.model.job import format_job
 from gpud.model.spec import JobSpec
+from gpud.slurm.variables import variables
 from gpud.views import default_log
 
 _DELIVERY = str(Path(__file__).with_name("delivery.py"))
@@ -33,9 +35,10 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         scripts = f"{scripts}/{uid}"
         for directory in (log_dir(config, uid), scripts):
             _own_directory(directory, uid, spec.gid)
+    key, log = f"{format_job(effect.job)}.{effect.attempt}", default_log(log_dir(config, uid), effect.job, effect.attempt)
     return LaunchOrder(
         spec=spec,
-        log=default_log(log_dir(config, uid), effect.job, effect.attempt),
+        log=log,
         offset=offset,
         env=additions(
             job=format_job(effect.job),
@@ -49,7 +52,8 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             by="uuid" if any(each.gpu.split or not each.present for each in around) else config.cuda_visible_devices,
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
-        ),
+        )
+        | (_of_slurm(effect, spec, [state.gpu.index for state in states], f"{scripts}/{key}", log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
@@ -79,6 +83,24 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
         uid=uid if config.system else None,
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),
+    )
+
+
+def _of_slurm(effect: Launch, spec: JobSpec, indices: list[int], kept: str, log: str) -> dict[str, str]:
+    """Return what a script with #SBATCH lines is told beside; `kept` is the path of its copy."""
+    output = log
+    if spec.output is not None:
+        output = log_path(spec.output, job=effect.job, name=spec.name, workdir=spec.workdir)
+    return variables(
+        spec,
+        effect.job,
+        attempt=effect.attempt,
+        nodes=[part.node for part in effect.allocation.parts],
+        indices=indices,
+        cpus=spec.terms.demand.cpus,
+        memory_mib=spec.terms.demand.memory_mib,
+        output=output,
+        kept=kept,
     )
 
 

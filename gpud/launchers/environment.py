@@ -19,7 +19,7 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     """Return the environment of a job from its submitter's and from `additions`.
 
     What an outer job was told goes; a runtime directory stays where it still exists; PYTHONUNBUFFERED is 1 unless it
-    is set.
+    is set. What is added to PATH goes before the submitter's.
     """
     kept = {
         name: value
@@ -28,7 +28,10 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     }
     if not runtime_dir_exists:
         kept.pop(_RUNTIME, None)
-    return {"PYTHONUNBUFFERED": "1"} | kept | dict(added)
+    composed = {"PYTHONUNBUFFERED": "1"} | kept | dict(added)
+    if "PATH" in added and kept.get("PATH"):
+        composed["PATH"] = f"{added['PATH']}:{kept['PATH']}"
+    return composed
 
 
 def is_outer(name: str) -> bool:

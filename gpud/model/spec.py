@@ -59,8 +59,9 @@ class JobSpec:
     its time limit (`checkpoint_before_s` before that), and every `checkpoint_every_s`; `checkpoint_to` says who of it:
     "all", the "script" (its first process), or the "steps" (processes that call themselves gpud-srun). A `claim` runs
     nothing: its user's own processes use its GPUs, until they were idle for `idle_after_s`. `terminal` is the size
-    (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`. `notify` holds whom to tell of what: (word of an event, target). `commit`
-    and `dirty` are its directory's as git has it. `sbatch`: a script with #SBATCH lines, which is told SLURM_* too.
+    (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`. `notify` holds whom to
+    tell of what: (word of an event, target). `commit` and `dirty` are its directory's as git has it. `sbatch`: a script
+    with #SBATCH lines, which is told SLURM_* too.
     """
 
     nonce: str
