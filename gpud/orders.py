@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpud.config import Config
+from gpud.core.fleet import GpuState
 from gpud.core.world import World
 from gpud.launchers.environment import additions
 from gpud.launchers.logs import log_path
@@ -35,7 +36,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         scripts = f"{scripts}/{uid}"
         for directory in (log_dir(config, uid), scripts):
             _own_directory(directory, uid, spec.gid)
-    key, log = f"{format_job(effect.job)}.{effect.attempt}", default_log(log_dir(config, uid), effect.job, effect.attempt)
+    log = default_log(log_dir(config, uid), effect.job, effect.attempt)
     return LaunchOrder(
         spec=spec,
         log=log,
@@ -53,7 +54,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
         )
-        | (_of_slurm(effect, spec, [state.gpu.index for state in states], f"{scripts}/{key}", log) if spec.sbatch else {}),
+        | (_of_slurm(effect, spec, states, scripts, log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
@@ -86,8 +87,8 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
     )
 
 
-def _of_slurm(effect: Launch, spec: JobSpec, indices: list[int], kept: str, log: str) -> dict[str, str]:
-    """Return what a script with #SBATCH lines is told beside; `kept` is the path of its copy."""
+def _of_slurm(effect: Launch, spec: JobSpec, states: list[GpuState], scripts: str, log: str) -> dict[str, str]:
+    """Return what a script with #SBATCH lines is told beside; a copy of it is kept in `scripts`."""
     output = log
     if spec.output is not None:
         output = log_path(spec.output, job=effect.job, name=spec.name, workdir=spec.workdir)
@@ -96,11 +97,11 @@ def _of_slurm(effect: Launch, spec: JobSpec, indices: list[int], kept: str, log:
         effect.job,
         attempt=effect.attempt,
         nodes=[part.node for part in effect.allocation.parts],
-        indices=indices,
+        indices=[state.gpu.index for state in states],
         cpus=spec.terms.demand.cpus,
         memory_mib=spec.terms.demand.memory_mib,
         output=output,
-        kept=kept,
+        kept=f"{scripts}/{format_job(effect.job)}.{effect.attempt}",
     )
 
 

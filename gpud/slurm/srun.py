@@ -101,7 +101,8 @@ class Running:
             if code:
                 how = f"Exited with exit code {code}" if code > 0 else signal.strsignal(-code) or f"signal {-code}"
                 say(f"error: {NODE}: task {rank}: {how}")
-            self.worst = max(self.worst, code if code >= 0 else 128 - code)
+            if code >= 0 or self.kill_at is None:  # else it was ended for another's failure, which counts
+                self.worst = max(self.worst, code if code >= 0 else 128 - code)
             self._after(code)
 
     def _after(self, code: int) -> None:

@@ -178,7 +178,9 @@ def acquire(options: dict[str, str], visible: list[str], wanted: int | None, tas
     for first, count, many in ((1, wanted or 0, len(visible)), (_TASKS_AT, slots, total)):
         got: list[int] = []
         while True:
-            got += [at for at in range(first, first + many) if at not in got and len(got) < count and _lock(file, at)]
+            for at in range(first, first + many):
+                if len(got) < count and at not in got and _lock(file, at):
+                    got.append(at)
             if len(got) >= count:
                 break
             if not told:
@@ -206,7 +208,7 @@ def environment(step: Step, rank: int) -> dict[str, str]:
     if not {word.upper() for word in words} & {"ALL"}:
         kept = {"PATH", "HOME", "USER", "SHELL", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", *words}
         passed = {name: value for name, value in passed.items() if name in kept or name.startswith(("SLURM", "GPUD_"))}
-    passed |= dict(word.split("=", 1) for word in words if "=" in word)  # type: ignore[arg-type]  # pairs
+    passed |= dict(word.split("=", 1) for word in words if "=" in word)
     told = {
         "SLURM_PROCID": rank,
         "SLURM_LOCALID": rank % here,

@@ -12,7 +12,7 @@ from gpud.model.array import IndexSet
 from gpud.model.job import JobId, index_of, number_of
 from gpud.model.spec import JobSpec
 
-BIN = f"{os.path.dirname(os.path.abspath(__file__))}/bin"  # noqa: PTH100, PTH120 - as text, for PATH
+BIN = f"{os.path.dirname(os.path.abspath(__file__))}/bin"  # as text, for PATH
 _PROGRAMS = ("srun", "scontrol", "sbatch", "scancel")
 
 
