@@ -1,24 +1,29 @@
 """Queue a job. The one command whose start-up time people and scripts feel: it imports next to nothing."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpuctl import options, submission
-from gpuctl.errors import OutputError
+from gpuctl.client import Client
+from gpuctl.errors import OutputError, RefusedError
 from gpuctl.session import Session, note, on_terminal
+
+if TYPE_CHECKING:
+    from gpuctl.directives import Script
 
 
 @click.command(cls=options.WordsCommand)
 @options.options
-@click.option("--dry-run", is_flag=True, help="Check it, queue nothing.")
+@click.option("--dry-run", is_flag=True, help="Check it, say what was understood, queue nothing.")
 @click.pass_context
 def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
     """Queue a command, or a script, and print the job's id.
 
     The command runs without a shell, as you, in this directory, with this environment; its stdin is /dev/null. A first
     word that is a file with a #! line is a script: a copy of it is kept, so that you may edit it meanwhile. Behind --
-    the words are run as they are: a script then, too, as it is when the job starts.
+    the words are run as they are: a script then, too, as it is when the job starts. Options may stand in a script's
+    first comments: #GPUCTL --gpus 2, and #SBATCH lines; those given here win.
 
     \b
       gpuctl submit -- python train.py --lr 0.1
@@ -26,25 +31,53 @@ def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
       gpuctl submit --array 0-99%8 -- bash -c 'python eval.py --seed $GPUD_ARRAY_INDEX'
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     session: Session = context.obj
-    fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
+    fields, script = submission.asked(given, literal=context.meta["gpuctl.literal"])
     if dry_run:
-        fields["dry_run"] = True
+        _show_understood(context, fields, script)
+        return
     if on_terminal() or session.json:
         fields["next"] = True
     with session.connect() as client:
-        reply = client.request("submit", nonce=submission.new_nonce(), **fields)
+        reply = _queue(client, fields, script)
         job = reply["job"]
         try:
             if session.json:
-                known = {"id": job, "queue_position": reply.get("position"), "reason": reply.get("reason")}
-                session.print_json(known if job is None else client.request("show", job=job)["job"])
-            elif job is not None:
+                session.print_json(client.request("show", job=job)["job"])
+            else:
                 click.echo(job)
         except OutputError as error:
-            if job is None:
-                raise
             raise OutputError(f"{error.why}; the job is queued: {job}") from error
-    if job is None:
-        note("a dry run: it would be queued")
-    elif on_terminal():
+    if on_terminal():
         note(submission.next_words(job, reply))
+
+
+def _queue(client: Client, fields: dict[str, Any], script: "Script | None") -> dict[str, Any]:
+    """Queue a job, or ask whether it could be. Raises RefusedError, with what to type instead."""
+    try:
+        return client.request("submit", nonce=submission.new_nonce(), **fields)
+    except RefusedError as error:
+        if error.code == "never_fits" and script is not None and script.hint is not None:
+            error.hint = "; ".join(filter(None, (error.hint, script.hint)))
+        raise
+
+
+def _show_understood(context: click.Context, fields: dict[str, Any], script: "Script | None") -> None:
+    """Say what was understood, and whether it would be queued. Raises RefusedError."""
+    from gpuctl import understanding  # noqa: PLC0415 - only a dry run tells
+
+    session: Session = context.obj
+    given = context.params if script is None else script.given
+    words = understanding.written(context.command, given)
+    refused = None
+    with session.connect() as client:
+        try:
+            _queue(client, fields | {"dry_run": True}, script)
+        except RefusedError as error:
+            refused = error
+    if session.json:
+        session.print_json(understanding.document(words, fields, script, refused))
+    elif script is not None:
+        click.echo(understanding.line(words))
+    if refused is not None:
+        raise refused
+    note("a dry run: it would be queued")

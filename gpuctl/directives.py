@@ -1,0 +1,142 @@
+"""Options that stand in a script's own comments: `#GPUCTL --gpus 2 --time-limit 2h`, and `#SBATCH` lines.
+
+`#GPUCTL` takes any option of submit and wins over `#SBATCH`; the command line wins over both. Only scripts that have
+such lines pay for this module.
+"""
+
+import os
+import re
+from typing import Any, NamedTuple
+
+import click
+
+from gpuctl import options
+from gpuctl.errors import UsageError
+from gpuctl.slurm.lines import Directive, directives
+from gpuctl.slurm.lines import options as sbatch_options
+from gpuctl.slurm.mapping import Understood, passed_on, understood
+
+_TOGETHER = frozenset(
+    {"label", "env", "node_label", "notify"}
+)  # what is said of these in several places holds together
+_ONE_OF = (frozenset({"gpus", "gpus_per_node"}), frozenset({"retries", "retry_on"}))  # who says one of these, says all
+_OF_GPUS = ("gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig")
+_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b")
+_MODULE = re.compile(r"^\s*(module|ml)\s+\S", re.MULTILINE)
+
+
+class Script(NamedTuple):
+    """A script with its directives understood.
+
+    `given` are the options in force, the command line's included; `fields` is more of the request, `content` what is
+    to be kept of the script. `of_slurm` is what its `#SBATCH` lines came to, where it has any. `notes` are for people.
+    """
+
+    given: dict[str, Any]
+    fields: dict[str, Any]
+    content: bytes
+    of_slurm: Understood | None
+    notes: list[str]
+
+    @property
+    def hint(self) -> str | None:
+        """Return what to type where the machine has not what the script asks for."""
+        for key, word in (("gpu_type", "--gpu-type '*'"), ("nodes", "--nodes 1")):
+            if self.given.get(key) not in (None, 1):
+                return f"what is said before it wins over the script: gpuctl submit {word} {self.given['command'][0]}"
+        return None
+
+    def environment(self, submitted: dict[str, str]) -> dict[str, str]:
+        """Return the variables that the job is passed."""
+        if self.of_slurm is None:
+            return submitted
+        return passed_on(submitted, self.of_slurm.keep) | self.of_slurm.environment
+
+
+def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -> Script:
+    """Return what a script and the command line ask for together. Raises UsageError, with the script's line."""
+    name = os.path.basename(path)
+    text = content.decode("utf-8", "surrogateescape")
+    found, unread = directives(text)
+    notes = [(line, f"{name}, line {line}: {note}") for line, note in unread.items()]
+    try:
+        of_slurm = _slurm([each for each in found if each.kind == "SBATCH"], submit_dir)
+        asked = of_slurm.given if of_slurm is not None else {}
+        for each in found:
+            if each.kind == "GPUCTL":
+                asked = _over(asked, _own(each))
+    except UsageError as error:
+        raise UsageError(f"{name}, {error.message}", hint=error.hint) from error
+    merged = given | _over(asked, {key: value for key, value in given.items() if _said(value)})
+    fields: dict[str, Any] = {}
+    if of_slurm is not None:
+        fields = {"sbatch": True} | of_slurm.fields
+        if not any(_said(merged.get(key)) for key in _OF_GPUS):
+            merged["gpus"] = 0
+        taken = {key for key, value in given.items() if _said(value)}
+        notes += [(line, f"{name}, line {line}: {note}") for line, note in of_slurm.notes if not _moot(note, taken)]
+        notes += _advice(name, text)
+    if found and b"\r\n" in content:
+        content = content.replace(b"\r\n", b"\n")
+        notes.append((0, f"{name}: its Windows line ends are taken off in the copy that is run"))
+    return Script(merged, fields, content, of_slurm, [note for _, note in sorted(notes)])
+
+
+def _slurm(lines: list[Directive], submit_dir: str) -> Understood | None:
+    if not lines:
+        return None
+    found, strange = sbatch_options(lines)
+    result = understood(found, submit_dir=submit_dir)
+    more = [(line, note) for line, notes in strange.items() for note in notes]
+    return result._replace(notes=sorted([*result.notes, *more]))
+
+
+def _own(line: Directive) -> dict[str, Any]:
+    """Return the options of a `#GPUCTL` line by their parameters' names. Raises UsageError."""
+
+    def nothing() -> None:
+        """Stand in for a command."""
+
+    params = reversed(options.options(nothing).__click_params__)  # type: ignore[attr-defined]  # where Click keeps them
+    own = [param for param in params if isinstance(param, click.Option) and param.expose_value]
+    try:
+        context = click.Command("#GPUCTL", params=[*own], add_help_option=False).make_context("#GPUCTL", [*line.words])
+    except click.UsageError as error:
+        hint = "any option of gpuctl submit can stand there: gpuctl submit --help"
+        raise UsageError(f"line {line.line}: {error.format_message()}", hint=hint) from error
+    return {key: value for key, value in context.params.items() if _said(value)}
+
+
+def _said(value: Any) -> bool:
+    """Return whether somebody said so: what is not said is None, a flag that is not set, or an empty list."""
+    return value is not None and value is not False and value != ()
+
+
+def _over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    """Return both, where the upper wins."""
+    gone = {key for family in _ONE_OF if family & upper.keys() for key in family}
+    both = {key: (*lower.get(key, ()), *value) for key, value in upper.items() if key in _TOGETHER}
+    return {key: value for key, value in lower.items() if key not in gone} | upper | both
+
+
+def _moot(note: str, taken: set[str]) -> bool:
+    """Return whether the command line said otherwise than what a note is about."""
+    return {"output": "output", "error": "error"}.get(note.removeprefix("--").partition("=")[0], "") in taken
+
+
+def _advice(name: str, text: str) -> list[tuple[int, str]]:
+    """Return what in a script's own commands will not be as it was on its cluster."""
+    notes = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("#") and "srun" not in line and (found := _OWN_TASKS.search(line)):
+            said = "is set for what srun starts alone; here GPUD_STEP_TASKS counts the tasks"
+            notes.append((number, f"{name}, line {number}: SLURM_{found[1]} {said}"))
+            break
+    module = _MODULE.search(text)
+    known = "BASH_FUNC_module%%" in os.environ or "MODULESHOME" in os.environ or "LMOD_CMD" in os.environ
+    if module is not None and not known:
+        number = text.count("\n", 0, module.start(1)) + 1
+        notes.append(
+            (number, f"{name}, line {number}: there is no command {module[1]!r} here: it fails, and may matter")
+        )
+    return notes
