@@ -8,6 +8,9 @@ from gpud.model.gpu import NodeName
 from gpud.model.units import Mib
 
 
+_FIRST_PIDS = "pid:[4026531836]"  # PROC_PID_INIT_INO of linux/proc_ns.h
+
+
 def this_node() -> NodeName:
     """Return the host's name, without its domain."""
     return NodeName(socket.gethostname().partition(".")[0] or "localhost")
@@ -21,6 +24,14 @@ def usable_cpus() -> int:
 def physical_memory_mib() -> Mib:
     """Return the machine's memory."""
     return Mib(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20)
+
+
+def has_own_pids(proc: str = "/proc") -> bool:
+    """Return whether gpud runs in a pid namespace of its own, as in a container: the driver may mean other pids."""
+    try:
+        return os.readlink(f"{proc}/self/ns/pid") != _FIRST_PIDS
+    except OSError:
+        return False
 
 
 def instance_devices(

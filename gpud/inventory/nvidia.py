@@ -23,18 +23,20 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from gpud.inventory.lease import Lease
-from gpud.inventory.machine import physical_memory_mib, this_node, usable_cpus
-from gpud.inventory.nvml import Device, GpuFailedError, GpuLostError, NoDriverError, Nvml
+from gpud.inventory.machine import has_own_pids, physical_memory_mib, this_node, usable_cpus
+from gpud.inventory.nvml import Device, DriverReplacedError, GpuFailedError, GpuLostError, NoDriverError, Nvml
 from gpud.inventory.processes import describe
 from gpud.inventory.protocol import Post
 from gpud.inventory.topology import Links, linked, links_of
 from gpud.inventory.users import UserNames
+from gpud.inventory.xids import NoXidsError
 from gpud.model.gpu import GpuId, Node, NodeName, Reading, Unreadable
-from gpud.model.observations import GpuSeen, NodeSeen
+from gpud.model.observations import GpuSeen, NodeSeen, XidSeen
 from gpud.model.units import Timestamp
 
 Answer = TypeVar("Answer")
 
+_SIGNS_S = 30.0  # between looks at what changes slowly
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
 
@@ -172,15 +174,37 @@ class NvidiaInventory:
         try:
             nvml = self._nvml or Nvml(self._library)
             count = nvml.count()
+            nvml.check_version()
             if count != self._count or self._wants_care():
                 found, problem = self._identify(nvml, count)
                 found = _numbered(self._linked(found), count)
+        except DriverReplacedError as error:
+            with self._changed:
+                known = sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
+                self._show(tuple(known), str(error), reboot=True)
+            return
         except NoDriverError as error:
             nvml, count, found, problem = None, -1, [], str(error)
         with self._changed:
+            fresh = nvml is not self._nvml
             self._nvml, self._count = nvml, count
             if found is not None and self._post is not None:
                 self._settle(found, problem)
+        if fresh and nvml is not None:
+            threading.Thread(target=self._keep_listening, args=(nvml,), name="gpud-xids", daemon=True).start()
+
+    def _keep_listening(self, nvml: Nvml) -> None:
+        """Post XIDs as they come, for as long as this driver is the one."""
+        while (post := self._post) is not None and self._nvml is nvml:
+            try:
+                found = nvml.xids.wait()
+            except NoXidsError:
+                return
+            except Exception:  # noqa: BLE001 - NVML's; a GPU that stays lost may answer so at once, again and again
+                time.sleep(1.0)
+                continue
+            if found is not None:
+                post(XidSeen(self._name, *found))
 
     def _wants_care(self) -> bool:
         """Return whether something of the last survey was not right, or MIG is there: the same count says not all."""
@@ -253,7 +277,7 @@ class NvidiaInventory:
         self._show(tuple(found), problem)
         self.read([gpu for gpu, slot in self._slots.items() if slot.lost])
 
-    def _show(self, devices: tuple[Device, ...], problem: str | None) -> None:
+    def _show(self, devices: tuple[Device, ...], problem: str | None, *, reboot: bool = False) -> None:
         node = Node(
             name=self._name,
             cpus=usable_cpus(),
@@ -261,6 +285,8 @@ class NvidiaInventory:
             gpus=tuple(device.gpu for device in devices),
             driver=self._nvml.driver if self._nvml is not None else None,
             problem=problem,
+            reboot=reboot,
+            contained=has_own_pids(),
         )
         if node != self._node and self._post is not None:
             self._node = node
@@ -285,8 +311,11 @@ class NvidiaInventory:
     def _keep_looking(self, gpu: GpuId, slot: _Slot) -> None:
         lease = Lease(gpu)
         known: frozenset[int] = frozenset()
+        signs_at: float | None = None
         while slot.wanted.get():
-            reading, known = _reading(slot.device, lease, known, self._users, self._clock())
+            wants_signs = signs_at is None or time.monotonic() >= signs_at + _SIGNS_S
+            signs_at = time.monotonic() if wants_signs else signs_at
+            reading, known = _reading(slot.device, lease, known, self._users, self._clock(), wants_signs=wants_signs)
             with self._changed:
                 self._seen(gpu, slot, reading)
         lease.close()
@@ -339,12 +368,13 @@ def _asked(question: Callable[[], Answer]) -> Future[Answer]:
 
 
 def _reading(
-    device: Device, lease: Lease, known: frozenset[int], users: UserNames, at: Timestamp
+    device: Device, lease: Lease, known: frozenset[int], users: UserNames, at: Timestamp, *, wants_signs: bool
 ) -> tuple[Reading | Unreadable, frozenset[int]]:
     """Look at a GPU, and return what was seen with the pids that `describe` wants to know of next time."""
     processes = None
     try:
         sample = device.sample()
+        signs = device.signs() if wants_signs else None
     except GpuLostError as error:
         return Unreadable(at, str(error), lost=True), known
     except GpuFailedError as error:
@@ -359,5 +389,7 @@ def _reading(
         power_w=sample.power_w,
         processes=processes,
         lease=lease.holder(),
+        slowed=sample.slowed,
+        signs=signs,
     )
     return reading, known

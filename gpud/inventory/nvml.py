@@ -15,7 +15,11 @@ from typing import Any
 
 from gpud.inventory.machine import instance_devices, physical_memory_mib
 from gpud.inventory.processes import Held
+from gpud.inventory.signs import signs_of, slowed_by
+from gpud.inventory.version import installed_version
+from gpud.inventory.xids import Xids
 from gpud.model.gpu import Gpu, GpuId, nominal_mib
+from gpud.model.health import Signs
 from gpud.model.units import Mib
 
 _NVIDIA_MAJOR = 195  # Linux's Documentation/admin-guide/devices.txt
@@ -43,8 +47,8 @@ _RESET_REQUIRED = 16
 _NO_DRIVER = {
     _LIBRARY_NOT_FOUND: "no NVIDIA driver: libnvidia-ml.so.1 is not installed",
     _DRIVER_NOT_LOADED: "no NVIDIA driver: its kernel module is not loaded (try: modprobe nvidia)",
-    _LIB_RM_VERSION_MISMATCH: "the NVIDIA driver's library and kernel module are of two versions, as after an upgrade: "
-    "reboot, or reload the module and restart gpud",
+    _LIB_RM_VERSION_MISMATCH: "reboot needed: the NVIDIA driver's library and kernel module are of two versions, as "
+    "after an upgrade (or reload the module and restart gpud)",
     _FUNCTION_NOT_FOUND: "no NVIDIA driver: nvml_library is no libnvidia-ml.so.1",
     _NO_PERMISSION: "no access to the NVIDIA driver: this user may not open /dev/nvidiactl",
 }
@@ -52,6 +56,10 @@ _NO_DRIVER = {
 
 class NoDriverError(Exception):
     """There is no driver to ask; the message is for people."""
+
+
+class DriverReplacedError(NoDriverError):
+    """The driver's library and its kernel module are of two versions."""
 
 
 class GpuLostError(Exception):
@@ -71,6 +79,7 @@ class Sample:
     temperature_c: int | None
     power_w: float | None
     held: tuple[Held, ...] | None
+    slowed: tuple[str, ...] | None = None
 
 
 class Nvml:
@@ -87,14 +96,35 @@ class Nvml:
         except OSError as error:
             raise NoDriverError(f"no NVIDIA driver: nvml_library cannot be loaded: {error}") from error
         except self._nvml.NVMLError as error:
-            raise NoDriverError(_NO_DRIVER.get(error.value, f"no NVIDIA driver: {error}")) from error
+            raise _no_driver(error, "no NVIDIA driver") from error
+        self._library = library
+        self.xids = Xids(self._nvml)
+
+    def check_version(self) -> None:
+        """Raise DriverReplacedError where the driver that is loaded is not the one that is installed any more.
+
+        Programs that are started then find a library that cannot talk to the kernel, while those that run go on.
+        """
+        try:
+            now = _text(self._nvml.nvmlSystemGetDriverVersion())
+        except self._nvml.NVMLError as error:
+            if error.value == _LIB_RM_VERSION_MISMATCH:
+                raise _no_driver(error, "") from error
+            return
+        installed = installed_version(self._library)
+        if now != self.driver:
+            raise DriverReplacedError(f"reboot needed: the NVIDIA driver was {self.driver}, and is {now} now")
+        if installed is not None and installed != now:
+            raise DriverReplacedError(
+                f"reboot needed: the NVIDIA driver is {now}, and the version that is installed is {installed}"
+            )
 
     def count(self) -> int:
         """Return how many GPUs the driver has, lost and forbidden ones included. Raises NoDriverError."""
         try:
             return int(self._nvml.nvmlDeviceGetCount())
         except self._nvml.NVMLError as error:
-            raise NoDriverError(_NO_DRIVER.get(error.value, f"the NVIDIA driver lists no GPUs: {error}")) from error
+            raise _no_driver(error, "the NVIDIA driver lists no GPUs") from error
 
     def devices(self, index: int) -> "tuple[Device, ...]":
         """Return the GPU at an index, and after it the MIG instances on it; nothing for one that we may not use.
@@ -118,6 +148,7 @@ class Nvml:
             split=modes is not None and bool(modes[0]),
             devices=() if minor is None else ((_NVIDIA_MAJOR, int(minor)),),
         )
+        self.xids.register(handle, gpu.id)
         instances = self._instances(gpu, handle) if gpu.split else ()
         return Device(gpu, self, handle, index, divisible=modes is not None), *instances
 
@@ -199,7 +230,12 @@ class Nvml:
             temperature_c=int(temperature) if temperature is not None else None,
             power_w=power_mw / 1000 if power_mw is not None else None,
             held=self._held(handle),
+            slowed=slowed_by(self._detail, handle),
         )
+
+    def signs(self, handle: Any) -> Signs:  # noqa: ANN401 - as above
+        """Return the signs of a GPU's health. Raises GpuLostError."""
+        return signs_of(self._detail, handle)
 
     def _memory(self, handle: Any) -> Any:  # noqa: ANN401 - as above
         """Return total and used bytes: without what the driver reserves (v2), or with it where it is too old."""
@@ -272,6 +308,15 @@ class Device:
     def sample(self) -> Sample:
         """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
         return self.nvml.sample(self.gpu, self.handle)
+
+    def signs(self) -> Signs | None:
+        """Return the signs of its health; instances have none of their own. Raises GpuLostError."""
+        return self.nvml.signs(self.handle) if self.gpu.mig is None else None
+
+
+def _no_driver(error: Any, said: str) -> NoDriverError:  # noqa: ANN401 - the binding's NVMLError
+    kind = DriverReplacedError if error.value == _LIB_RM_VERSION_MISMATCH else NoDriverError
+    return kind(_NO_DRIVER.get(error.value, f"{said}: {error}"))
 
 
 def _binding() -> Any:  # noqa: ANN401 - nvidia-ml-py ships no types

@@ -53,7 +53,7 @@ def describe(
         elif not stat.dead:
             uid = _uid(one.pid)
             user = users.of(uid) if uid is not None else None
-            processes.append(_process(one, user, _command(one.pid), _ancestors(stat)))
+            processes.append(_process(one, user, _command(one.pid), _ancestors(stat), uid))
     return tuple(processes), frozenset(visible)
 
 
@@ -63,12 +63,14 @@ def identity_of(pid: int) -> ProcessIdentity:
     return ProcessIdentity(pid, 0) if stat is None else stat.identity
 
 
-def _process(held: Held, user: str | None, command: str | None, ancestors: tuple[ProcessIdentity, ...]) -> GpuProcess:
+def _process(
+    held: Held, user: str | None, command: str | None, ancestors: tuple[ProcessIdentity, ...], uid: int | None = None
+) -> GpuProcess:
     kind = "compute" if held.compute else "graphics"
     if command is not None and command.split(" ", 1)[0].rpartition("/")[2] == _MPS_SERVER:
         kind = "mps"
     return GpuProcess(
-        pid=held.pid, kind=kind, memory_mib=held.memory_mib, user=user, command=command, ancestors=ancestors
+        pid=held.pid, kind=kind, memory_mib=held.memory_mib, user=user, command=command, ancestors=ancestors, uid=uid
     )
 
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from gpud.model.gpu import GpuId
-from gpud.model.observations import GpuSeen, NodeSeen
+from gpud.model.observations import GpuSeen, NodeSeen, XidSeen
 
-Post = Callable[[NodeSeen | GpuSeen], None]
+Post = Callable[[NodeSeen | GpuSeen | XidSeen], None]
 
 
 class Inventory(Protocol):
