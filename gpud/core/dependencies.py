@@ -7,7 +7,7 @@ a job stands in its line it is bound no more. Nobody can wait in a circle: who i
 Cost: O(edges of those concerned) an end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpud.model.array import IndexSet
@@ -95,6 +95,16 @@ class Dependencies:
         """Return what a job comes after that has not ended."""
         edges = self._edges.get(job)
         return [] if edges is None else [each for each in edges.after if each.job not in edges.ends]
+
+    def twin(self, jobs: Iterable[JobId]) -> "Dependencies":
+        """Return what these jobs wait for, for a world of its own."""
+        twin = Dependencies()
+        for job in jobs:
+            edges = self._edges.get(job)
+            if edges is not None:
+                twin.follow(job, edges.after, edges.ends)
+        twin.unsettled.clear()
+        return twin
 
     def dependents(self, job: JobId) -> list[JobId]:
         """Return who waits for a job."""

@@ -14,7 +14,9 @@ Cost: O(GPUs shared on the node) a score; a table for each kind of GPU and numbe
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from copy import copy
 from math import exp
+from typing import Self
 
 from gpud.core.placement import apart
 from gpud.core.ranking import need_of
@@ -50,6 +52,12 @@ class Fragmentation:
             self._mix = _Mix(self._seen)
             self._before.clear()
             self.epoch += 1
+
+    def twin(self) -> Self:
+        """Return a rule that has learned as much; what it worked out of the mix is the same for both."""
+        twin = copy(self)
+        twin._seen, twin._before = dict(self._seen), {}  # noqa: SLF001 - its own
+        return twin
 
     def score(self, demand: Demand, room: Room, after: Stocks) -> Score:
         """Return the score."""

@@ -57,9 +57,12 @@ class Predictor:
     def __init__(self, assumed_s: Seconds) -> None:
         self.assumed_s = assumed_s
         self._circles: dict[Hashable, _Runs] = {}  # in order of the last run
+        self._learns = True
 
     def learn(self, terms: Terms, ran_s: Seconds) -> None:
         """Take note of a run that came to its own end."""
+        if not self._learns:
+            return
         circles, ran_ms = self._circles, round(ran_s * 1000)
         for key in _keys(terms):
             runs = circles.pop(key, None)
@@ -69,6 +72,17 @@ class Predictor:
             circles[key] = runs
         while len(circles) > KEPT:
             del circles[next(iter(circles))]
+
+    def twin(self) -> "Predictor":
+        """Return one that knows what this one does, and learns nothing by itself."""
+        twin = Predictor(self.assumed_s)
+        twin._circles, twin._learns = self._circles, False
+        return twin
+
+    def known(self, terms: Terms) -> bool:
+        """Return whether there is anything to go by: an estimate, a time limit, or runs of its like."""
+        told = terms.estimate_s is not None or terms.time_limit_s is not None
+        return told or any(key in self._circles for key in _keys(terms))
 
     def seconds(self, terms: Terms) -> Seconds:
         """Return how long such a job is expected to run."""

@@ -5,7 +5,7 @@ decides between equals. Best fit needs to know nothing of the work: least free f
 openb trace's demand (Weng et al., ATC'23, compare it with others). `fragmentation` knows what usually comes.
 """
 
-from typing import Protocol
+from typing import Protocol, Self
 
 from gpud.core.placement import apart
 from gpud.core.room import Room, Stocks
@@ -30,6 +30,10 @@ class Placement(Protocol):
         """Take note of what was asked for."""
         ...
 
+    def twin(self) -> "Placement":
+        """Return a rule that knows as much by now, and learns on its own from here."""
+        ...
+
 
 class BestFit:
     """GPUs that are shared already before others, the smallest memory that suits, the node with the least free."""
@@ -47,6 +51,10 @@ class BestFit:
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
 
+    def twin(self) -> Self:
+        """Return itself: it learns nothing."""
+        return self
+
 
 class Spread:
     """The node with the most free: where jobs disturb each other least, and large ones find no room first."""
@@ -59,6 +67,10 @@ class Spread:
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""
+
+    def twin(self) -> Self:
+        """Return itself: it learns nothing."""
+        return self
 
 
 def taken_of(before: Stocks, after: Stocks) -> tuple[int, int]:

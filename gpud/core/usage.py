@@ -39,6 +39,12 @@ class Usage:
         for each in kept:
             self._accounts[each.tenant, each.user] = Account(each.used_s, each.lifted_s, each.at)
 
+    def twin(self) -> "Usage":
+        """Return accounts that are as these, and go their own way from here."""
+        twin = Usage(self.half_life_s)
+        twin._accounts = dict(self._accounts)
+        return twin
+
     def account(self, tenant: str, user: str | None, now: Timestamp) -> Account:
         """Return an account as it stands now."""
         account = self._accounts.get((tenant, user))

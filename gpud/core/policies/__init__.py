@@ -64,6 +64,10 @@ class Policy(Protocol):
         """Return when time alone will have changed what should run; None: never."""
         ...
 
+    def twin(self, surroundings: Surroundings) -> "Policy":
+        """Return a policy that knows as much by now, and goes its own way from here, with another world."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:

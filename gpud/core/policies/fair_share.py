@@ -10,8 +10,10 @@ others aside for as long as they had been working while it was away. Without ten
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from math import inf
+from typing import Self
 
 from gpud.core.active import ActiveJob
 from gpud.core.policies.parameters import Kind, Parameter, Surroundings
@@ -120,6 +122,15 @@ class FairShare(Priority):
         self._now = now
         self._change(active.terms, -self._active.pop(active.job).counted_s)
         return True
+
+    def twin(self, surroundings: Surroundings) -> Self:
+        """Return one that counts on, for another world."""
+        twin = copy(self)
+        twin._world = surroundings  # noqa: SLF001 - its own
+        twin._active = {job: copy(each) for job, each in self._active.items()}  # noqa: SLF001 - its own
+        twin._running_s, twin._counts_s = dict(self._running_s), dict(self._counts_s)  # noqa: SLF001 - its own
+        twin._seen = set(self._seen)  # noqa: SLF001 - its own
+        return twin
 
     def _change(self, terms: Terms, by_s: Seconds) -> None:
         for whose in _both(terms):

@@ -11,9 +11,11 @@ they yield anyhow.
 """
 
 from collections.abc import Mapping
+from copy import copy
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
+from typing import Self
 
 from gpud.core.active import ActiveJob
 from gpud.core.policies.parameters import Kind, Parameter, Surroundings
@@ -99,6 +101,13 @@ class Las(Steady):
         if self._wanted or not self._crossings:
             return self._look_at if self._wanted else None
         return max(self._look_at, self._crossings[0][0])
+
+    def twin(self, surroundings: Surroundings) -> Self:  # noqa: ARG002 - it looks at nothing
+        """Return one that follows on from here."""
+        twin = copy(self)
+        twin._running, twin._levels = dict(self._running), dict(self._levels)  # noqa: SLF001 - its own
+        twin._crosses, twin._crossings = dict(self._crosses), list(self._crossings)  # noqa: SLF001 - its own
+        return twin
 
     def _limit_s(self, level: int) -> Seconds:
         """Return how much a job has at most that is on this level."""

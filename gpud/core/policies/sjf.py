@@ -6,6 +6,8 @@ anew at once, everybody else's, which may lean on those runs too, once a minute.
 """
 
 from collections.abc import Mapping
+from copy import copy
+from typing import Self
 
 from gpud.core.active import ActiveJob
 from gpud.core.policies.parameters import Surroundings
@@ -44,6 +46,12 @@ class Sjf(Priority):
         """Return True: the user's next jobs are expected to run as this one did."""
         self._stale = True
         return True
+
+    def twin(self, surroundings: Surroundings) -> Self:
+        """Return one that looks at another world's runs."""
+        twin = copy(self)
+        twin._predictor = surroundings.predictor  # noqa: SLF001 - its own
+        return twin
 
 
 def make(values: Mapping[str, float], surroundings: Surroundings) -> Sjf:

@@ -1,6 +1,9 @@
 """What most policies answer to most questions."""
 
+from typing import Self
+
 from gpud.core.active import ActiveJob
+from gpud.core.policies.parameters import Surroundings
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -46,3 +49,7 @@ class Steady:
     def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
         """Return None: time changes nothing."""
         return None
+
+    def twin(self, surroundings: Surroundings) -> Self:  # noqa: ARG002 - see above
+        """Return itself: it learns nothing."""
+        return self

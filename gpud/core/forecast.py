@@ -1,0 +1,176 @@
+"""When everybody who waits will start, if all goes as expected: the scheduler itself, run on a copy of the world.
+
+Jobs take as long as is expected of them (an estimate, earlier runs of their like, a time limit; who overruns that is
+expected to end soon), nobody comes, nobody is cancelled, nothing fails. The order, the placement, backfill, quotas and
+preemption are the real ones, since `cycle` decides here as there.
+
+Where nothing is known of how long a job runs, what starts because it ended starts nobody knows when, and so does what
+follows from that: `behind` names the job of which more should be known. Beyond the jobs that were looked at, or
+`FARTHEST_S` from now, nothing is told.
+
+Cost: what the cycles cost that will decide it all, once; `work` yields after each, and after every piece of the copy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from gpud.core.active import ActiveJob
+from gpud.core.backfill import expected_end
+from gpud.core.cycle import cycle
+from gpud.core.outcome import Outcome
+from gpud.core.twin import Snapshot, fill, snapshot
+from gpud.core.world import World
+from gpud.model.changes import Queued
+from gpud.model.effects import Launch, Stop
+from gpud.model.gpu import GpuId, ProcessIdentity
+from gpud.model.job import Exit, JobId, Stopping, array_of
+from gpud.model.observations import Exited, Started
+from gpud.model.units import Seconds, Timestamp
+
+MOST = 1_000  # jobs of the queue that are looked at, and starts
+FARTHEST_S: Seconds = 90 * 86_400.0
+_IDLE = 100  # cycles in a row with nothing running: who waits then waits for something else
+_NOBODY = ProcessIdentity(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """When a job starts, or (None) why nobody can tell.
+
+    `behind` is the job of which nobody knows how long it runs, and `beyond` tells that too many come before.
+    """
+
+    at: Timestamp | None = None
+    behind: JobId | None = None
+    beyond: bool = False
+
+
+class Forecast:
+    """What was expected at one moment. `work` through it first; `until` is as far as it looked."""
+
+    def __init__(self, world: World, now: Timestamp, most: int = MOST) -> None:
+        self.now = self.until = now
+        self.over = False  # worked through
+        self._paused = world.paused is not None
+        self._taken: Snapshot | None = snapshot(world, now, most)
+        self._most = most
+        self._starts: dict[JobId, Timestamp] = {}
+        self._behind: dict[JobId, JobId] = {}  # who starts nobody knows when, by whose end
+        self._unsure: dict[JobId, JobId] = {}  # who ends nobody knows when, by whose length
+        self._beyond = not self._taken.whole
+        self._ends: list[tuple[Timestamp, int, JobId, int]] = []
+        self._made = 0
+        self._roots: dict[GpuId, JobId] = {}  # devices that come free nobody knows when, by whose end
+
+    def expected(self, job: JobId) -> Expected:
+        """Return when a waiting job, or the first pending element of an array, starts."""
+        if job in self._behind:
+            return Expected(behind=self._behind[job])
+        if job in self._starts:
+            return Expected(self._starts[job])
+        return Expected(beyond=self._beyond)
+
+    @property
+    def first_at(self) -> Timestamp | None:
+        """Return the first moment after now at which something is expected to start: what is told may be old then."""
+        return min((at for at in self._starts.values() if at > self.now), default=None)
+
+    def work(self) -> Iterator[None]:
+        """Find it all out, piece by piece."""
+        taken, self._taken = self._taken, None
+        if taken is None or self._paused:
+            self.over = True
+            return
+        yield from fill(taken)
+        world = taken.world
+        assert world is not None  # noqa: S101 - it was filled
+        for active in world.active.values():
+            self._end(active.job, active.place.attempt, expected_end(world, active, self.now))
+            if not isinstance(active.state, Stopping) and not world.predictor.known(active.terms):
+                self._unsure[active.job] = active.job
+        yield
+        yield from self._play(world, taken.cut)
+        self.over = True
+
+    def _play(self, world: World, cut: set[JobId]) -> Iterator[None]:
+        told: list[Started] = []
+        now: Timestamp | None = self.now
+        idle = 0
+        while now is not None and (len(world.queue) or world.parked) and idle < _IDLE:
+            if now > self.now + FARTHEST_S or not cut.isdisjoint(self._starts) or len(self._starts) > 2 * self._most:
+                self.give_up()
+                return
+            ended, root = self._due(world, now)
+            out = cycle(world, [*told, *ended], now)
+            self.until = now
+            told = self._follow(world, out, root)
+            idle = 0 if world.active else idle + 1
+            nexts = [at for at in (out.wake_at, self._ends[0][0] if self._ends else None) if at is not None]
+            now = now if told else min(nexts, default=None)
+            yield
+
+    def give_up(self) -> None:
+        """Look no further: nothing is told of who has not started until here."""
+        self._beyond = self.over = True
+
+    def _end(self, job: JobId, attempt: int, at: Timestamp) -> None:
+        self._made += 1
+        heappush(self._ends, (at, self._made, job, attempt))
+
+    def _due(self, world: World, now: Timestamp) -> tuple[list[Exited], JobId | None]:
+        """Return who ends now, and by whose length one of them does so nobody knows when."""
+        over: list[Exited] = []
+        found: JobId | None = None
+        while self._ends and self._ends[0][0] <= now:
+            _, _, job, attempt = heappop(self._ends)
+            active = world.active.get(job)
+            if active is None or active.place.attempt != attempt:
+                continue
+            stopped = isinstance(active.state, Stopping)
+            over.append(Exited(job, attempt, Exit(at=now, signal=15) if stopped else Exit(at=now, exit_code=0)))
+            root = (self._behind if stopped else self._unsure).get(job)
+            found = found or root
+            for gpu in active.state.allocation.all_gpus:
+                self._roots.pop(gpu, None)
+                if root is not None:
+                    self._roots[gpu] = root
+        return over, found
+
+    def _follow(self, world: World, out: Outcome, root: JobId | None) -> list[Started]:
+        """Take note of who starts and who is stopped; return what is to be told of it.
+
+        Whoever starts, or waits for nobody else any more, as somebody ends nobody knows when, does so too.
+        """
+        told = []
+        for change in out.changes:
+            if isinstance(change, Queued) and root is not None and change.word == "queued":
+                self._behind.setdefault(change.job, root)
+        for effect in out.effects:
+            active = world.active.get(effect.job) if isinstance(effect, Stop | Launch) else None
+            if active is None:
+                continue
+            if isinstance(active.state, Stopping):
+                self._end(active.job, active.place.attempt, active.state.kill_at)
+                continue
+            self._start(active, out.now, root, world.predictor.known(active.terms))
+            self._end(active.job, active.place.attempt, Timestamp(out.now + world.expects_s[active.job]))
+            told.append(Started(active.job, active.place.attempt, out.now, _NOBODY, _NOBODY))
+        return told
+
+    def _start(self, active: ActiveJob, now: Timestamp, root: JobId | None, known: bool) -> None:
+        """Take note of a start; of an array the first counts, and of a job that is preempted later too."""
+        gpus = active.state.allocation.all_gpus
+        whose = dict.fromkeys((active.job, array_of(active.job)))
+        roots = (*map(self._behind.get, whose), root, *map(self._roots.get, gpus))
+        root = next((each for each in roots if each is not None), None)
+        for job in whose:
+            if job in self._starts or job in self._behind:
+                continue
+            if root is None:
+                self._starts[job] = now
+            else:
+                self._behind[job] = root
+        self._unsure.pop(active.job, None)
+        if root is not None or not known:
+            self._unsure[active.job] = root or active.job
