@@ -168,15 +168,8 @@ class Peer(asyncio.Protocol):
     def _too_many(self, request: int, wait_s: float) -> None:
         """Refuse a request, and read no more of this client until another would be taken: refusing costs, too."""
         wait_s = max(wait_s, PAUSE_LEAST_S)
-        self.error(
-            request,
-            Error(
-                code="busy",
-                message="too many requests of yours",
-                hint=f"try again in {wait_s:.1f} s; many jobs alike are one with --array",
-                retry_after_s=wait_s,
-            ),
-        )
+        hint = f"try again in {wait_s:.1f} s; many jobs alike are one with --array"
+        self.error(request, Error(code="busy", message="too many requests of yours", hint=hint, retry_after_s=wait_s))
         self._pause = self._loop.call_later(wait_s, self._go_on)
         if not self.closed:
             self._transport.pause_reading()
@@ -234,11 +227,16 @@ class Peer(asyncio.Protocol):
         else:
             self._server.on_request(self, message)
 
-    def _refuse(self, code: str, message: str, hint: str | None, **more: object) -> None:
+    def _refuse(
+        self, code: str, message: str, hint: str | None, *, retry_after_s: float | None = None, **more: object
+    ) -> None:
         """Say why, and hang up."""
         if self.closed:
             return
-        self._send(pack({"id": None, "ok": False, "error": Error(code=code, message=message, hint=hint), **more}))
+        error = Error(code=code, message=message, hint=hint)
+        if retry_after_s is not None:
+            error["retry_after_s"] = retry_after_s
+        self._send(pack({"id": None, "ok": False, "error": error, **more}))
         self.hang_up()
 
     def _send(self, frame: bytes) -> None:

@@ -22,6 +22,7 @@ from gpud.launchers.output import Bounds
 _set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
 
 _PRIVATE = 0o066
+_SOONER = 100  # of 1,000: a tenth of the machine's memory (proc_pid_oom_score_adj(5))
 Limits = dict[str, Sequence[int]]
 Order = dict[str, Any]
 """What the shim is told, plain: see `local.order_of`."""
@@ -51,6 +52,8 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
         file = _claim(order, encoded, conversation)
         record.reached(order["key"], "job after claim")
         try:
+            if order["uid"] is not None:  # a user's own gpud leaves its jobs what their shell has
+                _dies_before_gpud()
             _fence(order, within=within)
             _exec(order, blobs, conversation, encoded, bounds)
         except faults.CannotStartError as error:
@@ -85,6 +88,14 @@ def as_user(order: Order) -> None:
         os.setgroups(order["groups"])
         os.setgid(order["gid"])
         os.setuid(order["uid"])
+
+
+def _dies_before_gpud() -> None:
+    """Have a machine without memory end the job sooner than gpud and its launcher; while this may still be set."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        inherited = int(file.read())
+        file.seek(0)
+        file.write(str(max(inherited, _SOONER)))
 
 
 def _write_fault(file: int, claimed: record.Record, fault: tuple[str, bool, bool]) -> None:

@@ -1,0 +1,421 @@
+"""Several users on one gpud, in system mode: who may do what, what they see of each other, and who waits for whom.
+
+The users are those that every machine has (daemon, bin, games ...): tests become them only to connect.
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
+
+import pytest
+from fakenvml.fixture import compiler
+from gpud_process import Gpud, until
+
+from gpuctl.client import Client
+from gpuctl.errors import RefusedError
+from gpud.roles import RIGHTS, Role, right_of
+from gpud.views import OF_OTHERS
+from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Frames, pack
+from gpud.wire.messages import REQUESTS
+
+pytestmark = [
+    pytest.mark.skipif(os.getuid() != 0, reason="only root becomes other users"),
+    pytest.mark.xdist_group("many_users"),
+]
+
+ADA, BOB, VIEWER, OPERATOR, ADMIN = (pwd.getpwnam(name).pw_uid for name in ("daemon", "bin", "games", "man", "lp"))
+UIDS = {Role.VIEWER: VIEWER, Role.USER: BOB, Role.OPERATOR: OPERATOR, Role.ADMIN: ADMIN}
+NAMELESS, SLOW = 54321, 54322
+ADMINS = grp.getgrnam("staff").gr_gid
+SETTINGS = """simulate = "2xRTX4090"
+viewers = ["games"]
+operators = ["man"]
+admin_groups = ["staff"]
+requests_at_once = 100000
+job_limits = {NOFILE = "300:400"}
+"""
+SECRET = "hunter2"  # noqa: S105 - to be looked for
+
+
+@contextlib.contextmanager
+def being(uid, *groups):
+    """Be somebody else for what is done inside, as far as the kernel tells others."""
+    try:
+        os.setgroups(groups)
+        os.setegid(uid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups([0])
+
+
+class System(Gpud):
+    """A gpud for every user, in a folder that every user can reach."""
+
+    @staticmethod
+    def made(settings):
+        folder = Path(tempfile.mkdtemp(prefix="gpud-users-", dir="/var/tmp"))
+        folder.chmod(0o755)
+        (folder / "config.toml").write_text(settings)
+        socket_path = str(folder / "it" / "state" / "gpud.sock")
+        options = ("--system", "--socket", socket_path, "--config", str(folder / "config.toml"))
+        system = System(folder / "it", *options)
+        system.folder.chmod(0o755)
+        system.work.chmod(0o1777)
+        return system
+
+    def of(self, uid, *groups):
+        """Return a connection of a user's."""
+        with being(uid, *(groups or ((ADMINS,) if uid == ADMIN else ()))):
+            return Client(self.socket)
+
+    def submitted(self, uid, *command, **fields):
+        with self.of(uid) as client:
+            return client.request("submit", **self.request_of(*command, **fields))["job"]
+
+    def reconfigured(self, settings):
+        """Have it read other settings."""
+        before = self.said().count("configuration read again")
+        (self.folder.parent / "config.toml").write_text(settings)
+        self.signal(1)
+        until(lambda: self.said().count("configuration read again") > before)
+
+    def gone(self):
+        left = self.close()
+        shutil.rmtree(self.folder.parent)
+        assert left == []
+
+
+@pytest.fixture(scope="module")
+def system():
+    system = System.made(SETTINGS)
+    yield system.start()
+    system.gone()
+
+
+@pytest.fixture
+def ada(system):
+    with system.of(ADA) as client:
+        yield client
+
+
+@pytest.fixture
+def bob(system):
+    with system.of(BOB) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def clean(request):
+    """Leave nothing to the next test."""
+    yield
+    if "system" in request.fixturenames:
+        system = request.getfixturevalue("system")
+        system.ask("cancel", select={"state": ["held", "queued", "starting", "running", "stopping"]}, force=True)
+        system.idle()
+
+
+def filled(kind, op):
+    """Return the least that a request may be: what must be there, and that as empty as its type allows."""
+    empty = {str: "1", int: 1, float: 1.0, bool: False, list: [], dict: {}}
+    found = {}
+    for key in kind.__required_keys__ - {"op", "id"}:
+        hint = get_type_hints(kind)[key]
+        if hasattr(hint, "__required_keys__"):
+            found[key] = filled(hint, op)
+        else:
+            choices = get_args(hint) if get_origin(hint) not in {list, dict} else ()
+            found[key] = choices[0] if choices else empty[get_origin(hint) or hint]
+    return found
+
+
+def code_of(client, op, **fields):
+    """Return the code with which a request is refused, None where it is done."""
+    try:
+        client.request(op, **fields)
+    except RefusedError as refused:
+        return refused.code
+    return None
+
+
+def test_every_request_has_its_line_in_the_table():
+    assert set(RIGHTS) == set(REQUESTS)
+
+
+def test_each_role_may_ask_for_what_the_table_says_and_nothing_more(system):
+    done = {}
+    for role, uid in UIDS.items():
+        with system.of(uid) as client:
+            done[role] = {op for op in REQUESTS if code_of(client, op, **filled(REQUESTS[op], op)) != "not_permitted"}
+        system.ask("resume")
+    assert done == {role: {op for op in REQUESTS if role >= right_of(op).own} for role in UIDS}
+
+
+def test_each_role_may_do_to_others_jobs_what_the_table_says(system):
+    changes = [op for op in REQUESTS if "select" in getattr(REQUESTS[op], "__annotations__", {})]
+    assert "cancel" in changes
+    done = {}
+    for role, uid in UIDS.items():
+        jobs = {op: system.submitted(ADA, "true", hold=True) for op in changes}
+        with system.of(uid) as client:
+            done[role] = {
+                op
+                for op, job in jobs.items()
+                if code_of(client, op, **filled(REQUESTS[op], op) | {"select": {"jobs": [job]}}) != "not_permitted"
+            }
+    assert done == {role: {op for op in changes if role >= right_of(op).others} for role in UIDS}
+
+
+def test_roles_follow_a_reload(system, bob):
+    def operates(client):
+        return code_of(client, "drain", targets=["no such"]) == "no_such_gpu"
+
+    assert not operates(bob)
+
+    system.reconfigured(SETTINGS.replace('operators = ["man"]', 'operators = ["bin"]'))
+    until(lambda: operates(bob))
+    with system.of(OPERATOR) as client:
+        assert not operates(client)
+
+    system.reconfigured(SETTINGS)
+    until(lambda: not operates(bob))
+
+
+def looks(client, job):
+    """Everything that there is to see, as one text; about this job where one is meant."""
+    told = []
+    for op, right in RIGHTS.items():
+        if right.own is not Role.VIEWER or op == "subscribe":
+            continue
+        for more in (
+            {},
+            {"all": True},
+            {"job": job},
+            {"jobs": [job]},
+            {"since": 0},
+            {"labels": [f"{SECRET}={SECRET}"]},
+        ):
+            with contextlib.suppress(RefusedError):
+                told.append((op, client.request(op, **filled(REQUESTS[op], op) | more)))
+    last = client.request("subscribe", since=0)["last"]
+    while not any(each.get("event", {}).get("seq", 0) >= last for _, each in told if isinstance(each, dict)):
+        told += [("pushed", each) for each in client.pushed(wait=True)]
+    return told
+
+
+def test_what_is_anothers_does_not_leave_the_daemon(system):
+    private = system.folder / f"{SECRET}-dir"
+    private.mkdir(exist_ok=True)
+    private.chmod(0o777)
+    fields = {
+        "env": {"TOKEN": SECRET, f"{SECRET}_SET": "1"},
+        "labels": {SECRET: SECRET},
+        "key": f"{SECRET}-key",
+        "workdir": str(private),
+        "output": f"{private}/%j.log",
+        "name": "train",
+        "notify": [["failed", f"mailto:{SECRET}@example.org"]],
+    }
+    script = b"#!/bin/sh\nsleep 1000 # " + SECRET.encode()
+    jobs = {
+        "runs": system.submitted(ADA, "sh", "-c", f"echo {SECRET}; sleep 1000", gpus=1, **fields),
+        "a script": system.submitted(ADA, "./it.sh", SECRET, script=script, gpus=1, **fields | {"key": "2"}),
+        "waits": system.submitted(ADA, "sleep", f"1000{SECRET}", gpus=2, **fields | {"key": "3"}),
+        "no program": system.submitted(ADA, f"/{SECRET}/train", **fields | {"key": "4"}),
+        "no directory": system.submitted(ADA, "true", **fields | {"key": "5", "workdir": f"/{SECRET}"}),
+        "failed": system.submitted(
+            ADA, "sh", "-c", f"echo CUDA out of memory {SECRET}; exit 3", **fields | {"key": "6"}
+        ),
+        "retried": system.submitted(ADA, f"/{SECRET}/again", retries=1, **fields | {"key": "7"}),
+    }
+    for kind in ("no program", "no directory", "failed"):
+        system.ended(jobs[kind])
+    for kind in ("runs", "a script"):
+        system.running(jobs[kind])
+
+    for uid in (BOB, VIEWER, OPERATOR):
+        with system.of(uid) as client:
+            for kind, job in jobs.items():
+                seen = [(op, told) for op, told in looks(client, job) if SECRET in repr(told)]
+                assert seen == [], (uid, kind)
+                code = code_of(client, "cancel", select={"jobs": [job], "state": ["completed"]})
+                assert code == (None if uid == OPERATOR else "not_permitted")
+    with system.of(BOB) as client:
+        shown = client.request("show", job=jobs["runs"])["job"]
+        assert {key for key, value in shown.items() if value not in (None, {})} <= OF_OTHERS
+        assert (shown["user"], shown["name"], shown["state"], shown["allocation"] != []) == (
+            pwd.getpwuid(ADA).pw_name,
+            "train",
+            "running",
+            True,
+        )
+        assert client.request("show", job=jobs["failed"])["job"]["exit_code"] == 3
+    for uid in (ADA, ADMIN):
+        with system.of(uid) as client:
+            assert client.request("show", job=jobs["runs"])["job"]["workdir"] == str(private)
+            assert SECRET in client.request("show", job=jobs["no program"])["job"]["reason"]
+            assert SECRET in repr(client.request("why", job=jobs["no directory"]))
+            [row] = client.request("list", jobs=[jobs["runs"]], labels=[f"{SECRET}={SECRET}"])["jobs"]
+            assert row["labels"] == {SECRET: SECRET}
+
+
+def test_who_queues_much_at_any_priority_is_passed_by_who_queues_one(system, ada):
+    running = [system.submitted(ADA, "sleep", "1000", gpus=1) for _ in range(2)]
+    for job in running:
+        system.running(job)
+    ada.request("submit", **system.request_of("sleep", "1000", gpus=1, array="0-199", priority=1000, name="many"))
+    one = system.submitted(BOB, "sleep", "1000", gpus=1)
+
+    assert system.ask("policies")["policy"] == "fair_share"
+    assert system.job(one)["queue_position"] == 1
+    ada.request("cancel", select={"jobs": running[:1]})
+    system.running(one)
+    assert [row["name"] for row in ada.request("list", state=["running"])["jobs"]].count("many") == 0
+
+
+def test_a_priority_counts_among_ones_own_unless_an_operator_gives_it(system, bob):
+    job = system.submitted(ADA, "sleep", "1000", gpus=2)
+    system.running(job)
+    low, high = (system.submitted(BOB, "true", gpus=2, priority=priority) for priority in (0, 7))
+    assert system.job(high)["queue_position"] < system.job(low)["queue_position"]
+    assert bob.request("priority", select={"jobs": [low]}, priority=9)["changed"] == [low]
+    assert code_of(bob, "priority", select={"jobs": [job]}, priority=-9) == "not_permitted"
+
+    system.ask("policy_set", policy="priority")
+    assert code_of(bob, "submit", **system.request_of("true", priority=1)) == "not_permitted"
+    assert code_of(bob, "priority", select={"jobs": [low]}, priority=1) == "not_permitted"
+    assert bob.request("priority", select={"jobs": [low]}, priority=-1)["changed"] == [low]
+    with system.of(OPERATOR) as client:
+        assert client.request("priority", select={"jobs": [low]}, priority=10)["changed"] == [low]
+    system.ask("policy_set", reset=True)
+
+
+def test_a_job_is_its_submitters_with_what_a_login_would_set_and_no_more(system):
+    tell = (
+        "echo $HOME $USER $LOGNAME $SHELL; id -u; id -g; id -G; ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj;"
+        " grep -E '^Cap(Prm|Eff|Amb)' /proc/self/status | cut -f 2 | sort -u"
+    )
+    with system.of(ADA, 4242, 4243) as client:
+        job = client.request("submit", **system.request_of("sh", "-c", tell))["job"]
+    system.ended(job)
+
+    who = pwd.getpwuid(ADA)
+    assert system.output(job).splitlines() == [
+        f"{who.pw_dir} {who.pw_name} {who.pw_name} {who.pw_shell}",
+        str(ADA),
+        str(ADA),
+        f"{ADA} 4242 4243",
+        "300",
+        "400",
+        "100",
+        "0" * 16,
+    ]
+
+
+def test_who_has_no_name_has_a_number(system):
+    job = system.submitted(NAMELESS, "sh", "-c", "id -u; echo $USER", env={"USER": "root"})
+
+    assert system.ended(job)["user"] == str(NAMELESS)
+    assert system.output(job).split() == [str(NAMELESS), "root"]  # theirs to say; nobody believes it
+
+
+class Raw:
+    """A connection that sends without waiting for answers."""
+
+    def __init__(self, system, uid):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        with being(uid):
+            self.socket.connect(system.socket)
+        self.frames = Frames()
+        self.send({"protocol": [PROTOCOL_OLDEST, PROTOCOL]})
+
+    def send(self, *messages):
+        self.socket.sendall(b"".join(map(pack, messages)))
+
+    def hear(self, count):
+        """Return so many messages, or what there is until it hangs up."""
+        heard = []
+        while len(heard) < count and (data := self.socket.recv(1 << 18)):
+            heard += self.frames.feed(data)
+        return heard
+
+
+def test_who_asks_too_much_is_told_when_to_ask_again_and_nobody_else_notices(system):
+    limits = "requests_per_second = 20\nconnections_per_user = 4\nsubscriptions_per_user = 2\nrequest_mib = 1\n"
+    system.reconfigured(SETTINGS.replace("= 100000", "= 30") + limits)
+    with contextlib.ExitStack() as stack:
+        flood = Raw(system, ADA)
+        stack.callback(flood.socket.close)
+        flood.send(*({"op": "ping", "id": number} for number in range(60)))
+        _, *answers = flood.hear(61)
+        busy = [each["error"] for each in answers if not each["ok"]]
+        assert [each["id"] for each in answers] == list(range(60))
+        assert 0 < len(busy) < 30  # a pause lets some of those behind a refused one in again
+        assert {each["code"] for each in busy} == {"busy"}
+        assert all(0 < each["retry_after_s"] < 5 for each in busy)
+
+        began = time.monotonic()
+        with system.of(ADA) as patient, system.of(BOB) as other:
+            for _ in range(5):  # waits as it is told, and fails at none
+                patient.request("ping")
+                other.request("ping")
+            others = [other.request("ping") for _ in range(10)]
+        assert len(others) == 10
+        assert time.monotonic() - began < 30
+
+        more = [Raw(system, ADA) for _ in range(4)]
+        for each in more:
+            stack.callback(each.socket.close)
+        told = [each.hear(1)[0] for each in more]
+        assert [each.get("error", {}).get("code") for each in told] == [None, None, None, "busy"]
+        assert told[-1]["error"]["retry_after_s"] > 0
+
+        with system.of(BOB) as client:
+            assert [code_of(client, "subscribe") for _ in range(3)] == [None, None, "busy"]
+        large = Raw(system, BOB)
+        stack.callback(large.socket.close)
+        large.socket.sendall((2 << 20).to_bytes(4, "big"))
+        assert large.hear(2)[1]["error"]["code"] == "frame"
+        assert all(system.ask("ping")["ok"] for _ in range(200))  # root asks as often as it likes
+    system.reconfigured(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def slow_names(tmp_path_factory):
+    """A library that makes the name service hang for one user."""
+    library = tmp_path_factory.mktemp("names") / "slow_names.so"
+    source = Path(__file__).with_name("slow_names.c")
+    subprocess.run([*compiler(), "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def test_a_name_service_that_hangs_delays_whom_it_is_asked_about_and_nobody_else(slow_names):
+    system = System.made('simulate = "2xRTX4090"\n')
+    gate = system.folder / "gate"
+    system.environment |= {"LD_PRELOAD": str(slow_names), "SLOW_NAMES_GATE": str(gate)}
+    try:
+        system.start()
+        slow = Raw(system, SLOW)
+        slow.send({"op": "submit", "id": 1, **system.request_of("sh", "-c", "echo $HOME $USER")})
+        slow.send({"op": "list", "id": 2, "mine": True})
+        assert system.ended(system.submitted(ADA, "true"))["state"] == "completed"
+        gate.touch()
+        _, taken, listed = slow.hear(3)
+        slow.socket.close()
+
+        assert [row["user"] for row in listed["jobs"]] == ["tardy"]
+        system.ended(taken["job"])
+        assert system.output(taken["job"]).split() == ["/home/tardy", "tardy"]
+    finally:
+        system.gone()
