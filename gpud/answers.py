@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpud import __version__, devices, views
@@ -20,11 +21,12 @@ from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
 from gpud.core.world import World
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
+from gpud.launchers.protocol import Launcher
 from gpud.listing import Listing
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.notices import Notices
-from gpud.orders import log_dir
+from gpud.orders import launcher_map, log_dir
 from gpud.reading import ReadThread
 from gpud.requests import refuse
 from gpud.roles import SEES_ALL, Roles
@@ -49,7 +51,7 @@ class Facts:
 
     config: Config
     started_at: Timestamp
-    launcher: Callable[[], dict[str, object]]
+    launcher: Launcher
     not_stored: Callable[[], StoreError | None]
     cycles: Cycles
 
@@ -93,6 +95,7 @@ class Answers:
             scene=self._scene,
             viewer=self.viewer,
             last_event=last_event,
+            confinement=facts.launcher.confinement,
         )
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             **listing.by_op,
@@ -215,7 +218,7 @@ class Answers:
             "gpus": devices.gpu_counts(scene),
             "driver": driver,
             "problem": scene.world.problem(),
-            "launcher": self._facts.launcher(),
+            "launcher": launcher_map(config, self._facts.launcher),
             "memory_mib": _resident_mib(),
             "storage": None if lost is None else f"{lost}; {lost.hint}",
         }

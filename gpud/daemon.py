@@ -141,7 +141,7 @@ class Daemon:
             facts=Facts(
                 config=parts.config,
                 started_at=parts.clock(),
-                launcher=lambda: {"pid": parts.launcher.pid},
+                launcher=parts.launcher,
                 not_stored=lambda: self._not_stored,
                 cycles=self._cycles,
             ),
@@ -300,7 +300,8 @@ class Daemon:
             if isinstance(effect, ReadGpus):
                 self._parts.inventory.read(effect.gpus)
             elif isinstance(effect, Launch):
-                order = order_for(self._config, self.world, effect, specs[effect], self._parts.clock.offset)
+                means, offset = self._parts.launcher.means, self._parts.clock.offset
+                order = order_for(self._config, self.world, effect, specs[effect], offset, means)
                 self._parts.launcher.perform(effect, order)
             else:
                 self._parts.launcher.perform(effect)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 from gpud.core.policies.parameters import Kind, Parameter
-from gpud.model.units import parse_duration
+from gpud.model.units import parse_duration, parse_size
 from gpud.model.window import Pool
 from gpud.wire.notices import check_rule
 
@@ -144,6 +144,10 @@ def _targets(words: list[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
+def _size(text: str) -> int | None:
+    return None if text.strip().lower() == "unlimited" else parse_size(text)
+
+
 def choice(*words: str) -> Form:
     """Return how one of some words is written."""
     return Form(Literal[words], str, shown="{" + ",".join(words) + "}")
@@ -167,6 +171,7 @@ FLAG = Form(bool, _flag)
 GPUS = Form(list[int], _indices, _gpus, shown="0,2,3")
 NAMES = Form(list[str], _words, tuple, shown="NAME,NAME")
 TARGETS = Form(list[str], _words, _targets, shown="TARGET,TARGET")
+SIZE = Form(str, str, _size, shown="SIZE")
 DURATION = Form(str, str, parse_duration, shown="DURATION")
 COUNT = Form(int, _count, _no_less, shown="N")
 POOLS = Form(dict[str, _PoolTable], _inline, _pools, shown="TABLE")

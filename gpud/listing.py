@@ -41,6 +41,7 @@ class Listing:
         scene: Callable[[], Scene],
         viewer: Callable[[Peer], Viewer],
         last_event: Callable[[], int],
+        confined: Callable[[JobId, int], Message | None],
     ) -> None:
         self._world = world
         self._clock = clock
@@ -49,6 +50,7 @@ class Listing:
         self._scene = scene
         self._viewer = viewer
         self._last_event = last_event
+        self._confined = confined
         self.by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             "list": self._list,
             "show": self._show,
@@ -108,6 +110,7 @@ class Listing:
             "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
             "events": [views.event_map(event, viewer) for event in events],
             "environment": names,
+            "confined": self._confined(job, row.place.attempt),
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
         }

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from gpud.core.fleet import GpuState
 from gpud.core.world import World
 from gpud.launchers.environment import additions
 from gpud.launchers.logs import log_path
-from gpud.launchers.protocol import LaunchOrder
+from gpud.launchers.protocol import Fence, Launcher, LaunchOrder, Means
 from gpud.model.effects import Launch
-from gpud.model.job import format_job
+from gpud.model.gpu import Gpu
+from gpud.model.job import JobId, format_job
 from gpud.model.spec import JobSpec
 from gpud.slurm.variables import variables
 from gpud.views import default_log
+from gpud.wire.codec import Message
 
 _DELIVERY = str(Path(__file__).with_name("delivery.py"))
 
@@ -25,11 +28,45 @@ def log_dir(config: Config, uid: int) -> str:
     return f"{config.state_dir}/logs/{uid}" if config.system else f"{config.state_dir}/logs"
 
 
-def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offset: float) -> LaunchOrder:
+def kind_of_fence(config: Config, means: Means) -> str | None:
+    """Return the fence that jobs get now; None for none."""
+    if config.fence == "auto":
+        return "devices" if config.system and config.simulate is None and means.unfenced is None else None
+    return None if config.fence == "off" else config.fence
+
+
+def _fence(config: Config, means: Means, gpus: Sequence[Gpu]) -> Fence | None:
+    """Return the fence of a job that has these GPUs. It has none by default where their device nodes are not known."""
+    kind = kind_of_fence(config, means)
+    known = all(gpu.devices or gpu.simulated for gpu in gpus)
+    if kind is None or (not known and config.fence == "auto"):
+        return None
+    return Fence(kind, tuple(dict.fromkeys(each for gpu in gpus for each in gpu.devices)) if known else None)
+
+
+def _numbering(config: Config, fence: Fence | None, gpus: Sequence[Gpu], around: Iterable[GpuState]) -> str:
+    """Return how CUDA is told a job's GPUs: by `index`, or by `uuid` where only names are certain.
+
+    With a GPU gone the driver counts the rest anew; what CUDA counts where one is split differs by its version, and so
+    may what it counts where Landlock keeps it from some.
+    """
+    split = any(each.gpu.split or not each.present for each in around)
+    return "uuid" if split or (fence is not None and fence.kind == "landlock" and gpus) else config.cuda_visible_devices
+
+
+def _indices(fence: Fence | None, gpus: Sequence[Gpu]) -> list[int]:
+    """Return the numbers by which CUDA knows a job's GPUs: it counts, in their order, those that it can open."""
+    order = sorted(gpu.index for gpu in gpus)
+    return [order.index(gpu.index) if fence is not None else gpu.index for gpu in gpus]
+
+
+def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offset: float, means: Means) -> LaunchOrder:
     """Return the order for an attempt that was just allocated."""
     allocation = effect.allocation
     states = [world.gpus[gpu] for gpu in allocation.gpus]
     around = [state for state in world.gpus.values() if state.node == allocation.node]
+    gpus = [state.gpu for state in states]
+    fence = _fence(config, means, gpus)
     uid = spec.terms.uid
     scripts = f"{config.state_dir}/scripts"
     if config.system:
@@ -47,10 +84,8 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             node=allocation.node,
             nodes=[part.node for part in allocation.parts],
             uuids=allocation.gpus,
-            indices=[state.gpu.index for state in states],
-            # With a GPU gone the driver counts the rest anew, and what CUDA counts where one is split differs by its
-            # version: only names are certain then.
-            by="uuid" if any(each.gpu.split or not each.present for each in around) else config.cuda_visible_devices,
+            indices=_indices(fence, gpus),
+            by=_numbering(config, fence, gpus, around),
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
         )
@@ -60,10 +95,54 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
         script_dir=scripts,
+        fence=fence,
+        log_max=None if config.log_max is None else config.log_max << 20,
         uid=uid if config.system else None,
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),
     )
+
+
+def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:
+    """Return what `status` says of the launcher process, and of what it does with jobs that start now."""
+    means = launcher.means
+    return {
+        "pid": launcher.pid,
+        "cgroup": None if means.cgroup is None else list(means.cgroup),
+        "fence": kind_of_fence(config, means),
+        "fence_set": config.fence,
+        "unfenced": means.unfenced,
+        "login_fence": config.system and config.login_fence,
+        "logins": means.logins,
+    }
+
+
+def confined_map(launcher: Launcher, job: JobId, attempt: int) -> Message | None:
+    """Return what surrounds a running attempt, as `show` says it; None where that is not known."""
+    found = launcher.confinement(job, attempt)
+    if found is None:
+        return None
+    return {"fence": found.fence, "limits": list(launcher.means.cgroup or ()) if found.cgroup else None}
+
+
+def confined_map(launcher: Launcher, job: JobId, attempt: int) -> Message | None:
+    """Return what surrounds a running attempt, as `show` says it; None where that is not known."""
+    found = launcher.confinement(job, attempt)
+    return None if found is None else {"fence": found.fence, "limits": list(launcher.means.cgroup or ()) if found.cgroup else None}
+
+
+def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:
+    """Return what `status` says of the launcher process, and of what it does with jobs that start now."""
+    means = launcher.means
+    return {
+        "pid": launcher.pid,
+        "cgroup": None if means.cgroup is None else list(means.cgroup),
+        "fence": kind_of_fence(config, means),
+        "fence_set": config.fence,
+        "unfenced": means.unfenced,
+        "login_fence": config.system and config.login_fence,
+        "logins": means.logins,
+    }
 
 
 def notice_log(config: Config, uid: int | None, number: int) -> str:
@@ -113,4 +192,4 @@ def _own_directory(path: str, uid: int, gid: int) -> None:
     place.parent.mkdir(mode=0o711, exist_ok=True)
     place.parent.chmod(0o711)
     place.mkdir(mode=0o700, exist_ok=True)
-    os.chown(place, uid, gid)
+    os.chown(place, uid, gid, follow_symlinks=False)

@@ -193,6 +193,7 @@ def attempt_map(scene: Scene, row: JobRow, attempt: AttemptRow, viewer: Viewer) 
         "stop_cause": None if attempt.cause is None else attempt.cause.value,
         "cpu_s": None if over is None else over.cpu_s,
         "max_rss_mib": None if over is None else over.max_rss_mib,
+        "peak_mib": None if over is None else over.peak_mib,
         "gpu_s": attempt.gpu_s,
         "leftovers": None if over is None else over.leftovers,
         "pid": None if attempt.process is None else attempt.process.pid,

@@ -148,6 +148,8 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("ran", _ran(job)),
         ("on", where(job)),
         ("used", _used(answer["attempts"])),
+        ("cgroup", _cgroup(answer.get("confined"))),
+        ("fence", _fence(answer.get("confined"))),
         ("lost", _lost(answer)),
         ("output", None if "array" in job else job["output"]),
         ("errors", job.get("error")),
@@ -226,8 +228,32 @@ def _used(attempts: Sequence[dict[str, Any]]) -> str | None:
     """Return what the last attempt took of the machine."""
     last = attempts[-1] if attempts else {}
     words = [] if last.get("cpu_s") is None else [f"{format_duration(last['cpu_s'])} of CPU time"]
-    words += [] if last.get("max_rss_mib") is None else [f"{format_size(last['max_rss_mib'])} of memory at most"]
+    if last.get("peak_mib") is not None:
+        words.append(f"{format_size(last['peak_mib'])} of memory at most")
+    elif last.get("max_rss_mib") is not None:
+        words.append(f"{format_size(last['max_rss_mib'])} of memory at most in one process")
     return ", ".join(words)
+
+
+def _cgroup(confined: dict[str, Any] | None) -> str | None:
+    """Return whether a running job has a cgroup, and what that means."""
+    if confined is None:
+        return None
+    limits = confined.get("limits")
+    if limits is None:
+        return "none: it is ended by its process tree, and its memory is not limited"
+    return f"its own, with {', '.join(limits)}" if limits else "its own, without limits: no controller is handed down"
+
+
+def _fence(confined: dict[str, Any] | None) -> str | None:
+    """Return what keeps a running job from others' GPUs, and what does not."""
+    match None if confined is None else confined.get("fence"):
+        case "devices":
+            return "devices: it opens no GPU but its own; who starts processes elsewhere (ssh, cron, docker) gets out"
+        case "landlock":
+            return "landlock: it opens no GPU but its own, and mounts nothing; no setuid programs where gpud is not root"
+        case _:
+            return None if confined is None else "none: nothing but CUDA_VISIBLE_DEVICES keeps it from others' GPUs"
 
 
 def _lost(answer: dict[str, Any]) -> str | None:

@@ -44,9 +44,11 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
             "pid": own,
             "start": record.start_time(own),
             "at": record.boot_time() + order["offset"],
-            "within": within,
-            "fence": None if order["fence"] is None else order["fence"][0],
         }
+        if within:
+            claimed["within"] = True
+        if order["fence"] is not None:
+            claimed["fence"] = order["fence"][0]
         encoded = record.encode(claimed)
         record.reached(order["key"], "job before claim")
         file = _claim(order, encoded, conversation)

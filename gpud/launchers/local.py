@@ -106,7 +106,7 @@ class LocalLauncher:
         )
 
     def confinement(self, job: JobId, attempt: int) -> Confinement | None:
-        """Return what surrounds an attempt; None for one that does not run, or whose record does not say."""
+        """Return what surrounds an attempt; None for one that does not run."""
         known = self._attempts.get(f"{format_job(job)}.{attempt}")
         return None if known is None else known.confinement
 
@@ -289,8 +289,7 @@ class LocalLauncher:
         """Tell that it started, once."""
         if not attempt.started:
             attempt.started = True
-            if "within" in found:
-                attempt.confinement = Confinement(found.get("fence"), bool(found["within"]))
+            attempt.confinement = Confinement(found.get("fence"), bool(found.get("within")))
             attempt.process = ProcessIdentity(found["pid"], found["start"])
             attempt.shim = ProcessIdentity(*found["shim"])
             at = Timestamp(found["at"])

@@ -84,7 +84,7 @@ class Launcher(Protocol):
         """Return what can be done here; nothing, while nobody starts jobs."""
 
     def confinement(self, job: JobId, attempt: int) -> Confinement | None:
-        """Return what surrounds an attempt; None for one that does not run, or of which nobody wrote that down."""
+        """Return what surrounds an attempt; None for one that does not run."""
 
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. `post` is called on the event loop's thread."""

@@ -150,7 +150,10 @@ class Show(TypedDict):
 class ShowReply(TypedDict):
     """The job (an array: aggregated, `elements` its started ones), its attempts, its events.
 
-    An attempt: `attempt started_at ended_at exit_code signal reason allocation cpu_s max_rss_mib pid output`.
+    An attempt: `attempt started_at ended_at exit_code signal reason allocation cpu_s max_rss_mib peak_mib pid output`;
+    `max_rss_mib` is its largest process's memory, `peak_mib` what all had at once, None where it has no cgroup.
+    `confined`, of a job that runs: its `fence` ("devices", "landlock" or None), and `limits`, the controllers of its
+    cgroup, None where it has none.
     `environment` names the variables that were sent (never their values), to the owner only. `dependents` are the jobs
     that wait for this one; `lost_gpu_s` what its preempted attempts had, in GPU-seconds.
     """
@@ -160,6 +163,7 @@ class ShowReply(TypedDict):
     events: list[dict[str, object]]
     elements: NotRequired[list[Job]]
     environment: list[str] | None
+    confined: dict[str, object] | None
     dependents: list[str]
     lost_gpu_s: float
 
