@@ -7,7 +7,6 @@ from pathlib import Path
 from gpud.model.gpu import NodeName
 from gpud.model.units import Mib
 
-
 _FIRST_PIDS = "pid:[4026531836]"  # PROC_PID_INIT_INO of linux/proc_ns.h
 
 
@@ -29,7 +28,7 @@ def physical_memory_mib() -> Mib:
 def has_own_pids(proc: str = "/proc") -> bool:
     """Return whether gpud runs in a pid namespace of its own, as in a container: the driver may mean other pids."""
     try:
-        return os.readlink(f"{proc}/self/ns/pid") != _FIRST_PIDS
+        return str(Path(proc, "self/ns/pid").readlink()) != _FIRST_PIDS
     except OSError:
         return False
 

@@ -42,7 +42,7 @@ class Xids:
             return
 
     def wait(self) -> tuple[GpuId, int] | None:
-        """Return an XID and the GPU that it is of; None after a while without. Raises NoXidsError, and NVML's errors."""
+        """Return an XID and the GPU that it is of, None after a while without. Raises NoXidsError, and NVML's own."""
         if self._set is None:
             raise NoXidsError
         try:

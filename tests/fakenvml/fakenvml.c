@@ -17,6 +17,13 @@
  *     process PID MIB KIND               a process, dead or alive; KIND is compute, graphics or mps; MIB - for unknown
  *     live PID MIB KIND                  the same, while that process lives
  *     pids DIR                           a `live` process for each file DIR/PID that holds "MIB KIND"
+ *     throttle BITS                      what keeps its clocks down, as nvmlClocksEventReasons
+ *     ecc N                              memory errors that could not be corrected; else its memory has no ECC
+ *     remap CORRECTABLE NOT PENDING FAILED   rows of its memory that were remapped; else it remaps none
+ *     pcie_width NOW MOST                lanes of its link; else the driver does not tell
+ *     power_limit MW USUAL_MW            likewise
+ *     recovery N                         what the driver wants done: 0 nothing, 1 a reset, 2 a reboot
+ *     xid SEQUENCE NUMBER                an event, told once to who registered before it stood here; SEQUENCE grows
  *     lost                               the GPU fell off the bus
  *     error CALL CODE                    CALL (nvmlDeviceGetPowerUsage) answers this nvmlReturn_t
  *     delay CALL MILLISECONDS            CALL, or * for all, takes this long, or until the line is gone
@@ -26,15 +33,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, NOT_LOADED = 9 };
-enum { LOST = 15, VERSION = 25 };
+enum { TIMEOUT = 10, LOST = 15, VERSION = 25 };
+enum { EVENTS = 16 };
 enum { GPUS = 64, PROCESSES = 256, RULES = 64, TEXT = 256, NO_MIG = 2 };
 
 typedef struct { char uuid[96]; } *Handle; /* stays valid for ever, whatever becomes of its GPU */
@@ -45,6 +56,8 @@ typedef struct {
     unsigned long long total, used;
     unsigned utilization, temperature, power_mw, mig, slices;
     int lost, count, parent, numa, minor, instance, level[GPUS];
+    long ecc, remap[4], width[2], limit[2], recovery, throttle, xid[EVENTS][2]; /* -1: it does not tell */
+    int xids;
     unsigned long long nvlinks;
     Process processes[PROCESSES];
     char kinds[PROCESSES];
@@ -112,6 +125,7 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "gpu") && config->count < GPUS) {
         gpu = &config->gpus[config->count++];
         gpu->parent = gpu->numa = gpu->minor = -1;
+        gpu->ecc = gpu->remap[0] = gpu->width[0] = gpu->limit[0] = gpu->recovery = -1;
         gpu->mig = NO_MIG;
         snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
         snprintf(gpu->name, sizeof gpu->name, "NVIDIA Fake");
@@ -125,6 +139,7 @@ static void parse(Config *config, char *line) {
         int parent = gpu->parent < 0 ? config->count - 1 : gpu->parent;
         gpu = &config->gpus[config->count++];
         *gpu = (Gpu){.parent = parent, .numa = -1, .minor = -1, .mig = NO_MIG, .slices = atoi(second), .used = 1ULL << 20};
+        gpu->ecc = gpu->remap[0] = gpu->width[0] = gpu->limit[0] = gpu->recovery = -1;
         gpu->instance = config->count - 1 - parent; /* the first of a GPU is 1 */
         gpu->total = strtoull(third, 0, 10) << 20;
         snprintf(gpu->uuid, sizeof gpu->uuid, "%.95s", first);
@@ -144,6 +159,17 @@ static void parse(Config *config, char *line) {
     else if (!strcmp(key, "level")) gpu->level[atoi(first) % GPUS] = atoi(second);
     else if (!strcmp(key, "nvlink"))
         for (char *at = rest; sscanf(at, "%31s%n", third, &read) == 1; at += read) gpu->nvlinks |= 1ULL << atoi(third);
+    else if (!strcmp(key, "throttle")) gpu->throttle = strtol(first, 0, 0);
+    else if (!strcmp(key, "ecc")) gpu->ecc = atol(first);
+    else if (!strcmp(key, "recovery")) gpu->recovery = atol(first);
+    else if (!strcmp(key, "remap"))
+        sscanf(rest, "%ld %ld %ld %ld", gpu->remap, gpu->remap + 1, gpu->remap + 2, gpu->remap + 3);
+    else if (!strcmp(key, "pcie_width")) sscanf(rest, "%ld %ld", gpu->width, gpu->width + 1);
+    else if (!strcmp(key, "power_limit")) sscanf(rest, "%ld %ld", gpu->limit, gpu->limit + 1);
+    else if (!strcmp(key, "xid") && gpu->xids < EVENTS) {
+        gpu->xid[gpu->xids][0] = atol(first);
+        gpu->xid[gpu->xids++][1] = atol(second);
+    }
     else if (!strcmp(key, "lost")) gpu->lost = 1;
     else if (!strcmp(key, "pids")) add_pids(gpu, first);
     else if (!strcmp(key, "process") || (!strcmp(key, "live") && alive(strtoul(first, 0, 10))))
@@ -292,6 +318,7 @@ const char *nvmlErrorString(int code) {
     case 3: return "Not Supported";
     case 4: return "Insufficient Permissions";
     case NOT_LOADED: return "Driver Not Loaded";
+    case TIMEOUT: return "Timeout";
     case LOST: return "GPU is lost";
     case 18: return "Driver/library version mismatch";
     default: return "Unknown Error";
@@ -319,6 +346,73 @@ DEVICE(nvmlDeviceGetMemoryInfo, (Handle handle, Memory *out),
 GPU_ONLY(nvmlDeviceGetUtilizationRates, (Handle handle, Utilization *out), *out = ((Utilization){gpu->utilization, 0}))
 GPU_ONLY(nvmlDeviceGetPowerUsage, (Handle handle, unsigned *out), *out = gpu->power_mw)
 GPU_ONLY(nvmlDeviceGetTemperature, (Handle handle, unsigned sensor, unsigned *out), *out = gpu->temperature; (void)sensor)
+#define TOLD(name, type, value) \
+    GPU_ONLY(name, (Handle handle, type *out), if ((value) < 0) result = NOT_SUPPORTED; else *out = (value))
+GPU_ONLY(nvmlDeviceGetCurrentClocksThrottleReasons, (Handle handle, unsigned long long *out), *out = gpu->throttle)
+TOLD(nvmlDeviceGetCurrPcieLinkWidth, unsigned, gpu->width[0])
+TOLD(nvmlDeviceGetMaxPcieLinkWidth, unsigned, gpu->width[0] < 0 ? -1 : gpu->width[1])
+TOLD(nvmlDeviceGetEnforcedPowerLimit, unsigned, gpu->limit[0])
+TOLD(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, gpu->limit[0] < 0 ? -1 : gpu->limit[1])
+GPU_ONLY(nvmlDeviceGetTotalEccErrors, (Handle handle, int kind, int since, unsigned long long *out),
+         if (gpu->ecc < 0) result = NOT_SUPPORTED;
+         else *out = kind == 1 ? gpu->ecc : 0)
+
+/* Events: who is registered since which of a GPU's. The wait looks when a file beside the configuration changes. */
+typedef struct { Handle handle[GPUS]; long told[GPUS]; int count, watch; pthread_mutex_t lock; } Events;
+typedef struct { Handle device; unsigned long long kind, data; unsigned instance, compute_instance; } Event;
+
+static long newest(const Gpu *gpu) {
+    long found = 0;
+    for (int at = 0; at < gpu->xids; at++) found = gpu->xid[at][0] > found ? gpu->xid[at][0] : found;
+    return found;
+}
+
+int nvmlEventSetCreate(Events **out) {
+    const char *path = getenv("FAKENVML_CONFIG");
+    char folder[4096];
+    Events *made = *out = calloc(1, sizeof **out);
+    pthread_mutex_init(&made->lock, NULL);
+    made->watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    snprintf(folder, sizeof folder, "%s", path ? path : "/nowhere/at-all");
+    inotify_add_watch(made->watch, dirname(folder), IN_MOVED_TO | IN_CLOSE_WRITE);
+    return SUCCESS;
+}
+
+GPU_ONLY(nvmlDeviceGetSupportedEventTypes, (Handle handle, unsigned long long *out), *out = 8 | 2 | 1)
+GPU_ONLY(nvmlDeviceRegisterEvents, (Handle handle, unsigned long long kinds, Events *set),
+         pthread_mutex_lock(&set->lock);
+         set->handle[set->count] = handle; set->told[set->count++] = newest(gpu);
+         pthread_mutex_unlock(&set->lock))
+
+static int take_event(Events *set, Event *out) {
+    Config *config;
+    int result = enter("nvmlEventSetWait_v2", NULL, -1, &config, NULL);
+    pthread_mutex_lock(&set->lock);
+    for (int one = 0; !result && one < set->count && !out->device; one++) {
+        int slot = index_of(config, set->handle[one]);
+        Gpu *gpu = slot < 0 ? NULL : &config->gpus[slot];
+        for (int at = 0; gpu && at < gpu->xids && !out->device; at++)
+            if (gpu->xid[at][0] > set->told[one]) {
+                *out = (Event){set->handle[one], 8, gpu->xid[at][1], 0xFFFFFFFF, 0xFFFFFFFF};
+                set->told[one] = gpu->xid[at][0];
+            }
+    }
+    pthread_mutex_unlock(&set->lock);
+    free(config);
+    return result;
+}
+
+int nvmlEventSetWait_v2(Events *set, Event *out, unsigned timeout_ms) {
+    char ignored[4096];
+    struct pollfd changes = {set->watch, POLLIN, 0};
+    *out = (Event){NULL};
+    int result = take_event(set, out);
+    if (result || out->device) return result;
+    if (poll(&changes, 1, timeout_ms) <= 0) return TIMEOUT;
+    while (read(set->watch, ignored, sizeof ignored) > 0) continue;
+    result = take_event(set, out);
+    return result || out->device ? result : TIMEOUT;
+}
 PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v2, 'c')
 PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g')
 PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, 'm')
@@ -332,6 +426,21 @@ DEVICE(nvmlDeviceGetMigMode, (Handle handle, unsigned *now, unsigned *next),
        else *now = *next = gpu->mig)
 DEVICE(nvmlDeviceGetGpuInstanceId, (Handle handle, unsigned *out), *out = gpu->instance)
 DEVICE(nvmlDeviceGetComputeInstanceId, (Handle handle, unsigned *out), *out = 0)
+GPU_ONLY(nvmlDeviceGetCurrentClocksEventReasons, (Handle handle, unsigned long long *out), *out = gpu->throttle)
+GPU_ONLY(nvmlDeviceGetRemappedRows, (Handle handle, unsigned *one, unsigned *two, unsigned *pending, unsigned *failed),
+         if (gpu->remap[0] < 0) result = NOT_SUPPORTED;
+         else { *one = gpu->remap[0]; *two = gpu->remap[1]; *pending = gpu->remap[2]; *failed = gpu->remap[3]; })
+typedef struct {
+    unsigned id, scope;
+    long long at, took;
+    int kind, result;
+    union { unsigned number; double real; } value;
+} Field;
+GPU_ONLY(nvmlDeviceGetFieldValues, (Handle handle, int count, Field *out),
+         for (int at = 0; at < count; at++) {
+             out[at].result = out[at].id == 230 && gpu->recovery >= 0 ? SUCCESS : NOT_SUPPORTED;
+             out[at].value.number = gpu->recovery;
+         })
 GPU_ONLY(nvmlDeviceGetMaxMigDeviceCount, (Handle handle, unsigned *count), *count = gpu->mig == 1 ? 14 : 0)
 GPU_ONLY(nvmlDeviceGetTemperatureV, (Handle handle, Temperature *out), out->temperature = gpu->temperature)
 DEVICE(nvmlDeviceGetMemoryInfo_v2, (Handle handle, Memory2 *out),

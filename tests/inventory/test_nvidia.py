@@ -374,7 +374,7 @@ def test_nothing_is_posted_after_close(fake_nvml, looking):
         seen.seen.get(timeout=0.3)
 
 
-def test_while_somebody_watches_readings_come_by_themselves_else_only_the_count_is_asked_for(fake_nvml, looking):
+def test_while_somebody_watches_readings_come_by_themselves_else_no_gpu_is_asked_anything(fake_nvml, looking):
     seen = looking().settled()
     seen.inventory.watch(0.01)
     for _ in range(3):
@@ -391,7 +391,8 @@ def test_while_somebody_watches_readings_come_by_themselves_else_only_the_count_
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
-    assert set(log.read_text().split()) == {"nvmlDeviceGetCount_v2"}
+    quiet = {"nvmlDeviceGetCount_v2", "nvmlSystemGetDriverVersion", "nvmlEventSetWait_v2"}
+    assert set(log.read_text().split()) <= quiet
 
 
 def test_the_shim_of_any_gpud_that_holds_a_gpu_is_named_for_as_long_as_it_does(looking):
