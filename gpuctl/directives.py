@@ -21,7 +21,7 @@ _TOGETHER = frozenset(
 )  # what is said of these in several places holds together
 _ONE_OF = (frozenset({"gpus", "gpus_per_node"}), frozenset({"retries", "retry_on"}))  # who says one of these, says all
 _OF_GPUS = ("gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig")
-_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b")
+_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S", re.MULTILINE)
 
 

@@ -70,7 +70,7 @@ def demand_of(said: dict[str, Option], note: Note) -> Demand:
         cpus_per_task=_number(said, "cpus-per-task"),
         cpus_per_gpu=_number(said, "cpus-per-gpu"),
         gpus_per_task=None if per_task is None else int(per_task.many),
-        gpus_per_node=None if on_node is None else int(on_node.many),
+        gpus_per_node=None if on_node is None or isinstance(on_node.many, float) else on_node.many,
         memory_per_cpu=_size(said, "mem-per-cpu"),
         memory_per_gpu=_size(said, "mem-per-gpu"),
     )
@@ -113,12 +113,13 @@ def _tasks(
 
 
 def _cpus(said: dict[str, Option], tasks: int, gpus: float) -> int:
-    """Return the CPUs of a node: none where neither CPUs nor several tasks are asked for."""
+    """Return the CPUs of a node: none where neither CPUs nor several tasks are asked for, these by number or alone."""
     each, of_gpu = _number(said, "cpus-per-task"), _number(said, "cpus-per-gpu")
     if each is None and of_gpu is not None and gpus:
         cpus = round(of_gpu * gpus)
     else:
-        cpus = (each or 1) * tasks if each is not None or tasks > 1 else 0
+        several = tasks > 1 and ("ntasks" in said or not gpus)
+        cpus = (each or 1) * tasks if each is not None or several else 0
     return max(cpus, _number(said, "mincpus") or 0)
 
 

@@ -105,21 +105,25 @@ def options(lines: list[Directive]) -> tuple[list[Option], dict[int, list[str]]]
             said = "a job of several parts: gpud queues the first, and does not read what follows"
             notes.setdefault(line.line, []).append(said)
             break
-        while rest:
-            word = rest.pop(0)
-            if word == "--":
-                break
-            if word.startswith("--"):
-                option = _long(line.line, word[2:], rest)
-            elif word.startswith("-") and len(word) > 1:
-                option = _short(line.line, word[1:], rest)
-            else:
-                option = word
+        while rest and rest[0] != "--":
+            option = option_of(line.line, rest)
             if isinstance(option, str):
-                notes.setdefault(line.line, []).append(f"{option}: sbatch has no such option; left out")
+                notes.setdefault(line.line, []).append(option)
             else:
                 found.append(option)
     return found, notes
+
+
+def option_of(line: int, rest: list[str]) -> Option | str:
+    """Take an option and its value off the words; return it, or what is to be said of words that are none."""
+    word = rest.pop(0)
+    if word.startswith("--"):
+        option = _long(line, word[2:], rest)
+    elif word.startswith("-") and len(word) > 1:
+        option = _short(line, word[1:], rest)
+    else:
+        return f"{word!r} belongs to no option; left out"
+    return f"{option}: sbatch has no such option; left out" if isinstance(option, str) else option
 
 
 def _long(line: int, word: str, rest: list[str]) -> Option | str:

@@ -22,8 +22,8 @@ _TOLD = {"BEGIN": "start", "END": "end", "FAIL": "failure", "INVALID_DEPEND": "f
 _AFTER = {"after": "any", "afterany": "any", "afterok": "success", "aftercorr": "success", "afternotok": "failed"}
 # What changes nothing here, or is so anyway.
 _GRANTED = (
-    "parsable quiet verbose ignore-pbs propagate no-kill kill-on-invalid-dep wait-all-nodes export-file gres-flags"
-    " gpu-bind acctg-freq no-requeue input get-user-env resv-ports"
+    "parsable quiet verbose ignore-pbs propagate no-kill kill-on-invalid-dep wait-all-nodes gres-flags gpu-bind"
+    " acctg-freq no-requeue get-user-env resv-ports"
 )
 _CONTAINER = "containers are not started here; left out: start it in the script (docker run, apptainer exec)"
 _ELSEWHERE = {
@@ -31,9 +31,11 @@ _ELSEWHERE = {
     "container": _CONTAINER,
     "container-image": _CONTAINER,
     "image": _CONTAINER,
+    "constraint": "Slurm's features of nodes mean nothing here; left out (see --gpu-type, --node-label)",
     "exclude": "Slurm's names of nodes mean nothing here; left out (see --not-node)",
     "exclusive": "GPUs are its own, the rest of the machine is not; left out",
     "help": "left out",
+    "input": "a job's stdin is /dev/null; left out",
     "licenses": "there are no licences here; left out",
     "nodelist": "Slurm's names of nodes mean nothing here; left out",
     "open-mode": "output is always appended to",
@@ -207,13 +209,15 @@ class _Script:
         told -= {"failure"} if "end" in told else set()
         said = self.said.get("mail-user")
         users = (said.value or "" if said is not None else _user()).split(",")
-        pairs = [(event, f"mailto:{user.strip()}") for user in users if user.strip() for event in sorted(told)]
-        if pairs and not any(
+        rules = [
+            [(event, f"mailto:{user.strip()}") for event in sorted(told)] for user in users if user.strip() and told
+        ]
+        if rules and not any(
             os.access(f"{folder}/sendmail", os.X_OK) for folder in ("/usr/sbin", "/usr/lib", "/usr/bin")
         ):
             self.note(option, "this machine has no sendmail: mail is sent only where gpud has apprise (gpuctl notify)")
-        if pairs:
-            self.given["notify"] = (pairs[:20],)
+        if rules:
+            self.given["notify"] = tuple(rules)
 
     def _export(self, _: Option, value: str) -> None:
         words = [word.strip() for word in value.split(",") if word.strip()]

@@ -90,7 +90,9 @@ def main(words: list[str]) -> int:
 def gpuctl(*words: str) -> int:
     """Let gpuctl do it."""
     python = os.environ.get("GPUD_STEP_PYTHON", sys.executable)
-    os.execv(python, [python, "-I", "-m", "gpuctl", *words])  # noqa: S606 - without a shell
+    begin = "import sys; sys.path.append(sys.argv.pop(1)); from gpuctl.__main__ import main; main()"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    os.execv(python, [python, "-I", "-c", begin, root, *words])  # noqa: S606 - without a shell
 
 
 if __name__ == "__main__":
