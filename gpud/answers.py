@@ -26,7 +26,7 @@ from gpud.listing import Listing
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.notices import Notices
-from gpud.orders import launcher_map, log_dir
+from gpud.orders import confined_map, launcher_map, log_dir
 from gpud.reading import ReadThread
 from gpud.requests import refuse
 from gpud.roles import SEES_ALL, Roles
@@ -95,7 +95,7 @@ class Answers:
             scene=self._scene,
             viewer=self.viewer,
             last_event=last_event,
-            confinement=facts.launcher.confinement,
+            confined=partial(confined_map, facts.launcher),
         )
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             **listing.by_op,

@@ -125,26 +125,6 @@ def confined_map(launcher: Launcher, job: JobId, attempt: int) -> Message | None
     return {"fence": found.fence, "limits": list(launcher.means.cgroup or ()) if found.cgroup else None}
 
 
-def confined_map(launcher: Launcher, job: JobId, attempt: int) -> Message | None:
-    """Return what surrounds a running attempt, as `show` says it; None where that is not known."""
-    found = launcher.confinement(job, attempt)
-    return None if found is None else {"fence": found.fence, "limits": list(launcher.means.cgroup or ()) if found.cgroup else None}
-
-
-def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:
-    """Return what `status` says of the launcher process, and of what it does with jobs that start now."""
-    means = launcher.means
-    return {
-        "pid": launcher.pid,
-        "cgroup": None if means.cgroup is None else list(means.cgroup),
-        "fence": kind_of_fence(config, means),
-        "fence_set": config.fence,
-        "unfenced": means.unfenced,
-        "login_fence": config.system and config.login_fence,
-        "logins": means.logins,
-    }
-
-
 def notice_log(config: Config, uid: int | None, number: int) -> str:
     """Return where a delivery prints what went wrong: beside the logs of whose notice it is."""
     return f"{log_dir(config, os.getuid() if uid is None else uid)}/notice-{number}.log"
