@@ -81,7 +81,7 @@ class Notices:
     def begin(self) -> None:
         """Go on where an earlier gpud was, if anybody ever asked to be told of anything."""
         if self._from.config().alerts or Path(self._path).exists():
-            self._opening = asyncio.create_task(self._open())
+            self._opening = asyncio.create_task(self._open(self._from.last_event()))
 
     @property
     def ready(self) -> bool:
@@ -91,7 +91,7 @@ class Notices:
     async def expect(self) -> None:
         """Be ready for a job that asks for notices, before it is submitted. Raises StoreError."""
         if self._outbox is None:
-            await self._open()
+            await self._open(self._from.last_event())
 
     def publish(self, events: Sequence[Event]) -> None:
         """Take events that are durable now."""
@@ -129,12 +129,12 @@ class Notices:
             self._thread.submit(self._outbox.close).result()
         self._thread.shutdown()
 
-    async def _open(self) -> None:
+    async def _open(self, last_event: int) -> None:
         outbox = await self._run(partial(Outbox, self._path))
         if self._outbox is not None:  # somebody else asked meanwhile
             return
         self._outbox = outbox
-        self._task = asyncio.create_task(self._work(self._from.last_event()))
+        self._task = asyncio.create_task(self._work(last_event))
         self._task.add_done_callback(_complain)
 
     async def _work(self, last_event: int) -> None:

@@ -159,3 +159,14 @@ def test_what_cannot_be_meant_is_refused_and_queues_nothing(gpud, rule):
     with pytest.raises(GpuctlError):
         gpud.submit("true", notify=[rule])
     assert gpud.ask("list")["jobs"] == []
+
+
+def test_an_alert_reaches_who_administers(a_gpud, hook):
+    gpud = a_gpud("--simulate", "1xH100", "--alerts", hook.url, "--log-format", "json")
+    gpud.kill()
+    gpud.start()
+    data = hook.next()[1]
+    assert data["event"] == "alert"
+    assert data["what"] == "gpud_restarted"
+    lines = [json.loads(line) for line in gpud.said().splitlines()]
+    assert {"at", "level", "part", "message"} <= lines[-1].keys()
