@@ -175,19 +175,38 @@ def _daemon(session: Session) -> Iterator[Finding]:
         yield Finding("fail", "gpud", error.message, error.hint)
 
 
-def _cgroup(_: Session) -> Iterator[Finding]:
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            own = next((line[3:].strip() for line in file if line.startswith("0::")), None)
-    except OSError:
-        own = None
-    folder = f"/sys/fs/cgroup{own}"
-    if own is not None and os.path.exists(f"{folder}/cgroup.procs") and os.access(folder, os.W_OK):
-        yield Finding("ok", "cgroup", f"{folder} is writable")
+def _cgroup(session: Session) -> Iterator[Finding]:
+    """Say what surrounds jobs: gpud's launcher process knows what it may do."""
+    status = _status(session)
+    launcher = {} if status is None else status["launcher"]
+    if "cgroup" not in launcher:
+        return  # no gpud, or an older one
+    limits = launcher["cgroup"]
+    if limits is None:
+        yield Finding("ok", "cgroup", "none for jobs: memory is counted, not limited; they end by their process tree")
     else:
-        yield Finding(
-            "ok", "cgroup", "none to write to: memory is counted, not limited; jobs end by their process tree"
-        )
+        what = f"limits: {', '.join(limits)}" if limits else "no limits: no controller is handed down"
+        yield Finding("ok", "cgroup", f"each job has its own; {what}")
+    yield from _fence(launcher, system=status is not None and status["system"])
+
+
+def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
+    """Say what keeps jobs, and logins, from GPUs that are not theirs, and what does not."""
+    out = "not what ssh, cron, systemd-run or a container daemon starts for its user"
+    if launcher["fence"] == "devices" and launcher["unfenced"]:
+        hint = "set fence = \"auto\" to start jobs all the same"
+        yield Finding("fail", "fence", f"set, and cannot be had: {launcher['unfenced']}; no job starts", hint)
+    elif launcher["fence"] is not None:
+        yield Finding("ok", "fence", f"{launcher['fence']}: a job opens no GPU but its own; {out}")
+    elif system and launcher["fence_set"] == "auto" and launcher["unfenced"]:
+        hint = "gpud-launcher.service with Delegate=yes, on a machine with cgroups of version 2, has what it takes"
+        yield Finding("warn", "fence", f"none: {launcher['unfenced']}; jobs may open each other's GPUs", hint)
+    else:
+        yield Finding("ok", "fence", "none: CUDA_VISIBLE_DEVICES alone keeps jobs from each other's GPUs")
+    if launcher["login_fence"]:
+        problem = launcher["logins"]
+        told = f"not in force: {problem}" if problem else f"what users start by themselves opens no GPU; {out}"
+        yield Finding("warn" if problem else "ok", "login fence", told, "see login_fence in the README")
 
 
 def _service(_: Session) -> Iterator[Finding]:

@@ -108,7 +108,7 @@ class LocalLauncher:
     def confinement(self, job: JobId, attempt: int) -> Confinement | None:
         """Return what surrounds an attempt; None for one that does not run."""
         known = self._attempts.get(f"{format_job(job)}.{attempt}")
-        return None if known is None else known.confinement
+        return None if known is None or known.over else known.confinement
 
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. Raises OSError where records cannot be kept or no process can be made."""
