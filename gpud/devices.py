@@ -3,9 +3,12 @@
 from gpud.core.active import ActiveJob
 from gpud.core.condition import Condition, condition, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
+from gpud.core.foreign import key_of, who
+from gpud.core.health import Health, Level
 from gpud.core.world import World
 from gpud.model.gpu import GpuProcess, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import Running, Stopping, format_job
+from gpud.model.units import Timestamp, format_duration
 from gpud.views import Scene, Viewer
 
 
@@ -26,15 +29,14 @@ def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
         "utilization_percent": None if reading is None else reading.utilization_percent,
         "temperature_c": None if reading is None else reading.temperature_c,
         "power_w": None if reading is None else reading.power_w,
-        "health": {Condition.LOST: "lost", Condition.UNKNOWN: "unknown"}.get(
-            now_is, "healthy" if _drained(scene.world, state) is None else "draining"
-        ),
-        "health_reason": health_reason(scene.world, state, now_is),
+        "health": _level(scene.world, state, now_is),
+        "health_reason": health_reason(scene.world, state, now_is, scene.now),
+        "faults": _faults(state.health),
         "state": now_is.value,
         "simulated": state.gpu.simulated,
         **{key: getattr(state.gpu, key) for key in ("nvlink", "pcie", "numa", "mig", "parent")},
         "jobs": [format_job(job) for job in state.holders],
-        "processes": [] if reading is None else _processes(scene.world, reading, viewer),
+        "processes": [] if reading is None else _processes(scene.world, state, reading, viewer),
     }
 
 
@@ -69,12 +71,22 @@ def gpu_counts(scene: Scene) -> dict[str, int]:
     return counts
 
 
-def health_reason(world: World, state: GpuState, now_is: Condition) -> str | None:
+def health_reason(world: World, state: GpuState, now_is: Condition, now: Timestamp) -> str | None:
     """Return why a GPU is what it is, in words; None where its state says it all."""
+    worst = state.health.worst()
+    fault = None if worst is None else worst[1].says
     match now_is:
-        case Condition.DRAINING | Condition.BUSY | Condition.SHARED:
-            return _drained(world, state) or None
+        case Condition.DRAINING | Condition.BUSY | Condition.SHARED | Condition.FREE | Condition.RELEASING:
+            return _drained(world, state) or fault
+        case Condition.UNHEALTHY if world.nodes[state.node].node.reboot:
+            return world.nodes[state.node].node.problem
+        case Condition.UNHEALTHY:
+            parent = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
+            of_parent = None if parent is None else parent.health.worst()
+            return fault or (of_parent[1].says if of_parent is not None else "its memory is not back")
         case Condition.LOST | Condition.UNKNOWN:
+            if worst is not None and worst[0].startswith("xid"):
+                return fault
             if isinstance(state.seen, Unreadable):
                 return state.seen.reason
             if now_is is Condition.LOST and not state.present:
@@ -83,10 +95,10 @@ def health_reason(world: World, state: GpuState, now_is: Condition) -> str | Non
         case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
             return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
         case Condition.FOREIGN if isinstance(state.seen, Reading):
-            who = [_who(process) for process in occupants(world, state.seen)]
-            if not who and state.seen.lease is not None:
-                who = [f"another gpud (pid {state.seen.lease.pid})"]
-            return "used by " + ", ".join(who)
+            there = [_stranger(state, process, now) for process in occupants(world, state.seen)]
+            if not there and state.seen.lease is not None:
+                there = [f"another gpud (pid {state.seen.lease.pid})"]
+            return "used by " + ", ".join(there)
         case _:
             return None
 
@@ -96,12 +108,42 @@ def _drained(world: World, state: GpuState) -> str | None:
     return state.drained if state.drained is not None else world.nodes[state.node].drained
 
 
-def _who(process: GpuProcess) -> str:
-    return " ".join(word for word in (process.user or "somebody", _program(process), f"(pid {process.pid})") if word)
+def _level(world: World, state: GpuState, now_is: Condition) -> str:
+    """Return how well a GPU is; drained by a person counts as draining."""
+    level = state.health.level
+    if now_is is Condition.LOST:
+        return Level.LOST.value
+    if now_is is Condition.UNKNOWN and level is Level.HEALTHY:
+        return "unknown"
+    drains = _drained(world, state) is not None or now_is is Condition.UNHEALTHY
+    return Level.DRAINING.value if drains else level.value
 
 
-def _processes(world: World, reading: Reading, viewer: Viewer) -> list[dict[str, object]]:
-    ours = _identities(world)
+def _faults(health: Health) -> list[dict[str, object]]:
+    return [
+        {
+            "cause": cause,
+            "level": fault.level.value,
+            "since": fault.since,
+            "reason": fault.says,
+            "clears": fault.clears,
+            "person": fault.person,
+        }
+        for cause, fault in sorted(health.faults.items(), key=lambda each: each[1].since)
+    ]
+
+
+def _stranger(state: GpuState, process: GpuProcess, now: Timestamp) -> str:
+    """Return who a stranger is, since when it is seen there, and since when it does nothing."""
+    known, words = state.health.strangers.get(key_of(process)), who(process)
+    if known is None:
+        return words
+    idle = "" if known.idle_since is None else f", idle for {format_duration(now - known.idle_since)}"
+    return f"{words} for {format_duration(now - known.since)}{idle}"
+
+
+def _processes(world: World, state: GpuState, reading: Reading, viewer: Viewer) -> list[dict[str, object]]:
+    ours, strangers = _identities(world), state.health.strangers
     return [
         {
             "pid": process.pid,
@@ -110,6 +152,8 @@ def _processes(world: World, reading: Reading, viewer: Viewer) -> list[dict[str,
             "memory_mib": process.memory_mib if private or _job_of(process, ours) is None else None,
             "kind": process.kind,
             "job": None if (active := _job_of(process, ours)) is None else format_job(active.job),
+            "since": known.since if (known := strangers.get(key_of(process))) is not None else None,
+            "idle_since": None if known is None else known.idle_since,
         }
         for process in reading.processes or ()
     ]

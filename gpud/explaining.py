@@ -211,7 +211,7 @@ def _denial(scene: Scene, denied: Denied) -> str:
     if denied.left_mib is not None:
         return f"shared, with {format_size(denied.left_mib)} left"
     if denied.condition not in {Condition.FREE, Condition.SHARED}:
-        why_not = health_reason(scene.world, state, denied.condition)
+        why_not = health_reason(scene.world, state, denied.condition, scene.now)
         return f"{denied.condition.value}" + (f": {why_not}" if why_not else "")
     if denied.claim is not None:
         return f"free, but {claimed(denied.claim, now)}"

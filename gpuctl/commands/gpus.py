@@ -9,9 +9,10 @@ from gpuctl.session import Session, note
 
 @click.command()
 @click.option("--topology", is_flag=True, help="Show how they reach each other: NVLink, PCIe switches, NUMA nodes.")
+@click.option("--health", is_flag=True, help="Show how well they are: what is wrong, since when, what would clear it.")
 @session.options
 @click.pass_obj
-def gpus(session: Session, topology: bool) -> None:
+def gpus(session: Session, topology: bool, health: bool) -> None:
     """List the GPUs: what they are, how busy, and who is on them. MIG instances stand below their GPU."""
     reply = session.request("gpus", fresh=True)
     found = reply["gpus"]
@@ -19,7 +20,8 @@ def gpus(session: Session, topology: bool) -> None:
         session.print_json(found)
         return
     if found:
-        click.echo("\n".join(render.links(found) if topology else render.rows(found)))
+        table = render.links if topology else render.health if health else render.rows
+        click.echo("\n".join(table(found)))
         if any(gpu["simulated"] for gpu in found):
             note(render.SIMULATED)
     if reply["problem"] or not found:

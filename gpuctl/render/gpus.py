@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gpuctl.render.text import Column, colored, plural, size, table
+from gpuctl.render.text import Column, clock, colored, plural, size, table
 
 Gpu = dict[str, Any]
 
@@ -38,6 +38,27 @@ def links(gpus: Sequence[Gpu]) -> list[str]:
             for gpu in _nested(gpus)
         ],
     )
+
+
+def health(gpus: Sequence[Gpu]) -> list[str]:
+    """Return the table of how well GPUs are: a line for each thing that is wrong with one."""
+    nodes = _several(gpus)
+    columns = (
+        *map(Column, ("GPU", "HEALTH")),
+        Column("SINCE", spare=True),
+        Column("WHY", elastic=True),
+        Column("WHAT CLEARS IT", elastic=True),
+    )
+    cells, states = [], []
+    for gpu in _nested(gpus):
+        wrong = [(fault["level"], clock(fault["since"]), fault["reason"], fault["clears"]) for fault in gpu["faults"]]
+        if gpu["health"] not in {fault["level"] for fault in gpu["faults"]} | {"healthy"} or not wrong:
+            undrain = "gpuctl undrain" if gpu["state"] == "draining" else ""
+            wrong.insert(0, (gpu["health"], "", gpu["health_reason"] or "", undrain))
+        cells += [(_number(gpu, nodes), *each) for each in wrong]
+        states += [gpu["state"]] * len(wrong)
+    heading, *lines = table(columns, cells)
+    return [heading, *(colored(line, state) for line, state in zip(lines, states, strict=True))]
 
 
 def _several(gpus: Sequence[Gpu]) -> bool:

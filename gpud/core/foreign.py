@@ -37,7 +37,11 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
     if not found and not known:
         state.health.counted_at = None
         return
-    there = {_key(process): process for process in found}
+    there = {key_of(process): process for process in found}
+    if not world.care.puzzled and world.nodes[state.node].node.contained and any(not each.ancestors for each in found):
+        world.care.puzzled = True
+        said = "gpud runs in a container, where the driver's pids mean nothing: GPU memory tells instead who is there"
+        out.changes.append(Told(out.now, "pids_unknown", {"node": state.node, "reason": said}))
     for key, process in there.items():
         stranger = known.setdefault(key, Stranger(seen.at, who(process)))
         stranger.looks += 1
@@ -122,7 +126,8 @@ def restore(world: World, kept: object) -> None:
         world.care.foreign_s = {int(uid): float(used_s) for uid, used_s in kept.items()}
 
 
-def _key(process: GpuProcess) -> tuple[int, int]:
+def key_of(process: GpuProcess) -> tuple[int, int]:
+    """Return what a process is known by among strangers."""
     return process.pid, process.ancestors[0].start if process.ancestors else 0
 
 
