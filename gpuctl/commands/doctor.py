@@ -194,7 +194,7 @@ def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
     """Say what keeps jobs, and logins, from GPUs that are not theirs, and what does not."""
     out = "not what ssh, cron, systemd-run or a container daemon starts for its user"
     if launcher["fence"] == "devices" and launcher["unfenced"]:
-        hint = "set fence = \"auto\" to start jobs all the same"
+        hint = 'set fence = "auto" to start jobs all the same'
         yield Finding("fail", "fence", f"set, and cannot be had: {launcher['unfenced']}; no job starts", hint)
     elif launcher["fence"] is not None:
         yield Finding("ok", "fence", f"{launcher['fence']}: a job opens no GPU but its own; {out}")
