@@ -20,6 +20,7 @@ from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
 from gpud.core.world import World
+from gpud.forecasting import Forecaster
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.launchers.protocol import Launcher
 from gpud.listing import Listing
@@ -87,6 +88,7 @@ class Answers:
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
         self._asked: dict[Peer, deque[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        forecasts = Forecaster(world, clock, last_event)
         listing = Listing(
             world=world,
             clock=clock,
@@ -95,6 +97,7 @@ class Answers:
             scene=self._scene,
             viewer=self.viewer,
             last_event=last_event,
+            forecast=forecasts.newest,
             confined=partial(confined_map, facts.launcher),
         )
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {

@@ -19,6 +19,7 @@ from gpud.core.waits import Barred, Guaranteed, NoCapacity, OverQuota, Throttled
 from gpud.core.why import why
 from gpud.core.world import Reservation, World
 from gpud.devices import health_reason
+from gpud.forecasting import outlook
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId, StopCause, Stopping, format_job
 from gpud.model.spec import Terms
@@ -40,6 +41,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     told_reason = (row.reason if active is not None else _ending(row)) if private else None
     code, reason, hint = (row.state, told_reason, None) if wait is None else in_words(world, row.job, wait, now)
     kept = world.reservations.get(row.job) if wait is not None else None
+    expected_at, unknown = outlook(scene.forecast, row.job, wait, now)
     told: dict[str, object] = {
         "id": format_job(row.job),
         "state": row.state,
@@ -47,7 +49,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
         "reason": reason,
         "hint": hint,
         "position": place,
-        "expected_start_at": None if kept is None else kept.at,
+        "expected_start_at": expected_at,
+        "expected_start_unknown": unknown,
         "reservation": None if kept is None else _reservation(world, kept),
         "yields_to": format_job(wait.job) if isinstance(wait, YieldsTo) else None,
         "quota": _quota(wait) if isinstance(wait, OverQuota) else None,

@@ -3,16 +3,17 @@
 Rows come from the reading thread; what the world adds is put to them on the loop afterwards.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 from gpud import views
 from gpud.check import Wrong
+from gpud.core.forecast import Forecast
 from gpud.core.world import World
 from gpud.explaining import why_map
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
-from gpud.model.units import Timestamp
+from gpud.model.units import Seconds, Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
 from gpud.selection import checked_states, parse_job, parse_jobs
@@ -26,10 +27,15 @@ _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
 _ROWS_BYTES = FRAME_MAX * 3 // 4
+_SOON_S = 0.1  # how long a list waits for what is expected
+_PATIENT_S = 1.0  # and who asks for one job
 
 
 class Listing:
-    """Answers what is asked of jobs. `viewer` says what a client may see, `scene` how things are now."""
+    """Answers what is asked of jobs. `viewer` says what a client may see, `scene` how things are now.
+
+    `forecast` tells what is expected, and is waited for so long.
+    """
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Listing:
         scene: Callable[[], Scene],
         viewer: Callable[[Peer], Viewer],
         last_event: Callable[[], int],
+        forecast: Callable[[Seconds], Awaitable[Forecast | None]],
         confined: Callable[[JobId, int], Message | None],
     ) -> None:
         self._world = world
@@ -50,6 +57,7 @@ class Listing:
         self._scene = scene
         self._viewer = viewer
         self._last_event = last_event
+        self._forecast = forecast
         self._confined = confined
         self.by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             "list": self._list,
@@ -89,16 +97,22 @@ class Listing:
         for word in words or ():
             if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
                 raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
-        scene, viewer = self._scene(), self._viewer(peer)
+        scene, viewer = await self._ahead(rows, _SOON_S), self._viewer(peer)
         places = views.positions(scene.world) or {}
         maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
         told = _what_fits(maps)
         return {"jobs": told, "more": more + len(maps) - len(told)}
 
+    async def _ahead(self, rows: Sequence[JobRow], patience_s: Seconds) -> Scene:
+        """Return how things are, and what is expected where one of these jobs waits."""
+        waits = any(row.ended_at is None and row.state in {"queued", "held"} for row in rows)
+        forecast = await self._forecast(patience_s) if waits else None
+        return replace(self._scene(), forecast=forecast)
+
     async def _show(self, peer: Peer, message: Message) -> Message:
         job = parse_job(message["job"])
         row = await self._row(job)
-        scene, viewer = self._scene(), self._viewer(peer)
+        scene, viewer = await self._ahead([row], _PATIENT_S), self._viewer(peer)
         spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
         attempts = await self._reader.run(lambda reader: reader.attempts(job))
         events = await self._reader.run(lambda reader: reader.events(0, spans, _ROWS))
@@ -143,7 +157,7 @@ class Listing:
         else:
             query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
             rows, deep = (await self._reader.run(lambda reader: reader.jobs(query)))[0], False
-        scene = self._scene()
+        scene = await self._ahead(rows, _PATIENT_S)
         places = views.positions(scene.world) if not deep else None
         told = []
         for row in rows:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import cast
 
+from gpud.core.forecast import Forecast
 from gpud.core.queue import job_of
+from gpud.core.waits import Wait
 from gpud.core.why import why
 from gpud.core.world import World
 from gpud.elements import elements_by_state
+from gpud.forecasting import outlook
 from gpud.launchers.logs import log_path
 from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import JobId, Stopping, format_job, index_of
@@ -35,7 +38,7 @@ OF_OTHERS = _keys(
     "id uid name user tenant group state reason priority gpus gpu_memory_mib gpu_type gpu_ids excluded share mig nodes "
     "pool cpus memory_mib array_index attempt retries retry_on preemptible after time_limit_s estimate_s submitted_at "
     "begin_at started_at ended_at updated_at expected_start_at exit_code signal allocation queue_position array_limit "
-    "array array_pending array_counts"
+    "array array_pending array_counts expected_start_unknown"
 )
 OF_OTHERS_ATTEMPTS = _keys(
     "attempt starting_at started_at ended_at exit_code signal timed_out could_not_start stop_cause gpu_s allocation"
@@ -61,11 +64,12 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The world at one moment, and the places that paths depend on. `log_dir` tells where a user's default logs are."""
+    """The world at one moment, what is expected of it if that is known, and where a user's default logs are."""
 
     world: World
     now: Timestamp
     log_dir: Callable[[int], str]
+    forecast: Forecast | None = None
 
 
 def positions(world: World) -> dict[JobId, int] | None:
@@ -77,7 +81,8 @@ def positions(world: World) -> dict[JobId, int] | None:
 
 def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job:
     """Return a job as the protocol's page says."""
-    world, demand, kept = scene.world, row.terms.demand, scene.world.reservations.get(row.job)
+    world, demand, wait = scene.world, row.terms.demand, why(scene.world, row.job, scene.now)
+    expected_at, unknown = outlook(scene.forecast, row.job, wait, scene.now)
     run, ended = row.run, row.ended_at is not None
     over = None if run is None else run.exit
     shown = viewer.may_read(row)
@@ -93,7 +98,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "key": row.key,
         "labels": row.labels,
         "state": row.state,
-        "reason": _reason(scene, row) if not ended else row.reason if shown else None,
+        "reason": _reason(scene, row, wait) if not ended else row.reason if shown else None,
         "priority": row.place.priority,
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
@@ -121,7 +126,8 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "started_at": started_at,
         "ended_at": row.ended_at,
         "updated_at": row.updated_at,
-        "expected_start_at": kept.at if kept is not None and not ended else None,
+        "expected_start_at": expected_at,
+        "expected_start_unknown": unknown,
         "exit_code": None if over is None else over.exit_code,
         "signal": None if over is None else over.signal,
         "allocation": [_allocation(world, each) for each in (run.allocation if run is not None else ())],
@@ -219,8 +225,7 @@ def event_map(event: Event, viewer: Viewer) -> EventMap:
     }
 
 
-def _reason(scene: Scene, row: JobRow) -> str | None:
-    wait = why(scene.world, row.job, scene.now)
+def _reason(scene: Scene, row: JobRow, wait: Wait | None) -> str | None:
     if wait is not None:
         return in_words(scene.world, row.job, wait, scene.now)[1]
     active = scene.world.active.get(row.job)

@@ -40,6 +40,8 @@ def _lines(job: dict[str, Any]) -> list[str]:
         lines.append(f"  {ordinal(job['position'])} in line")
     if job.get("expected_start_at") is not None:
         lines.append(f"  expected to start {in_words(job['expected_start_at'], time.time())}")
+    elif job.get("expected_start_unknown"):
+        lines.append(f"  nobody can tell when it starts: {clean(job['expected_start_unknown'])}")
     lines += [f"  {clean(line)}" for line in job.get("details") or []]
     if job.get("hint"):
         lines.append(f"  hint: {clean(job['hint'])}")

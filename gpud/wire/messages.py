@@ -76,6 +76,7 @@ class List(TypedDict):
 class Job(TypedDict):
     """A job as everybody sees it (others' `command`, `workdir` and `output` are None in system mode).
 
+    `expected_start_at` is None where nobody can tell, and `expected_start_unknown` then says why, of who waits.
     `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.
     `gpu_ids` are the only GPUs it may get, `excluded` GPUs and nodes that it must not get; GPUs as `NODE:INDEX`.
     `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the last three
@@ -120,6 +121,7 @@ class Job(TypedDict):
     ended_at: float | None
     updated_at: float
     expected_start_at: float | None
+    expected_start_unknown: str | None
     exit_code: int | None
     signal: int | None
     allocation: list[dict[str, object]]
@@ -178,7 +180,7 @@ class Why(TypedDict):
 
 
 class WhyReply(TypedDict):
-    """For each job: `id state code reason hint position expected_start_at`, and `details` to print line by line.
+    """For each job: `id state code reason hint position expected_start_at expected_start_unknown`, and `details` to print line by line.
 
     `predicted_s predicted_from predicted_runs`: how long it is expected to run, from what that is known, and of how
     many runs it is the mean. `reservation`: None, or `starts_at nodes gpus preempting` (jobs give way for it).

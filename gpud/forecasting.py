@@ -1,0 +1,112 @@
+"""When everybody is expected to start: worked out when somebody asks, and told again until something happens.
+
+The forecast is made on the loop, a millisecond at a time with as long a rest between: a thread would hold the
+interpreter for five. All together it gets `_DUTY` of the loop's time at most, and one forecast `_MOST_S` of work; who
+has not started in it by then, starts nobody knows when. Nobody who asks waits for it longer than he said: he gets the
+one before.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from gpud.core.forecast import Forecast
+from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
+from gpud.core.world import World
+from gpud.model.job import JobId, format_job
+from gpud.model.units import Seconds, Timestamp
+
+log = logging.getLogger(__name__)
+
+_PIECE_S = 0.001
+_MOST_S = 1.0
+_DUTY = 0.05
+_OLD_S = 30.0  # what no change tells of (a GPU that is foreign now) is known after this
+
+Outlook = tuple[Timestamp | None, str | None]
+
+
+class Forecaster:
+    """Keeps the newest forecast. `last_event` numbers what has happened."""
+
+    def __init__(
+        self, world: Callable[[], World], clock: Callable[[], Timestamp], last_event: Callable[[], int]
+    ) -> None:
+        self._world = world
+        self._clock = clock
+        self._last_event = last_event
+        self._newest: Forecast | None = None
+        self._as_of = 0
+        self._rests_until = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def newest(self, patience_s: Seconds) -> Forecast | None:
+        """Return what is expected now, or was a moment ago if finding out takes longer than that."""
+        if not self._stands() and self._task is None:
+            self._task = asyncio.create_task(self._make())
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=patience_s)
+        return self._newest
+
+    def _stands(self) -> bool:
+        now, known = self._clock(), self._newest
+        if known is None or self._as_of != self._last_event() or now > known.now + _OLD_S:
+            return False
+        return known.first_at is None or now <= known.first_at
+
+    async def _make(self) -> None:
+        try:
+            await asyncio.sleep(self._rests_until - time.monotonic())
+            await self._work()
+        except Exception:  # ours: it goes into the log, and nobody is told of a start
+            log.exception("it was not found out when jobs start")
+        finally:
+            self._task = None
+
+    async def _work(self) -> None:
+        as_of, spent_s = self._last_event(), 0.0
+        began = time.perf_counter()
+        made = Forecast(self._world(), self._clock())
+        for _ in made.work():
+            piece_s = time.perf_counter() - began
+            if piece_s >= _PIECE_S:
+                spent_s += piece_s
+                if spent_s > _MOST_S:
+                    made.give_up()
+                    break
+                await asyncio.sleep(piece_s)
+                began = time.perf_counter()
+        spent_s += time.perf_counter() - began
+        self._newest, self._as_of = made, as_of
+        self._rests_until = time.monotonic() + spent_s / _DUTY
+
+
+def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Timestamp) -> Outlook:
+    """Return when a job that waits is expected to start, or why nobody can tell; nothing of one that does not wait."""
+    match wait:
+        case None:
+            return None, None
+        case Held() | Unmet():
+            return None, "it is held"
+        case Paused():
+            return None, "all starts are paused"
+        case NoGpus():
+            return None, "there is no GPU to be seen"
+    if forecast is None:
+        return None, "it is being worked out: ask again"
+    found = forecast.expected(job)
+    if found.at is not None:
+        return Timestamp(max(found.at, now)), None
+    if found.behind is not None:
+        behind = format_job(found.behind)
+        return None, f"it comes behind job {behind}, and nobody knows how long that runs (no time limit, no estimate)"
+    if found.beyond:
+        return None, "too many jobs come before it"
+    match wait:
+        case After(first=first):
+            return None, f"it comes after job {format_job(first.job)}, and nobody knows when that ends"
+        case OverQuota():
+            return None, "nobody knows when there is quota for it"
+        case _:
+            return None, "nothing that is expected to end makes room for it"
