@@ -21,6 +21,7 @@ _STATUS_OF_CODE = {
     "no_such_node": NOT_FOUND,
     "no_such_tenant": NOT_FOUND,
     "no_such_reservation": NOT_FOUND,
+    "no_such_group": NOT_FOUND,
     "not_permitted": NOT_PERMITTED,
 }
 

@@ -142,6 +142,9 @@ class Config:
     max_mishaps: int = _key(
         3, forms.COUNT, "lost GPUs and nodes after which a job that may be retried is not started again", live=True
     )
+    group_failures: int = _key(
+        3, forms.COUNT, "quick failures in a row after which the rest of a group is held; 0: never", live=True
+    )
     log_level: str = _key(
         "info", forms.choice("debug", "info", "warning", "error"), "the least that is worth a line", live=True
     )
@@ -224,6 +227,7 @@ class Config:
             limits=self.limits,
             pools=self.pools,
             max_mishaps=self.max_mishaps,
+            group_failures=self.group_failures,
             cancel_unmet=self.after_failed == "cancel",
             placement=self.placement,
             sample_every_s=self.sample_every_s,

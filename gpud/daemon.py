@@ -19,7 +19,7 @@ from gpud.check import Wrong
 from gpud.clock import Clock
 from gpud.config import Config
 from gpud.core.choice import world_of
-from gpud.core.commands import Asked, Submit
+from gpud.core.commands import Asked
 from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
 from gpud.core.restore import carry_over, restore
@@ -28,7 +28,7 @@ from gpud.inbox import Inbox
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
-from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus
+from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
 from gpud.model.gpu import GpuId
 from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
@@ -45,6 +45,7 @@ from gpud.statistics import Cycles
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.rows import Committed, JobRow, Loaded
+from gpud.submitting import once_each
 from gpud.subscriptions import Subscriptions
 from gpud.upkeep import SERVING, Upkeep
 from gpud.wire.codec import Message
@@ -159,6 +160,7 @@ class Daemon:
     def on_gone(self, peer: Peer) -> None:
         """Forget a client."""
         self.subscriptions.gone(peer)
+        self.requests.forget(peer)
         self._looking.follow_watchers()
 
     def still_here(self) -> bool:
@@ -333,7 +335,7 @@ class Daemon:
             peer.cut(str(error))
         self._looking.follow_watchers()
 
-    def _world_of(self, loaded: Loaded) -> tuple[World, list[Look]]:
+    def _world_of(self, loaded: Loaded) -> tuple[World, list[Look | SetLimit]]:
         world = world_of(self._config.rules, self._parts.boot)
         looks = restore(
             world,
@@ -344,6 +346,7 @@ class Daemon:
             next_number=loaded.next_number,
             runs=loaded.runs,
             accounts=loaded.accounts,
+            grouped=loaded.grouped,
         )
         return world, looks
 
@@ -363,19 +366,13 @@ class Daemon:
 
     def _without_repeats(self, batch: list[Input]) -> list[Input]:
         """Put off a submit that is here twice until the first is durable: then the store knows its nonce."""
-        submits = [each for each in batch if isinstance(each, Submit)]
-        first = {each.spec.nonce: each for each in reversed(submits)}
-        if len(first) == len(submits):
-            return batch
-        repeats = {each.token for each in submits if each is not first[each.spec.nonce]}
-        self._post_all([each for each in submits if each.token in repeats])
-        return [each for each in batch if not isinstance(each, Submit) or each.token not in repeats]
+        first, again = once_each(batch)
+        self._post_all(again)
+        return first
 
     def _answer_known(self, batch: Sequence[Input], taken: NonceTakenError) -> None:
         for each in batch:
-            if isinstance(each, Submit) and each.spec.nonce in taken.jobs:
-                self.requests.accepted_before(each.token, taken.jobs[each.spec.nonce])
-            else:
+            if not self.requests.accepted_before(each, taken.jobs):
                 self._inbox.post(each)
 
     def _refuse_batch(self, batch: Sequence[Input], error: StoreError) -> None:

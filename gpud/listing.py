@@ -64,6 +64,7 @@ class Listing:
             "show": self._show,
             "why": self._why,
             "events": self._events,
+            "groups": self._groups,
         }
 
     async def _list(self, peer: Peer, message: Message) -> Message:
@@ -88,6 +89,7 @@ class Listing:
             user=user,
             states=states,
             name=message.get("name"),
+            group=message.get("group"),
             labels=labels,
             since=message.get("since"),
             shown=True,
@@ -181,6 +183,15 @@ class Listing:
         if since is not None or (events and events[-1].seq > last):
             last = events[-1].seq if events else since or 0
         return {"events": [views.event_map(event, viewer) for event in events], "last": last}
+
+    async def _groups(self, peer: Peer, message: Message) -> Message:
+        del peer  # everybody may see how far the queue is
+        name, since = message.get("name"), Timestamp(self._clock() - _DAY_S)
+        rows = await self._reader.run(lambda reader: reader.groups(name, since))
+        if name is not None and not rows:
+            raise Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
+        rows.sort(key=lambda row: row.submitted_at)
+        return {"groups": [views.group_map(self._scene(), row) for row in rows]}
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""

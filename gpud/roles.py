@@ -47,9 +47,9 @@ _ADMINISTER = Right(Role.ADMIN, Role.ADMIN)
 
 RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("ping", "status", "gpus", "nodes", "list", "show", "why", "stats", "events", "subscribe"), _LOOK),
-    **dict.fromkeys(("tenants", "reservations", "policies", "notices"), _LOOK),
-    "submit": Right(Role.USER, Role.USER),
-    **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority"), _CHANGE),
+    **dict.fromkeys(("tenants", "reservations", "policies", "notices", "groups"), _LOOK),
+    **dict.fromkeys(("submit", "submit_many"), Right(Role.USER, Role.USER)),
+    **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority", "update", "signal"), _CHANGE),
     **dict.fromkeys(("drain", "undrain", "pause", "resume", "reserve", "reservation_delete"), _OPERATE),
     **dict.fromkeys(("tenant_create", "tenant_set", "tenant_delete", "policy_set"), _ADMINISTER),
 }

@@ -13,9 +13,10 @@ from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_o
 from gpud.model.spec import Dependency, Park, When
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
-from gpud.wire.messages import Selection
+from gpud.wire.changes import Selection
 
 STATES = frozenset({"held", "queued", "starting", "running", "stopping", *(end.value for end in End)})
+ENDED = frozenset(end.value for end in End)
 _MANY = 1_000_000
 _FEW = 1_000
 _ELEMENTS_MOST = 100_000
@@ -123,16 +124,17 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
     """
     words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
     states = checked_states(select.get("state", ()))
-    mine, user = select.get("mine", False), select.get("user")
-    if not words and not states and not mine and user is None:
-        raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state")
+    mine, user, group = select.get("mine", False), select.get("user"), select.get("group")
+    if not words and not states and not mine and user is None and group is None:
+        raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state, --group")
     if not words:
         own_only = mine or not may_all
         ended = ended and not states.isdisjoint(frozenset(End))
         if own_only and user not in {None, me.name}:
             return Chosen({})
         user = me.name if own_only else user
-        query = JobQuery(states=states, user=user, ended=ended, limit=_FEW if ended else _MANY)
+        limit = _FEW if ended and group is None else _MANY
+        query = JobQuery(states=states, user=user, group=group, ended=ended, limit=limit)
         rows, _ = reader.jobs(query)
         return Chosen({row.job: row.state for row in rows if not own_only or row.terms.uid == me.uid})
     found: dict[JobId, str] = {}
@@ -144,9 +146,16 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
                 raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
             state = row.state if row.job == key else _state_within(row, key)
             wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
+            wanted &= group in {None, row.group}
             if wanted and (not states or state in states):
                 found[key] = state
     return Chosen(found)
+
+
+def outermost(chosen: Chosen) -> tuple[JobId, ...]:
+    """Return the chosen jobs that have not ended, without elements of chosen arrays: they go with those."""
+    live = {job for job, state in chosen.states.items() if state not in ENDED}
+    return tuple(job for job in chosen.states if job in live and (array_of(job) == job or array_of(job) not in live))
 
 
 @dataclass(frozen=True, slots=True)

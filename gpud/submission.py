@@ -7,6 +7,7 @@ with code `usage` before anything else looks at it. Whether a job could ever fit
 import json
 import re
 import resource
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +15,9 @@ from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_array
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand
-from gpud.model.spec import Dependency, JobSpec, Terms
+from gpud.model.spec import Dependency, JobSpec, Rewrite, Terms, name_group
 from gpud.model.units import Mib, Timestamp, plural
+from gpud.wire.changes import Update
 from gpud.wire.notices import check_rule
 from gpud.wire.submission import DemandMap, Submit
 
@@ -26,7 +28,6 @@ _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
 _NOTICES_MOST = 20
 _MIG = re.compile(r"(\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
-_DIGITS = re.compile(r"\d+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
 
@@ -57,7 +58,7 @@ def spec_of(
     return JobSpec(
         nonce=_bounded_nonce(message["nonce"]),
         terms=Terms(
-            demand=_demand(message["demand"]),
+            demand=demand_of(message["demand"]),
             uid=uid,
             user=user,
             tenant=tenant,
@@ -65,14 +66,14 @@ def spec_of(
             retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
             time_limit_s=_duration("the time limit", message.get("time_limit_s")),
             estimate_s=_duration("the estimate", message.get("estimate_s")),
-            name_group=_DIGITS.sub("#", name),
+            name_group=name_group(name),
             preemptible=message.get("preemptible"),
             retry_on=_retry_on(message.get("retry_on", []), message.get("retries", 0)),
         ),
         name=name,
         command=tuple(command),
         workdir=message["workdir"],
-        environment=_environment(frozenset(message["environment"].items())),
+        environment=environment_of(message["environment"]),
         gid=gid,
         groups=groups,
         umask=int(_between("the umask", message["umask"], 0, 0o777)),
@@ -88,7 +89,7 @@ def spec_of(
         array=array,
         throttle=throttle,
         group=_word("the group", message.get("group")),
-        key=_word("the key", message.get("key")),
+        key=_key(message),
         **_comforts(message),
     )
 
@@ -97,6 +98,38 @@ def _word(what: str, text: str | None) -> str | None:
     if text is not None:
         check_text(what, text, _NAME_MOST)
     return text
+
+
+def _key(message: Submit) -> str | None:
+    key = _word("the key", message.get("key"))
+    if key is not None and "group" not in message:
+        raise Wrong("a key is a job's in its group, and no group is named", "add --group NAME")
+    return key
+
+
+def checked(terms: Terms) -> Terms:
+    """Return a job's terms, with what was changed in them. Raises Wrong."""
+    return replace(
+        terms,
+        grace_s=_between("the grace time", terms.grace_s, 0.0, _GRACE_MOST_S),
+        retries=int(_between("the number of retries", terms.retries, 0, _RETRIES_MOST)),
+        time_limit_s=_duration("the time limit", terms.time_limit_s),
+        estimate_s=_duration("the estimate", terms.estimate_s),
+        retry_on=_retry_on(list(terms.retry_on), terms.retries),
+    )
+
+
+def rewrite_of(message: Update) -> Rewrite:
+    """Return what is new in a job's spec beside its terms. Raises Wrong."""
+    if not message.get("workdir", "/").startswith("/"):
+        raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
+    return Rewrite(
+        name=_word("the name", message.get("name")),
+        workdir=message.get("workdir"),
+        output=_path_pattern("the output file", message.get("output")),
+        error=_path_pattern("the error file", message.get("error")),
+        labels=tuple(_labels(message.get("labels", {})).items()),
+    )
 
 
 def _comforts(message: Submit) -> dict[str, Any]:
@@ -138,7 +171,8 @@ def _comforts(message: Submit) -> dict[str, Any]:
     }
 
 
-def _demand(wanted: DemandMap) -> Demand:
+def demand_of(wanted: DemandMap) -> Demand:
+    """Return what a job needs, from the protocol's map. Raises Wrong."""
     gpus = int(_between("the number of GPUs", wanted["gpus"], 0, _MOST))
     memory = wanted.get("gpu_memory_mib")
     kind = wanted.get("gpu_type")
@@ -250,6 +284,11 @@ def _environment(variables: frozenset[tuple[str, str]]) -> bytes:
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Wrong(f"{name!r} cannot be a variable of an environment")
     return json.dumps(dict(variables), sort_keys=True, separators=(",", ":")).encode()
+
+
+def environment_of(variables: dict[str, str]) -> bytes:
+    """Return the variables as one JSON object. Raises Wrong."""
+    return _environment(frozenset(variables.items()))
 
 
 def _labels(labels: dict[str, str]) -> dict[str, str]:

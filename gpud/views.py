@@ -17,11 +17,12 @@ from gpud.elements import elements_by_state
 from gpud.forecasting import outlook
 from gpud.launchers.logs import log_path
 from gpud.model.gpu import Allocation, GpuId
-from gpud.model.job import JobId, Stopping, format_job, index_of
+from gpud.model.job import End, JobId, Stopping, format_job, index_of
 from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp
 from gpud.reasons import in_words
-from gpud.store.rows import AttemptRow, Event, JobRow
+from gpud.store.rows import AttemptRow, Event, GroupRow, JobRow
+from gpud.wire.changes import Group
 from gpud.wire.messages import Event as EventMap
 from gpud.wire.messages import Job
 
@@ -263,4 +264,30 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
         "gpu_indices": [None if state is None else state.gpu.index for state in known],
         "cpus": allocation.cpus,
         "memory_mib": allocation.memory_mib,
+    }
+
+
+def group_map(scene: Scene, row: GroupRow) -> Group:
+    """Return a group as the protocol's page says.
+
+    When it is over is worked out from how long its jobs have taken so far, if it goes on with as many at once.
+    """
+    total, done = sum(row.counts.values()), sum(row.counts.get(end, 0) for end in End)
+    running = sum(row.counts.get(state, 0) for state in ("starting", "running", "stopping"))
+    waiting, expected_end_at = total - done - running, None
+    held = scene.world.groups.reason((row.uid, row.name))
+    if running and row.ran_s is not None and held is None:
+        expected_end_at = scene.now + row.ran_s * (waiting / running + 0.5)
+    return {
+        "name": row.name,
+        "uid": row.uid,
+        "user": row.user,
+        "counts": row.counts,
+        "total": total,
+        "done": done,
+        "held": held,
+        "failed": None if row.failed is None else format_job(row.failed),
+        "submitted_at": row.submitted_at,
+        "ended_at": row.ended_at,
+        "expected_end_at": expected_end_at,
     }

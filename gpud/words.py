@@ -43,8 +43,8 @@ _OUT = {
 def words(wait: Wait, now: Timestamp, written: str) -> Words:
     """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint."""
     match wait:
-        case Held():
-            return "held", "held by its owner", f"to let it start: gpuctl release {written}"
+        case Held(reason):
+            return "held", reason or "held by its owner", f"to let it start: gpuctl release {written}"
         case BeginsAt(at):
             return "begin", f"begins in {format_duration(at - now)}", None
         case RetriesAt(at, attempt):

@@ -11,7 +11,8 @@ from gpud.core.admit import Refused
 from gpud.core.waits import Wait
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
-from gpud.model.spec import JobSpec, LoadedJob
+from gpud.model.spec import JobSpec, LoadedJob, Rewrite, Terms
+from gpud.model.units import Seconds, Timestamp
 from gpud.model.window import Window
 
 
@@ -19,7 +20,9 @@ from gpud.model.window import Window
 class Submit:
     """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next.
 
-    `ends` is how those of the jobs that it comes after ended that had ended when somebody looked.
+    `ends` is how those of the jobs that it comes after ended that had ended when somebody looked; `there` the job that
+    was found then under its key: one that has completed, or (None) that has not ended. `where` it was written, where
+    it is one of many.
     """
 
     token: int
@@ -27,6 +30,59 @@ class Submit:
     dry_run: bool = False
     tell: bool = False
     ends: tuple[tuple[JobId, End], ...] = ()
+    there: tuple[JobId, End | None] | None = None
+    where: str = ""
+
+    @property
+    def nonce(self) -> str:
+        """Return what tells whether it was sent before."""
+        return self.spec.nonce
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitMany:
+    """Queue many jobs, or none of them. `dry_run`: only say whether they would be taken."""
+
+    token: int
+    jobs: tuple[Submit, ...]
+    dry_run: bool = False
+
+    @property
+    def nonce(self) -> str:
+        """Return what tells whether they were sent before."""
+        return self.jobs[0].spec.nonce  # of a request that is sent again it is the same
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Change what jobs ask for. Of one that runs, its time limit and its priority can be changed.
+
+    `jobs` are those to change, each with its `terms` from then on; `more_s` is added to a time limit as it is then.
+    `rewrite` is what the store has of them, the same for all but for their environments. `priority` and `begin_at`
+    None: as they are. `said` are the words of what is changed, `waiting_only` those of it that running jobs must not
+    change. `by` is who asked, by name.
+    """
+
+    token: int
+    jobs: tuple[tuple[JobId, Terms], ...]
+    said: tuple[str, ...]
+    waiting_only: tuple[str, ...] = ()
+    rewrite: Rewrite = Rewrite()
+    environments: tuple[tuple[JobId, bytes], ...] = ()
+    more_s: Seconds = 0.0
+    priority: int | None = None
+    begin_at: Timestamp | None = None
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send a signal to every process of running jobs. `by` is who asked, by name."""
+
+    token: int
+    jobs: tuple[JobId, ...]
+    number: int
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +223,9 @@ class Asked:
 
 Command = (
     Submit
+    | SubmitMany
+    | Update
+    | Signal
     | Cancel
     | Hold
     | Release
@@ -186,11 +245,22 @@ Command = (
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A submit was taken; `job` is None on a dry run. `position` and `wait` only where asked for."""
+    """A submit was taken; `job` is None on a dry run. `position` and `wait` only where asked for.
+
+    `there`: it was not queued, for `job` has its key and this state.
+    """
 
     job: JobId | None
     position: int | None = None
     wait: Wait | None = None
+    there: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Many submits were taken, each as `Accepted` says it of one: the job, and its state if it was there already."""
+
+    jobs: tuple[tuple[JobId | None, str | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,4 +285,4 @@ class Reserved:
     number: int
 
 
-Reply = Accepted | Changed | Done | Reserved | Refused
+Reply = Accepted | Submitted | Changed | Done | Reserved | Refused

@@ -10,11 +10,9 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 from collections.abc import Sequence
 from functools import partial
 
-from gpud.core import arrays, choice, foreign, jobs, nursing, oversight, quota, sampling, tenants
-from gpud.core.admit import Refused, never_fits
+from gpud.core import arrays, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
 from gpud.core.alerts import alert
 from gpud.core.commands import (
-    Accepted,
     Asked,
     Cancel,
     Changed,
@@ -29,25 +27,29 @@ from gpud.core.commands import (
     Pause,
     PutTenant,
     Release,
+    Reply,
     Requeue,
     Reserve,
     SetPriority,
+    Signal,
     Submit,
+    SubmitMany,
+    Update,
 )
 from gpud.core.condition import RELEASE_S, looks_wanted, take_in
-from gpud.core.ends import follow, overlooked, settle
+from gpud.core.ends import settle
+from gpud.core.failing import hold_failing, let_go_released
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.outcome import Outcome
 from gpud.core.requeue import requeue, requeue_finished
 from gpud.core.schedule import schedule
 from gpud.core.waits import Looking
-from gpud.core.why import why
-from gpud.core.world import Array, World
-from gpud.model.changes import Added, InventoryPut, SettingPut, Told
+from gpud.core.world import World
+from gpud.model.changes import InventoryPut, SettingPut, Told
 from gpud.model.gpu import Node
-from gpud.model.job import JobId, format_job, job_id
+from gpud.model.job import JobId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Noticed, Observation, Started, XidSeen
-from gpud.model.spec import ArrayState, LoadedJob, Park, Place
+from gpud.model.spec import LoadedJob
 from gpud.model.units import Seconds, Timestamp
 
 Input = Command | Observation
@@ -86,14 +88,16 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case Noticed(what, message):
                 alert(out, what, message)
             case Submit():
-                _submit(world, out, each, told)
+                submits.submit(world, out, each, told)
+            case SubmitMany():
+                submits.submit_many(world, out, each)
             case _:
                 _command(world, out, each)
     if stirred:
+        hold_failing(world, out)
         settle(world, out)
         schedule(world, out)
-    for token, job in told:
-        out.replies.append((token, Accepted(job, world.queue.position(job), why(world, job, now))))
+    submits.answer(world, out, told)
     _look_around(world, out)
     out.close(world)
     return out
@@ -168,95 +172,67 @@ def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:
     return state.asked_at is None or state.asked_at + every_s <= now
 
 
-def _submit(world: World, out: Outcome, asked: Submit, told: list[tuple[int, JobId]]) -> None:
-    spec = asked.spec
-    out.count(world)
-    jobs_asked = 1 if spec.array is None else len(spec.array)
-    refused = never_fits(world, spec.terms.demand) or quota.refuses(world, spec.terms, out.now, jobs_asked)
-    if refused is not None:
-        out.replies.append((asked.token, refused))
-        return
-    known = dict(asked.ends)
-    missed = overlooked(world, spec.after, known)
-    if missed is not None:
-        ended = f"job {format_job(missed)} has just ended"
-        out.replies.append((asked.token, Refused("busy", ended, "submit it again")))
-        return
-    if asked.dry_run:
-        out.replies.append((asked.token, Accepted(None)))
-        return
-    job = job_id(world.next_number)
-    world.next_number += 1
-    later = spec.begin_at is not None and spec.begin_at > out.now
-    awaits = follow(world, job, spec.after, known) is not None
-    park = Park.AFTER if awaits else Park.BEGIN if later else None
-    place = Place(
-        priority=spec.priority + tenants.boost(world, spec.terms),
-        queued_us=world.moment_us(out.now),
-        park=Park.HELD if spec.hold else park,
-        not_before=spec.begin_at if later else None,
-        awaits=awaits,
-    )
-    array = None
-    if spec.array is not None:
-        array = ArrayState(pending=spec.array, throttle=spec.throttle)
-        world.arrays[job] = Array(spec.terms, place, array)
-        world.books.pend(job, spec.terms, len(array.pending))
-    out.changes.append(Added(job, out.now, spec, place, array))
-    world.wait(job, spec.terms, place)
-    if asked.tell:
-        told.append((asked.token, job))
-    else:
-        out.replies.append((asked.token, Accepted(job)))
-
-
 def _command(world: World, out: Outcome, asked: Command) -> None:
     """Do what was asked of many jobs, each for itself, or of the scheduler."""
-    finished: tuple[LoadedJob, ...] = ()
-    act: jobs.Act
+    reply = _of_scheduler(world, out, asked)
+    out.replies.append((asked.token, _of_jobs(world, out, asked) if reply is None else reply))
+
+
+def _of_scheduler(world: World, out: Outcome, asked: Command) -> Reply | None:
+    """Do what is not asked of each job for itself; None where it is."""
     match asked:
-        case Cancel():
-            act = partial(jobs.cancel, force=asked.force)
-        case Hold():
-            act = jobs.hold
-        case Release():
-            act = jobs.release
-        case Requeue():
-            act, finished = requeue, asked.finished
-        case SetPriority():
-            act = partial(jobs.prioritise, priority=asked.priority)
-        case Interrupt():
-            act = jobs.interrupt
+        case Update():
+            return updates.update(world, out, asked)
         case Drain():
-            out.replies.append((asked.token, _drain(world, out, asked)))
-            return
+            return _drain(world, out, asked)
         case ChoosePolicy():
-            out.replies.append((asked.token, choice.choose(world, out, asked)))
-            return
+            return choice.choose(world, out, asked)
         case PutTenant() | DeleteTenant() | Reserve() | DeleteReservation():
-            out.replies.append((asked.token, tenants.change(world, out, asked)))
-            return
-        case Pause(token, reason, by):
+            return tenants.change(world, out, asked)
+        case Pause(_, reason, by):
             changed = world.paused != reason
             world.paused = reason
             if changed:
                 out.changes.append(SettingPut("paused", reason))
                 kind = "paused" if reason is not None else "resumed"
                 out.changes.append(Told(out.now, kind, {"by": by} if reason is None else {"by": by, "reason": reason}))
-            out.replies.append((token, Done(changed)))
-            return
+            return Done(changed)
+        case _:
+            return None
+
+
+def _of_jobs(world: World, out: Outcome, asked: Command) -> Changed:
+    finished: tuple[LoadedJob, ...] = ()
+    named: tuple[JobId, ...] = ()
+    act: jobs.Act
+    match asked:
+        case Cancel(_, named):
+            act = partial(jobs.cancel, force=asked.force)
+        case Hold(_, named):
+            act = jobs.hold
+        case Release(_, named):
+            act = jobs.release
+        case Requeue(_, named, finished):
+            act = requeue
+        case SetPriority(_, named):
+            act = partial(jobs.prioritise, priority=asked.priority)
+        case Interrupt(_, named):
+            act = jobs.interrupt
+        case Signal(_, named):
+            act = partial(jobs.send_signal, number=asked.number, by=asked.by)
         case _:
             raise TypeError(asked)
     gone: set[JobId] = set()
     if isinstance(asked, Cancel):
-        gone = arrays.drop_named(world, out, asked.jobs)
+        gone = arrays.drop_named(world, out, named)
     elif isinstance(asked, Hold | Release | SetPriority):
-        arrays.unfold_named(world, out, asked.jobs)
-    notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in asked.jobs]
-    in_order = sorted(finished, key=lambda loaded: loaded.job)  # first who others come after
-    notes += [(loaded.job, requeue_finished(world, out, loaded)) for loaded in in_order]
+        arrays.unfold_named(world, out, named)
+    notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in named]
+    notes += requeue_finished(world, out, finished)
     changed_jobs = tuple(job for job, note in notes if note is None)
-    out.replies.append((asked.token, Changed(changed_jobs, tuple((job, note) for job, note in notes if note))))
+    if isinstance(asked, Release):
+        let_go_released(world, changed_jobs)
+    return Changed(changed_jobs, tuple((job, note) for job, note in notes if note))
 
 
 def _drain(world: World, out: Outcome, asked: Drain) -> Done:

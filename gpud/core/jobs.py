@@ -13,8 +13,8 @@ from gpud.core.backfill import told_end
 from gpud.core.outcome import Outcome
 from gpud.core.queue import owner_of
 from gpud.core.world import World
-from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, TermsPut
-from gpud.model.effects import Forget, Interrupt, Launch, Stop, look_at
+from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, TermsPut, Told
+from gpud.model.effects import Forget, Interrupt, Launch, SendSignal, Stop, look_at
 from gpud.model.gpu import Allocation
 from gpud.model.job import (
     End,
@@ -57,6 +57,12 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
     throttle(world, job)
     return active
+
+
+def _kept_back(world: World, job: JobId, place: Place) -> Place:
+    """Return where a job waits again: held, if its group is."""
+    held = world.groups.reason(world.groups.of(job)) is not None
+    return replace(place, park=Park.HELD) if held else place
 
 
 def throttle(world: World, job: JobId) -> None:
@@ -121,20 +127,23 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         nursing.died(world, out, active, seen.exit, seen.exit.at - since)
     world.care.forget(seen.job)
     if isinstance(verdict, lifecycle.Over):
+        world.groups.count(seen.job, verdict.end, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
         finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
         return
     reason = verdict.reason
     if verdict.word == "retried" and guest is None:
         wanted, said = retries.terms_after(world, active, seen.exit, lost)
         if wanted is None:
+            world.groups.count(seen.job, End.FAILED, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
             finish(world, out, seen.job, End.FAILED, seen.exit, f"{lifecycle.said(seen.exit)}; not tried again: {said}")
             return
         if said is not None:
             terms = wanted
             out.changes.append(TermsPut(seen.job, out.now, terms))
             reason = f"{reason}; {said}"
-    out.changes.append(Queued(seen.job, out.now, verdict.place, verdict.word, reason))
-    world.wait(seen.job, terms, verdict.place)
+    place = _kept_back(world, seen.job, verdict.place)
+    out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
+    world.wait(seen.job, terms, place)
     throttle(world, seen.job)
 
 
@@ -150,6 +159,7 @@ def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None,
     world.after.turn(job, end)
     if index_of(job) is None:
         world.after.forget(job)
+        world.groups.leave(job, end)
     else:
         array = world.arrays[array_of(job)]
         del array.elements[job]
@@ -199,7 +209,7 @@ def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False, reaso
     active = world.active.get(job)
     if active is not None:
         return None if stop(world, out, active, StopCause.CANCELLED, force=force) else "is being cancelled already"
-    if _alone(world, out, job) is None:
+    if alone(world, out, job) is None:
         return OVER
     world.unwait(job)
     array = world.arrays.get(job)
@@ -210,16 +220,16 @@ def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False, reaso
     return None
 
 
-def hold(world: World, out: Outcome, job: JobId) -> str | None:
+def hold(world: World, out: Outcome, job: JobId, *, reason: str | None = None) -> str | None:
     """Park a waiting job, or what is pending of an array; return why nothing was done, if so."""
     if job in world.active:
         return "is running; to stop it: gpuctl cancel, to run it again later: gpuctl requeue"
-    place = _alone(world, out, job)
+    place = alone(world, out, job)
     if place is None:
         return OVER
     if place.park is Park.HELD:
         return "is held already"
-    wait(world, out, job, replace(place, park=Park.HELD), "held")
+    wait(world, out, job, replace(place, park=Park.HELD), "held", reason)
     return None
 
 
@@ -231,7 +241,7 @@ def release(world: World, out: Outcome, job: JobId) -> str | None:
     waiting = world.waiting(job)
     if waiting is None or waiting.place.park not in {Park.HELD, Park.NEVER}:
         return "is not held" if waiting is not None or job in world.active else OVER
-    place = _alone(world, out, job) or waiting.place
+    place = alone(world, out, job) or waiting.place
     if place.park is Park.NEVER:
         place = replace(place, awaits=False)  # it is to start all the same
     wait(world, out, job, unheld(world, job, place, out.now), "released")
@@ -255,7 +265,7 @@ def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str 
         world.enter(replace(active, place=replace(active.place, priority=priority)))
         out.changes.append(Reprioritised(job, out.now, priority))
         return None
-    place = _alone(world, out, job)
+    place = alone(world, out, job)
     if place is None:
         return OVER
     wait(world, out, job, replace(place, priority=priority), "priority")
@@ -268,6 +278,18 @@ def interrupt(world: World, out: Outcome, job: JobId) -> str | None:
     if active is None:
         return cancel(world, out, job)
     out.effects.append(Interrupt(job, active.place.attempt))
+    return None
+
+
+def send_signal(world: World, out: Outcome, job: JobId, *, number: int, by: str) -> str | None:
+    """Send a signal to a job that runs; return why nothing was done, if so."""
+    active = world.active.get(job)
+    if active is None:
+        return "does not run yet" if world.waiting(job) is not None else OVER
+    if isinstance(active.state, Starting):
+        return "is just starting; send it again when it runs"
+    out.changes.append(Told(out.now, "signalled", {"signal": number, "by": by}, job))
+    out.effects.append(SendSignal(job, active.place.attempt, number))
     return None
 
 
@@ -288,7 +310,7 @@ def _current(world: World, job: JobId, attempt: int) -> ActiveJob | None:
     return active if active is not None and active.place.attempt == attempt else None
 
 
-def _alone(world: World, out: Outcome, job: JobId) -> Place | None:
+def alone(world: World, out: Outcome, job: JobId) -> Place | None:
     """Return a waiting job's place, unfolding it first if it is a pending element; None if it does not wait."""
     array = world.arrays.get(array_of(job))
     index = index_of(job)

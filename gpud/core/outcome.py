@@ -62,6 +62,10 @@ class Outcome:
             if over:
                 del world.arrays[job]
                 world.unwait(job)
+                world.groups.leave(job, aggregate(array.state))
+        if world.groups.changed:
+            self.changes.append(SettingPut("groups", world.groups.plain(self.now)))
+            world.groups.changed = False
         self.effects += [ReadGpus(node, tuple(gpus)) for node, gpus in self._looks.items()]
 
 

@@ -25,9 +25,17 @@ from gpud.model.units import Timestamp, format_duration, plural
 _NO_LIMITS = Limits()
 
 
-def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1) -> Refused | None:
-    """Return why a submit of that many jobs is refused; None where nothing speaks against it."""
-    return _impossible(world, terms, now) or _too_many(world, terms, jobs)
+def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1, of_tenant: int | None = None) -> Refused | None:
+    """Return why a submit of that many jobs is refused; None where nothing speaks against it.
+
+    `of_tenant` is how many of them are this job's tenant's; None: all.
+    """
+    return impossible(world, terms, now) or _too_many(world, terms, jobs, jobs if of_tenant is None else of_tenant)
+
+
+def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
+    """Return why a job of these terms can never start, whatever else waits; None where it can."""
+    return _never_allowed(world, terms) or _nowhere(world, terms, now)
 
 
 def over(world: World, terms: Terms, now: Timestamp) -> Wait | None:
@@ -126,7 +134,7 @@ def _promised(world: World, tenant: str) -> int:
     return sum(milli(each.terms.demand) for each in waiting if each is not None and each.terms.tenant == tenant)
 
 
-def _impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
+def _never_allowed(world: World, terms: Terms) -> Refused | None:
     demand, limits = terms.demand, world.rules.limits
     tenant, pools = world.tenants.get(terms.tenant), {each.name: each for each in world.rules.pools}
     if demand.pool is not None:
@@ -150,7 +158,7 @@ def _impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
             asked = plural(milli(demand) / 1000, "GPU")
             are = "is" if milli(demand) == 1000 else "are"
             return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
-    return _nowhere(world, terms, now)
+    return None
 
 
 def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
@@ -180,16 +188,16 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     return Refused("never_fits", message, "see whose they are: gpuctl gpus")
 
 
-def _too_many(world: World, terms: Terms, jobs: int) -> Refused | None:
+def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | None:
     limits, books, tenant = world.rules.limits, world.books, world.tenants.get(terms.tenant)
-    of_tenant = tenant.max_queued if tenant is not None and tenant.max_queued is not None else limits.queued_per_tenant
-    for whose, tally, most in (
-        ("the queue", books.all, limits.queued),
-        (f"user {terms.user}", books.of_user(terms.user), limits.queued_per_user),
-        (f"tenant {terms.tenant}", books.of_tenant(terms.tenant), of_tenant),
+    most_of_tenant = limits.queued_per_tenant if tenant is None or tenant.max_queued is None else tenant.max_queued
+    for whose, tally, most, more in (
+        ("the queue", books.all, limits.queued, jobs),
+        (f"user {terms.user}", books.of_user(terms.user), limits.queued_per_user, jobs),
+        (f"tenant {terms.tenant}", books.of_tenant(terms.tenant), most_of_tenant, of_tenant),
     ):
-        if most is not None and tally.queued + jobs > most:
-            many = "this is one" if jobs == 1 else f"these are {jobs}"
+        if most is not None and tally.queued + more > most:
+            many = "this is one" if more == 1 else f"these are {more}"
             message = f"{whose} has {tally.queued} of {most} jobs waiting, and {many} more"
             return Refused("refused", message, "submit it when some have started")
     return None

@@ -4,6 +4,7 @@ One that was to come after others waits again for those that have not ended. Whe
 than it must, it waits for nothing: who asks for it now wants it now.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gpud.core import jobs
@@ -12,7 +13,7 @@ from gpud.core.outcome import Outcome
 from gpud.core.world import Array, World
 from gpud.model.array import IndexSet, index_set
 from gpud.model.changes import Unfolded
-from gpud.model.job import End, JobId, StopCause, Stopping, array_of, index_of
+from gpud.model.job import End, JobId, StopCause, Stopping, array_of, format_job, index_of
 from gpud.model.spec import LoadedJob, Park, Place
 
 
@@ -40,7 +41,43 @@ def requeue(world: World, out: Outcome, job: JobId) -> str | None:
     return _take_up(world, out, array, job, jobs.unheld(world, job, place, out.now))
 
 
-def requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
+def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) -> Iterator[tuple[JobId, str | None]]:
+    """Queue jobs again that were over, first who others come after; yield why nothing was done with one, if so.
+
+    Of several of one key the newest runs again.
+    """
+    newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in _in_order(finished)}
+    for loaded in _in_order(finished):
+        rival = _rival(world, loaded)
+        if rival is None and loaded.key is not None:
+            rival = newest[(loaded.terms.uid, loaded.group, loaded.key)]
+        if rival is not None and rival != array_of(loaded.job):
+            yield loaded.job, f"is not run again: job {format_job(rival)} has its key in group {loaded.group}"
+            continue
+        note = _requeue_finished(world, out, loaded)
+        if note is None:
+            world.groups.join(array_of(loaded.job), loaded.terms.uid, loaded.group, loaded.key)
+        yield loaded.job, note
+
+
+def _in_order(finished: Sequence[LoadedJob]) -> list[LoadedJob]:
+    return sorted(finished, key=lambda loaded: loaded.job)
+
+
+def _rival(world: World, loaded: LoadedJob) -> JobId | None:
+    """Return another job that has a job's key: one that waits, runs, or has completed."""
+    if loaded.group is None or loaded.key is None:
+        return None
+    key = (loaded.terms.uid, loaded.group, loaded.key)
+    taken, ended = world.groups.taken(key), world.groups.ended(key)
+    if taken is not None:
+        return taken
+    if ended is not None:
+        return ended[0] if ended[1] is End.COMPLETED else None
+    return loaded.rival
+
+
+def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | None:
     """Queue a job again that was over: a new place, a new attempt, its retries whole; not before its begin time."""
     job, key = loaded.job, array_of(loaded.job)
     if job in world.active or world.waiting(job) is not None:

@@ -6,7 +6,7 @@ from gpud.core import choice, foreign, nursing, sampling, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
 from gpud.model.changes import UsePut
-from gpud.model.effects import Look, look_at
+from gpud.model.effects import Look, SetLimit, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
 from gpud.model.job import JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
@@ -23,12 +23,13 @@ def restore(
     next_number: int,
     runs: Iterable[tuple[Terms, Seconds]] = (),
     accounts: Iterable[UsePut] = (),
-) -> list[Look]:
-    """Fill an empty world, and return a look at every attempt that may still be running.
+    grouped: Iterable[tuple[JobId, int, str, str | None]] = (),
+) -> list[Look | SetLimit]:
+    """Fill an empty world, and return a look at every attempt that may still be running, and how long it may.
 
     `waiting` are jobs and elements in line for their first attempt: (job, terms, priority, queued_us). `others` are
     arrays, and parked, retried and active ones. `runs` came to their own end, the newest last; `accounts` are what
-    everybody has used.
+    everybody has used; `grouped` are jobs and arrays of groups, with whose they are, their group and key.
     """
     for terms, ran_s in runs:
         world.predictor.learn(terms, ran_s)
@@ -38,11 +39,12 @@ def restore(
     for node in nodes:
         world.remember(node)
     _restore_settings(world, settings)
+    world.groups.restore(grouped, settings)
     elements: list[LoadedJob] = []
     world.queue.fill(_plain(world, waiting, elements))
     for line in world.queue.lines():
         world.books.queue(line.terms, line.count)
-    looks = []
+    looks: list[Look | SetLimit] = []
     # Arrays first: their elements count against them.
     for loaded in sorted([*others, *elements], key=lambda each: index_of(each.job) is not None):
         world.queued_us = max(world.queued_us, loaded.place.queued_us)
@@ -61,6 +63,7 @@ def restore(
         world.policy.started(active, active.since)
         sampling.begin(world, active)
         looks.append(look_at(loaded.job, loaded.place.attempt, loaded.active))
+        looks.append(SetLimit(loaded.job, loaded.place.attempt, loaded.terms.time_limit_s))
         if isinstance(loaded.active, Stopping):
             world.alarms.set(loaded.active.kill_at, loaded.job)
     for job, array in world.arrays.items():

@@ -42,9 +42,10 @@ class Rules:
     `assumed_runtime_s` is for a job of which nothing is known. `reservations` is how many blocked jobs reserve. Who has
     waited for `starvation_s` (0: nobody) reserves whatever the policy says. A preemptible job is preempted by one whose
     priority is higher by `preempt_margin` at least, and by nobody before it has run for `preempt_after_s`;
-    `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle. `cancel_unmet`: a job whose dependency
-    can never be met is cancelled, not held. `placement` is how a node is chosen: see core.scoring. Without `backfill`
-    nobody passes who does not fit. `sample_every_s`: see core.sampling.
+    `preemptible` is for jobs that do not say. `max_mishaps`: see core.lifecycle; `group_failures` (0: never): see
+    core.groups. `cancel_unmet`: a job whose dependency can never be met is cancelled, not held. `placement` is how a
+    node is chosen: see core.scoring. Without `backfill` nobody passes who does not fit. `sample_every_s`: see
+    core.sampling.
     A GPU with a process on it that gpud did not start is given to nobody (`foreign` "avoid"), but for programs in
     `foreign_ignore`; `foreign_charge`: its time counts as use by whose process it is. At `thermal_limit_c` (None: none)
     a GPU gets no more jobs. A job that uses more of a shared GPU than it declared is told of (`gpu_memory_watch`
@@ -67,6 +68,7 @@ class Rules:
     preempt_margin: int = int(PREEMPT_MARGIN.default)
     preempt_after_s: Seconds = PREEMPT_AFTER.default
     max_mishaps: int = 3
+    group_failures: int = 3
     cancel_unmet: bool = False
     placement: str = "fgd"
     backfill: bool = True

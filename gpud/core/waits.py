@@ -14,7 +14,9 @@ from gpud.model.units import Timestamp
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """By its owner, until released."""
+    """Until released: by its owner, or for `reason`."""
+
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     place = waiting.place
     match place.park:
         case Park.HELD:
-            return Held()
+            return Held(world.groups.reason(world.groups.of(job)))
         case Park.BEGIN if place.not_before is not None:
             return BeginsAt(place.not_before)
         case Park.RETRY if place.not_before is not None:

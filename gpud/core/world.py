@@ -17,6 +17,7 @@ from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.fragmentation import PLACEMENTS
+from gpud.core.groups import Groups
 from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
@@ -98,6 +99,7 @@ class World:
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
         self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
         self.after = Dependencies()
+        self.groups = Groups()
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
         self.judged: dict[Demand, tuple[str, str | None] | None] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
@@ -294,10 +296,7 @@ class World:
         return self.queue.order(job) if place is None else place.queued_us
 
     def throttle(self, number: JobId) -> None:
-        """Let as many of an array's waiting elements stand in line as may run, and its own entry; or none of them.
-
-        Cost: what its limit is, however many wait.
-        """
+        """Let as many of an array's waiting elements stand in line as may run, or none; costs what its limit is."""
         array = self.arrays[number]
         if not array.room:
             self.queue.remove(number)

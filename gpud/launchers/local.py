@@ -31,9 +31,9 @@ from dataclasses import dataclass, field
 from gpud.launchers import record, tree
 from gpud.launchers.link import LauncherGoneError, Link
 from gpud.launchers.orders import exit_of, order_of
-from gpud.launchers.protocol import Confinement, LaunchOrder, Means
+from gpud.launchers.protocol import Confinement, LaunchOrder, Means, Performed
 from gpud.launchers.record import Record
-from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
+from gpud.model.effects import Forget, Interrupt, Launch, Look, SendSignal, SetLimit, Stop
 from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import Exit, Fault, JobId, format_job
 from gpud.model.observations import Exited, Observation, Started
@@ -61,6 +61,8 @@ class _Attempt:
     stop: int | None = None  # the signal that is due as soon as there is a shim to take it
     retry: asyncio.TimerHandle | None = None
     retry_s: float = _RETRY_S[0]
+    limit: tuple[float | None] | None = None  # how long it may run, which its shim is to be told
+    hears: bool = False  # its shim takes more than to be stopped or interrupted; one of an older gpud would die of it
     refused: bool = False  # the process that might have claimed it was seen to fail
     confinement: Confinement | None = None  # of one that has started
     told: dict[int, int] = field(default_factory=dict)  # pids and start times of those that were told to end
@@ -116,7 +118,7 @@ class LocalLauncher:
         record.prepare(self._records)
         await self._link.open()
 
-    def perform(self, effect: Launch | Stop | Interrupt | Look | Forget, order: LaunchOrder | None = None) -> None:
+    def perform(self, effect: Performed, order: LaunchOrder | None = None) -> None:
         """Do what the effect says, without blocking; `order` comes with a `Launch` only."""
         key = f"{format_job(effect.job)}.{effect.attempt}"
         known = self._attempts.get(key)
@@ -133,6 +135,12 @@ class LocalLauncher:
                 self._stop(attempt, grace_s)
             case Interrupt() if attempt.attended:
                 self._signal(attempt, signal.SIGINT)
+            case SendSignal(number=number) if attempt.attended and attempt.hears:
+                self._signal(attempt, signal.SIGRTMIN + number - 1)
+            case SetLimit(time_limit_s=limit_s):
+                attempt.limit = (limit_s,)
+                if attempt.attended:
+                    self._settle(attempt)
             case Look(boot=boot):
                 attempt.boot = boot
                 attempt.process, attempt.shim = effect.process or attempt.process, effect.shim or attempt.shim
@@ -174,6 +182,7 @@ class LocalLauncher:
             found = record.read(path)
             if found is not None and (refused or found["state"] != record.TOMBSTONE):
                 os.unlink(path)
+            os.unlink(record.limit_path(path))
 
     def _told(self, key: str, notice: Record) -> None:
         """Take a notice from a shim, from the process that is to become the job, or from the launcher process."""
@@ -270,8 +279,10 @@ class LocalLauncher:
         """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
         self._began(attempt, found)
         if self._watch(attempt, *found["shim"]):
-            attempt.attended = True
+            attempt.attended, attempt.hears = True, found.get("hears", False)
             self._signal(attempt, attempt.stop or signal.SIGCONT)
+            if attempt.limit is not None and attempt.hears:
+                self._limit(attempt, *attempt.limit, found)
             return
         lives = self._watch(attempt, found["pid"], found["start"])
         pid, start = found["zygote"]
@@ -284,6 +295,13 @@ class LocalLauncher:
             self._sweep(attempt, found)
         elif not lives or attempt.stop is not None:
             self._look_again(attempt)
+
+    def _limit(self, attempt: _Attempt, limit_s: float | None, found: Record) -> None:
+        """Have the shim end the attempt when it has run for so long, where it was told otherwise. Raises OSError."""
+        limit_at = None if limit_s is None else round(found["at"] - found["offset"] + limit_s, 3)
+        if record.set_limit(attempt.path, limit_at, found["limit_at"]):
+            self._signal(attempt, signal.SIGHUP)
+        attempt.limit = None
 
     def _began(self, attempt: _Attempt, found: Record) -> None:
         """Tell that it started, once."""

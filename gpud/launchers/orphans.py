@@ -15,9 +15,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 
 from gpud.launchers import cgroup, record, tree
+from gpud.launchers.deadlines import GIVE_UP_S, SIGNALS, Deadlines
 from gpud.launchers.leases import drop
 from gpud.launchers.record import Record
-from gpud.launchers.shim import GIVE_UP_S, SIGNALS, Deadlines, close_others
+from gpud.launchers.shim import close_others
 
 # The launcher process tells a keeper of its job's end; should that be killed too, nobody does.
 NAP_S = 1.0
@@ -52,7 +53,7 @@ class Orphans:
         if found is not None and found["state"] in {record.CLAIMED, record.ENDED}:
             self.ends.setdefault(key, None)
             if record.start_time(found["pid"]) == found["start"]:
-                keeper = self._fork_keeper(found, self.leases[key])
+                keeper = self._fork_keeper(found, path, self.leases[key])
                 self.keepers[keeper] = key
                 _overwrite(path, found | {"shim": [keeper, record.start_time(keeper)]})
         elif found is not None and found["state"] == record.DONE:
@@ -140,12 +141,12 @@ class Orphans:
         self.timed_out.discard(key)
         self.told(key)
 
-    def _fork_keeper(self, found: Record, leases: Sequence[socket.socket]) -> int:
+    def _fork_keeper(self, found: Record, path: str, leases: Sequence[socket.socket]) -> int:
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
-                code = _keep(found, leases)
+                code = _keep(found, path, leases)
             except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
                 sys.excepthook(*sys.exc_info())
             finally:
@@ -174,7 +175,7 @@ def _somebody_ended() -> bool:
         return False
 
 
-def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
+def _keep(found: Record, path: str, leases: Sequence[socket.socket]) -> int:
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     close_others([lease.fileno() for lease in leases])
@@ -187,7 +188,10 @@ def _keep(found: Record, leases: Sequence[socket.socket]) -> int:
     def members() -> list[int]:
         return [pid, *tree.descendants(pid)] if record.start_time(pid) == start else []
 
-    deadlines = Deadlines(members, found["limit_at"], found["grace_s"], nap_s=NAP_S)
+    def limit() -> float | None:
+        return record.limit_of(path, found["limit_at"])
+
+    deadlines = Deadlines(members, limit(), found["grace_s"], nap_s=NAP_S, look=limit)
     while record.start_time(pid) == start and not deadlines.given_up():
         deadlines.wait()
     return _TIMED_OUT if deadlines.timed_out else 0

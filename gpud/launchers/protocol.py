@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from gpud.model.effects import Forget, Interrupt, Launch, Look, Stop
+from gpud.model.effects import Forget, Interrupt, Launch, Look, SendSignal, SetLimit, Stop
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId
 from gpud.model.observations import Observation
@@ -72,6 +72,9 @@ class LaunchOrder:
     groups: tuple[int, ...] = ()
 
 
+Performed = Launch | Stop | Interrupt | SendSignal | SetLimit | Look | Forget
+
+
 class Launcher(Protocol):
     """Starts attempts, stops them, and finds them again."""
 
@@ -89,7 +92,7 @@ class Launcher(Protocol):
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. `post` is called on the event loop's thread."""
 
-    def perform(self, effect: Launch | Stop | Interrupt | Look | Forget, order: LaunchOrder | None = None) -> None:
+    def perform(self, effect: Performed, order: LaunchOrder | None = None) -> None:
         """Do what the effect says, without blocking; `order` comes with a `Launch` only."""
 
     async def close(self) -> None:

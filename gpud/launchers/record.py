@@ -23,6 +23,8 @@ from typing import Any
 
 SIZE = 512
 CLAIMED, ENDED, DONE, TOMBSTONE = "claimed", "ended", "done", "tombstone"
+LIMIT = "limit"  # of the file beside a record that says until when it may run
+_SAME_S = 0.5  # a shim counts from a moment before its job claims the record
 REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; look at the record
 TOMBSTONE_FILE = ".tombstone"
 
@@ -52,6 +54,36 @@ _scan: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009 - typeshed k
 _pieces: Any = getattr(json.encoder, "c_make_encoder")(  # noqa: B009 - nor this
     None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )
+
+
+def limit_path(path: str) -> str:
+    """Return where it stands until when an attempt may run, if that was changed after its start."""
+    directory, _, name = path.rpartition("/")
+    return f"{directory}/.{name}.limit"
+
+
+def limit_of(path: str, at_start: float | None) -> float | None:
+    """Return until when (seconds since boot) an attempt may run, told otherwise at its start or not; None: for ever."""
+    found = read_sound(limit_path(path))
+    return at_start if found is None else found["limit_at"]
+
+
+def set_limit(path: str, limit_at: float | None, at_start: float | None) -> bool:
+    """Keep until when an attempt may run, for its shim and whoever stands in for that; False where it knows already.
+
+    In a file of its own: a record has one writer. Raises OSError.
+    """
+    place = limit_path(path)
+    if read_sound(place) is None and (limit_at == at_start or abs((limit_at or 0.0) - (at_start or 0.0)) < _SAME_S):
+        return False
+    draft = f"{place}.{os.getpid()}"
+    file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write(file, encode({"state": LIMIT, "limit_at": limit_at}))
+    finally:
+        os.close(file)
+    os.replace(draft, place)
+    return True
 
 
 def boot_id() -> str:

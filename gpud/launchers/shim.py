@@ -1,7 +1,8 @@
 """The shim: a job's parent, which outlives gpud, stops the job, and writes down how it ended.
 
 It sleeps in one system call, sigtimedwait(2), and wakes for: CHLD (something ended), TERM (stop, with the job's
-grace), QUIT (stop at once), INT (interrupt the job), and its own deadlines: the time limit, the end of the grace.
+grace), QUIT (stop at once), INT (interrupt the job), HUP (look until when it may run), a real-time signal (pass on
+the signal of that number), and its own deadlines: the time limit, the end of the grace.
 The record is overwritten before the job's process is reaped, because what is reaped is forgotten. Then whatever the
 job left behind is killed: a process that daemonised comes to the shim as a child. What cannot die (D state: a dead
 file server, a broken driver) is given up after `GIVE_UP_S`, and the record says `stuck`.
@@ -17,13 +18,11 @@ import struct
 from collections.abc import Callable, Iterable
 
 from gpud.launchers import cgroup, faults, fence, output, record, tree
+from gpud.launchers.deadlines import SIGNALS, Deadlines
 from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
 from gpud.launchers.leases import Leases
 
-GIVE_UP_S = 30.0
 _ORDERS = 64  # then the process goes, and with it whatever piled up in it
-SIGNALS = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT})
-_NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
 
 
 # An order to do nothing: what `orders.order_of` gives, for rehearsals.
@@ -54,75 +53,6 @@ NOTHING: Order = {
 }
 
 
-class Deadlines:
-    """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
-
-    `members` gives the processes that the job has now, `group` is its cgroup where it has one. `nap_s` is how long to
-    sleep at most where the job's end sends no signal.
-    """
-
-    def __init__(
-        self,
-        members: Callable[[], list[int]],
-        stop_at: float | None,
-        grace_s: float,
-        *,
-        group: str | None = None,
-        nap_s: float | None = None,
-    ) -> None:
-        self.members = members
-        self.group = group
-        self.nap_s = nap_s
-        self.stop_at = stop_at
-        self.grace_s = grace_s
-        self.kill_at: float | None = None
-        self.timed_out = False
-        self.killed: set[int] = set()
-
-    def wait(self) -> None:
-        """Sleep until something ended, was asked for, or is due; then do what it asks."""
-        now = record.boot_time()
-        if self.kill_at is not None and now >= self.kill_at:
-            self._kill()
-            due: float | None = now + 0.02  # for those that forked while they were being killed
-        else:
-            due = self.stop_at if self.kill_at is None else self.kill_at  # who stops has no other deadline
-        nap_s = self.nap_s
-        if due is not None:
-            nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))
-        match _next_signal(nap_s):
-            case signal.SIGCHLD:
-                pass  # the caller looks
-            case signal.SIGTERM:
-                self.stop(self.grace_s)
-            case signal.SIGQUIT:
-                self.stop(0.0)
-            case signal.SIGINT:
-                tree.send(signal.SIGINT, self.members())
-            case None if self.stop_at is not None and record.boot_time() >= self.stop_at:
-                self.timed_out = self.kill_at is None
-                self.stop(self.grace_s)
-
-    def stop(self, grace_s: float) -> None:
-        """Ask every process to end, once, and kill what is left after the grace."""
-        kill_at = record.boot_time() + grace_s
-        if self.kill_at is None and grace_s > 0:
-            tree.end_gently(self.members)
-        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
-        self.stop_at = None
-
-    def given_up(self) -> bool:
-        """Tell whether killing has gone on for so long that the rest cannot be killed."""
-        return self.kill_at is not None and record.boot_time() >= self.kill_at + GIVE_UP_S
-
-    def _kill(self) -> None:
-        rest = self.members()
-        if self.group is not None:
-            cgroup.kill(self.group)
-        tree.send(signal.SIGKILL, rest)
-        self.killed.update(rest)
-
-
 class Shim:
     """One attempt, from the order to the end."""
 
@@ -145,6 +75,7 @@ class Shim:
             "limit_at": None if limit_s is None else round(record.boot_time() + limit_s, 3),
             "grace_s": order["grace_s"],
             "offset": order["offset"],
+            "hears": True,
         }
         self.record: record.Record | None = None
         self.bounds = output.Bounds(order["log_max"])
@@ -175,7 +106,11 @@ class Shim:
         os.close(self.blobs)
         own = os.getpid()
         deadlines = Deadlines(
-            lambda: tree.descendants(own), self.lineage["limit_at"], self.lineage["grace_s"], group=self.order["cgroup"]
+            lambda: tree.descendants(own),
+            self.lineage["limit_at"],
+            self.lineage["grace_s"],
+            group=self.order["cgroup"],
+            look=lambda: record.limit_of(self.order["record"], self.lineage["limit_at"]),
         )
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
@@ -380,11 +315,3 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             files += struct.unpack(f"{len(data) // 4}i", data)
     return message, files
-
-
-def _next_signal(timeout_s: float | None) -> int | None:
-    """Return the next signal; None when the time is over, or may be."""
-    if timeout_s is None:
-        return signal.sigwaitinfo(SIGNALS).si_signo
-    info = signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
-    return None if info is None else info.si_signo

@@ -25,6 +25,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from gpud.launchers import cgroup, comeback, faults, fence, record, shim, tree
+from gpud.launchers.deadlines import SIGNALS
 from gpud.launchers.job import Limits, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
@@ -92,7 +93,7 @@ class Zygote:
         more of its own. What does not work now will be told when a job asks for it.
         """
         path = f"{self.records}/.rehearsal.{os.getpid()}"
-        signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         group = None if self.cgroup is None else f"{self.cgroup}/rehearsal"
         order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
         if self.means["unfenced"] is None:
@@ -105,7 +106,7 @@ class Zygote:
                 shim.Shim(order, blobs, self.talk, self.lineage, leases, lambda: None).run()
                 os.unlink(path)
         leases.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _attend(self, file: int) -> None:
         if file == self.wake:
@@ -187,13 +188,13 @@ class Zygote:
         leases = Leases()
         with its:
             # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
-            signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 pid = os.fork()
                 if pid == 0:
                     self._become_shim(its, leases)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, shim.SIGNALS)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self.channels[pid] = own
         self.leases[pid] = leases
         self.idle.append(pid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpud.model.gpu import Node
 from gpud.model.job import Active, End, Exit, JobId, StopCause
-from gpud.model.spec import ArrayState, JobSpec, Place, Terms
+from gpud.model.spec import ArrayState, JobSpec, Place, Rewrite, Terms
 from gpud.model.units import Seconds, Timestamp
 from gpud.model.use import GpuUse
 
@@ -117,6 +117,15 @@ class TermsPut:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A job's spec is another from its next attempt on: see `Rewrite`. No event: `Told` or `Queued` says it."""
+
+    job: JobId
+    at: Timestamp
+    rewrite: Rewrite
+
+
+@dataclass(frozen=True, slots=True)
 class InventoryPut:
     """A node and its GPUs as last seen. No event."""
 
@@ -163,6 +172,7 @@ Change = (
     | Ended
     | Reprioritised
     | TermsPut
+    | Rewritten
     | InventoryPut
     | UsePut
     | SettingPut

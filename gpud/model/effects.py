@@ -37,6 +37,24 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
+class SendSignal:
+    """Send this signal to every process of this attempt, once."""
+
+    job: JobId
+    attempt: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    """This attempt may run for so long in all, from its start on; None: for ever."""
+
+    job: JobId
+    attempt: int
+    time_limit_s: Seconds | None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Find out what became of an attempt that an earlier gpud was starting, or had started, under boot id `boot`.
 
@@ -74,4 +92,4 @@ class ReadGpus:
     gpus: tuple[GpuId, ...]
 
 
-Effect = Launch | Stop | Interrupt | Look | Forget | ReadGpus
+Effect = Launch | Stop | Interrupt | SendSignal | SetLimit | Look | Forget | ReadGpus

@@ -1,11 +1,14 @@
 """What a submit says, whole: kept in the store, of which deciding needs only the terms."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gpud.model.array import IndexSet
 from gpud.model.job import Active, Demand, End, JobId
 from gpud.model.units import Seconds, Timestamp
+
+_DIGITS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,11 @@ class Terms:
     name_group: str = ""
     preemptible: bool | None = None
     retry_on: tuple[str, ...] = ()
+
+
+def name_group(name: str) -> str:
+    """Return a name with its numbers folded: runs of one program are alike."""
+    return _DIGITS.sub("#", name)
 
 
 class When(StrEnum):
@@ -100,6 +108,22 @@ class JobSpec:
     sbatch: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """What is new in a job's spec beside its terms; None: as it is. `labels` are added to those it has.
+
+    `submitted` are fields that are read only to start it, by name.
+    """
+
+    name: str | None = None
+    workdir: str | None = None
+    output: str | None = None
+    error: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
+    submitted: tuple[tuple[str, object], ...] = ()
+    environment: bytes | None = None
+
+
 class Park(StrEnum):
     """Why a waiting job stands in no line."""
 
@@ -158,7 +182,8 @@ class LoadedJob:
     The `not_before` of a finished one is its begin time, also where that came and went.
 
     `after` is what it was submitted to come after, and `ends` how those of them ended that have, where its place
-    awaits them. `array_terms` are an element's array's, from which its own may differ.
+    awaits them. `array_terms` are an element's array's, from which its own may differ. Of a finished one that is
+    asked for again: `group` and `key`, an element's array's, and `rival`, another that has completed under that key.
     """
 
     job: JobId
@@ -170,3 +195,6 @@ class LoadedJob:
     after: tuple[Dependency, ...] = ()
     ends: tuple[tuple[JobId, End], ...] = ()
     array_terms: Terms | None = None
+    group: str | None = None
+    key: str | None = None
+    rival: JobId | None = None

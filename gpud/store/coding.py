@@ -23,7 +23,18 @@ from gpud.model.job import (
     StopCause,
     Stopping,
 )
-from gpud.model.spec import ArrayState, Dependency, JobSpec, LoadedJob, Park, Place, Terms, When
+from gpud.model.spec import (
+    ArrayState,
+    Dependency,
+    JobSpec,
+    LoadedJob,
+    Park,
+    Place,
+    Rewrite,
+    Terms,
+    When,
+    name_group,
+)
 from gpud.model.units import Mib, Timestamp
 from gpud.model.use import GpuUse
 from gpud.store.rows import AttemptRow
@@ -57,7 +68,7 @@ SPEC = (
     " job.after, job.group_name, job.key, job.submitted, environment.data, script.data"
 )
 CURRENT = "LEFT JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt"
-LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, job.after, {ATTEMPT}"
+LOADED = f"job.id, job.terms, job.state, {PLACE}, {ARRAY}, job.after, job.group_name, job.key, {ATTEMPT}"
 
 
 def text(value: str | None) -> str | bytes | None:
@@ -108,6 +119,23 @@ def encode_submitted(spec: JobSpec) -> str:
     """Return what of a spec is read only to start it, as JSON."""
     said = {name: getattr(spec, name) for name in _SUBMITTED}
     return to_json(said | {name: each for name, plain in _PLAIN.items() if (each := getattr(spec, name)) != plain})
+
+
+def encode_rewrite(rewrite: Rewrite) -> tuple[object, ...]:
+    """Return the new values of name, name group, directory, output, error, labels and what is read to start it.
+
+    None: as it is.
+    """
+    name = rewrite.name
+    return (
+        text(name),
+        None if name is None else text(name_group(name)),
+        text(rewrite.workdir),
+        text(rewrite.output),
+        text(rewrite.error),
+        to_json(dict(rewrite.labels)) if rewrite.labels else None,
+        to_json(dict(rewrite.submitted)),
+    )
 
 
 def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
@@ -240,10 +268,12 @@ def decode_loaded(columns: Columns, terms: Terms) -> LoadedJob:
         job=JobId(job),
         terms=terms,
         place=decode_place(columns[3:12]),
-        active=None if array else decode_active(state, columns[18:]),
+        active=None if array else decode_active(state, columns[20:]),
         array=array,
         end=End(state) if state in _ENDS else None,
         after=decode_after(columns[17]),
+        group=columns[18],
+        key=columns[19],
     )
 
 

@@ -22,6 +22,7 @@ from gpud.model.changes import (
     Moved,
     Queued,
     Reprioritised,
+    Rewritten,
     SettingPut,
     TermsPut,
     Told,
@@ -36,6 +37,7 @@ from gpud.store.coding import (
     encode_allocation,
     encode_counts,
     encode_exit,
+    encode_rewrite,
     encode_submitted,
     encode_terms,
     encode_uses,
@@ -61,8 +63,8 @@ _ADD = (
     f"INSERT INTO job ({_ADDED})"  # noqa: S608 - constants
     f" VALUES ({', '.join('CAST(? AS TEXT)' if column.strip() in _TEXTS else '?' for column in _ADDED.split(','))})"
 )
-_COPIED = """terms, submitted_at, uid, user, tenant, name, name_group, group_name, key, after, estimate_s,
-    preemptible, command, workdir, labels, output, error, submitted, environment, script"""
+_COPIED = """terms, submitted_at, uid, user, tenant, name, name_group, group_name, after, estimate_s, preemptible,
+    command, workdir, labels, output, error, submitted, environment, script"""
 _UNFOLD = f"""INSERT INTO job (id, state, attempt, failures, park, not_before, priority, queued_us, mishaps, attained_s,
     awaits, updated_at, {_COPIED})
     SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_COPIED} FROM job WHERE id = ?"""  # noqa: S608 - constants
@@ -90,6 +92,12 @@ _USED = """INSERT INTO usage (uid, tenant, day, outcome, gpu_s, cpu_s) VALUES (?
     cpu_s = cpu_s + excluded.cpu_s"""
 _COUNTED = """INSERT INTO usage (uid, tenant, day, outcome, jobs) SELECT uid, tenant, ?, ?, 1 FROM job WHERE id = ?
     ON CONFLICT (uid, tenant, day, outcome) DO UPDATE SET jobs = jobs + 1"""
+_TERMS = "UPDATE job SET terms = ?, estimate_s = ?, preemptible = ?, updated_at = ? WHERE id = ?"
+_REWRITE = """UPDATE job SET name = coalesce(CAST(?1 AS TEXT), name),
+    name_group = coalesce(CAST(?2 AS TEXT), name_group), workdir = coalesce(CAST(?3 AS TEXT), workdir),
+    output = coalesce(CAST(?4 AS TEXT), output), error = coalesce(CAST(?5 AS TEXT), error),
+    labels = coalesce(json_patch(coalesce(labels, '{}'), ?6), labels), submitted = json_patch(submitted, ?7),
+    environment = coalesce(?8, environment), updated_at = ?9 WHERE id = ?10"""
 _END = "UPDATE job SET state = ?, ended_at = ?, updated_at = ?, park = NULL, reason = CAST(? AS TEXT) WHERE id = ?"
 _NODE = """INSERT INTO node VALUES (CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
     ON CONFLICT (name) DO UPDATE SET cpus = excluded.cpus, memory_mib = excluded.memory_mib, driver = excluded.driver,
@@ -204,18 +212,28 @@ class Store:
                 self._touch(job, at)
             case Reprioritised(job, at, priority):
                 execute("UPDATE job SET priority = ?, updated_at = ? WHERE id = ?", (priority, at, job))
-            case TermsPut(job, at, terms):
-                execute("UPDATE job SET terms = ?, updated_at = ? WHERE id = ?", (self._terms_id(terms), at, job))
+            case TermsPut() | Rewritten():
+                self._revise(change)
             case InventoryPut():
                 self._put_inventory(change)
             case UsePut(tenant, user, used_s, lifted_s, at):
                 execute(_ACCOUNT, (text(tenant), text(user or ""), used_s, lifted_s, at))
-            case SettingPut(key, None):
-                execute("DELETE FROM setting WHERE key = ?", (key,))
             case SettingPut(key, value):
-                execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (key, to_json(value)))
+                if value is None:
+                    execute("DELETE FROM setting WHERE key = ?", (key,))
+                else:
+                    execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (key, to_json(value)))
             case Told():
                 pass  # an event, and nothing else
+
+    def _revise(self, change: TermsPut | Rewritten) -> None:
+        if isinstance(change, TermsPut):
+            terms, row = change.terms, self._terms_id(change.terms)
+            self._db.execute(_TERMS, (row, terms.estimate_s, terms.preemptible, change.at, change.job))
+            return
+        new = change.rewrite.environment
+        environment = None if new is None else self._keep("environment", new, change.at)
+        self._db.execute(_REWRITE, (*encode_rewrite(change.rewrite), environment, change.at, change.job))
 
     def _add(self, change: Added) -> None:
         spec, terms = change.spec, change.spec.terms

@@ -20,6 +20,8 @@ _SPEC = f"""SELECT terms.body, {SPEC} FROM job JOIN terms ON terms.id = job.term
     LEFT JOIN environment ON environment.hash = job.environment LEFT JOIN script ON script.hash = job.script
     WHERE job.id = ?"""  # noqa: S608 - constants
 
+_GROUPED = """SELECT id, uid, group_name, key FROM job INDEXED BY job_grouped
+    WHERE group_name IS NOT NULL AND ended_at IS NULL ORDER BY id"""
 _ACCOUNTS = "SELECT tenant, user, used_s, lifted_s, at FROM account ORDER BY tenant, user"
 RUNS = 10_000  # jobs that ended last: enough to know the habits of those who are here
 _RUNS = """SELECT terms.id, terms.body, attempt.ended_at - attempt.started_at
@@ -58,6 +60,7 @@ def load(connection: sqlite3.Connection, runs: int = RUNS) -> Loaded:
             next_number=1 if newest is None else number_of(JobId(newest)) + 1,
             last_event=connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0],
             runs=_runs(connection, runs),
+            grouped=[each for each in connection.execute(_GROUPED) if index_of(each[0]) is None],
             accounts=[UsePut(tenant, user or None, *rest) for tenant, user, *rest in connection.execute(_ACCOUNTS)],
         )
     finally:
@@ -195,9 +198,35 @@ def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobI
             loaded = replace(array, job=job, end=End.CANCELLED)
         if loaded is not None and loaded.end is not None:
             of = None if array is None or array.job == job else array.terms
-            found[job] = replace(loaded, array=state, array_terms=of) if kept else None
+            key = loaded.key if array is None else array.key
+            found[job] = replace(loaded, array=state, array_terms=of, key=key) if kept else None
     ends = known_ends(connection, [each.job for loaded in found.values() if loaded for each in loaded.after])
-    return {job: loaded and _with_ends(loaded, ends) for job, loaded in found.items()}
+    keys = {(each.terms.uid, each.group, each.key) for each in found.values() if each and each.group and each.key}
+    holders = holders_of(connection, [(uid, str(group), str(key)) for uid, group, key in keys])
+    return {job: loaded and _with_rival(_with_ends(loaded, ends), holders) for job, loaded in found.items()}
+
+
+Holders = dict[tuple[int, str, str], tuple[JobId, End | None]]
+
+
+def holders_of(connection: sqlite3.Connection, keys: Sequence[tuple[int, str, str]]) -> Holders:
+    """Return, by whose key of which group it is, the job that has completed under it or (None) has not ended."""
+    rows = connection.execute(
+        "SELECT uid, group_name, job.key, job.id, state, ended_at FROM json_each(?) AS asked CROSS JOIN job"
+        " INDEXED BY job_key WHERE uid = json_extract(asked.value, '$[0]')"
+        " AND group_name = json_extract(asked.value, '$[1]') AND job.key = json_extract(asked.value, '$[2]')"
+        " AND job.key IS NOT NULL AND (ended_at IS NULL OR state = 'completed')",
+        (to_json([list(key) for key in keys]),),
+    )
+    return {
+        (uid, group, key): (job, None if ended_at is None else End(state))
+        for uid, group, key, job, state, ended_at in rows
+    }
+
+
+def _with_rival(job: LoadedJob, holders: Holders) -> LoadedJob:
+    holder = holders.get((job.terms.uid, job.group or "", job.key or ""))
+    return job if holder is None or holder[0] in {job.job, array_of(job.job)} else replace(job, rival=holder[0])
 
 
 def _begins(job: LoadedJob, begin_at: Timestamp | None) -> LoadedJob:

@@ -27,9 +27,10 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.files import open_reader, told
+from gpud.store.groups import groups
 from gpud.store.history import Past, begun_at, past
-from gpud.store.loading import finished, known_ends, known_nonces, nodes, specs
-from gpud.store.rows import AttemptRow, Event, JobQuery, JobRow
+from gpud.store.loading import Holders, finished, holders_of, known_ends, known_nonces, nodes, specs
+from gpud.store.rows import AttemptRow, Event, GroupRow, JobQuery, JobRow
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
 _ENDS = frozenset(End)
@@ -200,6 +201,25 @@ class Reader:
         with told(self._path):
             return begun_at(self._db)
 
+    def holders(self, keys: Sequence[tuple[int, str, str]]) -> Holders:
+        """Return, by whose key of which group it is, the job that has completed under it or (None) has not ended."""
+        with told(self._path):
+            return holders_of(self._db, keys)
+
+    def groups(self, name: str | None, since: Timestamp) -> list[GroupRow]:
+        """Return a group by its name, or those of which something has not ended, or has since then."""
+        with told(self._path):
+            return groups(self._db, name, since)
+
+    def environments(self, jobs: Sequence[JobId]) -> dict[JobId, bytes]:
+        """Return the variables that jobs were submitted with, as JSON, where they are kept still."""
+        with told(self._path):
+            select = (
+                "SELECT job.id, data FROM job JOIN environment ON environment.hash = job.environment"
+                " WHERE job.id IN (SELECT value FROM json_each(?))"
+            )
+            return dict(self._db.execute(select, (to_json(list(jobs)),)))
+
     def _rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         rows = self._db.execute(
             f"SELECT {_ROW} FROM job {CURRENT} WHERE job.id IN (SELECT value FROM json_each(?)) ORDER BY job.id",  # noqa: S608 - constants
@@ -258,6 +278,8 @@ def _sources(query: JobQuery) -> list[list[Source]]:
             [_narrowed(f"json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE {named}", spans, query)],
         ]
     sources = []
+    if query.group is not None:
+        return _of_group(query)
     if not query.states or query.states - _ENDS:
         first = "json_each(?) AS first CROSS JOIN job NOT INDEXED WHERE job.id = first.value AND ended_at IS NULL"
         sources.append([_narrowed(first, (to_json(query.first),), query)])
@@ -270,6 +292,19 @@ def _sources(query: JobQuery) -> list[list[Source]]:
         user, since = query.own
         own = "job INDEXED BY job_ended WHERE ended_at >= ? AND user = CAST(? AS TEXT)"
         sources.append([_narrowed(own, (since, text(user)), query)])
+    return sources
+
+
+def _of_group(query: JobQuery) -> list[list[Source]]:
+    """Return the selects of a group's jobs: those that have not ended, and of those that have what is asked for."""
+    named = "job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT)"
+    sources = [[_narrowed(f"{named} AND ended_at IS NULL", (text(query.group),), query)]]
+    if query.ended:
+        sources.append([_narrowed(f"{named} AND ended_at IS NOT NULL", (text(query.group),), query)])
+    elif query.own is not None:
+        user, since = query.own
+        own = f"{named} AND ended_at >= ? AND user = CAST(? AS TEXT)"
+        sources.append([_narrowed(own, (text(query.group), since, text(user)), query)])
     return sources
 
 
@@ -294,6 +329,8 @@ def _narrowed(source: str, values: tuple[object, ...], query: JobQuery) -> Sourc
         select, values = f"{select} AND job.state IN ({marks})", (*values, *sorted(query.states))
     if query.shown:
         select += " AND (job.pending IS NULL OR job.pending != '' OR job.dropped != '')"
+    if query.group is not None:
+        select, values = f"{select} AND job.group_name = CAST(? AS TEXT)", (*values, text(query.group))
     if query.name is not None:
         select, values = f"{select} AND job.name = CAST(? AS TEXT)", (*values, text(query.name))
     for key, value in query.labels:

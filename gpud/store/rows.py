@@ -40,7 +40,8 @@ class Loaded:
     `waiting` holds plain waiting jobs (first attempt, not parked, no array) as (job, terms, priority, queued_us), in
     the order of their ids; equal terms are one object. `others` holds everything else that has not ended. `nodes`
     have every GPU ever seen on them. `next_number` is the first job number never given. `runs` are the newest runs
-    that came to their own end, the oldest first; `accounts` what everybody has used.
+    that came to their own end, the oldest first; `accounts` what everybody has used; `grouped` are unfinished jobs and
+    arrays of groups, with whose they are, their group and their key.
     """
 
     waiting: list[tuple[JobId, Terms, int, int]]
@@ -51,6 +52,7 @@ class Loaded:
     last_event: int
     runs: list[tuple[Terms, Seconds]]
     accounts: list[UsePut]
+    grouped: list[tuple[JobId, int, str, str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,25 @@ class JobRow:
     after: tuple[Dependency, ...] = ()
     group: str | None = None
     key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupRow:
+    """A group of one user. Of several jobs with one key the newest counts, and of an array its elements do.
+
+    `runs` came to their own end, and took `ran_s` in the mean (None: there were none). `failed` names the failed job
+    that ended last.
+    """
+
+    name: str
+    uid: int
+    user: str
+    counts: dict[str, int]
+    submitted_at: Timestamp
+    ended_at: Timestamp | None
+    runs: int
+    ran_s: Seconds | None
+    failed: JobId | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

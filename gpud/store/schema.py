@@ -139,6 +139,13 @@ _SECOND = (
     "CREATE INDEX attempt_ended ON attempt (ended_at, starting_at, gpu_s, cause) WHERE ended_at IS NOT NULL",
     # What was seen of its GPUs: a list of what is known of each, as model.use has it.
     "ALTER TABLE attempt ADD COLUMN gpu_uses TEXT",
+    # One job of a key in its group waits, runs or has completed; those that ended otherwise do not count.
+    """CREATE UNIQUE INDEX job_key ON job (uid, group_name, key)
+        WHERE key IS NOT NULL AND (ended_at IS NULL OR state = 'completed')""",
+    # Who is in which group: of what has not ended, read at start; of everything, for its progress.
+    """CREATE INDEX job_grouped ON job (id, group_name, uid, key, ended_at)
+        WHERE group_name IS NOT NULL AND ended_at IS NULL""",
+    "CREATE INDEX job_group ON job (group_name, ended_at, state, user, key) WHERE group_name IS NOT NULL",
 )
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _SECOND)

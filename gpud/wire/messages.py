@@ -14,10 +14,11 @@ it speaks, from and to; gpud answers with the highest that both do; N-1, N and N
 from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
+from gpud.wire.changes import CHANGES
 from gpud.wire.machine import MACHINE
 from gpud.wire.notices import NOTICES
 from gpud.wire.statistics import Stats
-from gpud.wire.submission import Submit
+from gpud.wire.submission import Submit, SubmitMany
 
 
 class Hello(TypedDict):
@@ -35,19 +36,6 @@ class Welcome(TypedDict):
     pid: int
     simulated: bool
     system: bool
-
-
-class Selection(TypedDict):
-    """Which jobs: ids (`12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`), or every job that the filters leave.
-
-    Ids that do not exist refuse the whole request; gaps in ranges are skipped. Filters narrow either way.
-    """
-
-    jobs: NotRequired[list[str]]
-    mine: NotRequired[bool]
-    user: NotRequired[str]
-    state: NotRequired[list[str]]
-    group: NotRequired[str]
 
 
 class List(TypedDict):
@@ -192,34 +180,6 @@ class WhyReply(TypedDict):
     jobs: list[dict[str, object]]
 
 
-class Change(TypedDict):
-    """Change jobs: cancel, hold, release, requeue, or interrupt (INT to a running job). Reply: `ChangeReply`.
-
-    `force`, for cancel: no grace. Naming a job that does not exist, or is not the caller's to change, changes nothing.
-    """
-
-    op: Literal["cancel", "hold", "release", "requeue", "interrupt"]
-    id: int
-    select: Selection
-    force: NotRequired[bool]
-
-
-class Priority(TypedDict):
-    """Set the priority of waiting jobs. Reply: `ChangeReply`."""
-
-    op: Literal["priority"]
-    id: int
-    select: Selection
-    priority: int
-
-
-class ChangeReply(TypedDict):
-    """What was done: ids that changed, and for the others a note ("12 has ended already: completed")."""
-
-    changed: list[str]
-    notes: dict[str, str]
-
-
 class Events(TypedDict):
     """The history after `since`, or else the newest; oldest first. Reply: `events`, and `last`, to go on from."""
 
@@ -266,10 +226,10 @@ class Ping(TypedDict):
 class Error(TypedDict):
     """What was wrong. `code` is stable and decides the exit status; `message` and `hint` are for people.
 
-    Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation` (3),
-    `not_permitted` (4), `unavailable` (69: gpud cannot start), and `refused`, `never_fits`, `storage`, `busy`,
-    `protocol`, `frame` (1). `busy`: somebody asks for too much at once; the same request is taken in `retry_after_s`,
-    where that is known.
+    Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation`,
+    `no_such_group` (3), `not_permitted` (4), `unavailable` (69: gpud cannot start), and `refused`, `never_fits`,
+    `storage`, `busy`, `protocol`, `frame` (1). `busy`: somebody asks for too much at once; the same request is taken in
+    `retry_after_s`, where that is known.
     """
 
     code: str
@@ -291,16 +251,12 @@ REQUESTS: dict[str, type] = {
     **INSPECTION,
     **MACHINE,
     **NOTICES,
+    **CHANGES,
     "submit": Submit,
+    "submit_many": SubmitMany,
     "list": List,
     "show": Show,
     "why": Why,
-    "cancel": Change,
-    "hold": Change,
-    "release": Change,
-    "requeue": Change,
-    "interrupt": Change,
-    "priority": Priority,
     "stats": Stats,
     "events": Events,
     "subscribe": Subscribe,

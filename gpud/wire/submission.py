@@ -28,30 +28,21 @@ class DemandMap(TypedDict):
     spread: NotRequired[bool]
 
 
-class Submit(TypedDict):
-    """Queue a job, or an array. Reply: `SubmitReply`.
+class Wanted(TypedDict):
+    """What one job is to be, of one or of many.
 
-    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
-    `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
-    hard limits by name ("NOFILE": [1024, 4096]; -1: none). `retry_on` names the failures that use up `retries`:
-    `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are jobs that must end first, as in a `Selection`, by how
-    they must end: `success`, `any` or `failed`. `checkpoint_before_s` is how long before the time limit the checkpoint
-    signal comes; it goes to `all` processes of the job, to its first one (`script`), or to what `srun` started. A
-    `claim` has an empty `command`. `terminal` is rows and columns; `notify` holds pairs of an event and a target, as on
-    the command line; `sbatch`: it is told SLURM_* variables too. `next` asks for `position` and `reason` in the reply.
+    `retry_on` names the failures that use up `retries`: `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are
+    jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`. A `key` is the
+    job's in its `group`: where one that waits, runs or has completed has it, that one is told instead.
+    `checkpoint_before_s` is how long before the time limit the checkpoint signal comes; it goes to `all` processes of
+    the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`. `terminal` is
+    rows and columns; `notify` holds pairs of an event and a target, as on the command line; `sbatch`: it is told
+    SLURM_* variables too.
     """
 
-    op: Literal["submit"]
-    id: int
-    nonce: str
     demand: DemandMap
     command: list[str]
     workdir: str
-    environment: dict[str, str]
-    umask: int
-    limits: dict[str, list[int]]
-    retry: NotRequired[bool]
-    script: NotRequired[bytes]
     name: NotRequired[str]
     priority: NotRequired[int]
     time_limit_s: NotRequired[float]
@@ -82,13 +73,76 @@ class Submit(TypedDict):
     commit: NotRequired[str]
     dirty: NotRequired[bool]
     sbatch: NotRequired[bool]
+
+
+class Submit(Wanted):
+    """Queue a job, or an array. Reply: `SubmitReply`.
+
+    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
+    `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
+    hard limits by name ("NOFILE": [1024, 4096]; -1: none). `next` asks for `position` and `reason` in the reply.
+    """
+
+    op: Literal["submit"]
+    id: int
+    nonce: str
+    environment: dict[str, str]
+    umask: int
+    limits: dict[str, list[int]]
+    script: NotRequired[bytes]
+    retry: NotRequired[bool]
     dry_run: NotRequired[bool]
     next: NotRequired[bool]
 
 
 class SubmitReply(TypedDict):
-    """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits."""
+    """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits.
+
+    `there`: nothing was queued, for this job has the key, and this is its state.
+    """
 
     job: str | None
+    there: NotRequired[str]
     position: NotRequired[int | None]
     reason: NotRequired[str | None]
+
+
+class OneOfMany(Wanted):
+    """One job of many. `variables` are its own beside those of all; `script` counts in the part's `scripts`, from 0.
+
+    `where` it was written (`jobs.txt:3`): what is wrong with it says so.
+    """
+
+    variables: NotRequired[dict[str, str]]
+    script: NotRequired[int]
+    where: NotRequired[str]
+
+
+class SubmitMany(TypedDict):
+    """Queue many jobs in one commit, or none of them. Reply: `SubmitManyReply`.
+
+    They may come in parts, each with `more` but for the last, all with one `nonce` of at most 50 characters; a client
+    that lost its connection sends all of them again, with `retry`. The rest is as in `Submit`.
+    """
+
+    op: Literal["submit_many"]
+    id: int
+    nonce: str
+    jobs: list[OneOfMany]
+    environment: dict[str, str]
+    umask: int
+    limits: dict[str, list[int]]
+    scripts: NotRequired[list[bytes]]
+    more: NotRequired[bool]
+    retry: NotRequired[bool]
+    dry_run: NotRequired[bool]
+
+
+class SubmitManyReply(TypedDict):
+    """The durable ids in the order of the jobs, None on a dry run; those that were `there` already, with their states.
+
+    Of a part that is not the last: nothing yet.
+    """
+
+    jobs: list[str | None]
+    there: dict[str, str]

@@ -1,0 +1,148 @@
+"""Jobs enter the queue: one, or many at once, all of them or none.
+
+A job whose key is taken in its group is not queued again: whoever asks is told which one is there. So a sweep that is
+submitted a second time costs nothing, and runs again what has failed.
+"""
+
+from collections import Counter
+
+from gpud.core import quota, tenants
+from gpud.core.admit import Refused, never_fits
+from gpud.core.commands import Accepted, Reply, Submit, SubmitMany, Submitted
+from gpud.core.ends import follow, overlooked
+from gpud.core.outcome import Outcome
+from gpud.core.why import why
+from gpud.core.world import Array, World
+from gpud.model.changes import Added
+from gpud.model.job import End, JobId, format_job, job_id
+from gpud.model.spec import ArrayState, JobSpec, Park, Place
+
+Told = list[tuple[int, JobId]]
+
+
+def submit(world: World, out: Outcome, asked: Submit, told: Told) -> None:
+    """Queue a job, or say why not; `told` gathers those to be told what happens next, when that is decided."""
+    out.count(world)
+    there = _there(world, asked)
+    if there is None:
+        refused = _refused(world, out, asked, _count(asked.spec))
+        if refused is not None:
+            out.replies.append((asked.token, refused))
+            return
+    if asked.dry_run:
+        out.replies.append((asked.token, Accepted(None, there=_state(world, there))))
+        return
+    job = _queue(world, out, asked) if there is None else there[0]
+    if asked.tell and there is None:
+        told.append((asked.token, job))
+    else:
+        out.replies.append((asked.token, Accepted(job, there=_state(world, there))))
+
+
+def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
+    """Queue many jobs, or none of them and say why not."""
+    out.count(world)
+    wanted: Counter[str] = Counter()
+    keys = set()
+    for each in asked.jobs:
+        spec = each.spec
+        if _there(world, each) is not None or (spec.key is not None and (spec.group, spec.key) in keys):
+            continue
+        keys.add((spec.group, spec.key))
+        wanted[spec.terms.tenant] += _count(spec)
+        refused = _refused(world, out, each, wanted.total(), wanted[spec.terms.tenant])
+        if refused is not None:
+            where = f"{each.where}: " if each.where else ""
+            refused = Refused(refused.code, f"{where}{refused.message}", refused.hint)
+            out.replies.append((asked.token, refused))
+            return
+    done: list[tuple[JobId | None, str | None]] = []
+    for each in asked.jobs:
+        there = _there(world, each)
+        job = there[0] if there is not None else None if asked.dry_run else _queue(world, out, each)
+        done.append((job, _state(world, there)))
+    out.replies.append((asked.token, Submitted(tuple(done))))
+
+
+def answer(world: World, out: Outcome, told: Told) -> None:
+    """Tell those who asked what happens next to their jobs."""
+    reply: Reply
+    for token, job in told:
+        reply = Accepted(job, world.queue.position(job), why(world, job, out.now))
+        out.replies.append((token, reply))
+
+
+def _count(spec: JobSpec) -> int:
+    return 1 if spec.array is None else len(spec.array)
+
+
+def _there(world: World, asked: Submit) -> tuple[JobId, End | None] | None:
+    """Return the job that waits, runs (None) or has completed under a job's key, if there is one.
+
+    What the loop has seen to end is newer than what the edge has looked up.
+    """
+    spec = asked.spec
+    if spec.group is None or spec.key is None:
+        return None
+    key = (spec.terms.uid, spec.group, spec.key)
+    live, ended = world.groups.taken(key), world.groups.ended(key)
+    if live is not None:
+        return live, None
+    known = ended or asked.there
+    return known if known is not None and known[1] is End.COMPLETED else None
+
+
+def _state(world: World, there: tuple[JobId, End | None] | None) -> str | None:
+    """Return the state of a job that is there, in the word that people see."""
+    if there is None:
+        return None
+    job, end = there
+    if end is not None:
+        return end.value
+    if job in world.active:
+        return type(world.active[job].state).__name__.lower()
+    waiting = world.waiting(job)
+    if waiting is None:  # an array of which everything has started
+        return "running"
+    return "held" if waiting.place.park in {Park.HELD, Park.NEVER} else "queued"
+
+
+def _refused(world: World, out: Outcome, asked: Submit, jobs: int, of_tenant: int | None = None) -> Refused | None:
+    """Return why a job cannot be queued; it makes so many that are asked for, in all and of its tenant."""
+    spec = asked.spec
+    refused = never_fits(world, spec.terms.demand) or quota.refuses(world, spec.terms, out.now, jobs, of_tenant)
+    if refused is not None:
+        return refused
+    missed = overlooked(world, spec.after, dict(asked.ends))
+    if missed is not None:
+        return Refused("busy", f"job {format_job(missed)} has just ended", "submit it again")
+    if spec.key is not None and asked.there is not None and asked.there[1] is None:
+        known = world.groups.ended((spec.terms.uid, spec.group or "", spec.key))
+        if known is None:  # it waited or ran when somebody looked, and nobody here knows how it ended
+            return Refused("busy", f"job {format_job(asked.there[0])} has just ended", "submit it again")
+    return None
+
+
+def _queue(world: World, out: Outcome, asked: Submit) -> JobId:
+    spec = asked.spec
+    job = job_id(world.next_number)
+    world.next_number += 1
+    later = spec.begin_at is not None and spec.begin_at > out.now
+    awaits = follow(world, job, spec.after, dict(asked.ends)) is not None
+    park = Park.AFTER if awaits else Park.BEGIN if later else None
+    world.groups.join(job, spec.terms.uid, spec.group, spec.key)
+    place = Place(
+        priority=spec.priority + tenants.boost(world, spec.terms),
+        queued_us=world.moment_us(out.now),
+        park=Park.HELD if spec.hold or world.groups.reason(world.groups.of(job)) is not None else park,
+        not_before=spec.begin_at if later else None,
+        awaits=awaits,
+    )
+    array = None
+    if spec.array is not None:
+        array = ArrayState(pending=spec.array, throttle=spec.throttle)
+        world.arrays[job] = Array(spec.terms, place, array)
+        world.books.pend(job, spec.terms, len(array.pending))
+    out.changes.append(Added(job, out.now, spec, place, array))
+    world.wait(job, spec.terms, place)
+    return job

@@ -1,0 +1,129 @@
+"""A change of mind: what waiting jobs ask for, and how long running ones may run.
+
+A job that waits goes to the line of its new terms, since when it queues is kept: it was not asked for anew. Of an
+array it is what has not started that changes. What is asked for is judged as a submit is, for all before any changes.
+"""
+
+from dataclasses import replace
+
+from gpud.core import jobs
+from gpud.core.admit import Refused, never_fits
+from gpud.core.arrays import unfold_named
+from gpud.core.commands import Changed, Update
+from gpud.core.outcome import Outcome
+from gpud.core.quota import impossible
+from gpud.core.world import Array, World
+from gpud.model.changes import Change, Queued, Reprioritised, Rewritten, TermsPut, Told
+from gpud.model.effects import SetLimit
+from gpud.model.job import JobId, Stopping
+from gpud.model.spec import Park, Place, Terms
+
+
+def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
+    """Change jobs, or say what of it cannot be; then none was changed."""
+    wanted = {job: _terms(world, job, terms, asked) for job, terms in asked.jobs}
+    for terms in dict.fromkeys(wanted.values()):
+        refused = never_fits(world, terms.demand) or impossible(world, terms, out.now)
+        if refused is not None:
+            return refused
+    unfold_named(world, out, wanted)
+    notes = {job: _update(world, out, asked, job, terms) for job, terms in wanted.items()}
+    done = tuple(job for job, note in notes.items() if note is None)
+    return Changed(done, tuple((job, note) for job, note in notes.items() if note is not None))
+
+
+def _terms(world: World, job: JobId, terms: Terms, asked: Update) -> Terms:
+    """Return what a job's terms are to be: of one that runs only the time limit may be another."""
+    active, waiting = world.active.get(job), world.waiting(job)
+    now = active.terms if active is not None else None if waiting is None else waiting.terms
+    if active is not None:
+        terms = replace(active.terms, time_limit_s=terms.time_limit_s)
+    if asked.more_s and now is not None and now.time_limit_s is not None:
+        terms = replace(terms, time_limit_s=max(1.0, now.time_limit_s + asked.more_s))
+    return terms
+
+
+def _update(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms) -> str | None:
+    array = world.arrays.get(job)
+    if array is not None:
+        return _update_array(world, out, asked, job, array, terms)
+    if job in world.active:
+        return _update_active(world, out, asked, job, terms)
+    waiting = world.waiting(job)
+    if waiting is None:
+        return jobs.OVER
+    _keep(out, asked, job, waiting.terms, terms)
+    _wait(world, out, asked, job, terms, waiting.place)
+    return None
+
+
+def _update_array(world: World, out: Outcome, asked: Update, job: JobId, array: Array, terms: Terms) -> str | None:
+    """Change what is pending of an array, and its elements that wait again or run."""
+    waiting = {each: parked for each in array.elements if (parked := world.waiting(each)) is not None}
+    for each in waiting:
+        world.unwait(each)
+    world.unwait(job)
+    _keep(out, asked, job, array.terms, terms)
+    array.terms = terms
+    _wait(world, out, asked, job, terms, array.place)
+    out.touch(job)
+    for each, parked in waiting.items():
+        _keep(out, asked, each, parked.terms, terms)
+        _wait(world, out, asked, each, terms, parked.place)
+    if asked.waiting_only:  # elements that run stay as they are: they are told of where they are named
+        return None
+    for each in array.elements:
+        if each in world.active:
+            limit_s = terms.time_limit_s
+            _update_active(world, out, asked, each, replace(world.active[each].terms, time_limit_s=limit_s))
+    return None
+
+
+def _update_active(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms) -> str | None:
+    active = world.active[job]
+    if asked.waiting_only:
+        return f"runs already: {' and '.join(asked.waiting_only)} cannot be changed any more"
+    if isinstance(active.state, Stopping):
+        return "is being stopped"
+    place = active.place if asked.priority is None else replace(active.place, priority=asked.priority)
+    changed = terms != active.terms
+    world.enter(replace(active, terms=terms, place=place))
+    world.expects_s[job] = world.expected_s(terms)
+    if asked.priority is not None:
+        out.changes.append(Reprioritised(job, out.now, asked.priority))
+    if changed:
+        out.changes.append(TermsPut(job, out.now, terms))
+        out.changes.append(_told(out, asked, job))
+        out.effects.append(SetLimit(job, place.attempt, terms.time_limit_s))
+    return None
+
+
+def _keep(out: Outcome, asked: Update, job: JobId, before: Terms, terms: Terms) -> None:
+    """Have the store keep what is new in a job's terms and in its spec."""
+    if terms != before:
+        out.changes.append(TermsPut(job, out.now, terms))
+    environment = dict(asked.environments).get(job)
+    rewrite = replace(asked.rewrite, environment=environment)
+    if rewrite != type(rewrite)():
+        out.changes.append(Rewritten(job, out.now, rewrite))
+
+
+def _wait(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms, place: Place) -> None:
+    """Put a job in the line of its new terms, or let it go on waiting for what it waits for."""
+    world.reservations.pop(job, None)  # that was for what it asked before
+    if asked.priority is not None:
+        place = replace(place, priority=asked.priority)
+    if asked.begin_at is not None and place.attempt == 1:
+        place = replace(place, not_before=asked.begin_at)
+        if place.park in {None, Park.BEGIN}:
+            place = jobs.unheld(world, job, place, out.now)
+    array = world.arrays.get(job)
+    if array is not None:
+        array.place = place
+    out.changes.append(Queued(job, out.now, place, "updated", ", ".join(asked.said)))
+    if array is None or array.state.pending:
+        world.wait(job, terms, place)
+
+
+def _told(out: Outcome, asked: Update, job: JobId) -> Change:
+    return Told(out.now, "updated", {"reason": ", ".join(asked.said), "by": asked.by}, job)

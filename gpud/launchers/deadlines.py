@@ -1,0 +1,100 @@
+"""What a shim sleeps for: its job's deadlines, and the signals by which it is told what to do.
+
+CHLD: something ended. TERM: stop, with the job's grace. QUIT: stop at once. INT: interrupt the job. HUP: look anew
+until when it may run. A real-time signal, counted from the first: pass on the signal of that number.
+"""
+
+import signal
+from collections.abc import Callable
+
+from gpud.launchers import cgroup, record, tree
+
+GIVE_UP_S = 30.0
+_NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
+SIGNALS = frozenset(
+    {signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP}
+    | {*range(signal.SIGRTMIN, signal.SIGRTMAX + 1)}  # the first is for signal 1, and so on
+)
+
+
+class Deadlines:
+    """When a job must stop, and what to do when a signal or the clock says so. Times are seconds since boot.
+
+    `members` gives the processes that the job has now, `group` is its cgroup where it has one. `nap_s` is how long to
+    sleep at most where the job's end sends no signal. `look` tells until when it may run, where that may change.
+    """
+
+    def __init__(
+        self,
+        members: Callable[[], list[int]],
+        stop_at: float | None,
+        grace_s: float,
+        *,
+        group: str | None = None,
+        nap_s: float | None = None,
+        look: Callable[[], float | None] | None = None,
+    ) -> None:
+        self.members = members
+        self.look = look
+        self.group = group
+        self.nap_s = nap_s
+        self.stop_at = stop_at
+        self.grace_s = grace_s
+        self.kill_at: float | None = None
+        self.timed_out = False
+        self.killed: set[int] = set()
+
+    def wait(self) -> None:
+        """Sleep until something ended, was asked for, or is due; then do what it asks."""
+        now = record.boot_time()
+        if self.kill_at is not None and now >= self.kill_at:
+            self._kill()
+            due: float | None = now + 0.02  # for those that forked while they were being killed
+        else:
+            due = self.stop_at if self.kill_at is None else self.kill_at  # who stops has no other deadline
+        nap_s = self.nap_s
+        if due is not None:
+            nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))
+        match _next_signal(nap_s):
+            case signal.SIGCHLD:
+                pass  # the caller looks
+            case signal.SIGTERM:
+                self.stop(self.grace_s)
+            case signal.SIGQUIT:
+                self.stop(0.0)
+            case signal.SIGINT:
+                tree.send(signal.SIGINT, self.members())
+            case signal.SIGHUP if self.look is not None:
+                self.stop_at = self.look() if self.kill_at is None else None
+            case int(number) if number >= signal.SIGRTMIN:
+                tree.send(number - signal.SIGRTMIN + 1, self.members())
+            case None if self.stop_at is not None and record.boot_time() >= self.stop_at:
+                self.timed_out = self.kill_at is None
+                self.stop(self.grace_s)
+
+    def stop(self, grace_s: float) -> None:
+        """Ask every process to end, once, and kill what is left after the grace."""
+        kill_at = record.boot_time() + grace_s
+        if self.kill_at is None and grace_s > 0:
+            tree.end_gently(self.members)
+        self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+        self.stop_at = None
+
+    def given_up(self) -> bool:
+        """Tell whether killing has gone on for so long that the rest cannot be killed."""
+        return self.kill_at is not None and record.boot_time() >= self.kill_at + GIVE_UP_S
+
+    def _kill(self) -> None:
+        rest = self.members()
+        if self.group is not None:
+            cgroup.kill(self.group)
+        tree.send(signal.SIGKILL, rest)
+        self.killed.update(rest)
+
+
+def _next_signal(timeout_s: float | None) -> int | None:
+    """Return the next signal; None when the time is over, or may be."""
+    if timeout_s is None:
+        return signal.sigwaitinfo(SIGNALS).si_signo
+    info = signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
+    return None if info is None else info.si_signo

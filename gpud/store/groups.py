@@ -1,0 +1,81 @@
+"""How far groups are: their jobs by state, how long those took, and which failed last.
+
+Cost: what the groups that are shown have; of all others one look each.
+"""
+
+import sqlite3
+from collections import Counter
+
+from gpud.model.array import parse_indices
+from gpud.model.job import JobId
+from gpud.model.units import Timestamp
+from gpud.store.coding import text
+from gpud.store.rows import GroupRow
+
+# One look for each name that there is, however many jobs bear it: https://www.sqlite.org/optoverview.html, "skip-scan".
+_NAMES = """WITH RECURSIVE name (word) AS (
+    SELECT min(group_name) FROM job INDEXED BY job_group WHERE group_name IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(group_name) FROM job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name > word)
+    FROM name WHERE word IS NOT NULL
+) SELECT word FROM name WHERE word IS NOT NULL AND (
+    EXISTS (SELECT 1 FROM job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name = word
+        AND ended_at IS NULL)
+    OR EXISTS (SELECT 1 FROM job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name = word
+        AND ended_at >= ?))"""
+_JOBS = """SELECT uid, user, state, live IS NOT NULL, coalesce(pending, ''), coalesce(dropped, ''), submitted_at,
+    ended_at, max(id) FROM job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT)
+    GROUP BY uid, coalesce(key, id)"""
+_RUNS = """SELECT job.uid, count(*), avg(attempt.ended_at - attempt.started_at)
+    FROM job INDEXED BY job_group JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt
+    WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT) AND job.state = 'completed' AND job.live IS NULL
+    GROUP BY job.uid"""
+_ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
+
+
+def groups(connection: sqlite3.Connection, name: str | None, since: Timestamp) -> list[GroupRow]:
+    """Return a group by its name, of every user who has one; or those with something unfinished, or ended since."""
+    names = [name] if name is not None else [word for (word,) in connection.execute(_NAMES, (since,))]
+    return [row for each in names for row in _group(connection, each)]
+
+
+def _group(connection: sqlite3.Connection, name: str) -> list[GroupRow]:
+    users: dict[int, str] = {}
+    counts: dict[int, Counter[str]] = {}
+    times: dict[int, list[Timestamp]] = {}
+    ends: dict[int, list[Timestamp]] = {}
+    failed: dict[int, tuple[Timestamp, JobId]] = {}
+    for uid, user, state, is_array, pending, dropped, submitted_at, ended_at, job in connection.execute(
+        _JOBS, (text(name),)
+    ):
+        users[uid] = user
+        count = counts.setdefault(uid, Counter())
+        times.setdefault(uid, []).append(submitted_at)
+        if ended_at is not None:
+            ends.setdefault(uid, []).append(ended_at)
+        if is_array:  # what has started has rows of its own
+            count["held" if state == "held" else "queued"] += _length(pending)
+            count["cancelled"] += _length(dropped)
+        else:
+            count[state] += 1
+            if state == "failed":
+                failed[uid] = max(failed.get(uid, (ended_at, job)), (ended_at, job))
+    runs = {uid: (number, ran_s) for uid, number, ran_s in connection.execute(_RUNS, (text(name),))}
+    return [
+        GroupRow(
+            name=name,
+            uid=uid,
+            user=user,
+            counts=dict(+counts[uid]),
+            submitted_at=min(times[uid]),
+            ended_at=max(ends.get(uid, ()), default=None) if _ENDS.issuperset(+counts[uid]) else None,
+            runs=runs.get(uid, (0, None))[0],
+            ran_s=runs.get(uid, (0, None))[1],
+            failed=failed[uid][1] if uid in failed else None,
+        )
+        for uid, user in users.items()
+    ]
+
+
+def _length(indices: str) -> int:
+    return len(parse_indices(indices)) if indices else 0

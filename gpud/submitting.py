@@ -1,0 +1,280 @@
+"""Submits on their way to the loop: what has to be looked up first, for one job or for many at once.
+
+Many may be more than one message has room for: they come in parts, which are kept until the last is here. Nothing of
+them is queued before that, and then all are, in one commit.
+"""
+
+import asyncio
+import resource
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpud.administration import resolve_names
+from gpud.check import Wrong
+from gpud.config import Config
+from gpud.core.choice import in_force
+from gpud.core.commands import Command, Submit, SubmitMany
+from gpud.core.cycle import Input
+from gpud.core.world import World
+from gpud.membership import fill_in, tenant_of, wants_groups
+from gpud.model.job import End, JobId, format_job
+from gpud.model.units import Timestamp
+from gpud.names import Account, Names
+from gpud.notices import Notices
+from gpud.reading import ReadThread
+from gpud.roles import ABOVE_ZERO, ANY_TENANT, Role, Roles
+from gpud.selection import Predecessors, predecessors
+from gpud.server import Peer
+from gpud.submission import PRIORITY_MOST, spec_of
+from gpud.wire.codec import Message
+
+Work = Coroutine[None, None, None]
+Ask = Callable[[Peer, Message, Callable[[int], Command]], None]
+
+FIRST_LOOK_S = 5.0
+MANY_MOST = 100_000  # jobs that are submitted at once
+_BREATH = 50  # jobs looked at before others are attended to
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one submit before the loop is asked."""
+
+    who: Account
+    groups: frozenset[str]
+    before: Predecessors = Predecessors()
+    there: tuple[JobId, End | None] | None = None
+
+
+class Submitting:
+    """Takes submits; `ask` hands a command to the loop, the rest is as in `Requests`."""
+
+    def __init__(
+        self,
+        *,
+        world: Callable[[], World],
+        ask: Ask,
+        clock: Callable[[], Timestamp],
+        wall: Callable[[], float],
+        reader: ReadThread,
+        names: Names,
+        roles: Roles,
+        seen: asyncio.Event,
+        config: Callable[[], Config],
+        notices: Notices,
+    ) -> None:
+        self._world = world
+        self._ask = ask
+        self._clock = clock
+        self._wall = wall
+        self._reader = reader
+        self._names = names
+        self._roles = roles
+        self._seen = seen
+        self._config = config
+        self._notices = notices
+        self._parts: dict[Peer, list[Message]] = {}
+
+    def take(self, peer: Peer, message: Message) -> Work | None:
+        """Queue a job at once where nothing has to be waited for. Raises Wrong."""
+        if message["op"] == "submit_many":
+            return self._many(peer, message)
+        who, groups = self._names.known_account(peer.uid), self._groups(peer)
+        slow = message.get("notify") and not self._notices.ready
+        slow = slow or message.get("retry") or "after" in message or "key" in message
+        if slow or who is None or groups is None or not self._seen.is_set():
+            return self._slowly(peer, message)
+        self._queue(peer, message, Known(who, groups))
+        return None
+
+    def forget(self, peer: Peer) -> None:
+        """Drop the parts of a client that is gone."""
+        self._parts.pop(peer, None)
+
+    async def _slowly(self, peer: Peer, message: Message) -> None:
+        if message.pop("retry", False):
+            nonce = message["nonce"]
+            known = await self._reader.run(lambda reader: reader.nonces([nonce]))
+            if nonce in known:
+                peer.reply(message["id"], {"job": format_job(known[nonce])})
+                return
+        if message.get("notify"):
+            await self._notices.expect()
+        who, groups = await self._identity(peer)
+        before = await self._before(message.get("after"))
+        there = await self._there(peer, [message])
+        self._queue(peer, message, Known(who, groups, before, there.get(_key(message))))
+
+    def _queue(self, peer: Peer, message: Message, known: Known) -> None:
+        asked = self._submit(peer, message, known)
+        self._ask(peer, message, lambda token: replace(asked, token=token))
+
+    async def _many(self, peer: Peer, message: Message) -> None:
+        """Keep a part of many submits; with the last, hand them all to the loop."""
+        parts = self._parts.setdefault(peer, [])
+        if parts and message["nonce"] != parts[0]["nonce"]:
+            parts.clear()
+        parts.append(message)
+        if sum(len(part["jobs"]) for part in parts) > MANY_MOST:
+            self.forget(peer)
+            raise Wrong(f"more than {MANY_MOST} jobs at once", "submit an array, or less of them")
+        if message.get("more"):
+            peer.reply(message["id"], {"jobs": [], "there": {}})
+            return
+        self.forget(peer)
+        jobs = [_whole(part, job) for part in parts for job in part["jobs"]]
+        for number, job in enumerate(jobs):
+            job["nonce"] = f"{message['nonce']}.{number}"
+        if not jobs:
+            peer.reply(message["id"], {"jobs": [], "there": {}})
+            return
+        if any(job.get("notify") for job in jobs):
+            await self._notices.expect()
+        who, groups = await self._identity(peer)
+        there = await self._there(peer, jobs)
+        if message.get("retry") and await self._known(peer, message, jobs):
+            return
+        submits, befores = [], dict[str, Predecessors]()
+        for number, job in enumerate(jobs):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+            where = job.pop("where", "")
+            try:
+                after = str(job.get("after", ""))
+                if after not in befores:
+                    befores[after] = await self._before(job.get("after"))
+                asked = self._submit(peer, job, Known(who, groups, befores[after], there.get(_key(job))))
+            except Wrong as wrong:
+                raise Wrong(f"{where}: {wrong.message}" if where else wrong.message, wrong.hint, wrong.code) from None
+            submits.append(replace(asked, where=where))
+        many = tuple(submits)
+        self._ask(peer, message, lambda token: SubmitMany(token, many, dry_run=message.get("dry_run", False)))
+
+    async def _known(self, peer: Peer, message: Message, jobs: list[Message]) -> bool:
+        """Answer many submits that were made durable when they were first sent; False where they were not."""
+        nonces = [job["nonce"] for job in jobs]
+        known = await self._reader.run(lambda reader: reader.nonces(nonces))
+        if not known:
+            return False
+        there = await self._there(peer, jobs)
+        held = [known.get(job["nonce"]) or there.get(_key(job), (None,))[0] for job in jobs]
+        peer.reply(message["id"], {"jobs": [job and format_job(job) for job in held], "there": {}})
+        return True
+
+    async def _identity(self, peer: Peer) -> tuple[Account, frozenset[str]]:
+        """Return who submits, once that is known, and what there is to submit for."""
+        who = await self._names.account(peer.uid)
+        groups: frozenset[str] = frozenset()
+        if wants_groups(self._world().tenants):
+            groups = await self._names.groups((peer.gid, *peer.groups()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._seen.wait()
+        self._seen.set()
+        return who, groups
+
+    async def _before(self, after: dict[str, list[str]] | None) -> Predecessors:
+        return await self._reader.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
+
+    async def _there(self, peer: Peer, jobs: list[Message]) -> dict[tuple[str, str], tuple[JobId, End | None]]:
+        """Return, by group and key, the jobs that have the keys of these, as the store knows it."""
+        keys = {_key(job) for job in jobs if "group" in job and "key" in job}
+        if not keys:
+            return {}
+        asked = [(peer.uid, *key) for key in keys]
+        found = await self._reader.run(lambda reader: reader.holders(asked))
+        return {(group, key): holder for (_, group, key), holder in found.items()}
+
+    def _submit(self, peer: Peer, message: Message, known: Known) -> Submit:
+        """Return the command for a job of which everything is known that has to be looked up. Raises Wrong."""
+        user, config, role = known.who.name, self._config(), self._roles.of(peer)
+        begin_at = message.get("begin_at")
+        if begin_at is not None:
+            begin_at = self._clock() + (begin_at - self._wall())
+        resolve_names(self._world(), message["demand"])
+        check_priority(self._world(), role, message.get("priority", 0))
+        tenant = tenant_of(self._world(), user, known.groups, message.get("tenant"), operator=role >= ANY_TENANT)
+        fill_in(self._world(), message)
+        if config.system:
+            message["limits"] = _granted(peer.pid, message["limits"])
+            message["environment"] = known.who.completed(message["environment"])
+        message["limits"] |= {name: [soft, hard] for name, soft, hard in config.job_limits}
+        spec = spec_of(
+            message,  # type: ignore[arg-type]  # the server has held it to this type
+            uid=peer.uid,
+            gid=peer.gid,
+            groups=peer.groups() if config.system else (),
+            user=user,
+            tenant=tenant,
+            begin_at=begin_at,
+            after=known.before.jobs,
+        )
+        dry_run, tell = message.get("dry_run", False), message.get("next", False)
+        return Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
+
+    def _groups(self, peer: Peer) -> frozenset[str] | None:
+        """Return the names of a user's groups, where they matter; None while they are not known."""
+        if not wants_groups(self._world().tenants):
+            return frozenset()
+        return self._names.known_groups((peer.gid, *peer.groups()))
+
+
+def once_each(batch: list[Input]) -> tuple[list[Input], list[Input]]:
+    """Return a batch in which no submit is twice, and those that came again: the store knows them by then."""
+    first: dict[str, int] = {}
+    kept, again = list[Input](), list[Input]()
+    for each in batch:
+        if isinstance(each, Submit | SubmitMany) and first.setdefault(each.nonce, each.token) != each.token:
+            again.append(each)
+        else:
+            kept.append(each)
+    return kept, again
+
+
+def check_priority(world: World, role: Role, priority: int) -> None:
+    """Raise Wrong for a priority that there is not, or that is not for this role to give."""
+    if abs(priority) > PRIORITY_MOST:
+        raise Wrong(f"the priority must be from -{PRIORITY_MOST} to {PRIORITY_MOST}, not {priority}")
+    if priority > 0 and not world.policy.personal and role < ABOVE_ZERO:
+        hint = f"leave it out, or ask an operator: under {in_force(world)} it would count against others"
+        raise Wrong("a priority above 0 is an operator's to give", hint, "not_permitted")
+
+
+def _key(message: Message) -> tuple[str, str]:
+    return message.get("group", ""), message.get("key", "")
+
+
+def _whole(part: Message, job: dict[str, Any]) -> Message:
+    """Return one of many submits as it would have been sent alone. Raises Wrong."""
+    whole = {"umask": part["umask"], "limits": dict(part["limits"]), **job}
+    whole["environment"] = part["environment"] | whole.pop("variables", {})
+    if "script" in whole:
+        scripts = part.get("scripts", [])
+        if not 0 <= whole["script"] < len(scripts):
+            raise Wrong(f"there is no script {whole['script']} in this part")
+        whole["script"] = scripts[whole["script"]]
+    return whole
+
+
+def _granted(pid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Return limits no higher than the client may have itself: the launcher, being root, would grant any. Raises Wrong.
+
+    Read from /proc/PID/limits (proc(5)), whose lines stand in the order of the limits' numbers; prlimit(2) would need
+    a capability that root lacks in a container.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
+    except OSError:
+        raise Wrong("the process that submits must stay until it is answered") from None
+    granted = {}
+    for name, pair in limits.items():
+        number = getattr(resource, f"RLIMIT_{name}", None)
+        if number is None or number >= len(lines):
+            raise Wrong(f"unknown limit {name!r}")
+        hard = lines[number][47:67].strip()
+        most = -1 if hard == "unlimited" else int(hard)
+        granted[name] = pair if most < 0 else [value if 0 <= value <= most else most for value in pair]
+    return granted

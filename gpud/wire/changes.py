@@ -1,0 +1,153 @@
+"""How jobs are changed, and groups looked at: a page of the protocol, whose first, `messages`, says how to ask."""
+
+from typing import Literal, NotRequired, TypedDict
+
+
+class Selection(TypedDict):
+    """Which jobs: ids (`12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`), or every job that the filters leave.
+
+    Ids that do not exist refuse the whole request; gaps in ranges are skipped. Filters narrow either way.
+    """
+
+    jobs: NotRequired[list[str]]
+    mine: NotRequired[bool]
+    user: NotRequired[str]
+    state: NotRequired[list[str]]
+    group: NotRequired[str]
+
+
+class Change(TypedDict):
+    """Change jobs: cancel, hold, release, requeue, or interrupt (INT to a running job). Reply: `ChangeReply`.
+
+    `force`, for cancel: no grace. Naming a job that does not exist, or is not the caller's to change, changes nothing.
+    """
+
+    op: Literal["cancel", "hold", "release", "requeue", "interrupt"]
+    id: int
+    select: Selection
+    force: NotRequired[bool]
+
+
+class Priority(TypedDict):
+    """Set the priority of waiting jobs. Reply: `ChangeReply`."""
+
+    op: Literal["priority"]
+    id: int
+    select: Selection
+    priority: int
+
+
+class Signal(TypedDict):
+    """Send a signal, by its number, to every process of running jobs. Reply: `ChangeReply`."""
+
+    op: Literal["signal"]
+    id: int
+    select: Selection
+    signal: int
+
+
+class PartOfDemand(TypedDict):
+    """What is new of a job's `DemandMap`; what is left out stays. `whole`: no share of a GPU, no MIG instance."""
+
+    gpus: NotRequired[int]
+    nodes: NotRequired[int]
+    share_mib: NotRequired[int]
+    share_permille: NotRequired[int]
+    whole: NotRequired[bool]
+    mig: NotRequired[str]
+    gpu_memory_mib: NotRequired[int]
+    gpu_type: NotRequired[str]
+    gpu_ids: NotRequired[list[str]]
+    cpus: NotRequired[int]
+    memory_mib: NotRequired[int]
+    node_labels: NotRequired[dict[str, str]]
+    excluded_nodes: NotRequired[list[str]]
+    excluded_gpus: NotRequired[list[str]]
+    pool: NotRequired[str]
+    spread: NotRequired[bool]
+
+
+class Update(TypedDict):
+    """Change what jobs ask for that wait, and of those that run how long they may and their priority.
+
+    Reply: `ChangeReply`. What is left out stays. `time_limit_more_s` is added to the limit, or taken off it where it is
+    negative; `unlimited` takes it away. `labels` and `variables` are added to what the job has.
+    """
+
+    op: Literal["update"]
+    id: int
+    select: Selection
+    demand: NotRequired[PartOfDemand]
+    name: NotRequired[str]
+    priority: NotRequired[int]
+    time_limit_s: NotRequired[float]
+    time_limit_more_s: NotRequired[float]
+    unlimited: NotRequired[bool]
+    estimate_s: NotRequired[float]
+    grace_s: NotRequired[float]
+    preemptible: NotRequired[bool]
+    retries: NotRequired[int]
+    retry_on: NotRequired[list[str]]
+    begin_at: NotRequired[float]
+    labels: NotRequired[dict[str, str]]
+    variables: NotRequired[dict[str, str]]
+    workdir: NotRequired[str]
+    output: NotRequired[str]
+    error: NotRequired[str]
+
+
+class ChangeReply(TypedDict):
+    """What was done: ids that changed, and for the others a note ("12 has ended already: completed")."""
+
+    changed: list[str]
+    notes: dict[str, str]
+
+
+class Groups(TypedDict):
+    """The group of this name (of every user who has one), or those with unfinished jobs or ends in the last 24 h.
+
+    Reply: `GroupsReply`. Error `no_such_group`.
+    """
+
+    op: Literal["groups"]
+    id: int
+    name: NotRequired[str]
+
+
+class Group(TypedDict):
+    """A group's jobs by state: elements of arrays by themselves, of jobs with one key the newest.
+
+    `held`: why it is, None while it is not. `failed` names the job that failed last. `expected_end_at` is known while
+    something of it runs and something has completed.
+    """
+
+    name: str
+    uid: int
+    user: str
+    counts: dict[str, int]
+    total: int
+    done: int
+    held: str | None
+    failed: str | None
+    submitted_at: float
+    ended_at: float | None
+    expected_end_at: float | None
+
+
+class GroupsReply(TypedDict):
+    """The groups, those that were begun last at the end."""
+
+    groups: list[Group]
+
+
+CHANGES: dict[str, type] = {
+    "cancel": Change,
+    "hold": Change,
+    "release": Change,
+    "requeue": Change,
+    "interrupt": Change,
+    "priority": Priority,
+    "signal": Signal,
+    "update": Update,
+    "groups": Groups,
+}
