@@ -29,9 +29,8 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
     """Take in a look at a GPU on behalf of those who hold it, once the world knows the look."""
     if state.seen is not seen:
         return
-    if is_lost(world, state):
-        end_lost(world, out, state)
-    elif isinstance(seen, Reading) and state.holders:
+    end_lost(world, out, state)
+    if isinstance(seen, Reading) and state.holders:
         percent = seen.utilization_percent
         if percent != 0:
             state.health.idle_since = None
@@ -45,12 +44,12 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
 
 
 def end_lost(world: World, out: Outcome, state: GpuState) -> None:
-    """End the jobs on a GPU that is lost for sure; look again where it is not sure yet.
+    """End the jobs on a GPU that is lost, once that is sure; look again where it is not yet.
 
     Where the driver as a whole is away nothing is sure.
     """
     node = world.nodes[state.node].node
-    if not state.holders or node.driver is None or node.reboot:
+    if not state.holders or not is_lost(world, state) or node.driver is None or node.reboot:
         return
     worst = state.health.worst()
     sure = worst is not None and (worst[0].startswith("xid") or out.now - worst[1].since >= SURE_S)

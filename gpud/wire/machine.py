@@ -16,12 +16,13 @@ class GpusReply(TypedDict):
 
     A GPU: `index uuid name node memory_total_mib memory_used_mib memory_declared_mib utilization_percent
     temperature_c power_w health health_reason faults state simulated nvlink pcie numa mig parent jobs processes
-    kept_for`; health is one of `healthy degraded draining lost unknown`, and a fault has `cause level since reason
-    clears person`: what would clear it, and whether a person must look (gpuctl undrain). state is one of `free busy shared releasing foreign draining split unhealthy lost unknown`. GPUs of a node with the
-    same `nvlink` reach each other over it, with the same `pcie` they share switches, with the same `numa` a socket. A
-    MIG instance has its profile in `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out;
-    its index comes after those of the GPUs. A process: `pid user command memory_mib kind job since idle_since`, the
-    last two for one that gpud did not start;
+    kept_for`. health is one of `healthy degraded draining lost unknown`; a fault has `cause level since reason clears
+    person`: what would clear it, and whether a person must look (gpuctl undrain). state is one of `free busy shared
+    releasing foreign draining split unhealthy lost unknown`. GPUs of a node with the same `nvlink` reach each other
+    over it, with the same `pcie` they share switches, with the same `numa` a socket. A MIG instance has its profile in
+    `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out; its index comes after those of
+    the GPUs. A process: `pid user command memory_mib kind job since idle_since`, the last two where gpud did not start
+    it;
     `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
     `problem` says why there are none ("no NVIDIA driver"), or what the configuration says of them that is not so.
     """

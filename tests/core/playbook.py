@@ -46,8 +46,9 @@ from gpud.model.gpu import (
     Unreadable,
     nominal_mib,
 )
+from gpud.model.health import Signs
 from gpud.model.job import Demand, Exit, Fault, JobId, job_id
-from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started
+from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started, XidSeen
 from gpud.model.spec import Dependency, JobSpec, Terms
 from gpud.model.units import Mib, Timestamp
 
@@ -161,6 +162,9 @@ class Hardware:
     temperature: int | None = None
     broken: str | None = None
     lost: bool = False
+    utilization: int | None = None
+    slowed: tuple[str, ...] | None = None
+    signs: Signs | None = None
 
 
 @dataclass
@@ -285,13 +289,24 @@ class Play:
         """Return the GPUs that are to be looked at."""
         return list(self.wanted)
 
+    def xid(self, gpu: GpuId, number: int) -> Outcome:
+        """Have a driver report an error of a GPU."""
+        return self.cycle(XidSeen(self.world.gpus[gpu].node, gpu, number))
+
     def seen(self, gpu: GpuId) -> GpuSeen:
         node, real, at = self.world.gpus[gpu].node, self.hardware[gpu], Timestamp(self.now)
         if real.broken is not None:
             return GpuSeen(node, gpu, Unreadable(at, real.broken, lost=real.lost))
         used = None if real.used is None else Mib(real.used)
         reading = Reading(
-            at=at, memory_used_mib=used, processes=real.processes, lease=real.lease, temperature_c=real.temperature
+            at=at,
+            memory_used_mib=used,
+            utilization_percent=real.utilization,
+            processes=real.processes,
+            lease=real.lease,
+            temperature_c=real.temperature,
+            slowed=real.slowed,
+            signs=real.signs,
         )
         return GpuSeen(node, gpu, reading)
 
