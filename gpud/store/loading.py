@@ -129,8 +129,15 @@ def specs(connection: sqlite3.Connection, jobs: Iterable[JobId]) -> tuple[JobSpe
         columns: Sequence[Any] | None = connection.execute(_SPEC, (job,)).fetchone()
         if columns is None:
             raise LookupError(job)
-        found.append(decode_spec(columns[1:], decode_terms(columns[0])))
+        spec = decode_spec(columns[1:], decode_terms(columns[0]))
+        found.append(_of_array(connection, spec, job) if spec.sbatch and index_of(job) is not None else spec)
     return tuple(found)
+
+
+def _of_array(connection: sqlite3.Connection, spec: JobSpec, job: JobId) -> JobSpec:
+    """Return the spec of an element with the indices of its array, of which Slurm's scripts are told."""
+    columns = connection.execute("SELECT array FROM job WHERE id = ?", (array_of(job),)).fetchone()
+    return spec if columns is None or columns[0] is None else replace(spec, array=decode_indices(columns[0]))
 
 
 def known_nonces(connection: sqlite3.Connection, nonces: Sequence[str]) -> dict[str, JobId]:
