@@ -60,7 +60,8 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
     found, unread = directives(text)
     notes = [(line, f"{name}, line {line}: {note}") for line, note in unread.items()]
     try:
-        of_slurm = _slurm([each for each in found if each.kind == "SBATCH"], submit_dir)
+        slurm_s = any("#SBATCH" in note for note in unread.values()) or any(each.kind == "SBATCH" for each in found)
+        of_slurm = _slurm([each for each in found if each.kind == "SBATCH"], submit_dir) if slurm_s else None
         asked = of_slurm.given if of_slurm is not None else {}
         for each in found:
             if each.kind == "GPUCTL":
@@ -82,9 +83,7 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
     return Script(merged, fields, content, of_slurm, [note for _, note in sorted(notes)])
 
 
-def _slurm(lines: list[Directive], submit_dir: str) -> Understood | None:
-    if not lines:
-        return None
+def _slurm(lines: list[Directive], submit_dir: str) -> Understood:
     found, strange = sbatch_options(lines)
     result = understood(found, submit_dir=submit_dir)
     more = [(line, note) for line, notes in strange.items() for note in notes]

@@ -4,6 +4,7 @@ As sbatch(1) counts: `--gres` and `--gpus-per-node` are each node's, `--gpus` is
 memory and CPUs of a task, a CPU or a GPU are multiplied. Where no GPU is asked for there is none.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from gpuctl.slurm.lines import Option
 
 Note = Callable[[Option, str], None]
 T = TypeVar("T")
+_MEMORY = re.compile(r"(v|g|gpu_?)(ram|mem)", re.IGNORECASE)  # what clusters call the memory of a GPU
 _OPTIONS = (
     "nodes ntasks ntasks-per-node ntasks-per-gpu gpus gpus-per-node gpus-per-task gpus-per-socket gres cpus-per-task"
     " cpus-per-gpu mincpus mem mem-per-cpu mem-per-gpu sockets-per-node"
@@ -151,7 +153,7 @@ def _gres(said: dict[str, Option], note: Note) -> _Gpus | None:
             found.append(resource)
         elif resource.name.lower() in ("mps", "shard"):
             gpus = _part(option, resource, note)
-        elif "ram" in resource.name.lower() or "gpumem" in resource.name.lower().replace("_", ""):
+        elif _MEMORY.match(resource.name):
             rest["gpu_memory"] = _read(Option(option.line, "gres", resource.amount), values.mib)
         else:
             note(option, f"there is no {resource.name} here; left out")
@@ -171,7 +173,11 @@ def _part(option: Option, resource: values.Resource, note: Note) -> _Gpus:
 
 def _sum(option: Option, resources: list[values.Resource], note: Note) -> _Gpus:
     count = sum(_read(Option(option.line, option.name, each.amount), values.count) for each in resources)
-    kinds = list(dict.fromkeys(each.kind for each in resources if each.kind and each.kind.lower() != "gpu"))
+    kinds = list(
+        dict.fromkeys(each.kind for each in resources if each.kind and each.kind.lower() not in ("gpu", "mig"))
+    )
+    if any((each.kind or "").lower() == "mig" for each in resources):
+        note(option, "it does not say what MIG profile: it gets a whole GPU (see --mig)")
     profiles = [profile for kind in kinds if (profile := values.mig(kind)) is not None]
     if profiles:
         return _Gpus(count, {"mig": profiles[0]})

@@ -8,7 +8,7 @@ from gpuctl.errors import UsageError
 # Long options of sbatch(1): those that need a value, may have one, have none; and the letters for some.
 _OPTIONS = {
     "need": """
-    account acctg-freq array batch bb bbf begin chdir cluster-constraint clusters comment constraint container
+    account acctg-freq array batch bb bbf begin chdir cluster cluster-constraint clusters comment constraint container
     container-id core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline delay-boot dependency
     distribution error exclude export export-file extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node
     gpus-per-socket gpus-per-task gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type mail-user
@@ -29,7 +29,7 @@ _LETTERS = """
     v=verbose W=wait"""
 _KINDS = {word: kind for kind, words in _OPTIONS.items() for word in words.split()}
 _SHORT = dict(pair.split("=") for pair in _LETTERS.split())
-_SAME = {"tasks-per-node": "ntasks-per-node", "workdir": "chdir", "share": "oversubscribe"}
+_SAME = {"cluster": "clusters", "tasks-per-node": "ntasks-per-node", "workdir": "chdir", "share": "oversubscribe"}
 _DIRECTIVE = re.compile(r"#(SBATCH|GPUCTL)(?=[\s-]|$)(.*)")
 _ANY = re.compile(r"\s*#(SBATCH|GPUCTL)\s+-")
 
@@ -135,8 +135,8 @@ def _long(line: int, word: str, rest: list[str]) -> Option | str:
         follows = [rest.pop(0)] if not equals and rest and not rest[0].startswith("-") else []
         return " ".join([f"--{word}", *follows])
     name, kind = near[0], _KINDS[near[0]]
-    if kind == "need" and not value:
-        value = _next(line, f"--{given}", rest)
+    if kind == "need" and not value and not (equals and rest[:1] and rest[0].startswith("-")):
+        value = rest.pop(0) if rest else "" if equals else _next(line, f"--{given}", rest)
     said = value if equals or kind == "need" else None
     return Option(line, _SAME.get(name, name), None if kind == "none" else said)
 

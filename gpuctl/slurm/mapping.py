@@ -71,11 +71,13 @@ class _Script:
 
     def __init__(self, options: list[Option], submit_dir: str) -> None:
         self.options = options
-        self.said = {option.name: option for option in options}
+        self.said = {option.name: option for option in options if option.value != ""}
         self.given: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
         self.keep: frozenset[str] | None = None
-        self.notes: list[tuple[int, str]] = []
+        self.notes = [
+            (option.line, f"--{option.name}: has no value; left out") for option in options if option.value == ""
+        ]
         self.environment = {
             "SLURM_SUBMIT_DIR": submit_dir,
             "SLURM_SUBMIT_HOST": os.uname().nodename,

@@ -91,8 +91,11 @@ def _resource(name: str, words: list[str], text: str) -> Resource:
     numeric = [re.fullmatch(r"\d+[kKmMgGtT]?[bB]?", word) is not None for word in words]
     if not words:
         return Resource(name, None, "1")
+    kind = None if numeric[0] else words[0]
+    if kind is not None and not re.fullmatch(r"[\w.+-]+", kind):
+        raise ValueError(f"{kind!r} is no type of {name}; write gpu:2 or gpu:a100:2")
     if len(words) == 1:
-        return Resource(name, None, words[0]) if numeric[0] else Resource(name, words[0], "1")
+        return Resource(name, kind, words[0] if kind is None else "1")
     if len(words) == 2 and numeric[1]:
         return Resource(name, words[0], words[1])
     raise ValueError(f"{text!r} is not understood; write gpu:2 or gpu:a100:2")

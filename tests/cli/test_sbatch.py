@@ -1,0 +1,182 @@
+"""What is understood of scripts' own options: `#GPUCTL` and `#SBATCH` lines, of scripts as people have them."""
+
+import getpass
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gpuctl import submission, understanding
+from gpuctl.commands.submit import submit
+from gpuctl.errors import UsageError
+from gpuctl.slurm import values
+
+SHELF = Path(__file__).parents[1] / "data" / "sbatch"
+SCRIPTS = sorted(path.name for path in SHELF.iterdir() if path.suffix != ".txt")
+GOLDEN = SHELF / "understood.txt"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Stand in a directory of one's own, on a machine without modules, with sendmail or without."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("TZ", "UTC")
+    for name in ("BASH_FUNC_module%%", "MODULESHOME", "LMOD_CMD"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def asked(*words):
+    context = submit.make_context("submit", [str(word) for word in words])
+    request, script = submission.asked(context.params, literal=context.meta["gpuctl.literal"])
+    assert script is not None
+    return request, script, understanding.line(understanding.written(context.command, script.given))
+
+
+def script_of(here, *lines):
+    path = here / "job.sbatch"
+    path.write_text("\n".join(["#!/bin/bash", *lines, "true", ""]))
+    return path
+
+
+def told_of(name):
+    """Return how a script was understood, as the golden file has it."""
+    _, script, line = asked(SHELF / name)
+    variables = script.of_slurm.environment if script.of_slurm else {}
+    shown = [f"{key}={value}" for key, value in sorted(variables.items()) if "SUBMIT" not in key and value != "gpud"]
+    fields = [f"{key}={value}" for key, value in sorted(script.fields.items()) if key != "sbatch"]
+    notes = [note.removeprefix(f"{name}, ") for note in script.notes if "sendmail" not in note]
+    here = f"{getpass.getuser()}-{os.uname().nodename.partition('.')[0]}-"
+    said = [line.replace(f"{SHELF}/", "").replace(here, "USER-NODE-"), *notes, " ".join([*shown, *fields])]
+    return "\n".join([name, *(f"  {each}" for each in said if each), ""])
+
+
+def test_the_shelf_is_understood_as_it_is_written_down():
+    told = "\n".join(told_of(name) for name in SCRIPTS)
+    if "GPUD_WRITE_GOLDEN" in os.environ:
+        GOLDEN.write_text(told)
+    assert told == GOLDEN.read_text()
+
+
+def test_the_command_line_wins_over_gpuctl_lines_and_those_over_sbatch_lines(here):
+    lines = ("#SBATCH --gres=gpu:v100:1 -t 60 -J slurm -o o.txt", "#GPUCTL -g 2 -n own -e A=1 -e B=1 --retries 2")
+    request, _, _ = asked("-t", "5m", "-e", "B=2", script_of(here, *lines))
+    assert request["demand"] == {"gpus": 2, "gpu_type": "v100"}
+    assert (request["time_limit_s"], request["name"], request["output"]) == (300.0, "own", f"{here}/o.txt")
+    assert (request["environment"]["A"], request["environment"]["B"]) == ("1", "2")
+    assert request["sbatch"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus"),
+    [("", 2), ("-g 4", 4), ("-g 0", 0), ("--gpus-per-node 3", 3), ("-g 0.5", 1)],
+)
+def test_how_many_gpus_is_said_once_by_whoever_wins(here, words, gpus):
+    request, _, _ = asked(*words.split(), script_of(here, "#SBATCH --gpus-per-node=2"))
+    assert request["demand"]["gpus"] == gpus
+
+
+def test_nodes_of_a_cluster_can_be_taken_back_on_the_command_line(here):
+    script = script_of(here, "#SBATCH --nodes=4 --gres=gpu:2")
+    assert asked(script)[0]["demand"] == {"gpus": 8, "nodes": 4}
+    assert asked("--nodes", "1", script)[0]["demand"] == {"gpus": 2}
+
+
+def test_retries_of_the_command_line_are_not_narrowed_by_requeue(here):
+    script = script_of(here, "#SBATCH --requeue")
+    assert asked(script)[0]["retry_on"] == ["lost"]
+    assert "retry_on" not in asked("--retries", "3", script)[0]
+
+
+def test_a_script_that_asks_for_no_gpu_gets_none_where_it_speaks_to_sbatch_alone(here):
+    assert asked(script_of(here, "#SBATCH -t 5"))[0]["demand"] == {"gpus": 0}
+    assert asked("--gpu-type", "H100", script_of(here, "#SBATCH -t 5"))[0]["demand"] == {"gpus": 1, "gpu_type": "H100"}
+    assert asked(script_of(here, "#GPUCTL -t 5m"))[0]["demand"] == {"gpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("#SBATCH --time=soon", "job.sbatch, line 2: --time: 'soon' is no time; write MINUTES"),
+        ("#SBATCH --array=1-$N", "job.sbatch, line 2: --array: '1-$N' is not an array"),
+        ("#SBATCH --gres=gpu:$N", "line 2: --gres"),
+        ("#SBATCH --dependency=afterok:JOB", "line 2: --dependency"),
+        ("#SBATCH --job-name", "line 2: --job-name needs a value"),
+        ("#SBATCH --signal=LOUD@5", "line 2: --signal: 'LOUD@5' is no signal"),
+        ("#GPUCTL --gpu 2 ", "job.sbatch, line 2: No such option"),
+        ("#GPUCTL --time-limit soon", "line 2: Invalid value"),
+        ("#GPUCTL --json", "line 2: No such option"),
+        ("#GPUCTL python", "line 2: Got unexpected extra argument"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_line(here, line, said):
+    with pytest.raises(UsageError) as refused:
+        asked(script_of(here, line))
+    assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("30", 1800),
+        ("30:15", 1815),
+        ("12:00:00", 43_200),
+        ("1-12", 129_600),
+        ("1-12:30", 131_400),
+        ("1-12:30:15", 131_415),
+        ("0", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_times_are_read_as_sbatch_reads_them(written, seconds):
+    assert values.seconds(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("written", "at"),
+    [
+        ("now+2hours", "2026-03-01T14:00:00"),
+        ("now+90", "2026-03-01T12:01:30"),
+        ("16:00", "2026-03-01T16:00:00"),
+        ("9:30AM", "2026-03-02T09:30:00"),
+        ("midnight", "2026-03-02T00:00:00"),
+        ("tomorrow", "2026-03-02T00:00:00"),
+        ("2030-01-20", "2030-01-20T00:00:00"),
+        ("2030-01-20T12:34:56", "2030-01-20T12:34:56"),
+        ("012030", "2030-01-20T00:00:00"),
+    ],
+)
+def test_moments_are_read_as_sbatch_reads_them(written, at):
+    noon = datetime.fromisoformat("2026-03-01T12:00:00").astimezone()
+    assert (
+        datetime.fromtimestamp(values.moment(written, noon.timestamp()), UTC) == datetime.fromisoformat(at).astimezone()
+    )
+
+
+def test_only_what_export_names_is_passed_on(here, monkeypatch):
+    monkeypatch.setenv("SECRET", "1")
+    monkeypatch.setenv("SEED", "7")
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    everything = asked(script_of(here, "#SBATCH --export=ALL"))[0]["environment"]
+    some = asked("-e", "MORE=2", script_of(here, "#SBATCH --export=SEED,LR=0.1"))[0]["environment"]
+    nothing = asked(script_of(here, "#SBATCH --export=NONE"))[0]["environment"]
+    assert (everything["SECRET"], "SLURM_PROCID" in everything) == ("1", False)
+    assert ("SECRET" in some, some["SEED"], some["LR"], some["MORE"]) == (False, "7", "0.1", "2")
+    assert ("SEED" in nothing, nothing["HOME"]) == (False, os.environ["HOME"])
+
+
+def test_windows_line_ends_do_not_reach_the_job():
+    request, script, _ = asked(SHELF / "windows.sbatch")
+    assert b"\r" not in request["script"]
+    assert "Windows" in script.notes[0]
+
+
+def test_a_script_without_such_lines_is_sent_as_it_is(here):
+    path = here / "plain.sh"
+    path.write_text("#!/bin/sh\necho '  #SBATCH'\n")
+    context = submit.make_context("submit", [str(path)])
+    request, script = submission.asked(context.params, literal=False)
+    assert script is None
+    assert "sbatch" not in request

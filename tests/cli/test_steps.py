@@ -1,0 +1,160 @@
+"""Scripts with `#SBATCH` lines, run: what they are told, and what they find of Slurm."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gpud_process import until
+
+from gpud.slurm.scontrol import hostnames, job_name
+
+BIN = Path(__file__).parents[2] / "gpud" / "slurm" / "bin"
+DDP = """#!/bin/bash -l
+#SBATCH --job-name=ddp
+#SBATCH --nodes=1 --ntasks-per-node=2
+#SBATCH --gres=gpu:2 --gpus-per-task=1
+#SBATCH --cpus-per-task=1 --mem=1G
+#SBATCH --array=3-5:2
+#SBATCH --time=5
+#SBATCH --output=%x-%A_%2a.out
+set -e
+nodes=( $(scontrol show hostnames $SLURM_JOB_NODELIST) )
+head=${nodes[0]}
+ip=$(srun --nodes=1 --ntasks=1 -w "$head" hostname)
+echo "head $ip of $SLURM_NNODES: $((SLURM_JOB_ID % 1000 >= 0))"
+echo "job $SLURM_ARRAY_JOB_ID element $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT"
+echo "from $SLURM_ARRAY_TASK_MIN to $SLURM_ARRAY_TASK_MAX by $SLURM_ARRAY_TASK_STEP"
+echo "asked $SLURM_CPUS_PER_TASK $SLURM_NTASKS_PER_NODE $SLURM_MEM_PER_NODE $SLURM_GPUS_ON_NODE"
+echo "outside ${SLURM_NTASKS-none} ${SLURM_PROCID-none} ${SLURM_LOCALID-none}"
+srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID gpu $CUDA_VISIBLE_DEVICES"' | sort
+scontrol show job $SLURM_JOB_ID | grep -o 'StdOut=.*'
+srun bash -c 'exit $((SLURM_PROCID + 3))' || echo "status $?"
+"""
+CHAIN = """#!/bin/sh
+#SBATCH --gpus=2 --ntasks=2 -t 5 -o first.out
+after=--dependency=afterok:$SLURM_JOB_ID
+second=$(sbatch --parsable $after -J second -o second.out --wrap='echo $SLURM_JOB_NAME $GPUD_STEP_TASKS')
+echo "second $second"
+third=$(sbatch --hold third.sh | awk '{print $4}')
+scancel $third
+srun -n1 --gpus=1 sh -c 'echo gpu $CUDA_VISIBLE_DEVICES; : > one; until [ -e two ]; do sleep 0.05; done' &
+srun -n1 --gpus=1 sh -c 'echo gpu $CUDA_VISIBLE_DEVICES; : > two; until [ -e one ]; do sleep 0.05; done' &
+wait
+export PYTHONPATH=ROOT
+PYTHON -m gpuctl submit -g 0 -o plain.out -- sh -c 'env | grep -E "SLURM|GPUD_STEP|slurm/bin"; echo none'
+"""
+
+
+def test_a_distributed_array_runs_as_it_did_on_its_cluster(gpuctl):
+    (gpuctl.directory / "ddp.sbatch").write_text(DDP)
+    job = gpuctl.ok("submit", "ddp.sbatch")
+    gpuctl.ok("wait", job)
+    node = os.uname().nodename
+    for index in (3, 5):
+        output = gpuctl.directory / f"ddp-{job}_0{index}.out"
+        said = [line for line in output.read_text().splitlines() if not line.startswith("srun: ")]
+        assert said == [
+            f"head {node} of 1: 1",
+            f"job {job} element {index} of 2",
+            "from 3 to 5 by 2",
+            "asked 1 2 1024 2",
+            "outside none none none",
+            "0: rank 0/2 local 0 gpu 0",
+            "1: rank 1/2 local 1 gpu 1",
+            f"StdOut={output}",
+            "status 4",
+        ]
+
+
+def test_a_job_queues_others_and_shares_its_gpus_among_its_steps(gpuctl):
+    chain = CHAIN.replace("PYTHON -m", f"{sys.executable} -m").replace("=ROOT", f"={BIN.parents[2]}")
+    (gpuctl.directory / "chain.sbatch").write_text(chain)
+    (gpuctl.directory / "third.sh").write_text("#!/bin/sh\ntrue\n")
+    first = gpuctl.ok("submit", "chain.sbatch")
+    gpuctl.ok("wait", first)
+    said = (gpuctl.directory / "first.out").read_text()
+    second = re.search(r"second (\d+)", said)[1]
+    gpuctl("wait", second, str(int(second) + 1), str(int(second) + 2))
+    assert sorted(re.findall(r"^gpu (\d)$", said, re.MULTILINE)) == ["0", "1"]
+    assert (gpuctl.directory / "second.out").read_text() == "second 1\n"
+    assert (gpuctl.directory / "plain.out").read_text() == "none\n"
+    assert [job["state"] for job in gpuctl.json("list")] == ["completed", "completed", "cancelled", "completed"]
+
+
+def test_a_dry_run_says_what_was_understood_also_of_what_cannot_be_had(gpuctl):
+    script = gpuctl.directory / "job.sbatch"
+    script.write_text("#!/bin/sh\n#SBATCH --gres=gpu:v100:2 -p gpu -t 30\ntrue\n")
+    done = gpuctl("submit", "--dry-run", "--json", "job.sbatch")
+    fits = gpuctl("submit", "--dry-run", "--gpu-type", "*", "job.sbatch")
+    assert (done.returncode, fits.returncode) == (1, 0)
+    assert "--gpu-type '*' job.sbatch" in done.stderr
+    assert '"gpu_type": "v100"' in done.stdout
+    assert fits.stdout.startswith("gpuctl submit --gpus 2 --gpu-type '*' --time-limit 30m")
+    assert "line 2: --partition=gpu: there are no partitions here" in fits.stderr
+    assert gpuctl.json("list") == []
+
+
+def srun(*words, **settings):
+    """Run srun as it would be in a job of two tasks and two GPUs."""
+    told = {"GPUD_STEP_PYTHON": sys.executable, "GPUD_STEP_TASKS": "2", "CUDA_VISIBLE_DEVICES": "4,6"}
+    environ = dict(os.environ) | told | settings.pop("environ", {})
+    return subprocess.Popen(
+        [BIN / "srun", *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings
+    )
+
+
+def ended(process):
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def test_one_that_fails_ends_the_others_only_where_that_is_asked():
+    fails = "test $SLURM_PROCID = 0 && exit 5; trap 'echo told; exit 9' TERM; sleep 60 & wait"
+    status, out, err = ended(srun("-K", "bash", "-c", fails))
+    assert (status, out) == (9, "told\n")
+    assert "task 0: Exited with exit code 5" in err
+    status, out, _ = ended(srun("sh", "-c", "test $SLURM_PROCID = 0 && exit 5; echo done"))
+    assert (status, out) == (5, "done\n")
+
+
+def test_a_signal_reaches_every_task(tmp_path):
+    waits = "trap 'echo $SLURM_PROCID; exit 0' USR1; : > ready-$SLURM_PROCID; while :; do sleep 0.05; done"
+    process = srun("bash", "-c", waits, cwd=tmp_path)
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    process.send_signal(signal.SIGUSR1)
+    status, out, _ = ended(process)
+    assert (status, sorted(out.split())) == (0, ["0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "seen"),
+    [
+        ("--gpus-per-task=1", ["4", "6"]),
+        ("--ntasks-per-gpu=1 --gpus=2", ["4", "6"]),
+        ("--gpu-bind=single:1", ["4", "6"]),
+        ("-n3", ["4,6", "4,6", "4,6"]),
+        ("-n 1 --gres=gpu:1", ["4"]),
+        ("--gres=none", ["", ""]),
+    ],
+)
+def test_gpus_are_bound_to_tasks_as_asked(words, seen):
+    status, out, err = ended(srun(*words.split(), "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"))
+    assert (status, sorted(out.splitlines())) == (0, seen), err
+
+
+def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path):
+    assert ended(srun("-o", "%3t-%x.txt", "hostname", cwd=tmp_path, environ={"SLURM_JOB_NAME": "job"}))[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000-job.txt", "001-job.txt"]
+    for words, said in (("--gpus=3 true", "asks for 3 GPUs"), ("--wibble true", "--wibble"), ("", "no command")):
+        status, out, err = ended(srun(*words.split()))
+        assert (status, out) == (1, ""), words
+        assert said in err
+
+
+def test_lists_of_hosts_and_numbers_of_elements_are_read():
+    assert hostnames("gpu[01-03,7],head,a[1-2]-ib") == ["gpu01", "gpu02", "gpu03", "gpu7", "head", "a1-ib", "a2-ib"]
+    assert [job_name("12"), job_name("12_7"), job_name(str((12 << 24) + 8))] == ["12", "12_7", "12_7"]
