@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from gpud import __version__, devices, views
+from gpud.backup import Backups
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
@@ -36,6 +37,7 @@ from gpud.server import Peer
 from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
 from gpud.store.rows import JobRow
+from gpud.usage import UsageReport
 from gpud.views import Scene, Viewer
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
@@ -84,6 +86,7 @@ class Answers:
         self._notices = notices
         self._fresh = fresh
         self._statistics = Statistics(world, clock, reader, facts.cycles)
+        self._used = UsageReport(world, clock, reader, facts.config)
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
         self._asked: dict[Peer, deque[Message]] = {}
@@ -106,10 +109,12 @@ class Answers:
             "nodes": self._nodes,
             "status": self._status,
             "stats": self._stats,
+            "usage": self._usage,
             "tenants": self._tenants,
             "reservations": self._reservations,
             "policies": self._policies,
             "notices": self._told,
+            "backup": Backups(config.state_dir).make,
         }
 
     @property
@@ -229,6 +234,10 @@ class Answers:
     async def _stats(self, peer: Peer, message: Message) -> Message:
         del peer, message
         return await self._statistics.answer()
+
+    async def _usage(self, peer: Peer, message: Message) -> Message:
+        del peer  # everybody may see what everybody has used
+        return await self._used.answer(message)
 
 
 def _resident_mib() -> int:

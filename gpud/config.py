@@ -130,6 +130,9 @@ class Config:
     preempt_after_s: Seconds = _parameter(rules.PREEMPT_AFTER)
     preempt_margin: int = _parameter(rules.PREEMPT_MARGIN)
     sample_every_s: Seconds = _parameter(rules.SAMPLE_EVERY)
+    gpu_hour_price: tuple[tuple[str, float], ...] = _key(
+        (), forms.PRICES, "what an hour of a GPU costs, by its type: {H100 = 2.5, '*' = 1}; the first that fits counts"
+    )
     placement: str = _key(
         "fgd", forms.choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
     )
@@ -178,6 +181,9 @@ class Config:
     )
     long_wait_s: Seconds = _key(
         3600.0, forms.DURATION, "how long a job waits until who asked for that is told", live=True, key="long_wait"
+    )
+    keep_days: int = _key(
+        365, forms.COUNT, "days after which jobs that ended, and events, are forgotten; 0: never", live=True
     )
     max_queued: int | None = _key(None, forms.COUNT, "jobs that may wait at once", live=True)
     max_running: int | None = _key(None, forms.COUNT, "jobs that may run at once", live=True)

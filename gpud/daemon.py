@@ -108,6 +108,7 @@ class Daemon:
             state_dir=parts.config.state_dir,
             boot=parts.boot,
             served=loaded.settings.get(SERVING),
+            keep_days=lambda: self._config.keep_days,
         )
         self.notices = Notices(
             Sources(

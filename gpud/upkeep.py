@@ -16,6 +16,7 @@ from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import Timestamp, plural
 from gpud.notify import Notifier
+from gpud.pruning import Pruning
 from gpud.store.files import StoreError
 from gpud.store.jobs import Store
 
@@ -23,9 +24,6 @@ log = logging.getLogger(__name__)
 
 SERVING = "serving"  # the setting that holds the boot under which a gpud serves, until it is stopped
 _STATUS_S = 0.5
-_FIRST_PRUNE_S = 60.0
-_KEEP_ENVIRONMENTS_S = 30 * 86_400.0
-_DAY_S = 86_400.0
 _DISK_S = 60.0
 _SPARE_BYTES, _SPARE = 1 << 30, 0.02  # nearly full: less than both of them is left, in bytes and of the whole
 _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO}
@@ -46,6 +44,7 @@ class Upkeep:
         state_dir: str,
         boot: str,
         served: object,
+        keep_days: Callable[[], int],
     ) -> None:
         """Begin with what is at hand; `served` is what the setting `SERVING` held."""
         self._world = world
@@ -60,7 +59,7 @@ class Upkeep:
         self._writer = writer
         self._notifier = notifier
         self._told_status: asyncio.TimerHandle | None = None
-        self._prunes: asyncio.TimerHandle | None = None
+        self._pruning = Pruning(clock=clock, store=store, writer=writer, keep_days=keep_days)
 
     def came_up(self) -> None:
         """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""
@@ -76,13 +75,11 @@ class Upkeep:
 
     def begin(self) -> None:
         """Keep the database small from now on."""
-        self._prunes = asyncio.get_running_loop().call_later(_FIRST_PRUNE_S, self._prune)
+        self._pruning.begin()
 
     def end(self) -> None:
         """Leave the database alone."""
-        if self._prunes is not None:
-            self._prunes.cancel()
-            self._prunes = None
+        self._pruning.end()
 
     def report_nodes(self, batch: Sequence[Input], config: Config) -> None:
         """Log what the inventory found."""
@@ -146,9 +143,3 @@ class Upkeep:
         """Return how things are, in one line, for systemctl status."""
         waiting = len(self._world().queue) + len(self._world().parked)
         return f"{len(self._world().active)} running, {waiting} waiting, {plural(len(self._world().gpus), 'GPU')}"
-
-    def _prune(self) -> None:
-        """Drop environments that no attempt can need any more; once a day."""
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._writer, self._store.prune, Timestamp(self._clock() - _KEEP_ENVIRONMENTS_S))
-        self._prunes = loop.call_later(_DAY_S, self._prune)

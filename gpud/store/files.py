@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
+from gpud.model.job import JobId, number_of
 from gpud.store.schema import APPLICATION_ID, MIGRATIONS
 
+FIRST_NUMBER = "first_number"  # the setting with the least number that the next job may get
+_SKIPPED = 10_000
 _CACHE_KIB = 8192
 _WAL_KEPT = 64 * 1024 * 1024
 _FULL = {
@@ -108,6 +111,15 @@ def open_reader(path: str) -> sqlite3.Connection:
         return _connect(path, "ro")
 
 
+def back_up(path: str, target: str) -> None:
+    """Copy the database that a writer has open, as it is now, without environments. Raises StoreError.
+
+    What it takes is one read, in the caller's thread: neither commits nor other reads wait for it.
+    """
+    with told(path), closing(_connect(path, "ro")) as connection:
+        _back_up(connection, Path(target))
+
+
 def rollback(connection: sqlite3.Connection) -> None:
     """Give up the transaction, if SQLite has not done so itself."""
     if connection.in_transaction:
@@ -181,8 +193,12 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[tuple[str, ...
 
 
 def _back_up(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy the database, without environments (they hold tokens); what waits is held in the copy, and says why."""
+    """Copy the database, without environments (they hold tokens); what waits is held in the copy, and says why.
+
+    Who goes on from the copy does not know which numbers were given since, and so begins well beyond.
+    """
     unfinished = target.with_name(target.name + ".new")
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     with suppress(FileNotFoundError):
         unfinished.unlink()
     try:
@@ -192,6 +208,9 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")
             copy.execute("PRAGMA secure_delete = ON")
             copy.execute("DELETE FROM environment")
+            newest: int = copy.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
+            beyond = (FIRST_NUMBER, str(number_of(JobId(newest)) + _SKIPPED))
+            copy.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", beyond)
             copy.execute(
                 "UPDATE job SET state = 'held', park = 'held', reason = 'its environment is not in the backup'"
                 " WHERE state = 'queued'"

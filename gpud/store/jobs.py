@@ -9,7 +9,7 @@ not depend on history, and 100,000 waiting jobs take 0.2 s.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 from gpud.model.changes import (
@@ -168,21 +168,11 @@ class Store:
         self._last_event += len(events)
         return Committed(events, wanted)
 
-    def prune(self, before: Timestamp) -> int:
-        """Remove environments and scripts that nothing has used since then and no unfinished job needs.
-
-        Return how many. A job that ended before cannot be requeued afterwards. Raises StoreError.
-        """
-        removed = 0
+    def prune(self, bite: Callable[[sqlite3.Connection, Timestamp], int], before: Timestamp) -> int:
+        """Remove a bite (see `pruning`) of what is from before; return how much it was. Raises StoreError."""
         self._kept.clear()
         with told(self.path):
-            for table in ("environment", "script"):
-                removed += self._db.execute(
-                    f"DELETE FROM {table} WHERE used_at < ? AND hash NOT IN (SELECT {table} FROM job"  # noqa: S608 - constants
-                    f" INDEXED BY job_unfinished WHERE ended_at IS NULL AND {table} IS NOT NULL)",
-                    (before,),
-                ).rowcount
-        return removed
+            return bite(self._db, before)
 
     def close(self) -> None:
         """Close the database. What was committed needs no close to be safe."""

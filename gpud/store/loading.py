@@ -12,6 +12,7 @@ from gpud.model.job import End, JobId, array_of, index_of, number_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
 from gpud.model.units import Mib, Seconds, Timestamp
 from gpud.store.coding import CURRENT, LOADED, SPEC, decode_indices, decode_loaded, decode_spec, decode_terms, to_json
+from gpud.store.files import FIRST_NUMBER
 from gpud.store.rows import Loaded
 
 _PLAIN = "state = 'queued' AND attempt = 1 AND failures = 0 AND park IS NULL AND not_before IS NULL AND live IS NULL"
@@ -49,15 +50,16 @@ def load(connection: sqlite3.Connection, runs: int = RUNS) -> Loaded:
             f"SELECT {LOADED} FROM job {CURRENT} WHERE job.id IN"  # noqa: S608 - constants
             f" (SELECT id {_UNFINISHED} AND NOT ({_PLAIN})) ORDER BY job.id"
         )
-        newest: int | None = connection.execute("SELECT max(id) FROM job").fetchone()[0]
+        newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
+        settings = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")}
         rest = [decode_loaded(columns, terms[columns[1]]) for columns in others]
         ends = known_ends(connection, [each.job for job in rest if job.place.awaits for each in job.after])
         return Loaded(
             waiting=waiting,
             others=[_with_ends(job, ends) if job.place.awaits else job for job in rest],
             nodes=tuple(nodes(connection)),
-            settings={key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM setting")},
-            next_number=1 if newest is None else number_of(JobId(newest)) + 1,
+            settings=settings,
+            next_number=max(number_of(JobId(newest)) + 1, settings.get(FIRST_NUMBER, 1)),
             last_event=connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()[0],
             runs=_runs(connection, runs),
             grouped=[each for each in connection.execute(_GROUPED) if index_of(each[0]) is None],

@@ -193,6 +193,16 @@ class PolicyMap(TypedDict):
     parameters: list[ParameterMap]
 
 
+class Backup(TypedDict):
+    """Copy the database as it is now, without environments. Reply: `path`, of a copy that is the caller's to move away.
+
+    Only for root, or who gpud runs as: nobody else could read it. `bytes` is its size.
+    """
+
+    op: Literal["backup"]
+    id: int
+
+
 ADMINISTRATION: dict[str, type] = {
     "drain": Drain,
     "undrain": Drain,
@@ -209,4 +219,5 @@ INSPECTION: dict[str, type] = {
     "tenants": Tenants,
     "reservations": Reservations,
     "policies": Policies,
+    "backup": Backup,
 }

@@ -40,6 +40,7 @@ from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share
 from gpud.model.job import Demand, End, Exit, Fault, Starting, StopCause, Stopping, job_id
 from gpud.model.spec import ArrayState, Dependency, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
+from gpud.store import pruning
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.reader import Reader
 
@@ -345,10 +346,10 @@ def test_environments_and_scripts_are_stored_once_and_removed_when_no_attempt_ca
     # A third uses the first environment until much later.
     store.commit([added(4)])
     store.commit([starts(job_id(4), at=T0 + 40 * day), *over(job_id(4), at=T0 + 40 * day)])
-    assert store.prune(T0 + 39 * day) == 1
+    assert store.prune(pruning.environments, T0 + 39 * day) == 1
     assert rows(path, count) == [(2, 0)]
 
-    assert store.prune(T0 + 41 * day) == 1
+    assert store.prune(pruning.environments, T0 + 41 * day) == 1
     assert rows(path, "SELECT data FROM environment") == [(b'{"OTHER": "1"}',)]
     assert reader.finished([ONE, job_id(3)]) == {ONE: None}
 
