@@ -28,6 +28,7 @@ COMMANDS = (
     ("Look", "watch", "watch:watch", "GPUs and queue, live."),
     ("Look", "events", "events:events", "What happened."),
     ("Look", "notify", "notify:notify", "Whom gpud told of what; try a target."),
+    ("Look", "usage", "usage:usage", "Who used the GPUs, how well, and what it cost."),
     ("Look", "stats", "stats:stats", "How long the queue is and was, and how busy the GPUs."),
     ("Change", "cancel", "change:cancel", "Cancel jobs, whether they wait or run."),
     ("Change", "hold", "change:hold", "Keep waiting jobs from starting."),

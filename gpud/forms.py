@@ -67,6 +67,13 @@ def _same(one: str, other: str) -> bool:
     )
 
 
+def _prices(table: dict[str, float]) -> tuple[tuple[str, float], ...]:
+    below = next((name for name, price in table.items() if price < 0), None)
+    if below is not None:
+        raise ValueError(f"the price of {below} is below 0")
+    return tuple(table.items())
+
+
 def _inline(text: str) -> object:
     """Return a table that is written on one line: {debug = {gpus = [3]}}."""
     return tomllib.loads(f"it = {text}")["it"]
@@ -176,6 +183,7 @@ DURATION = Form(str, str, parse_duration, shown="DURATION")
 COUNT = Form(int, _count, _no_less, shown="N")
 POOLS = Form(dict[str, _PoolTable], _inline, _pools, shown="TABLE")
 LIMITS = Form(dict[str, int | str], _inline, _limits, shown="TABLE")
+PRICES = Form(dict[str, float], _inline, _prices, shown="TABLE")
 NODES = Form(dict[str, _NodeTable], _inline, _labels, shown="TABLE")
 
 

@@ -47,6 +47,7 @@ _ADMINISTER = Right(Role.ADMIN, Role.ADMIN)
 
 RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("ping", "status", "gpus", "nodes", "list", "show", "why", "stats", "events", "subscribe"), _LOOK),
+    "usage": _LOOK,
     **dict.fromkeys(("tenants", "reservations", "policies", "notices", "groups"), _LOOK),
     **dict.fromkeys(("submit", "submit_many"), Right(Role.USER, Role.USER)),
     **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority", "update", "signal"), _CHANGE),

@@ -48,6 +48,7 @@ from gpud.store.events import event_of
 from gpud.store.files import open_writer, rollback, told
 from gpud.store.loading import RUNS, known_nonces, load, specs
 from gpud.store.rows import Committed, Event, Loaded
+from gpud.store.spending import spend
 
 _DAY_S = 86_400.0
 _REMEMBERED = 4_096  # contents and terms known to be stored; beyond that they are looked up again
@@ -299,6 +300,7 @@ class Store:
         self._db.execute(_ATTEMPT_ENDED, (*encode_exit(ended), *seen))
         used = (int(ended.at // _DAY_S), cause or _outcome(ended), change.gpu_s, ended.cpu_s or 0.0)
         self._db.execute(_USED, (change.uid, text(change.tenant), *used))
+        spend(self._db, change)
 
     def _put_inventory(self, change: InventoryPut) -> None:
         node, at = change.node, change.at

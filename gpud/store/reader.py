@@ -31,6 +31,7 @@ from gpud.store.groups import groups
 from gpud.store.history import Past, begun_at, past
 from gpud.store.loading import Holders, finished, holders_of, known_ends, known_nonces, nodes, specs
 from gpud.store.rows import AttemptRow, Event, GroupRow, JobQuery, JobRow
+from gpud.store.spending import Spent, spent
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
 _ENDS = frozenset(End)
@@ -195,6 +196,11 @@ class Reader:
         """Return what happened since each moment. `active` are jobs that run, in their first attempt, since when."""
         with told(self._path):
             return [past(self._db, each, [job for job, at in active if at >= each]) for each in since]
+
+    def spent(self, by: str, since: Timestamp) -> list[Spent]:
+        """Return what GPUs were used for since then: see `spending`."""
+        with told(self._path):
+            return spent(self._db, by, since)
 
     def begun_at(self) -> Timestamp | None:
         """Return when the history begins."""

@@ -139,6 +139,26 @@ _SECOND = (
     "CREATE INDEX attempt_ended ON attempt (ended_at, starting_at, gpu_s, cause) WHERE ended_at IS NOT NULL",
     # What was seen of its GPUs: a list of what is known of each, as model.use has it.
     "ALTER TABLE attempt ADD COLUMN gpu_uses TEXT",
+    # What GPUs were used for, by the hour: see `spending`. What is there already counts for the hour of its end.
+    """CREATE TABLE spent (
+        hour INTEGER NOT NULL, user TEXT NOT NULL, tenant TEXT NOT NULL, group_name TEXT NOT NULL, gpu TEXT NOT NULL,
+        gpu_s REAL NOT NULL, known_s REAL NOT NULL, busy_s REAL NOT NULL, idle_s REAL NOT NULL, energy_j REAL NOT NULL,
+        attempts INTEGER NOT NULL, starts INTEGER NOT NULL, wait_s REAL NOT NULL,
+        PRIMARY KEY (hour, user, tenant, group_name, gpu)
+    ) WITHOUT ROWID""",
+    """INSERT INTO spent
+        SELECT CAST(attempt.ended_at / 3600 AS INTEGER) * 3600, job.user, job.tenant, coalesce(job.group_name, ''),
+            coalesce(json_extract(share.value, '$.gpu'), ''),
+            sum(coalesce(attempt.gpu_s, 0.0) / max(1, (SELECT sum(json_array_length(value, '$.shares'))
+                FROM json_each(attempt.allocation)))), 0.0, 0.0, 0.0, 0.0,
+            sum(part.key = 0 AND coalesce(share.key, 0) = 0),
+            sum(attempt.attempt = 1 AND part.key = 0 AND coalesce(share.key, 0) = 0),
+            sum(CASE WHEN attempt.attempt = 1 AND part.key = 0 AND coalesce(share.key, 0) = 0 THEN
+                max(0.0, attempt.starting_at - max(job.submitted_at,
+                    coalesce(json_extract(job.submitted, '$.begin_at'), 0.0))) ELSE 0.0 END)
+        FROM attempt JOIN job ON job.id = attempt.job JOIN json_each(attempt.allocation) AS part
+            LEFT JOIN json_each(part.value, '$.shares') AS share
+        WHERE attempt.ended_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5""",
     # One job of a key in its group waits, runs or has completed; those that ended otherwise do not count.
     """CREATE UNIQUE INDEX job_key ON job (uid, group_name, key)
         WHERE key IS NOT NULL AND (ended_at IS NULL OR state = 'completed')""",

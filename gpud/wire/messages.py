@@ -17,7 +17,7 @@ from gpud.wire.administration import ADMINISTRATION, INSPECTION
 from gpud.wire.changes import CHANGES
 from gpud.wire.machine import MACHINE
 from gpud.wire.notices import NOTICES
-from gpud.wire.statistics import Stats
+from gpud.wire.statistics import Stats, Usage
 from gpud.wire.submission import Submit, SubmitMany
 
 
@@ -168,7 +168,9 @@ class Why(TypedDict):
 
 
 class WhyReply(TypedDict):
-    """For each job: `id state code reason hint position expected_start_at expected_start_unknown`, and `details` to print line by line.
+    """For each job: `id state code reason hint position expected_start_at expected_start_unknown`, and `details`.
+
+    Those are to print line by line.
 
     `predicted_s predicted_from predicted_runs`: how long it is expected to run, from what that is known, and of how
     many runs it is the mean. `reservation`: None, or `starts_at nodes gpus preempting` (jobs give way for it).
@@ -258,6 +260,7 @@ REQUESTS: dict[str, type] = {
     "show": Show,
     "why": Why,
     "stats": Stats,
+    "usage": Usage,
     "events": Events,
     "subscribe": Subscribe,
     "ping": Ping,

@@ -89,6 +89,46 @@ class CycleMap(TypedDict):
     count: int
 
 
+class Usage(TypedDict):
+    """What GPUs were used for since then: the whole hours, and what runs now. Reply: `UsageReply`."""
+
+    op: Literal["usage"]
+    id: int
+    by: Literal["user", "tenant", "gpu", "group"]
+    since: float
+
+
+class UsageMap(TypedDict):
+    """What a user, tenant, GPU or group had: GPU-seconds, and of those that were measured how they went.
+
+    `utilization` is the mean over `measured_gpu_s`, from 0 to 1, and `idle_gpu_s` the part of them at 0 %: None and 0
+    where nothing was measured. `ended` counts attempts, `wait_s` is the mean wait for a first start. `gpu` names a
+    GPU's model. `cost` is None where no prices are configured.
+    """
+
+    name: str
+    gpu: str | None
+    gpu_s: float
+    utilization: float | None
+    measured_gpu_s: float
+    idle_gpu_s: float
+    energy_j: float | None
+    ended: int
+    wait_s: float | None
+    foreign_gpu_s: float | None
+    cost: float | None
+
+
+class UsageReply(TypedDict):
+    """The most used first. `since_at` is the beginning of the first hour that counts; `gpus` are there now."""
+
+    by: str
+    since_at: float
+    until_at: float
+    gpus: int
+    rows: list[UsageMap]
+
+
 class StatsReply(TypedDict):
     """`jobs` by state; the largest `lines` and how many more there are; the periods, the shortest first.
 
