@@ -91,7 +91,7 @@ class Answers:
         self._used = UsageReport(world, clock, reader, facts.config)
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
-        self._asked: dict[Peer, deque[Message]] = {}
+        self._asked: dict[Peer | int, deque[tuple[Peer, Message]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         forecasts = Forecaster(world, clock, last_event)
         listing = Listing(
@@ -126,21 +126,27 @@ class Answers:
         return bool(self._asked)
 
     def take(self, peer: Peer, message: Message) -> None:
-        """Answer a read, behind this client's reads before it: one's many keep nobody else waiting for theirs."""
-        asked = self._asked.setdefault(peer, deque())
-        asked.append(message)
+        """Answer a read, behind this user's reads before it: one's many keep nobody else waiting for theirs.
+
+        Of who may see everything each client has a turn of its own, as in a gpud of one's own.
+        """
+        whose = peer if self.viewer(peer).private else peer.uid
+        asked = self._asked.setdefault(whose, deque())
+        asked.append((peer, message))
         if len(asked) == 1:
-            task = asyncio.create_task(self._answer_all(peer, asked))
+            task = asyncio.create_task(self._answer_all(whose, asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer_all(self, peer: Peer, asked: deque[Message]) -> None:
+    async def _answer_all(self, whose: Peer | int, asked: deque[tuple[Peer, Message]]) -> None:
         try:
-            while asked and not peer.closed:
-                await self._answer(peer, asked[0])
+            while asked:
+                peer, message = asked[0]
+                if not peer.closed:
+                    await self._answer(peer, message)
                 asked.popleft()
         finally:
-            del self._asked[peer]
+            del self._asked[whose]
 
     async def _answer(self, peer: Peer, message: Message) -> None:
         try:

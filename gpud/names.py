@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
@@ -28,7 +29,7 @@ class NameServiceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the name service knows of a user; of one whom it does not know, the number."""
+    """What the name service knows of a user; of one whom it does not know, whose container's it is, or the number."""
 
     name: str
     home: str | None = None
@@ -162,8 +163,22 @@ def _account(uid: int) -> tuple[Account, bool]:
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return Account(str(uid)), False
+        return Account(_owner_of(uid) or str(uid)), False
     return Account(entry.pw_name, entry.pw_dir or None, entry.pw_shell or None), True
+
+
+def _owner_of(uid: int) -> str | None:
+    """Return whose this uid is, by subuid(5): users of one's containers are oneself, and have no share of their own."""
+    try:
+        lines = Path("/etc/subuid").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    for name, *numbers in (line.split(":") for line in lines):
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            first, count = map(int, numbers)
+            if name and first <= uid < first + count:
+                return name
+    return None
 
 
 def _group(gid: int) -> tuple[str, bool]:

@@ -42,6 +42,7 @@ class Peer(asyncio.Protocol):
 
     def __init__(self, server: "Server") -> None:
         self.uid = self.gid = self.pid = -1
+        self._groups: tuple[int, ...] = ()
         self.protocol = -1
         self.closed = False
         self._server = server
@@ -55,11 +56,8 @@ class Peer(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def groups(self) -> tuple[int, ...]:
-        """Return the supplementary groups that the client had when it connected."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or self.closed:
-            return ()
-        return groups(sock)
+        """Return the supplementary groups that the client had when it connected, also once it has gone."""
+        return self._groups
 
     def reply(self, request: int, answer: Message) -> None:
         """Answer a request, by its id."""
@@ -98,9 +96,13 @@ class Peer(asyncio.Protocol):
         """Learn who it is, and wait for the hello."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
         self._transport = transport
-        self.pid, self.uid, self.gid = credentials(transport.get_extra_info("socket"))
+        sock = transport.get_extra_info("socket")
+        (self.pid, self.uid, self.gid), self._groups = credentials(sock), groups(sock)
         transport.set_write_buffer_limits(high=_PAUSE_AT)
-        if self._server.admit(self):
+        wait_s = self._server.buckets.take(self.uid, self._loop.time())
+        if wait_s:
+            self._refuse("busy", "too many requests of yours", f"try again in {wait_s:.1f} s", retry_after_s=wait_s)
+        elif self._server.admit(self):
             self._set_deadline(self._server.hello_timeout_s, "no hello")
         else:
             self._refuse("busy", "too many connections", "close some, or wait", retry_after_s=1.0)

@@ -5,11 +5,9 @@ them is queued before that, and then all are, in one commit.
 """
 
 import asyncio
-import resource
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from gpud.administration import resolve_names
@@ -19,6 +17,7 @@ from gpud.core.choice import in_force
 from gpud.core.commands import Command, Submit, SubmitMany
 from gpud.core.cycle import Input
 from gpud.core.world import World
+from gpud.credentials import granted
 from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import End, JobId, format_job
 from gpud.model.units import Timestamp
@@ -199,7 +198,7 @@ class Submitting:
         tenant = tenant_of(self._world(), user, known.groups, message.get("tenant"), operator=role >= ANY_TENANT)
         fill_in(self._world(), message)
         if config.system:
-            message["limits"] = _granted(peer.pid, message["limits"])
+            message["limits"] = granted(peer.pid, peer.uid, message["limits"])
             message["environment"] = known.who.completed(message["environment"])
         message["limits"] |= {name: [soft, hard] for name, soft, hard in config.job_limits}
         spec = spec_of(
@@ -257,24 +256,3 @@ def _whole(part: Message, job: dict[str, Any]) -> Message:
             raise Wrong(f"there is no script {whole['script']} in this part")
         whole["script"] = scripts[whole["script"]]
     return whole
-
-
-def _granted(pid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Return limits no higher than the client may have itself: the launcher, being root, would grant any. Raises Wrong.
-
-    Read from /proc/PID/limits (proc(5)), whose lines stand in the order of the limits' numbers; prlimit(2) would need
-    a capability that root lacks in a container.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()[1:]
-    except OSError:
-        raise Wrong("the process that submits must stay until it is answered") from None
-    granted = {}
-    for name, pair in limits.items():
-        number = getattr(resource, f"RLIMIT_{name}", None)
-        if number is None or number >= len(lines):
-            raise Wrong(f"unknown limit {name!r}")
-        hard = lines[number][47:67].strip()
-        most = -1 if hard == "unlimited" else int(hard)
-        granted[name] = pair if most < 0 else [value if 0 <= value <= most else most for value in pair]
-    return granted

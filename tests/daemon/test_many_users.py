@@ -224,7 +224,7 @@ def test_what_is_anothers_does_not_leave_the_daemon(system):
         "workdir": str(private),
         "output": f"{private}/%j.log",
         "name": "train",
-        "notify": [["failed", f"mailto:{SECRET}@example.org"]],
+        "notify": [["waiting", f"mailto:{SECRET}@example.org"]],
     }
     script = b"#!/bin/sh\nsleep 1000 # " + SECRET.encode()
     jobs = {
@@ -329,13 +329,36 @@ def test_who_has_no_name_has_a_number(system):
     assert system.output(job).split() == [str(NAMELESS), "root"]  # theirs to say; nobody believes it
 
 
+def test_who_is_a_viewer_by_group_is_one_when_they_have_gone_too(system):
+    system.reconfigured(SETTINGS + 'viewer_groups = ["games"]\n')
+    games = grp.getgrnam("games").gr_gid
+    with system.of(NAMELESS, games) as client:
+        assert code_of(client, "submit", **system.request_of("true")) == "not_permitted"
+    raw = Raw(system, NAMELESS, games)
+    raw.send(
+        {"op": "cancel", "id": 1, "select": {"mine": True}}, {"op": "submit", "id": 2, **system.request_of("true")}
+    )
+    raw.socket.close()
+    for _ in range(3):
+        system.ask("ping")
+    assert system.ask("list", all=True, user=str(NAMELESS), name="true")["jobs"] == []
+    system.reconfigured(SETTINGS)
+
+
+def test_nobody_gets_limits_of_a_process_that_is_not_theirs(system):
+    """As if the one that connected had ended, and root's had its number: this one is root's."""
+    with system.of(ADA) as client:
+        fields = system.request_of("true") | {"limits": {"NOFILE": [-1, -1]}}
+        assert code_of(client, "submit", **fields) == "usage"
+
+
 class Raw:
     """A connection that sends without waiting for answers."""
 
-    def __init__(self, system, uid):
+    def __init__(self, system, uid, *groups):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
-        with being(uid):
+        with being(uid, *groups):
             self.socket.connect(system.socket)
         self.frames = Frames()
         self.send({"protocol": [PROTOCOL_OLDEST, PROTOCOL]})
@@ -374,11 +397,11 @@ def test_who_asks_too_much_is_told_when_to_ask_again_and_nobody_else_notices(sys
         assert len(others) == 10
         assert time.monotonic() - began < 30
 
-        more = [Raw(system, ADA) for _ in range(4)]
+        more = [Raw(system, OPERATOR) for _ in range(5)]
         for each in more:
             stack.callback(each.socket.close)
         told = [each.hear(1)[0] for each in more]
-        assert [each.get("error", {}).get("code") for each in told] == [None, None, None, "busy"]
+        assert [each.get("error", {}).get("code") for each in told] == [None, None, None, None, "busy"]
         assert told[-1]["error"]["retry_after_s"] > 0
 
         with system.of(BOB) as client:
