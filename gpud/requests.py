@@ -286,7 +286,7 @@ class Requests:
 
     async def _update(self, peer: Peer, message: Message, chosen: Chosen) -> None:
         """Ask for what is new of jobs, worked out from what they were submitted with."""
-        by, priority = self._names.known(peer.uid) or str(peer.uid), message.get("priority")
+        by, priority = Owner(peer.uid, await self._names.name(peer.uid)), message.get("priority")
         if priority is not None:
             check_priority(self._world(), self._roles.of(peer), priority)
         resolve_names(self._world(), message.get("demand", {}))

@@ -35,6 +35,8 @@ Ask = Callable[[Peer, Message, Callable[[int], Command]], None]
 
 FIRST_LOOK_S = 5.0
 MANY_MOST = 100_000  # jobs that are submitted at once
+PARTS_MOST = 32  # and in so many parts
+SETS_MOST = 4  # of which a user has so many that are not whole
 _BREATH = 50  # jobs looked at before others are attended to
 
 
@@ -117,6 +119,10 @@ class Submitting:
         if parts and message["nonce"] != parts[0]["nonce"]:
             parts.clear()
         parts.append(message)
+        others = sum(each.uid == peer.uid for each in self._parts)
+        if len(parts) > PARTS_MOST or (others > SETS_MOST and peer.uid):
+            self.forget(peer)
+            raise Wrong("too many parts of submits that are not whole", "send them one after the other", "busy")
         if sum(len(part["jobs"]) for part in parts) > MANY_MOST:
             self.forget(peer)
             raise Wrong(f"more than {MANY_MOST} jobs at once", "submit an array, or less of them")

@@ -9,7 +9,7 @@ from gpud.check import Wrong
 from gpud.core.commands import Update
 from gpud.model.job import Demand, JobId, array_of, format_job
 from gpud.model.spec import Terms, name_group
-from gpud.selection import ENDED, Chosen, outermost
+from gpud.selection import ENDED, Chosen, Owner, outermost
 from gpud.store.reader import Reader
 from gpud.store.rows import JobRow
 from gpud.submission import checked, demand_of, environment_of, rewrite_of
@@ -31,16 +31,18 @@ _SAID = {
     "output": "its output",
     "error": "its output",
 }
+_PRIVATE = {"variables", "workdir", "output", "error"}  # else an operator could run anything as anybody
 _LIMIT = ("time_limit_s", "time_limit_more_s", "unlimited")
 _TERMS = ("estimate_s", "grace_s", "preemptible", "retries")
 
 Notes = tuple[tuple[JobId, str], ...]
 
 
-def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: str) -> tuple[Update, Notes]:
+def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Owner) -> tuple[Update, Notes]:
     """Return the command for an update, its token and begin time apart, and why it does not reach some. Raises Wrong.
 
-    On the reading thread: what the jobs are is looked up.
+    What runs as a user, and where it writes, is that user's alone to change, whatever the role of others. On the
+    reading thread: what the jobs are is looked up.
     """
     live = outermost(chosen)
     waiting_only = tuple(dict.fromkeys(words for key, words in _SAID.items() if key in message))
@@ -51,6 +53,11 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: st
     ended = ((job, state.replace("_", " ")) for job, state in chosen.states.items() if state in ENDED)
     notes = tuple((job, f"has ended already: {state}") for job, state in ended)
     rows = _rows(reader, live)
+    private = sorted(_PRIVATE & message.keys())
+    for job, row in rows.items():
+        if private and by.uid not in {row.terms.uid, 0}:
+            words = f"{_SAID[private[0]].removeprefix('its ')} of job {format_job(job)}"
+            raise Wrong(f"the {words} is {row.terms.user}'s to change", "only its owner may", "not_permitted")
     made: dict[tuple[Terms, str], Terms] = {}
     jobs = []
     more_s = message.get("time_limit_more_s", 0.0)
@@ -71,7 +78,7 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: st
         environments=environments,
         more_s=more_s,
         priority=message.get("priority"),
-        by=by,
+        by=by.name,
     )
     return asked, notes
 

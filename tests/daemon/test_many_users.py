@@ -176,6 +176,17 @@ def test_each_role_may_do_to_others_jobs_what_the_table_says(system):
     assert done == {role: {op for op in changes if role >= right_of(op).others} for role in UIDS}
 
 
+def test_what_runs_as_a_user_is_nobody_elses_to_change(system, ada):
+    job = system.submitted(ADA, "true", hold=True)
+    said = {"variables": {"LD_PRELOAD": "/tmp/mine.so"}, "workdir": "/tmp", "output": "/tmp/x", "error": "/tmp/x"}
+    for uid in (OPERATOR, ADMIN):
+        with system.of(uid) as client:
+            for key, value in said.items():
+                assert code_of(client, "update", select={"jobs": [job]}, **{key: value}) == "not_permitted"
+            assert client.request("update", select={"jobs": [job]}, time_limit_s=60.0)["changed"] == [job]
+    assert ada.request("update", select={"jobs": [job]}, **said)["changed"] == [job]
+
+
 def test_roles_follow_a_reload(system, bob):
     def operates(client):
         return code_of(client, "drain", targets=["no such"]) == "no_such_gpu"
@@ -220,7 +231,6 @@ def test_what_is_anothers_does_not_leave_the_daemon(system):
     fields = {
         "env": {"TOKEN": SECRET, f"{SECRET}_SET": "1"},
         "labels": {SECRET: SECRET},
-        "key": f"{SECRET}-key",
         "workdir": str(private),
         "output": f"{private}/%j.log",
         "name": "train",
@@ -228,15 +238,15 @@ def test_what_is_anothers_does_not_leave_the_daemon(system):
     }
     script = b"#!/bin/sh\nsleep 1000 # " + SECRET.encode()
     jobs = {
-        "runs": system.submitted(ADA, "sh", "-c", f"echo {SECRET}; sleep 1000", gpus=1, **fields),
-        "a script": system.submitted(ADA, "./it.sh", SECRET, script=script, gpus=1, **fields | {"key": "2"}),
-        "waits": system.submitted(ADA, "sleep", f"1000{SECRET}", gpus=2, **fields | {"key": "3"}),
-        "no program": system.submitted(ADA, f"/{SECRET}/train", **fields | {"key": "4"}),
-        "no directory": system.submitted(ADA, "true", **fields | {"key": "5", "workdir": f"/{SECRET}"}),
-        "failed": system.submitted(
-            ADA, "sh", "-c", f"echo CUDA out of memory {SECRET}; exit 3", **fields | {"key": "6"}
+        "runs": system.submitted(
+            ADA, "sh", "-c", f"echo {SECRET}; sleep 1000", gpus=1, group="sweep", key=f"{SECRET}-key", **fields
         ),
-        "retried": system.submitted(ADA, f"/{SECRET}/again", retries=1, **fields | {"key": "7"}),
+        "a script": system.submitted(ADA, "./it.sh", SECRET, script=script, gpus=1, **fields),
+        "waits": system.submitted(ADA, "sleep", f"1000{SECRET}", gpus=2, **fields),
+        "no program": system.submitted(ADA, f"/{SECRET}/train", **fields),
+        "no directory": system.submitted(ADA, "true", **fields | {"workdir": f"/{SECRET}"}),
+        "failed": system.submitted(ADA, "sh", "-c", f"echo CUDA out of memory {SECRET}; exit 3", **fields),
+        "retried": system.submitted(ADA, f"/{SECRET}/again", retries=1, **fields),
     }
     for kind in ("no program", "no directory", "failed"):
         system.ended(jobs[kind])
