@@ -44,7 +44,8 @@ class Prompt:
 class Board:
     """The choices. `cursor` and `marked` are ids; `at` is where the cursor's row is, `top` the first row shown.
 
-    `up` is how many lines of the log are below what is shown: 0 follows it. `me` is the person's uid.
+    `phase` says whether the cursor's job waits, runs or has ended. `up` is how many lines of the log are below what is
+    shown: 0 follows it. `me` is the person's uid.
     """
 
     seen: Seen
@@ -55,6 +56,7 @@ class Board:
     search: str = ""
     gpus: str = "auto"
     cursor: str | None = None
+    phase: str = ""
     at: int = 0
     top: int = 0
     room: int = 1
@@ -82,18 +84,23 @@ class Board:
             active = [job for job in active if job["uid"] == self.me]
         if self.user:
             active = [job for job in active if job["user"] == self.user]
-        rows = [*active, *seen.waiting, *seen.ended]
+        waiting = seen.waiting if self.tab in ("all", "queued") else []
+        ended = seen.ended if self.tab in ("all", "finished") else []
+        rows = [*active, *waiting, *ended]
         if not self.search:
             return rows
         words = self.search.lower().split()
         return [job for job in rows if all(word in _searched(job) for word in words)]
 
     def settle(self, rows: list[Map], room: int) -> None:
-        """Keep the cursor on its job where that is still there, and in sight."""
+        """Keep the cursor in sight, and on its job as long as that is in the same phase."""
         self.room = max(1, room)
         found = next((at for at, job in enumerate(rows) if job["id"] == self.cursor), None)
-        self.at = max(0, min(self.at, len(rows) - 1)) if found is None else found
-        self.cursor = rows[self.at]["id"] if rows else None
+        if found is not None and _phase(rows[found]) == self.phase:
+            self.at = found
+        else:  # gone, or among those that run or have ended now: what one looks at does not move away
+            self.at = max(0, min(self.at, len(rows) - 1))
+        self._stand(rows)
         self.top = max(0, min(self.top, self.at, len(rows) - self.room), self.at - self.room + 1)
 
     def chosen(self) -> list[Map]:
@@ -111,6 +118,7 @@ class Board:
         if key.startswith(PASTE):
             return None
         self.message = ""
+        self.settle(self.rows(), self.room)  # what was typed before this key may not have been drawn yet
         if self.help:
             self.help, self.over = False, key == "q"
             return None
@@ -168,7 +176,11 @@ class Board:
     def _move(self, by: int) -> None:
         rows = self.rows()
         self.at = max(0, min(self.at + by, len(rows) - 1))
-        self.cursor = rows[self.at]["id"] if rows else None
+        self._stand(rows)
+
+    def _stand(self, rows: list[Map]) -> None:
+        here = rows[self.at] if rows else None
+        self.cursor, self.phase = (None, "") if here is None else (here["id"], _phase(here))
 
     def _turn_to(self, tab: str) -> None:
         self.tab, self.at, self.top, self.cursor = tab, 0, 0, None
@@ -288,6 +300,10 @@ def _named(jobs: list[Map]) -> str:
     return f"{len(jobs)} jobs ({ids})"
 
 
+def _phase(job: Map) -> str:
+    return "ended" if job["state"] in ENDS else "active" if job["state"] in ACTIVE else "waiting"
+
+
 def _searched(job: Map) -> str:
-    words = [job["id"], job["name"], job["user"], job["state"], job["reason"] or "", job.get("group") or ""]
+    words = [job["id"], job["name"], job["user"], job["state"], job.get("group") or ""]
     return " ".join([*words, *(job["command"] or ())]).lower()

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from gpuctl.dashboard.board import Board
-from gpuctl.dashboard.gpus import Canvas
+from gpuctl.dashboard.gpus import Canvas, of_job
 from gpuctl.dashboard.paint import Line, style_of
 from gpuctl.dashboard.queue import progress
 from gpuctl.render.jobs import whole
@@ -23,6 +23,7 @@ def page(board: Board, canvas: Canvas, room: int) -> list[Line]:
     most = max(1, room - max(_LOG_LEAST, room // 2))
     if len(facts) > most:
         facts = [*facts[: most - 1], [("  ...  (all of it: gpuctl show)", "dim")]]
+    facts += of_job(board.seen, canvas, str(board.job), room // 2 - 2)[: max(0, most - len(facts) + 1)]
     left = room - len(facts) - 1
     if left <= 0:
         return facts[:room]
@@ -46,16 +47,15 @@ def _rule(board: Board, job: dict[str, Any], width: int) -> Line:
         return [("an array: each of its elements has a log of its own", "dim")]
     if job["output"] is None:
         return [("its output is not yours to see" if job["started_at"] is not None else "no output yet", "dim")]
-    how = "follows" if not board.up else f"stands still, {plural(board.up, 'line')} before the end; End follows"
-    problem = f": {log.problem}" if log.problem else f" ({how})"
-    return [(cut(f"{clean(job['output'])}{problem}", width), "bold")]
+    how = "log, following" if not board.up else f"log, {plural(board.up, 'line')} before its end (End follows)"
+    return [(cut(f"{log.problem or how}: {clean(job['output'])}", width), "bold")]
 
 
 def _log(board: Board, width: int, room: int) -> list[Line]:
     """Return the lines that are in sight."""
     board.room = max(1, room)
     lines = board.seen.log.lines
-    board.up = max(0, min(board.up, len(lines) - 1))
+    board.up = max(0, min(board.up, len(lines) - board.room))
     shown = lines[max(0, len(lines) - board.up - room) : len(lines) - board.up]
     texts = [clean(line) for line in shown]
     if board.wraps:

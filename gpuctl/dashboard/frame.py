@@ -11,6 +11,7 @@ from gpuctl.render.jobs import written_id
 from gpuctl.render.text import plural
 
 _ROWS_LEAST = 6  # of the jobs, before the GPUs get more lines
+_ILL_MOST = 2
 _KEYS = (
     ("q", "quit"),
     ("?", "help"),
@@ -97,8 +98,19 @@ def _heading(board: Board, canvas: Canvas) -> list[Line]:
         if piece and length(left) + len(piece) + 8 <= canvas.width:
             left.append((f"  {piece}", ""))
     lines = [spread(left, clock, canvas.width)]
-    wrong = [seen.away, status.get("storage"), status.get("problem")]
+    wrong = [seen.away, status.get("storage"), status.get("problem"), *_ill(board)]
     return lines + [[(f" {text}", "red bold")] for text in wrong if text]
+
+
+def _ill(board: Board) -> list[str]:
+    """Return the GPUs that are not well, in words that a line of the pane may have no room for."""
+    ill = [gpu for gpu in board.seen.gpus if gpu["state"] in ("unhealthy", "lost", "unknown")]
+    words = [
+        f"GPU {'-' if gpu['index'] is None else gpu['index']} {gpu['state']}: {gpu['health_reason']}"
+        for gpu in ill
+        if gpu["health_reason"]
+    ]
+    return words if len(words) <= _ILL_MOST else [*words[: _ILL_MOST - 1], f"{len(ill)} GPUs in all are not well"]
 
 
 def _free(board: Board) -> str:

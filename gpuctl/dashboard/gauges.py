@@ -19,11 +19,10 @@ class Glyphs:
     levels: str
     at_most: str
     about: str
-    ellipsis: str
 
 
-BLOCKS = Glyphs(parts="▏▎▍▌▋▊▉█", rest="·", levels="▁▂▃▄▅▆▇█", at_most="≤", about="~", ellipsis="…")
-ASCII = Glyphs(parts="#", rest=".", levels="_.-~=+*#", at_most="<", about="~", ellipsis="~")
+BLOCKS = Glyphs(parts="▏▎▍▌▋▊▉█", rest="·", levels="▁▂▃▄▅▆▇█", at_most="≤", about="~")
+ASCII = Glyphs(parts="#", rest=".", levels="_.-~=+*#", at_most="<", about="~")
 
 
 def bar(share: float | None, size: int, glyphs: Glyphs) -> str:

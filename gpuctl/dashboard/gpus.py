@@ -7,6 +7,7 @@ from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.paint import Line, beside, cell, restyled, style_of
 from gpuctl.dashboard.source import Map, Seen
 from gpuctl.render.gpus import short_name, summary
+from gpuctl.render.text import cell_len
 from gpuctl.render.text import size as written_size
 
 _HOT_C, _TOO_HOT_C = 80, 90
@@ -76,6 +77,16 @@ def pane(seen: Seen, canvas: Canvas, room: int) -> list[Line]:
     return lines if len(shown) == len(gpus) else [*lines, [(f"... of {summary(gpus)}", "dim")]][:room]
 
 
+def of_job(seen: Seen, canvas: Canvas, job: str, room: int) -> list[Line]:
+    """Return the lines of the GPUs that a job has, where there is room for all of them."""
+    gpus = [gpu for gpu in seen.gpus if job in (gpu["jobs"] or ())]
+    if not gpus or len(gpus) > room:
+        return []
+    number = max(len(_number(gpu, seen.gpus)) for gpu in gpus)
+    layout = next(each for each in _LAYOUTS if each.least <= canvas.width)
+    return [_line(gpu, seen.gpus, seen, {}, canvas, layout, number) for gpu in gpus]
+
+
 def _columns(lines: list[Line], across: int) -> list[list[Line]]:
     rows = -(-len(lines) // across)
     return [lines[at : at + rows] for at in range(0, len(lines), rows)]
@@ -88,6 +99,13 @@ def _number(gpu: Map, gpus: Sequence[Map]) -> str:
 
 def _name(gpu: Map) -> str:
     return short_name(gpu)
+
+
+def _whole_words(text: str, size: int) -> str:
+    """Return as many words of a text as have room; of a first one that has none, its beginning."""
+    while cell_len(text) > size and " " in text:
+        text = text.rpartition(" ")[0]
+    return text
 
 
 def _heading(layout: _Layout, number: int) -> Line:
@@ -119,7 +137,7 @@ def _line(
 
     total, used, busy = gpu["memory_total_mib"], gpu["memory_used_mib"], gpu["utilization_percent"]
     line: Line = [(cell(_number(gpu, gpus), max(3, number)), "bold"), (" ", "")]
-    line += [(cell(_name(gpu), layout.name) + " ", "")] if layout.name else []
+    line += [(cell(_whole_words(_name(gpu), layout.name), layout.name) + " ", "")] if layout.name else []
     line += [(cell(gpu["state"], layout.state) + " ", style)] if layout.state else []
     line += [(bar(_share(used, total), layout.bar, glyphs), "cyan"), (" " + cell(_memory(gpu), 10), "")]
     line += spark("memory_used_mib", total or 1, layout.small and layout.spark)

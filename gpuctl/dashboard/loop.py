@@ -15,7 +15,7 @@ from gpuctl.dashboard.board import Ask, Board
 from gpuctl.dashboard.frame import frame
 from gpuctl.dashboard.gauges import ASCII, BLOCKS
 from gpuctl.dashboard.gpus import Canvas
-from gpuctl.dashboard.paint import ansi
+from gpuctl.dashboard.paint import ansi, in_ascii
 from gpuctl.dashboard.source import Source
 from gpuctl.dashboard.tail import Tail, tail
 from gpuctl.dashboard.terminal import Terminal
@@ -51,7 +51,8 @@ class _Loop:
         self._board = Board(self._source.seen, os.getuid())
         self._color = not os.environ.get("NO_COLOR")
         encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
-        self._glyphs = BLOCKS if encoding == "utf8" else ASCII
+        # The console of Linux knows UTF-8, and has no parts of blocks in its font.
+        self._ascii = encoding != "utf8" or os.environ.get("TERM") == "linux"
         self._looked_at = 0.0
         self._size = terminal.size
         self._changes: tuple[tuple[str, ...], int, Changes] | None = None
@@ -66,8 +67,8 @@ class _Loop:
                         self._look()
                         self._draw()
                         self._wait()
-                except ConnectionLostError as lost:
-                    self._source.seen.away = away(self._client, lost)
+                except ConnectionLostError:
+                    self._source.seen.away = away(self._client, ConnectionLostError("gpud went away"))
                     self._close_changes()
                     self._draw()
                     self._client.come_back(self._while_away)
@@ -100,8 +101,10 @@ class _Loop:
             self._board.afresh, self._size = False, self._terminal.size
             self._terminal.forget()
         columns, lines = self._size
-        canvas = Canvas(columns, time.time(), self._glyphs)
+        canvas = Canvas(columns, time.time(), ASCII if self._ascii else BLOCKS)
         drawn = frame(self._board, canvas, lines)
+        if self._ascii:
+            drawn = [in_ascii(line) for line in drawn]
         self._terminal.draw([ansi(line, columns, color=self._color) for line in drawn])
 
     def _wait(self) -> None:
@@ -147,6 +150,7 @@ class _Loop:
         except RefusedError as refused:
             board.message = "; ".join(filter(None, (refused.message, refused.hint)))
             return
+        self._source.changed, self._looked_at = True, 0.0  # what one did is seen at once
         changed, notes = reply["changed"], reply["notes"]
         words = [f"{ask.done} {' '.join(changed[:8])}{' ...' if len(changed) > 8 else ''}"] if changed else []
         board.message = "; ".join([*words, *(f"job {job} {note}" for job, note in list(notes.items())[:3])])

@@ -53,6 +53,15 @@ def plain(line: Line, width: int) -> str:
     return cut(clean("".join(text for text, _ in line)), width).rstrip()
 
 
+def in_ascii(line: Line) -> Line:
+    """Return a line for a terminal that has nothing else: what it lacks is a `?` for each cell, an ellipsis `~`."""
+    return [(text if text.isascii() else "".join(map(_in_ascii, clean(text))), style) for text, style in line]
+
+
+def _in_ascii(char: str) -> str:
+    return char if char.isascii() else "~" if char == "…" else "?" * cell_len(char)
+
+
 def length(line: Line) -> int:
     """Return how many cells a line takes."""
     return sum(cell_len(clean(text)) for text, _ in line)

@@ -1,6 +1,6 @@
-"""The table of jobs: columns whose widths depend on the terminal's and not on the rows, so that nothing jumps."""
+"""The table of jobs: columns whose widths follow the terminal's, and the rows in steps, so that little jumps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpuctl.dashboard.board import TABS, Board
@@ -86,8 +86,8 @@ def _columns(rows: Sequence[Map], width: int) -> _Columns:
         gap="  " if wide else " ",
         id=min(ids, 8 if width < 100 else 14),
         state=9 if width >= 40 else 4,
-        name=_between(width // 6, 8, 40) if width >= 40 else 0,
-        user=_between(width // 12, 7, 16) if several and width >= 70 else 0,
+        name=_snug((job["name"] for job in rows), 8, _between(width // 6, 8, 40)) if width >= 40 else 0,
+        user=_snug((job["user"] for job in rows), 4, _between(width // 12, 7, 16)) if several and width >= 70 else 0,
         gpus=4 if width >= 60 else 0,
         priority=4 if wide and any(job["priority"] for job in rows) else 0,
         time=7 if width >= 50 else 0,
@@ -99,6 +99,11 @@ def _columns(rows: Sequence[Map], width: int) -> _Columns:
 
 def _between(value: int, least: int, most: int) -> int:
     return max(least, min(value, most))
+
+
+def _snug(texts: Iterable[str], least: int, most: int) -> int:
+    """Return a width in which these texts have room, in steps of four."""
+    return _between(-(-max(map(cell_len, map(clean, texts))) // 4) * 4, least, most)
 
 
 def _heading(columns: _Columns) -> Line:

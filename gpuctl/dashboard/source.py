@@ -53,35 +53,35 @@ class Seen:
 
 
 class Source:
-    """Keeps `seen` as new as gpud is."""
+    """Keeps `seen` as new as gpud is. `changed`: jobs did; `asked` is the query that was answered last."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.seen = Seen()
         self.asked: Query | None = None
-        self._changed = self._read = True
+        self.changed = self._read = True
 
     def begin(self) -> None:
         """Ask to be told of changes, on a connection that is new. Raises ConnectionLostError."""
         self.client.request("subscribe", readings=True)
-        self._changed = self._read = True
+        self.changed = self._read = True
 
     def take(self) -> bool:
         """Take in what was pushed; return whether anything was. Raises ConnectionLostError."""
         pushed = self.client.pushed(wait=False)
         self._read |= any("readings" in message for message in pushed)
-        self._changed |= any("event" in message for message in pushed)
+        self.changed |= any("event" in message for message in pushed)
         return bool(pushed)
 
     def due(self, query: Query) -> bool:
         """Return whether there is anything to ask for."""
-        return self._changed or self._read or query != self.asked
+        return self.changed or self._read or query != self.asked
 
     def look(self, query: Query, now: float) -> None:
         """Ask for what has changed, of what is shown. Raises ConnectionLostError, RefusedError."""
         ask, seen = self.client.request, self.seen
-        jobs = self._changed or query != self.asked
-        changed, self._changed, self._read, self.asked = self._changed, False, False, query
+        jobs = self.changed or query != self.asked
+        changed, self.changed, self._read, self.asked = self.changed, False, False, query
         # What runs is asked for at readings, too: how far it is, is told by no event.
         if jobs or seen.active:
             seen.active = ask("list", state=sorted(ACTIVE), limit=_ACTIVE_MOST)["jobs"]

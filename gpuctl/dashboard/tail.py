@@ -27,23 +27,23 @@ def tail(path: str, before: Tail | None = None) -> Tail:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return Tail(problem="nothing yet")
+        return Tail(problem="log, not there yet")
     except OSError as error:
-        return Tail(problem=f"cannot be read: {error.strerror}")
+        return Tail(problem=f"log, cannot be read: {error.strerror}")
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):  # to read a FIFO would take it from its reader
-            return Tail(problem="is no regular file")
+            return Tail(problem="log, no regular file")
         mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         if before is not None and before.mark == mark:
             return before
         begin = max(0, status.st_size - _MOST)
         data = os.pread(file, _MOST, begin)
     except OSError as error:
-        return Tail(problem=f"cannot be read: {error.strerror}")
+        return Tail(problem=f"log, cannot be read: {error.strerror}")
     finally:
         os.close(file)
-    return Tail(lines=tuple(_lines(data, whole=begin == 0)), mark=mark, problem=None if data else "nothing yet")
+    return Tail(lines=tuple(_lines(data, whole=begin == 0)), mark=mark, problem=None if data else "log, empty as yet")
 
 
 def _lines(data: bytes, *, whole: bool) -> list[str]:

@@ -1,0 +1,131 @@
+"""The parts of the screen: gauges, colours, keys, the ends of logs, and lines that are sent once."""
+
+import os
+
+import pytest
+from screens import NOW, a_board, colored, drawn, looked_at
+
+from gpuctl.dashboard.gauges import BLOCKS, History, bar
+from gpuctl.dashboard.keys import PASTE, Keys
+from gpuctl.dashboard.paint import ansi
+from gpuctl.dashboard.tail import tail
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"),
+    [(0.0, "····"), (0.001, "▏···"), (0.5, "██··"), (0.53, "██▏·"), (1.0, "████"), (1.7, "████"), (None, "    ")],
+)
+def test_a_bar_tells_nothing_from_little_and_unknown_from_both(share, drawn):
+    assert bar(share, 4, BLOCKS) == drawn
+
+
+def test_a_history_has_a_gap_where_nothing_was_read():
+    history = History()
+    for ago, value in ((60, 0), (55, 100), (30, 50), (1, 100)):
+        history.add(value, NOW - ago)
+    history.add(None, NOW)
+    assert history.spark(8, 100, NOW - 1, BLOCKS) == "  ▅  ▅ █"
+
+
+def test_keys_are_named_and_a_lone_escape_is_one():
+    keys = Keys()
+    assert keys.feed("jé\x1b[A\x1bOB\x1b[5~\x1b[1;5C\x1b[15~\r\x7f\x15".encode()) == [
+        *("j", "é", "up", "down", "pgup", "right", "enter", "backspace", "ctrl-u")
+    ]
+    assert keys.feed(b"\x1b") == []
+    assert keys.unfinished
+    assert keys.feed(b"", final=True) == ["esc"]
+    assert keys.feed(b"\x1b") + keys.feed(b"[B") == ["down"]
+    assert keys.feed("é".encode()[:1]) + keys.feed("é".encode()[1:]) == ["é"]
+
+
+def test_a_paste_is_one_key_however_slowly_it_arrives():
+    keys = Keys()
+    assert keys.feed(b"\x1b[200~c") == []
+    assert not keys.unfinished
+    assert keys.feed(b"y\n\x1b[201~q") == [f"{PASTE}cy\n", "q"]
+
+
+def test_no_name_sends_anything_but_text_and_colours_of_ours():
+    sent = "".join(colored(a_board(), 120, 40))
+    for sequence in sent.split("\x1b[")[1:]:
+        assert sequence[0] == "K" or sequence.partition("m")[0].replace(";", "").isdigit()
+    assert "\\x1b[2J" in sent
+    assert "\u202e" not in sent
+
+
+def test_no_colour_is_the_only_carrier_of_meaning():
+    bare = "".join(colored(a_board(), 120, 40, color=False))
+    assert not any(f"\x1b[{code}m" in bare for code in range(30, 50))
+    assert "foreign: eve" in bare
+    assert "unhealthy" in bare
+
+
+def test_a_line_that_fills_the_row_erases_nothing():
+    assert ansi([("abcd", "")], 4, color=True) == "abcd"
+    assert ansi([("数据", "")], 3, color=True) == "数…"
+    assert ansi([("abc", "")], 4, color=True) == "abc\x1b[K"
+
+
+def test_of_a_log_its_end_is_read_as_a_terminal_would_show_it(tmp_path):
+    path = tmp_path / "log"
+    assert tail(str(path)).problem == "log, not there yet"
+    path.write_bytes(b"a\x1b[31mb\x1b[0m\n10%\r 90%\r\ntab\tbed\n\xff\nlast")
+    read = tail(str(path))
+    assert read.lines == ("ab", " 90%", "tab     bed", "\\xff", "last")
+    assert tail(str(path), read) is read
+    with path.open("ab") as log:
+        log.truncate(1 << 40)  # as long as no memory is; nothing but its end is looked at
+    assert len(tail(str(path)).lines) == 1
+    os.truncate(path, 0)
+    assert tail(str(path), read).problem == "log, empty as yet"
+    os.mkfifo(tmp_path / "fifo")
+    assert tail(str(tmp_path / "fifo")).problem == "log, no regular file"
+
+
+def test_what_is_asked_for_grows_with_how_far_one_scrolls():
+    board = a_board(tab="queued")
+    few = board.query().most
+    board.seen.waiting = board.seen.waiting * 20
+    for at, job in enumerate(board.seen.waiting):
+        board.seen.waiting[at] = job | {"id": str(1000 + at)}
+    drawn(board, 80, 24)
+    board.press("end")
+    drawn(board, 80, 24)
+    assert few <= 100 < board.query().most <= 2_000
+
+
+def test_the_cursor_stays_where_it_is_when_its_job_ends():
+    board = a_board()
+    drawn(board, 80, 40)
+    board.press("down")
+    drawn(board, 80, 40)
+    assert board.cursor == "13_7"
+    ended = board.seen.active.pop()
+    board.seen.ended.insert(0, ended | {"state": "completed", "ended_at": NOW})
+    drawn(board, 80, 40)
+    assert board.at == 1
+    assert board.cursor == "50"
+
+
+def test_a_question_is_about_the_jobs_of_its_moment():
+    board = a_board()
+    drawn(board, 80, 40)
+    assert board.press("c") is None
+    assert "cancel job 12 (pretrain-llama, ada, running)?" in drawn(board, 120, 40)[-1]
+    board.seen.active.clear()
+    drawn(board, 80, 40)
+    asked = board.press("f")
+    assert (asked.op, asked.jobs, asked.more) == ("cancel", ("12",), {"force": True})
+
+
+def test_a_log_that_is_scrolled_back_says_how_far_and_never_past_its_beginning():
+    board = looked_at(a_board(), 12)
+    drawn(board, 100, 30)
+    board.press("home")
+    shown = drawn(board, 100, 30)
+    first = next(at for at, line in enumerate(shown) if line.startswith("step 0:"))
+    assert shown[first + 1 : first + 3] == ["step 1: loss 0.500", "step 2: loss 0.333"]
+    assert any("before its end" in line for line in shown)
+    board.press("end")
+    assert drawn(board, 100, 30)[-2].startswith("step 99:")
