@@ -38,7 +38,6 @@ from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
 from gpud.store.rows import JobRow
 from gpud.usage import UsageReport
-from gpud.usage import UsageReport
 from gpud.views import Scene, Viewer
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
@@ -88,7 +87,6 @@ class Answers:
         self._fresh = fresh
         self._statistics = Statistics(world, clock, reader, facts.cycles)
         self._used = UsageReport(world, clock, reader, facts.config)
-        self._used = UsageReport(world, clock, reader, facts.config)
         config = facts.config
         self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
         self._asked: dict[Peer | int, deque[tuple[Peer, Message]]] = {}
@@ -111,7 +109,6 @@ class Answers:
             "nodes": self._nodes,
             "status": self._status,
             "stats": self._stats,
-            "usage": self._usage,
             "usage": self._usage,
             "tenants": self._tenants,
             "reservations": self._reservations,
@@ -243,10 +240,6 @@ class Answers:
     async def _stats(self, peer: Peer, message: Message) -> Message:
         del peer, message
         return await self._statistics.answer()
-
-    async def _usage(self, peer: Peer, message: Message) -> Message:
-        del peer  # everybody may see what everybody has used
-        return await self._used.answer(message)
 
     async def _usage(self, peer: Peer, message: Message) -> Message:
         del peer  # everybody may see what everybody has used

@@ -133,9 +133,6 @@ class Config:
     gpu_hour_price: tuple[tuple[str, float], ...] = _key(
         (), forms.PRICES, "what an hour of a GPU costs, by its type: {H100 = 2.5, '*' = 1}; the first that fits counts"
     )
-    gpu_hour_price: tuple[tuple[str, float], ...] = _key(
-        (), forms.PRICES, "what an hour of a GPU costs, by its type: {H100 = 2.5, '*' = 1}; the first that fits counts"
-    )
     placement: str = _key(
         "fgd", forms.choice(*PLACEMENTS), "how nodes are chosen: by what usually comes, the least free, the most free"
     )
