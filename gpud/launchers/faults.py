@@ -1,11 +1,12 @@
 """Why a job could not be started, in words, and whose fault it was.
 
-The job's own fault ends it; the machine's sends it back to the queue. What cannot be told apart, such as a directory
-that is missing because its file system is not mounted, counts as the job's, which a person sees at once.
+The job's own fault ends it; the machine's sends it back to the queue. A directory that is missing is the job's, which
+a person sees at once, unless it belongs to a file system that /etc/fstab knows and that is not mounted yet.
 """
 
 import errno
 import os
+from pathlib import Path
 
 # What another moment, or another machine, may well not answer.
 _MACHINE = frozenset(
@@ -24,6 +25,8 @@ _MACHINE = frozenset(
         errno.ETIMEDOUT,
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
     }
 )
 NOT_STARTED = 126  # what a process that never became the job exits with; the record says why
@@ -42,11 +45,30 @@ def cannot(deed: str, error: OSError, *, machine: bool = False) -> CannotStartEr
     return CannotStartError(f"cannot {deed}: {error.strerror}", machine=machine or error.errno in _MACHINE)
 
 
-def no_entry(directory: str, error: OSError) -> CannotStartError:
+def no_entry(directory: str, error: OSError, fstab: str = "/etc/fstab") -> CannotStartError:
     """Return why a working directory cannot be entered."""
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        missing = _not_mounted(directory, fstab)
+        if missing is not None:
+            return CannotStartError(f"no such directory: {directory}; {missing} is not mounted", machine=True)
         return CannotStartError(f"no such directory: {directory}", not_found=True)
     return cannot(f"enter the directory {directory}", error)
+
+
+def _not_mounted(directory: str, fstab: str) -> str | None:
+    """Return where a file system should be that holds a directory, and is not; see fstab(5)."""
+    try:
+        lines = [line.split() for line in Path(fstab).read_text(errors="replace").splitlines()]
+    except OSError:
+        return None
+    for words in lines:
+        if len(words) < 4 or words[0].startswith("#") or words[1] in {"/", "none", "swap"}:
+            continue
+        place = words[1].replace("\\040", " ")
+        inside = directory == place or directory.startswith(place.rstrip("/") + "/")
+        if inside and "noauto" not in words[3].split(",") and not os.path.ismount(place):
+            return place
+    return None
 
 
 def no_exec(program: str, error: OSError) -> CannotStartError:
