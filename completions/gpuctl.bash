@@ -2,9 +2,9 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events stats cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
-    'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
-    'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events notify usage stats cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
+    'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
+    'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
     'list') options='-a --all -m --mine -u --user -s --state -n --name --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --label --since --limit --socket'; takes=ids ;;
     'show') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
@@ -13,13 +13,17 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'wait') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
     'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
+    'notify') options='-h --help'; valued=''; words='log test' ;;
+    'notify log') options='--limit --json --socket -h --help'; valued='--limit --socket'; takes=ids ;;
+    'notify test') options='--json --socket -h --help'; valued='--socket' ;;
+    'usage') options='--by --since --csv --json --socket -h --help'; valued='--by --since --socket' ;;
     'stats') options='--json --socket -h --help'; valued='--socket' ;;
     'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
     'requeue') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
     'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
-    'gpus') options='--topology --json --socket -h --help'; valued='--socket' ;;
+    'gpus') options='--topology --health --json --socket -h --help'; valued='--socket' ;;
     'nodes') options='--json --socket -h --help'; valued='--socket' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
     'undrain') options='--json --socket -h --help'; valued='--socket'; takes=gpus ;;
@@ -77,6 +81,7 @@ _gpuctl() {
     done
     if ((at > COMP_CWORD)); then # the value of an option
         case ${COMP_WORDS[COMP_CWORD - 1]} in
+        --by) COMPREPLY=($(compgen -W 'user tenant gpu group' -- "$current")) ;;
         --env-file) _gpuctl_files -f ;;
         --error) _gpuctl_files -f ;;
         --output) _gpuctl_files -f ;;
