@@ -147,7 +147,7 @@ def test_before_the_first_survey_no_gpu_is_told_to_be_lost(on_nvml, fake_nvml, a
     assert gpud.ended(waiting)["exit_code"] == 0
 
 
-def test_a_gpu_that_vanished_from_the_list_has_no_number_and_stays_its_jobs(on_nvml, fake_nvml, a_gpu):
+def test_a_gpu_that_vanished_from_the_list_has_no_number_and_its_job_fails_for_that(on_nvml, fake_nvml, a_gpu):
     gpud = on_nvml()
     go = gpud.work / "go"
     os.mkfifo(go)
@@ -160,12 +160,12 @@ def test_a_gpu_that_vanished_from_the_list_has_no_number_and_stays_its_jobs(on_n
     gpud.start()
 
     def told():
-        return {gpu["uuid"]: (gpu["index"], gpu["state"], gpu["jobs"]) for gpu in gpud.ask("gpus")["gpus"]}
+        return {gpu["uuid"]: (gpu["index"], gpu["state"]) for gpu in gpud.ask("gpus")["gpus"]}
 
-    there = until(lambda: [uuid for uuid, (_, state, _) in told().items() if state == "free"])
-    assert told() == {gone[0]: (None, "lost", [job]), there[0]: (0, "free", [])}
-    go.write_text("go\n")
-    assert gpud.ended(job)["exit_code"] == 0
+    there = until(lambda: [uuid for uuid, (_, state) in told().items() if state == "free"])
+    assert told() == {gone[0]: (None, "lost"), there[0]: (0, "free")}
+    ended = gpud.ended(job)
+    assert (ended["state"], "was lost" in ended["reason"]) == ("failed", True)
 
 
 def test_a_process_that_only_draws_keeps_nobody_away(on_nvml, fake_nvml, a_gpu):
@@ -205,19 +205,18 @@ def test_a_jobs_own_processes_are_not_foreign_and_a_gpu_is_releasing_until_they_
     assert gpud.ended(second)["exit_code"] == 0
 
 
-def test_a_lost_gpu_gets_no_job_and_its_job_is_left_alone(on_nvml, fake_nvml, a_gpu):
+def test_a_lost_gpu_gets_no_job_and_jobs_on_others_go_on(on_nvml, fake_nvml, a_gpu):
     gpud = on_nvml()
     os.mkfifo(gpud.work / "go")
-    running = gpud.submit("sh", "-c", "read line < go", gpus=1, demand={"gpu_ids": ["0"]})
+    running = gpud.submit("sh", "-c", "read line < go", gpus=1, demand={"gpu_ids": ["1"]})
     gpud.running(running)
 
     fake_nvml.write(a_gpu(0, "lost"), a_gpu(1))
     comes_to(gpud, "lost")
 
-    assert gpud.job(running)["state"] == "running"
     waiting = gpud.submit("true", gpus=2)
     waits_for(gpud, waiting, "1 lost")
-    assert gpud.ended(gpud.submit("true", gpus=1))["exit_code"] == 0
+    assert gpud.job(running)["state"] == "running"
     fake_nvml.write(a_gpu(0), a_gpu(1))
     (gpud.work / "go").write_text("go\n")
     assert gpud.ended(running)["exit_code"] == 0

@@ -1,4 +1,4 @@
-"""What NVML tells of a GPU's health, through the real nvidia-ml-py: errors as they happen, counters, a driver replaced."""
+"""What NVML tells of a GPU's health, through the real nvidia-ml-py: errors, counters, a driver that was replaced."""
 
 import shutil
 

@@ -1,0 +1,38 @@
+"""Whose fault it was that a job could not be started: the machine's sends it back to the queue."""
+
+import errno
+
+import pytest
+
+from gpud.launchers.faults import cannot, no_entry
+
+GONE = FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("word", "machine"),
+    [("ESTALE", True), ("ENOSPC", True), ("EAGAIN", True), ("ENETUNREACH", True), ("EACCES", False), ("ELOOP", False)],
+)
+def test_what_another_moment_may_not_answer_is_the_machines(word, machine):
+    fault = cannot("enter /data", OSError(getattr(errno, word), "so it is")).fault
+    assert fault == ("cannot enter /data: so it is", machine, False)
+
+
+def test_a_directory_of_a_file_system_that_is_not_mounted_yet_is_the_machines(tmp_path):
+    fstab = tmp_path / "fstab"
+    fstab.write_text(
+        "# of the file servers\n"
+        f"nas:/home {tmp_path}/my\\040data nfs4 rw,_netdev 0 0\n"
+        f"/dev/sdz1 {tmp_path}/stick vfat user,noauto 0 0\n"
+        "proc /proc proc defaults 0 0\n"
+    )
+    for directory, machine in (
+        (f"{tmp_path}/my data/runs", True),
+        (f"{tmp_path}/my data", True),
+        (f"{tmp_path}/my data2", False),
+        (f"{tmp_path}/stick/runs", False),  # nobody said that it is to be there
+        ("/proc/no-such", False),  # it is mounted, and there is no such directory
+    ):
+        reason, fault, _ = no_entry(directory, GONE, str(fstab)).fault
+        assert fault == machine, directory
+        assert ("is not mounted" in reason) == machine
