@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from gpud_process import ROOT
+from launchers.workplace import within
 
 TELL = """
 import json, os, resource, signal
@@ -29,6 +30,20 @@ seen = {
 }
 print(json.dumps(seen))
 """
+
+
+@pytest.fixture(params=["plain", "fenced"])
+def gpud(request, delegation, a_gpud):
+    """Start a gpud whose jobs have GPUs of others to keep away from, or not."""
+    if request.param == "plain":
+        return a_gpud()
+    if delegation is None:
+        pytest.skip("no cgroup (version 2) can be made here, and the fence is on one")
+    started = a_gpud("--simulate", "2xRTX4090", "--fence", "devices", before=within(delegation))
+    unfenced = started.ask("status")["launcher"]["unfenced"]
+    if unfenced is not None:
+        pytest.skip(f"no fence: {unfenced}")
+    return started
 
 
 @pytest.fixture

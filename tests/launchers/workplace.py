@@ -256,6 +256,33 @@ def delegate(name: str) -> Path | None:
     return None
 
 
+def undelegate(group: Path) -> None:
+    """Remove a cgroup once the last of its processes is gone: a moment after it was reaped."""
+
+    def processes() -> list[int]:
+        return [int(pid) for procs in group.glob("**/cgroup.procs") for pid in procs.read_text().split()]
+
+    assert gone(processes)
+    for leaf in group.iterdir():
+        if leaf.is_dir():
+            leaf.rmdir()
+    group.rmdir()
+
+
+@pytest.fixture
+def delegation() -> Iterator[Path | None]:
+    """Give a cgroup for processes to be started in; None where the machine does not let us."""
+    group = delegate(f"gpud-test-{os.getpid()}")
+    yield group
+    if group is not None:
+        undelegate(group)
+
+
+def within(group: Path) -> tuple[str, ...]:
+    """Return words before a command that start it in a cgroup."""
+    return "sh", "-c", f'echo 0 > {group}/cgroup.procs && exec "$@"', "sh"
+
+
 @pytest.fixture
 def delegated(tmp_path: Path) -> Iterator[tuple[Workplace, Path | None]]:
     """Give a workplace, and the cgroup that its launcher process may divide, if there is one."""
@@ -273,7 +300,4 @@ def delegated(tmp_path: Path) -> Iterator[tuple[Workplace, Path | None]]:
     finally:
         place.clear()
         if group is not None:
-            for leaf in group.iterdir():
-                if leaf.is_dir():
-                    leaf.rmdir()
-            group.rmdir()
+            undelegate(group)
