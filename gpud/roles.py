@@ -2,7 +2,7 @@
 
 A role is read off the kernel's word alone: the uid and the groups that a client had when it connected. The names in
 the configuration are looked up once, when it is read (`Roles.follow`), so that no request waits for a name service.
-In a user's own gpud everybody who can connect (its user, and root) is `admin`.
+In a user's own gpud everybody who can connect (its user, and root) is `root`.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ class Role(IntEnum):
     USER = 1
     OPERATOR = 2
     ADMIN = 3
+    ROOT = 4  # no configuration makes anybody this
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ _LOOK = Right(Role.VIEWER, Role.VIEWER)  # what of others' jobs is told: `views`
 _CHANGE = Right(Role.USER, Role.OPERATOR)
 _OPERATE = Right(Role.OPERATOR, Role.OPERATOR)
 _ADMINISTER = Right(Role.ADMIN, Role.ADMIN)
+_ROOT = Right(Role.ROOT, Role.ROOT)
 
 RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("ping", "status", "gpus", "nodes", "list", "show", "why", "stats", "events", "subscribe"), _LOOK),
@@ -53,8 +55,9 @@ RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority", "update", "signal"), _CHANGE),
     **dict.fromkeys(("drain", "undrain", "pause", "resume", "reserve", "reservation_delete"), _OPERATE),
     **dict.fromkeys(("tenant_create", "tenant_set", "tenant_delete", "policy_set"), _ADMINISTER),
+    "backup": _ROOT,  # it has everybody's environments in it
 }
-"""Every request there is; one that is missing here is an admin's."""
+"""Every request there is; one that is missing here is root's."""
 
 ABOVE_ZERO = Role.OPERATOR  # a priority above 0, where it counts against others' jobs
 ANY_TENANT = Role.OPERATOR  # to submit for a tenant that one is not in
@@ -74,7 +77,7 @@ class Client(Protocol):
 
 def right_of(op: str) -> Right:
     """Return who may ask for this."""
-    return RIGHTS.get(op, _ADMINISTER)
+    return RIGHTS.get(op, _ROOT)
 
 
 def check_right(role: Role, op: str) -> None:
@@ -97,7 +100,7 @@ class _Members:
 
 
 class Roles:
-    """Which role each client has. Until names are known root is admin, and everybody else user."""
+    """Which role each client has. Until names are known everybody is a user, but root."""
 
     def __init__(self, config: Config, names: Names) -> None:
         self._names = names
@@ -109,7 +112,7 @@ class Roles:
     def of(self, client: Client) -> Role:
         """Return the role of a client: the highest that names them, `user` where none does."""
         if not self._system or client.uid == 0:
-            return Role.ADMIN
+            return Role.ROOT
         named = (role for role, members in self._members.items() if members.hold(client))
         return max(named, default=Role.USER)
 
