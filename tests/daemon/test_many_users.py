@@ -7,6 +7,7 @@ import contextlib
 import grp
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import get_args, get_origin, get_type_hints
 
 import pytest
 from fakenvml.fixture import compiler
-from gpud_process import Gpud, until
+from gpud_process import ROOT, Gpud, until
 
 from gpuctl.client import Client
 from gpuctl.errors import RefusedError
@@ -150,6 +151,14 @@ def code_of(client, op, **fields):
 
 def test_every_request_has_its_line_in_the_table():
     assert set(RIGHTS) == set(REQUESTS)
+
+
+def test_the_table_in_the_readme_is_the_one_in_force():
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    told = {role: set(re.findall(r"`(\w+)`", rows[role.name.lower()])) for role in Role}
+    assert told == {role: {op for op, right in RIGHTS.items() if right.own is role} for role in Role}
+    private = {right for right in RIGHTS.values() if right.own is not right.others}
+    assert private == {right_of("cancel")}  # what the row of operators says of others' jobs
 
 
 def test_each_role_may_ask_for_what_the_table_says_and_nothing_more(system):
