@@ -5,7 +5,7 @@ Rows come from the reading thread; what the world adds is put to them on the loo
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from gpud import views
 from gpud.check import Wrong
@@ -26,6 +26,7 @@ from gpud.wire.messages import Job
 _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
+_WAITING = frozenset({"queued", "held"})
 _ROWS_BYTES = FRAME_MAX * 3 // 4
 _SOON_S = 0.1  # how long a list waits for what is expected
 _PATIENT_S = 1.0  # and who asks for one job
@@ -93,7 +94,7 @@ class Listing:
             labels=labels,
             since=message.get("since"),
             shown=True,
-            first=tuple(self._world().active),
+            first=self._first(states, limit),
         )
         rows, more = await self._reader.run(lambda reader: reader.jobs(query))
         for word in words or ():
@@ -104,6 +105,13 @@ class Listing:
         maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
         told = _what_fits(maps)
         return {"jobs": told, "more": more + len(maps) - len(told)}
+
+    def _first(self, states: frozenset[str], limit: int) -> tuple[JobId, ...]:
+        """Return which jobs a listing keeps before others: those that run; where all wait, the next in line."""
+        world = self._world()
+        if states and states <= _WAITING:
+            return tuple(islice(views.positions(world) or {}, limit))
+        return tuple(world.active)
 
     async def _ahead(self, rows: Sequence[JobRow], patience_s: Seconds) -> Scene:
         """Return how things are, and what is expected where one of these jobs waits."""

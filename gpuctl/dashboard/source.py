@@ -12,6 +12,7 @@ from gpuctl.render.jobs import ACTIVE, ENDS
 Map = dict[str, Any]
 
 _ACTIVE_MOST = 1_000
+_EXPECTED_S = 10.0
 _WAITING = ("queued", "held")
 _GAUGES = ("memory_used_mib", "utilization_percent", "temperature_c", "power_w")
 
@@ -60,6 +61,7 @@ class Source:
         self.seen = Seen()
         self.asked: Query | None = None
         self.changed = self._read = True
+        self._jobs_at = 0.0
 
     def begin(self) -> None:
         """Ask to be told of changes, on a connection that is new. Raises ConnectionLostError."""
@@ -80,13 +82,14 @@ class Source:
     def look(self, query: Query, now: float) -> None:
         """Ask for what has changed, of what is shown. Raises ConnectionLostError, RefusedError."""
         ask, seen = self.client.request, self.seen
-        jobs = self.changed or query != self.asked
+        # When those who wait are expected to start moves on by itself.
+        jobs = self.changed or query != self.asked or (bool(seen.waiting) and now >= self._jobs_at + _EXPECTED_S)
         changed, self.changed, self._read, self.asked = self.changed, False, False, query
         # What runs is asked for at readings, too: how far it is, is told by no event.
         if jobs or seen.active:
             seen.active = ask("list", state=sorted(ACTIVE), limit=_ACTIVE_MOST)["jobs"]
         if jobs:
-            self._look_at_jobs(query)
+            self._look_at_jobs(query, now)
         if changed:
             seen.status = ask("status")
         if query.job is not None:
@@ -94,7 +97,8 @@ class Source:
         self._look_at_gpus(now)
         seen.away = None
 
-    def _look_at_jobs(self, query: Query) -> None:
+    def _look_at_jobs(self, query: Query, now: float) -> None:
+        self._jobs_at = now
         seen, narrowed = self.seen, {"mine": query.mine, "user": query.user, "limit": query.most}
         fields = {key: value for key, value in narrowed.items() if value}
         seen.waiting, seen.ended, seen.more = [], [], 0

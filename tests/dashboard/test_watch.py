@@ -119,6 +119,15 @@ def test_what_gpud_refuses_is_said(watched, busy):
     watched.until("has ended already")
 
 
+def test_of_a_long_queue_the_next_in_line_are_shown(watched, busy):
+    first, *_, last = watched.jobs
+    busy.ask("priority", select={"jobs": [last]}, priority=9)
+    assert [job["id"] for job in busy.ask("list", state=["queued"], limit=1)["jobs"]] == [last]
+    assert {job["id"] for job in busy.ask("list", state=["queued", "held"], limit=2)["jobs"]} == {first, last}
+    watched.type("3")
+    watched.until(lambda: watched.jobs_shown.find(f"\n {last} ") < watched.jobs_shown.find(f"\n {first} ") > 0)
+
+
 def test_the_log_of_a_job_follows_stands_still_and_follows_again(busy):
     script = (
         "for n in $(seq 100); do echo old $n; done; until [ -e go ]; do sleep 0.05; done; echo brand-new; sleep 600"
