@@ -20,6 +20,13 @@ _TOGETHER = frozenset(
     {"label", "env", "node_label", "notify"}
 )  # what is said of these in several places holds together
 _ONE_OF = (frozenset({"gpus", "gpus_per_node"}), frozenset({"retries", "retry_on"}))  # who says one of these, says all
+_INSTEAD = (
+    ("of type", "--gpu-type '*'"),
+    ("CPU", "--cpus N"),
+    ("of memory", "--memory SIZE"),
+    ("nodes", "--nodes 1"),
+    ("GPUs", "--gpus N"),
+)
 _OF_GPUS = ("gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig")
 _OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S", re.MULTILINE)
@@ -38,12 +45,11 @@ class Script(NamedTuple):
     of_slurm: Understood | None
     notes: list[str]
 
-    @property
-    def hint(self) -> str | None:
-        """Return what to type where the machine has not what the script asks for."""
-        for key, word in (("gpu_type", "--gpu-type '*'"), ("nodes", "--nodes 1")):
-            if self.given.get(key) not in (None, 1):
-                return f"what is said before it wins over the script: gpuctl submit {word} {self.given['command'][0]}"
+    def hint_for(self, refusal: str) -> str | None:
+        """Return what to type where the machine has not what the script asks for, as the words of a refusal say it."""
+        for word, typed in _INSTEAD:
+            if word in refusal:
+                return f"what is typed wins over the script: gpuctl submit {typed} {self.given['command'][0]}"
         return None
 
     def environment(self, submitted: dict[str, str]) -> dict[str, str]:
@@ -132,10 +138,16 @@ def _advice(name: str, text: str) -> list[tuple[int, str]]:
             notes.append((number, f"{name}, line {number}: SLURM_{found[1]} {said}"))
             break
     module = _MODULE.search(text)
-    known = "BASH_FUNC_module%%" in os.environ or "MODULESHOME" in os.environ or "LMOD_CMD" in os.environ
-    if module is not None and not known:
+    if module is not None and not _has_modules():
         number = text.count("\n", 0, module.start(1)) + 1
         notes.append(
             (number, f"{name}, line {number}: there is no command {module[1]!r} here: it fails, and may matter")
         )
     return notes
+
+
+def _has_modules() -> bool:
+    """Return whether shells here have `module`: from their parent, or from the machine's profile."""
+    known = ("BASH_FUNC_module%%", "MODULESHOME", "LMOD_CMD")
+    files = ("modules.sh", "lmod.sh", "z00_lmod.sh", "00-modulepath.sh")
+    return any(name in os.environ for name in known) or any(os.path.exists(f"/etc/profile.d/{file}") for file in files)

@@ -56,8 +56,8 @@ def _queue(client: Client, fields: dict[str, Any], script: "Script | None") -> d
     try:
         return client.request("submit", nonce=submission.new_nonce(), **fields)
     except RefusedError as error:
-        if error.code == "never_fits" and script is not None and script.hint is not None:
-            error.hint = "; ".join(filter(None, (error.hint, script.hint)))
+        if error.code == "never_fits" and script is not None:
+            error.hint = "; ".join(filter(None, (error.hint, script.hint_for(error.message)))) or None
         raise
 
 
