@@ -70,9 +70,21 @@ class Log:
 
     def _piece(self, file: int) -> bytes:
         try:
+            self._skip_hole(file)
             return os.read(file, _CHUNK)
         except OSError as error:
             raise self._unreadable(error) from error
+
+    def _skip_hole(self, file: int) -> None:
+        """Go on behind what was cut out of the file: gpud does so with a log that grows too long."""
+        at = os.lseek(file, 0, os.SEEK_CUR)
+        try:
+            data = os.lseek(file, at, os.SEEK_DATA)
+        except OSError:  # there is none from here on, or the file system does not tell
+            os.lseek(file, at, os.SEEK_SET)
+            return
+        if data - at >> 20:
+            note(f"{self.path}: {(data - at) >> 20} MiB are missing here; of a long log gpud keeps the end (log_max)")
 
     def _unreadable(self, error: OSError) -> LogError:
         return LogError(f"cannot read {self.path}: {error.strerror}")
