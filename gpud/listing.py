@@ -16,6 +16,7 @@ from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of
 from gpud.model.units import Seconds, Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
+from gpud.results import happened, results
 from gpud.selection import checked_states, parse_job, parse_jobs
 from gpud.server import Peer
 from gpud.store.rows import JobQuery, JobRow
@@ -137,6 +138,8 @@ class Listing:
             "confined": self._confined(job, row.place.attempt),
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
+            "happened": happened(row) if private else None,
+            "results": results(scene.world, row, attempts[-1] if attempts else None, scene.now) if private else None,
         }
         if row.array is not None:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from gpuctl.render import results
 from gpuctl.render.text import Column, clean, clock, colored, in_words, plural, table
 from gpud.model.units import format_duration, format_size
 
@@ -131,7 +132,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
     kind = "array" if "array" in job else "job"
     lines = [colored(f"{kind} {job['id']} {clean(job['name'])}: {job['state']}", job["state"])]
     facts = [
-        ("why" if job["state"] not in ENDS else "end", _why(job, now)),
+        ("why" if job["state"] not in ENDS else "end", answer.get("happened") or _why(job, now)),
         ("command", shlex.join(job["command"]) if job["command"] else None),
         ("directory", job["workdir"]),
         ("user", f"{job['user']} (uid {job['uid']})"),
@@ -148,6 +149,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("ran", _ran(job)),
         ("on", where(job)),
         ("used", _used(answer["attempts"])),
+        *results.facts(answer.get("results")),
         ("cgroup", _cgroup(answer.get("confined"))),
         ("fence", _fence(answer.get("confined"))),
         ("lost", _lost(answer)),
@@ -156,6 +158,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("left over", _left_over(answer["attempts"])),
     ]
     lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
+    lines += [f"    {line}" for line in results.by_gpu(answer.get("results"))]
     environment = answer.get("environment")
     if environment:
         lines.append(f"  {'variables':<10} {plural(len(environment), 'variable')} sent; their names: --json")

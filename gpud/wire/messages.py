@@ -137,6 +137,30 @@ class Show(TypedDict):
     job: str
 
 
+class Results(TypedDict):
+    """What an attempt used, of what was asked for; what was not measured is None.
+
+    GPUs were looked at for `measured_s` of its `run_s`; `utilization` is their mean, from 0 to 1, and `gpus_unused`
+    those that were never seen to do anything. `wasted` says what was asked for and not used, in words. `by_gpu`:
+    `gpu_uuid node gpu_index readings measured_s utilization busiest_percent idle_s memory_peak_mib energy_j` of each.
+    """
+
+    attempt: int
+    wait_s: float | None
+    run_s: float
+    cpu_s: float | None
+    memory_peak_mib: int | None
+    gpus: int
+    gpu_memory_peak_mib: int | None
+    gpu_memory_declared_mib: int | None
+    utilization: float | None
+    measured_s: float
+    energy_j: float | None
+    gpus_unused: int
+    wasted: str | None
+    by_gpu: list[dict[str, object]]
+
+
 class ShowReply(TypedDict):
     """The job (an array: aggregated, `elements` its started ones), its attempts, its events.
 
@@ -145,7 +169,8 @@ class ShowReply(TypedDict):
     `confined`, of a job that runs: its `fence` ("devices", "landlock" or None), and `limits`, the controllers of its
     cgroup, None where it has none.
     `environment` names the variables that were sent (never their values), to the owner only. `dependents` are the jobs
-    that wait for this one; `lost_gpu_s` what its preempted attempts had, in GPU-seconds.
+    that wait for this one; `lost_gpu_s` what its preempted attempts had, in GPU-seconds. `happened` says who or what
+    ended it, and `results` what its last attempt used, to the owner only.
     """
 
     job: Job
@@ -156,6 +181,8 @@ class ShowReply(TypedDict):
     confined: dict[str, object] | None
     dependents: list[str]
     lost_gpu_s: float
+    happened: str | None
+    results: Results | None
 
 
 class Why(TypedDict):
