@@ -96,13 +96,23 @@ def peak_mib(directory: str) -> int | None:
 
 
 def remove(directory: str) -> bool:
-    """Remove it once it is empty. Return whether its memory limit killed something."""
+    """Remove it, if it is empty, else kill all in it. Return whether its memory limit killed something."""
     killed = False
     with contextlib.suppress(OSError), open(f"{directory}/memory.events", encoding="ascii") as file:
         killed = any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in file)
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError:  # who joined it ends with it, and the last of them removes it
+        kill(directory)
+    return killed
+
+
+def leave(directory: str) -> None:
+    """Remove another job's cgroup that one has joined, if that has ended."""
     with contextlib.suppress(OSError):
         os.rmdir(directory)
-    return killed
 
 
 def _cpus(text: str) -> set[int]:

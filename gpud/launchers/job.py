@@ -37,7 +37,8 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
     file = None
     try:
         os.setsid()
-        within = order["cgroup"] is not None and cgroup.enter(order["cgroup"])
+        group = order["cgroup"] or order["joins"]
+        within = group is not None and cgroup.enter(group)
         own = os.getpid()
         claimed = lineage | {
             "state": record.CLAIMED,
@@ -121,6 +122,8 @@ def _claim(order: Order, claimed: bytes, conversation: socket.socket) -> int:
 
 def _fence(order: Order, *, within: bool) -> None:
     """See to the fence, while this process may have more rights than its user."""
+    if order["joins"] is not None and not within:
+        raise faults.CannotStartError("the job that it should join has ended")
     match order["fence"]:
         case [fence.DEVICES, _] if not within:
             raise faults.CannotStartError("the fence cannot be had: its cgroup cannot be entered", machine=True)

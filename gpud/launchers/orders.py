@@ -43,6 +43,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "leases": order.leases,
         "fence": None if order.fence is None else [order.fence.kind, order.fence.devices],
         "log_max": order.log_max,
+        "beside": order.beside,
         "shared": [share.gpu for share in effect.allocation.shares if share.memory_mib is not None],
         "uid": order.uid,
         "gid": order.gid,

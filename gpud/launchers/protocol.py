@@ -54,7 +54,8 @@ class LaunchOrder:
     as the job's user. `offset` turns seconds since boot into a Timestamp. `env` is `environment.additions`: what gpud
     adds to the submitter's. `cpus` is how many of its own the job asked for (0: none), and `numa` the nodes that they
     should be of. `leases` are the real GPUs to hold against other gpuds. `log_max` is how many bytes of its output are
-    kept (None: all). `uid` None: stay who we are.
+    kept (None: all). `beside` is the key ("12.1") of a running attempt whose cgroup this one shares, fence and limits
+    with it: it ends with that one at the latest. `uid` None: stay who we are.
     """
 
     spec: JobSpec
@@ -67,6 +68,7 @@ class LaunchOrder:
     script_dir: str = ""
     fence: Fence | None = None
     log_max: int | None = None
+    beside: str | None = None
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()

@@ -47,6 +47,7 @@ NOTHING: Order = {
     "leases": [],
     "shared": [],
     "cgroup": None,
+    "joins": None,
     "fence": None,
     "log_max": 1 << 40,
     "uid": None,
@@ -91,7 +92,8 @@ class Shim:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
                 if self.order["cpus"]:
                     self._pin(self.order["cgroup"])
-            if self.order["fence"] is not None and self.order["fence"][0] == fence.DEVICES:
+            fenced = self.order["fence"] is not None and self.order["fence"][0] == fence.DEVICES
+            if fenced and self.order["joins"] is None:
                 fence.confine(self.order["cgroup"], self.order["fence"][1])
             pid = os.fork()
         except faults.CannotStartError as error:
@@ -248,6 +250,8 @@ class Shim:
             if self.record is not None and killed:
                 most = self.order["memory_mib"]
                 self.record["finding"] = f"out of memory: it used more than the {most} MiB asked for"
+        if self.order["joins"] is not None:
+            cgroup.leave(self.order["joins"])
         self.bounds.close()
         self.leases.release()
 
@@ -290,7 +294,9 @@ def attend(
         key, _, length = message.decode().rpartition(" ")
         order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
         order["limits"] = limits | order["limits"]
-        order["cgroup"] = None if cgroups is None else f"{cgroups}/job-{key}"
+        beside = order["beside"]
+        order["cgroup"] = None if cgroups is None or beside is not None else f"{cgroups}/job-{key}"
+        order["joins"] = None if cgroups is None or beside is None else f"{cgroups}/job-{beside}"
         if not Shim(order, blobs, talk, lineage, leases, channel.close).run():
             return
 

@@ -123,3 +123,25 @@ def test_a_job_that_asked_for_cpus_gets_as_many_and_every_other_job_runs_anywher
     cpus = (group / "cpuset.cpus").read_text().split()
     assert len(cpus) == given
     assert {int(cpu) for cpu in cpus} <= os.sched_getaffinity(0)
+
+
+def test_what_joins_a_job_is_where_it_is_and_ends_with_it_at_the_latest(delegated):
+    place, group = delegated
+    if group is None:
+        pytest.skip("no cgroup (version 2) can be made here, so none can be joined")
+    job = place.shell(1, "sleep 1000")
+    place.started(job)
+    short = place.shell(2, "cat /proc/self/cgroup", beside="1.1")
+    assert place.ended(short).exit_code == 0
+    assert f"/{group.name}/job-1.1" in place.output(short)
+    assert groups(group) == ["job-1.1", "launcher"]  # and it has not taken the job's with it
+    lasting = place.shell(3, "echo here; sleep 1000", beside="1.1")
+    place.printed(lasting, "here")
+
+    place.stop(job)
+
+    assert place.ended(job).signal == 15
+    assert place.ended(lasting).signal == 9
+    place.until(lambda: groups(group) == ["launcher"], "an empty place")
+    late = place.shell(4, "true", beside="1.1")
+    assert "has ended" in place.ended(late).fault.reason

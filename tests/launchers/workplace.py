@@ -95,6 +95,7 @@ class Workplace:
         uid: int | None = None,
         fence: Fence | None = None,
         log_max: int | None = None,
+        beside: str | None = None,
         **spec: Any,
     ) -> LaunchOrder:
         limit, grace = spec.pop("time_limit_s", None), spec.pop("grace_s", 30.0)
@@ -111,6 +112,7 @@ class Workplace:
             script_dir=str(self.state / "scripts"),
             fence=fence,
             log_max=log_max,
+            beside=beside,
             uid=uid,
             gid=uid,
         )
