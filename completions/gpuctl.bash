@@ -7,7 +7,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
     'list') options='-a --all -m --mine -u --user -s --state -n --name --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --label --since --limit --socket'; takes=ids ;;
-    'show') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'show') options='--csv --json --socket -h --help'; valued='--socket'; takes=ids ;;
     'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'wait') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
@@ -40,13 +40,16 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'reserve list') options='--json --socket -h --help'; valued='--socket' ;;
     'pause') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
     'resume') options='--json --socket -h --help'; valued='--socket' ;;
-    'daemon') options='-h --help'; valued=''; words='logs reload restart start status stop' ;;
+    'daemon') options='-h --help'; valued=''; words='backup install logs reload restart start status stop uninstall' ;;
+    'daemon backup') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon install') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
     'daemon logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket' ;;
     'daemon reload') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon restart') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon start') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon status') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon uninstall') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
     'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;
