@@ -21,7 +21,7 @@ from gpud import __version__
 from gpud.wire import address
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
-_ONCE = frozenset({"requeue", "interrupt"})  # done twice, these do something else
+_ONCE = frozenset({"requeue", "interrupt", "signal", "submit_many"})  # done twice, these do something else
 _TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
 _PATIENCE_S = 60.0  # for a gpud that says that one asks too much, and when to ask again
 _COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again

@@ -36,12 +36,12 @@ def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
 def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Script | None"]:
     """Return the fields of a `submit` request, and the script whose directives went into them. Raises UsageError."""
     command = list(given["command"])
-    content = _script(command, literal=literal)
+    content = script_of(command, literal=literal)
     script = None
     if content is not None and (b"\n#SBATCH" in content or b"\n#GPUCTL" in content):
         script = _directed(given, content, command[0])
         given, content = script.given, script.content
-    workdir = _workdir(given["workdir"])
+    workdir = directory(given["workdir"])
     request: dict[str, Any] = {
         "demand": _demand(given),
         "command": command,
@@ -71,8 +71,8 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "begin_at": given["begin"],
         "hold": given["hold"] or None,
         "labels": dict(given["label"]) or None,
-        "output": _pattern(given["output"], "--output", workdir),
-        "error": _pattern(given["error"], "--error", workdir),
+        "output": path_pattern(given["output"], "--output", workdir),
+        "error": path_pattern(given["error"], "--error", workdir),
     }
     request |= {key: value for key, value in optional.items() if value is not None}
     return (request if script is None else script.fields | request), script
@@ -135,6 +135,19 @@ def _demand(given: dict[str, Any]) -> dict[str, Any]:
     return {"gpus": gpus} | {key: value for key, value in optional.items() if value is not None}
 
 
+def part_of_demand(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what options change of a demand, for an `update`. Raises UsageError."""
+    counted = any(given[key] is not None for key in ("gpus", "nodes", "gpus_per_node", "gpu_ids"))
+    new = _demand(given)
+    if not counted and not given["share"]:
+        del new["gpus"]
+    elif isinstance(given["gpus"], int) and not given["share"] and given["mig"] is None:
+        new["whole"] = True
+    elif given["share"] and given["gpus"] is None:
+        del new["gpus"]
+    return new
+
+
 def _gpus_and_nodes(given: dict[str, Any], alone: int) -> tuple[int, int]:
     """Return how many GPUs in total, on how many nodes; `alone`: on one, where nothing is said. Raises UsageError."""
     gpus, nodes, per_node = given["gpus"], given["nodes"], given["gpus_per_node"]
@@ -194,7 +207,7 @@ def _after(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | N
     return after or None
 
 
-def _workdir(asked: str | None) -> str:
+def directory(asked: str | None) -> str:
     """Return the directory the job runs in; that it exists is found out at its start, for a job may make it."""
     if asked is not None:
         if not asked or "\0" in asked:
@@ -245,7 +258,8 @@ def _limits() -> dict[str, list[int]]:
     return {name: list(resource.getrlimit(kind)) for name, kind in kinds.items() if kind is not None}
 
 
-def _pattern(path: str | None, option: str, workdir: str) -> str | None:
+def path_pattern(path: str | None, option: str, workdir: str) -> str | None:
+    """Return where output goes, from the root on. Raises UsageError."""
     if path is None:
         return None
     if not path or path.endswith("/") or "\0" in path:
@@ -253,7 +267,7 @@ def _pattern(path: str | None, option: str, workdir: str) -> str | None:
     return os.path.join(workdir, os.path.expanduser(path))
 
 
-def _script(command: list[str], *, literal: bool) -> bytes | None:
+def script_of(command: list[str], *, literal: bool) -> bytes | None:
     """Return the content of the script that a command's first word is; None for a program. Raises UsageError."""
     if not command:
         raise UsageError("nothing to run", hint=f"write: gpuctl {_called()} -- python train.py")

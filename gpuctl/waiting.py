@@ -119,6 +119,13 @@ def named(client: Client, words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
+def in_group(client: Client, group: str) -> list[str]:
+    """Return the unfinished jobs, and whole arrays, of a group."""
+    states = ["held", "queued", "starting", "running", "stopping"]
+    reply = client.request("list", group=group, state=states, limit=_ROWS_MOST)
+    return [str(number) for number in sorted({int(row["id"].partition("_")[0]) for row in reply["jobs"]})]
+
+
 def _within(client: Client, span: str) -> list[str]:
     """Return the jobs of a range, in order; where one listing has no room for all, the range is halved."""
     reply = client.request("list", jobs=[span], limit=_ROWS_MOST)

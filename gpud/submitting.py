@@ -116,8 +116,11 @@ class Submitting:
     async def _many(self, peer: Peer, message: Message) -> None:
         """Keep a part of many submits; with the last, hand them all to the loop."""
         parts = self._parts.setdefault(peer, [])
-        if parts and message["nonce"] != parts[0]["nonce"]:
+        if not message.get("part"):
             parts.clear()
+        if message.get("part", 0) != len(parts):
+            self.forget(peer)
+            raise Wrong("parts of these jobs are missing", "send all of them again, from the first", "busy")
         parts.append(message)
         others = sum(each.uid == peer.uid for each in self._parts)
         if len(parts) > PARTS_MOST or (others > SETS_MOST and peer.uid):

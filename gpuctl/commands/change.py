@@ -16,10 +16,11 @@ from gpuctl.session import Session, note
 Callback = Callable[..., Any]
 
 
-def _selection(command: Callback) -> Callback:
+def selection(command: Callback) -> Callback:
     """Give a command jobs, and filters."""
     for parameter in (
         session.options,
+        click.option("--group", metavar="NAME", help="Only of this group; without JOB, all of it."),
         click.option("-s", "--state", type=click.Choice(STATES), multiple=True, help="Only in this state."),
         click.option("-u", "--user", help="Only this user's."),
         click.option("-m", "--mine", is_flag=True, help="Only your own; without JOB, all of them."),
@@ -28,18 +29,22 @@ def _selection(command: Callback) -> Callback:
     return command
 
 
-def _select(jobs: tuple[str, ...], mine: bool, user: str | None, state: tuple[str, ...]) -> dict[str, Any]:
+def select(
+    jobs: tuple[str, ...], mine: bool, user: str | None, state: tuple[str, ...], group: str | None
+) -> dict[str, Any]:
     """Return the Selection map. Raises UsageError when it would be everything by oversight."""
-    asked = {"jobs": list(jobs), "mine": mine, "user": user, "state": list(state)}
+    asked = {"jobs": list(jobs), "mine": mine, "user": user, "state": list(state), "group": group}
     selection = {key: value for key, value in asked.items() if value}
     if not selection:
-        raise UsageError("no job named", hint="name jobs (12, 12_7, 3-9), or say which: --mine, --user, --state")
+        raise UsageError(
+            "no job named", hint="name jobs (12, 12_7, 3-9), or say which: --mine, --user, --state, --group"
+        )
     return selection
 
 
-def _change(session: Session, op: str, done: str, select: dict[str, Any], **more: Any) -> None:
+def change(session: Session, op: str, done: str, which: dict[str, Any], **more: Any) -> None:
     """Ask for a change; say what was done, and what was not and why."""
-    answer = reply(session.request(op, select=select, **more))
+    answer = reply(session.request(op, select=which, **more))
     if session.json:
         session.print_json(answer)
         return
@@ -66,49 +71,49 @@ def _by_note(notes: dict[str, str]) -> dict[str, list[str]]:
 
 @click.command()
 @click.argument("jobs", nargs=-1, type=JOBS)
-@_selection
+@selection
 @click.option("--force", is_flag=True, help="Kill at once, without grace.")
 @click.pass_obj
 def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, **filters: Any) -> None:
     """Cancel jobs. One that runs gets TERM, all its processes do, and after its grace KILL."""
-    _change(session, "cancel", "cancelled", _select(jobs, **filters), **({"force": True} if force else {}))
+    change(session, "cancel", "cancelled", select(jobs, **filters), **({"force": True} if force else {}))
 
 
 @click.command()
 @click.argument("jobs", nargs=-1, type=JOBS)
-@_selection
+@selection
 @click.pass_obj
 def hold(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Keep waiting jobs from starting until they are released."""
-    _change(session, "hold", "held", _select(jobs, **filters))
+    change(session, "hold", "held", select(jobs, **filters))
 
 
 @click.command()
 @click.argument("jobs", nargs=-1, type=JOBS)
-@_selection
+@selection
 @click.pass_obj
 def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Let held jobs start; they queue where they would have."""
-    _change(session, "release", "released", _select(jobs, **filters))
+    change(session, "release", "released", select(jobs, **filters))
 
 
 @click.command()
 @click.argument("jobs", nargs=-1, type=JOBS)
-@_selection
+@selection
 @click.pass_obj
 def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Run jobs again from the start, under the same id; one that runs is stopped first.
 
     Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
     """
-    _change(session, "requeue", "requeued", _select(jobs, **filters))
+    change(session, "requeue", "requeued", select(jobs, **filters))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # -5 is a priority
 @click.argument("jobs", nargs=-1, type=JOBS)
 @click.argument("priority", type=PRIORITY, metavar="N")
-@_selection
+@selection
 @click.pass_obj
 def priority(session: Session, /, jobs: tuple[str, ...], priority: int, **filters: Any) -> None:
     """Set the priority of jobs to N: the higher one goes first."""
-    _change(session, "priority", f"set priority {priority} of", _select(jobs, **filters), priority=priority)
+    change(session, "priority", f"set priority {priority} of", select(jobs, **filters), priority=priority)

@@ -22,6 +22,7 @@ STATES = ("held", "queued", "starting", "running", "stopping", "completed", "fai
 @click.option("-u", "--user", help="Only this user's.")
 @click.option("-s", "--state", type=click.Choice(STATES), multiple=True, help="Only in this state; may be repeated.")
 @click.option("-n", "--name", help="Only of this name.")
+@click.option("--group", metavar="NAME", help="Only of this group.")
 @click.option("--label", "labels", metavar="K[=V]", multiple=True, help="Only with this label; may be repeated.")
 @click.option("--since", type=SINCE, help="Only those that changed since: 2h (ago), 18:30, 2026-05-01.")
 @click.option("--limit", type=POSITIVE, help="At most so many, the newest.")

@@ -6,7 +6,7 @@ import click
 
 from gpuctl import options, submission
 from gpuctl.client import Client
-from gpuctl.errors import OutputError, RefusedError
+from gpuctl.errors import OutputError, RefusedError, UsageError
 from gpuctl.session import Session, note, on_terminal
 
 if TYPE_CHECKING:
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @click.command(cls=options.WordsCommand)
 @options.options
+@click.option("-f", "--file", metavar="FILE", help="Many jobs, one a line, or in TOML; all are queued, or none.")
 @click.option("--dry-run", is_flag=True, help="Check it, say what was understood, queue nothing.")
 @click.pass_context
-def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
+def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: Any) -> None:
     """Queue a command, or a script, and print the job's id.
 
     The command runs without a shell, as you, in this directory, with this environment; its stdin is /dev/null. A first
@@ -28,9 +29,15 @@ def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
     \b
       gpuctl submit -- python train.py --lr 0.1
       gpuctl submit -g 4 --gpu-memory 80G -t 12h ./job.sh
+      gpuctl submit -f jobs.txt --group sweep
       gpuctl submit --array 0-99%8 -- bash -c 'python eval.py --seed $GPUD_ARRAY_INDEX'
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     session: Session = context.obj
+    if file is not None:
+        _submit_file(context, file, dry_run=dry_run)
+        return
+    if given["key"] is not None and given["group"] is None:
+        raise UsageError("--key names a job in its group", hint="add --group NAME")
     fields, script = submission.asked(given, literal=context.meta["gpuctl.literal"])
     if dry_run:
         _show_understood(context, fields, script)
@@ -47,8 +54,34 @@ def submit(context: click.Context, /, dry_run: bool, **given: Any) -> None:
                 click.echo(job)
         except OutputError as error:
             raise OutputError(f"{error.why}; the job is queued: {job}") from error
-    if on_terminal():
+    if "there" in reply:
+        note(f"already there: {reply['there'].replace('_', ' ')}")
+    elif on_terminal():
         note(submission.next_words(job, reply))
+
+
+def _submit_file(context: click.Context, file: str, *, dry_run: bool) -> None:
+    """Queue the jobs of a file, and print their ids in its order. Raises UsageError, RefusedError."""
+    from gpuctl import sweeps  # noqa: PLC0415 - one job has no time for it
+
+    session: Session = context.obj
+    if context.params["command"]:
+        raise UsageError("the commands are in the file", hint="leave the command out, or --file")
+    if context.params["key"] is not None:
+        raise UsageError(
+            "one key would be all jobs'", hint="say it in the file, job by job; without, it is the command"
+        )
+    jobs = sweeps.read(file, context)
+    with session.connect() as client:
+        reply = sweeps.send(client, jobs, dry_run=dry_run)
+    if session.json:
+        session.print_json(sweeps.understood(jobs, reply))
+    elif dry_run:
+        click.echo("\n".join(map(sweeps.line, jobs)))
+    else:
+        click.echo("\n".join(reply["jobs"]))
+    if dry_run or reply["there"] or on_terminal():
+        note(sweeps.said(reply, dry_run=dry_run))
 
 
 def _queue(client: Client, fields: dict[str, Any], script: "Script | None") -> dict[str, Any]:

@@ -6,23 +6,26 @@ import click
 
 from gpuctl import session
 from gpuctl.cli import JobStatusCommand
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.parse import JOBS
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note
-from gpuctl.waiting import exit_status, named, wait_for
+from gpuctl.waiting import exit_status, in_group, named, wait_for
 
 
 @click.command(cls=JobStatusCommand)
-@click.argument("jobs", nargs=-1, required=True, type=JOBS)
+@click.argument("jobs", nargs=-1, type=JOBS)
+@click.option("--group", metavar="NAME", help="The unfinished jobs of this group.")
 @session.options
 @click.pass_obj
-def wait(session: Session, jobs: tuple[str, ...]) -> int:
+def wait(session: Session, jobs: tuple[str, ...], group: str | None) -> int:
     """Wait until these jobs have ended.
 
     Exits with the job's own status (128+N for signal N); of several, with the first that is not 0, in the order
     given; with 125 when it fails itself.
     """
+    if not jobs and group is None:
+        raise UsageError("no job named", hint="name jobs (12, 12_7, 3-9), or a group: --group NAME")
     answers: dict[str, dict[str, Any]] = {}
 
     def ended(answer: dict[str, Any]) -> None:
@@ -31,7 +34,10 @@ def wait(session: Session, jobs: tuple[str, ...]) -> int:
             note(written_end(answer["job"]))
 
     with session.connect() as client:
-        ids = named(client, jobs)
+        ids = [*named(client, jobs), *(in_group(client, group) if group is not None else ())]
+        if not ids and group is not None:
+            note(f"group {group} has no unfinished jobs")
+            return 0
         if not ids:
             raise GpuctlError(f"no such jobs: {' '.join(jobs)}", hint="gpuctl list --all")
         wait_for(client, ids, ended)

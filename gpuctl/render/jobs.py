@@ -254,7 +254,9 @@ def _fence(confined: dict[str, Any] | None) -> str | None:
         case "devices":
             return "devices: it opens no GPU but its own; who starts processes elsewhere (ssh, cron, docker) gets out"
         case "landlock":
-            return "landlock: it opens no GPU but its own, and mounts nothing; no setuid programs where gpud is not root"
+            return (
+                "landlock: it opens no GPU but its own, and mounts nothing; no setuid programs where gpud is not root"
+            )
         case _:
             return None if confined is None else "none: nothing but CUDA_VISIBLE_DEVICES keeps it from others' GPUs"
 

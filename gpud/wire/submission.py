@@ -121,8 +121,8 @@ class OneOfMany(Wanted):
 class SubmitMany(TypedDict):
     """Queue many jobs in one commit, or none of them. Reply: `SubmitManyReply`.
 
-    They may come in parts, each with `more` but for the last, all with one `nonce` of at most 50 characters; a client
-    that lost its connection sends all of them again, with `retry`. The rest is as in `Submit`.
+    They may come in parts, counted from 0, each with `more` but for the last, all with one `nonce` of at most 50
+    characters; a client that lost its connection sends all of them again, with `retry`. The rest is as in `Submit`.
     """
 
     op: Literal["submit_many"]
@@ -133,6 +133,7 @@ class SubmitMany(TypedDict):
     umask: int
     limits: dict[str, list[int]]
     scripts: NotRequired[list[bytes]]
+    part: NotRequired[int]
     more: NotRequired[bool]
     retry: NotRequired[bool]
     dry_run: NotRequired[bool]

@@ -1,0 +1,97 @@
+"""Change what jobs ask for."""
+
+from typing import Any
+
+import click
+
+from gpuctl import submission
+from gpuctl.commands.change import change, select, selection
+from gpuctl.errors import UsageError
+from gpuctl.options import options
+from gpuctl.parse import JOBS, Parsed, variables
+from gpuctl.session import Session
+from gpud.model.units import parse_duration
+
+_CHANGEABLE = (
+    *("gpus", "nodes", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig", "cpus", "memory"),
+    *("not_gpu", "not_node", "node_label", "pool", "spread", "priority", "name", "time_limit", "estimate", "retries"),
+    *("retry_on", "preemptible", "begin", "label", "env", "env_file", "workdir", "output", "error", "grace"),
+)
+
+
+def parse_limit(text: str) -> dict[str, float | bool]:
+    """Return a time limit: `4h`, `+2h` or `-30m` for more or less than it is, `none`. Raises ValueError."""
+    if text.lower() in ("none", "unlimited"):
+        return {"unlimited": True}
+    if text[:1] in ("+", "-"):
+        more_s = parse_duration(text[1:])
+        return {"time_limit_more_s": more_s if text[0] == "+" else -more_s}
+    return {"time_limit_s": parse_duration(text)}
+
+
+def _options(command: Any) -> Any:
+    """Give a command those options of `submit` that can be changed later, without their defaults."""
+
+    @options
+    def submit() -> None:
+        """Bear the options."""
+
+    table = {each.name: each for each in submit.__click_params__}  # type: ignore[attr-defined]  # put there by Click
+    limit = table["time_limit"]
+    limit.type = Parsed("DUR", parse_limit)
+    limit.help = "From its start: 4h; +2h, -30m: more, less than now; none. Of running jobs, too."
+    for name in reversed(_CHANGEABLE):
+        command.__click_params__ = [*getattr(command, "__click_params__", []), table[name]]
+    return command
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("jobs", nargs=-1, type=JOBS)
+@selection
+@_options
+@click.pass_obj
+def update(
+    session: Session,
+    /,
+    jobs: tuple[str, ...],
+    mine: bool,
+    user: str | None,
+    state: tuple[str, ...],
+    group: str | None,
+    **given: Any,
+) -> None:
+    """Change what waiting jobs ask for; they keep their place. What is not named stays as it is.
+
+    Of a running job the time limit and the priority can be changed: gpuctl update 12 --time-limit +2h. Of an array it
+    is what has not started that changes.
+    """
+    asked = fields(given)
+    if not asked:
+        raise UsageError("nothing to change is named", hint="for example: gpuctl update 12 --gpus 2 --time-limit 4h")
+    change(session, "update", "changed", select(jobs, mine, user, state, group), **asked)
+
+
+def fields(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an `update` request. Raises UsageError."""
+    workdir = submission.directory(given["workdir"])
+    said = variables(given["env"], given["env_file"])
+    if given["workdir"] is not None:
+        said["PWD"] = workdir
+    optional = {
+        "demand": submission.part_of_demand(given),
+        "name": given["name"],
+        "priority": given["priority"],
+        "estimate_s": given["estimate"],
+        "grace_s": given["grace"],
+        "preemptible": given["preemptible"],
+        "retries": given["retries"],
+        "retry_on": [kind for kinds in given["retry_on"] for kind in kinds],
+        "begin_at": given["begin"],
+        "labels": dict(given["label"]),
+        "variables": said,
+        "workdir": None if given["workdir"] is None else workdir,
+        "output": submission.path_pattern(given["output"], "--output", workdir),
+        "error": submission.path_pattern(given["error"], "--error", workdir),
+    }
+    asked = {key: value for key, value in optional.items() if value is not None and value not in ({}, [])}
+    return asked | (given["time_limit"] or {})

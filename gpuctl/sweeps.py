@@ -1,0 +1,290 @@
+"""Many jobs from one file: what `submit -f` reads, and how it is sent so that all are queued, or none.
+
+jobs.txt has a job a line, as one would type it behind `gpuctl submit`; jobs.toml has [defaults] and [[job]] with the
+same options by name. `{a,b}` and `{1..5}` outside quotes make a job of each, of several every combination.
+"""
+
+import hashlib
+import itertools
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from gpuctl import submission
+from gpuctl.client import Client, ConnectionLostError
+from gpuctl.errors import GpuctlError, UsageError
+from gpud.wire.codec import pack
+
+Request = dict[str, Any]
+
+_PART = 1_000  # jobs of one message
+_PART_BYTES = 8 << 20
+_TRIES = 4
+_KEY_MOST = 1_000
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
+_QUOTED = str.maketrans("{},.", "\ue000\ue001\ue002\ue003")
+_PLAIN = str.maketrans("\ue000\ue001\ue002\ue003", "{},.")
+_MANY = ("label", "env", "after", "node_label", "retry_on", "notify")
+
+
+def read(path: str, context: click.Context) -> list[Request]:
+    """Return the requests of a file's jobs, in order, each with `where` it stands. Raises UsageError for the first bad.
+
+    What was given beside the file, in `context`, holds for every job that does not say otherwise.
+    """
+    jobs = _Jobs(context)
+    made = []
+    for where, words in _lines(path):
+        try:
+            made.append(jobs.request(words) | {"where": where})
+        except (click.UsageError, GpuctlError) as error:
+            message, hint = getattr(error, "message", str(error)), getattr(error, "hint", None)
+            raise UsageError(f"{where}: {message}", hint=hint) from error
+    if not made:
+        hint = "write one a line: -g 1 -- python train.py --lr {0.1,0.01}"
+        raise UsageError(f"{_called(path)} holds no jobs", hint=hint)
+    return made
+
+
+def send(client: Client, jobs: Sequence[Request], *, dry_run: bool) -> dict[str, Any]:
+    """Have all of these queued in one commit; return gpud's reply. Raises RefusedError when it takes none."""
+    parts = list(_parts(jobs))
+    nonce, retry = submission.new_nonce(), False
+    for left in reversed(range(_TRIES)):
+        try:
+            for number, part in enumerate(parts):
+                more = number < len(parts) - 1
+                reply = client.request(
+                    "submit_many", nonce=nonce, part=number, more=more, retry=retry, dry_run=dry_run, **part
+                )
+        except ConnectionLostError:
+            if not left:
+                raise
+            client.come_back()
+            retry = True
+        else:
+            return reply
+    raise AssertionError(parts)
+
+
+class _Jobs:
+    """Makes requests of words. Options that many lines have in common are understood once."""
+
+    def __init__(self, context: click.Context) -> None:
+        self.context = context
+        self.known: dict[tuple[str, ...], tuple[dict[str, Any], bool, Request]] = {}
+
+    def request(self, words: list[str]) -> Request:
+        """Return the request that these words behind `gpuctl submit` make. Raises UsageError."""
+        options, command = self._split(words)
+        given, literal, base = self.known[options]
+        if not command:
+            raise UsageError("nothing to run", hint="write the command behind the options: -g 1 -- python train.py")
+        content = submission.script_of(command, literal=literal)
+        if content is None:
+            request = {**base, "command": command}
+        else:
+            request = submission.asked(given | {"command": command}, literal=literal)[0]
+        if "group" in request and "key" not in request:
+            request["key"] = key_of(command)
+        return request
+
+    def _split(self, words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+        """Return the options in front, and the command."""
+        for length in {len(options) for options in self.known}:
+            options = tuple(words[:length])
+            rest = words[length : length + 1]
+            if options in self.known and rest and (options[-1:] == ("--",) or not rest[0].startswith("-")):
+                return options, words[length:]
+        line = self.context.command.make_context("submit", list(words), parent=self.context.parent)
+        command = list(line.params["command"])
+        options = tuple(words[: len(words) - len(command)])
+        given, literal = self._given(line), bool(line.meta["gpuctl.literal"])
+        base = submission.asked(given | {"command": ["true"]}, literal=True)[0]
+        if "name" in base and given["name"] is None:
+            del base["name"]
+        self.known[options] = (given, literal, base)
+        return options, command
+
+    def _given(self, line: click.Context) -> dict[str, Any]:
+        """Return what holds for a line: what it says itself, else what was given beside the file."""
+        outer = self.context
+        said = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+        given = dict(line.params)
+        for name, value in outer.params.items():
+            if name in _MANY:
+                given[name] = (*value, *given[name])
+            elif outer.get_parameter_source(name) in said and line.get_parameter_source(name) not in said:
+                given[name] = value
+        return given
+
+
+def key_of(command: Sequence[str]) -> str:
+    """Return what tells a job from the others of its group where nobody says: its command."""
+    key = "".join(char if char.isprintable() else "?" for char in shlex.join(command))
+    if len(key) <= _KEY_MOST and key == shlex.join(command):
+        return key
+    return f"{key[: _KEY_MOST - 70]}... {hashlib.sha256(repr(command).encode()).hexdigest()}"
+
+
+def expanded(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield every combination that `{a,b}` and `{1..5}` in these words make, the last word's changing fastest."""
+    for combination in itertools.product(*map(_variants, words)):
+        yield list(combination)
+
+
+def _variants(word: str) -> list[str]:
+    for found in _GROUP.finditer(word):
+        values = _values(found.group(1))
+        if values is not None:
+            rest = _variants(word[found.end() :])
+            return [f"{word[: found.start()]}{value}{tail}" for value in values for tail in rest]
+    return [word]
+
+
+def _values(inside: str) -> list[str] | None:
+    """Return what stands in braces, one by one; None for braces that mean themselves, such as `{}` or `{name}`."""
+    span = _SPAN.fullmatch(inside)
+    if span is None:
+        return inside.split(",") if "," in inside else None
+    first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
+    ends = span.group(1, 2)
+    width = max(map(len, ends)) if any(each[0] == "0" and each != "0" for each in ends) else 0  # {01..10}, as in bash
+    if not step or abs(last - first) // step >= 1_000_000:
+        raise UsageError(f"{{{inside}}} is no range", hint="write {1..5}, or {0..100..10}")
+    numbers = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    return [str(number).zfill(width) for number in numbers]
+
+
+def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the words of every job of a file, with where it stands."""
+    called = _called(path)
+    try:
+        if path == "-":
+            text = sys.stdin.read()
+        else:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                text = file.read()
+    except OSError as error:
+        raise UsageError(f"cannot read {called}: {error.strerror}") from error
+    if path.endswith(".toml"):
+        from gpuctl import sweeps_toml  # noqa: PLC0415 - most files are lines
+
+        yield from sweeps_toml.jobs(text, called)
+        return
+    for number, line in _joined(text):
+        where = f"{called}:{number}"
+        try:
+            words = words_of(line)
+        except ValueError as error:
+            raise UsageError(f"{where}: {str(error).lower()}", hint="quotes come in pairs") from error
+        try:
+            for each in expanded(words) if words else ():
+                yield where, [word.translate(_PLAIN) for word in each]
+        except UsageError as error:
+            raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def words_of(line: str) -> list[str]:
+    """Return a line's words as a shell has them, quoted braces put aside. Raises ValueError for an open quote."""
+    kept, quote, at = [], "", 0
+    while at < len(line):
+        char = line[at]
+        if char == "\\" and quote != "'":
+            kept.append(char + line[at + 1 : at + 2].translate(_QUOTED))
+            at += 2
+            continue
+        if not quote and char == "#" and (at == 0 or line[at - 1].isspace()):
+            break
+        if char in "'\"" and quote in ("", char):
+            quote = "" if quote else char
+        kept.append(char.translate(_QUOTED) if quote else char)
+        at += 1
+    return shlex.split("".join(kept))
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines, those that end in a backslash together with the next."""
+    before, began = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        whole = before + line
+        if line.endswith("\\") and not line.endswith("\\\\"):
+            before, began = whole[:-1], began or number
+            continue
+        yield began or number, whole
+        before, began = "", 0
+    if before:
+        yield began, before
+
+
+def _called(path: str) -> str:
+    return "stdin" if path == "-" else path
+
+
+def _parts(jobs: Sequence[Request]) -> Iterator[Request]:
+    """Yield messages with as many jobs as have room, what they have in common said once in each."""
+    part: Request = {}
+    size, scripts = 0, dict[bytes, int]()
+    for job in jobs:
+        own = dict(job)
+        environment, umask, limits = own.pop("environment"), own.pop("umask"), own.pop("limits")
+        fits = part and size < _PART_BYTES and len(part["jobs"]) < _PART
+        if not fits or not environment.keys() >= part["environment"].keys():
+            if part:
+                yield part
+            part = {"environment": environment, "umask": umask, "limits": limits, "jobs": [], "scripts": []}
+            size, scripts = 0, {}
+        if "script" in own:
+            content = own["script"]
+            if content not in scripts:
+                scripts[content] = len(part["scripts"])
+                part["scripts"].append(content)
+                size += len(content)
+            own["script"] = scripts[content]
+        variables = {name: value for name, value in environment.items() if part["environment"].get(name) != value}
+        if variables:
+            own["variables"] = variables
+        part["jobs"].append(own)
+        size += len(pack(own))
+    if part:
+        yield part
+
+
+def understood(jobs: Sequence[Request], reply: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what became of each job, for programs; `there`: the state of one that was there already."""
+    there = reply["there"]
+    return [
+        {
+            "id": job,
+            "where": request["where"],
+            "command": request["command"],
+            "group": request.get("group"),
+            "key": request.get("key"),
+            "there": there.get(job),
+        }
+        for request, job in zip(jobs, reply["jobs"], strict=True)
+    ]
+
+
+def line(job: Request) -> str:
+    """Return a job's command as one would type it."""
+    return shlex.join(job["command"])
+
+
+def said(reply: dict[str, Any], *, dry_run: bool) -> str:
+    """Return in words how many were queued, and which were there already."""
+    found, there = reply["jobs"], reply["there"]
+    states = [there[job] for job in found if job in there]
+    new = len(found) - len(states)
+    words = [f"a dry run: {new} would be queued" if dry_run else f"{new} queued"]
+    if states:
+        counts = {state: states.count(state) for state in dict.fromkeys(states)}
+        listed = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
+        words.append(f"already there: {listed}")
+    return "; ".join(words)

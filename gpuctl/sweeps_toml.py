@@ -1,0 +1,76 @@
+"""A file of jobs in TOML: [defaults], [[job]] with a `command` and the options of `submit` by name, [job.grid]."""
+
+import itertools
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+from gpuctl.errors import UsageError
+from gpuctl.sweeps import expanded
+
+_HEAD = re.compile(r"\s*\[\[\s*job\s*\]\]")
+_HINT = "write [[job]] with command = 'python train.py', and options by their names: gpus = 2"
+
+
+def jobs(text: str, called: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the words of every job, as one would type them behind `gpuctl submit`, with where it stands."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{called}: {error}") from error
+    unknown = document.keys() - {"defaults", "job"}
+    if unknown or not isinstance(document.get("job", []), list):
+        raise UsageError(f"{called}: {min(unknown or {'job'})!r} is not understood here", hint=_HINT)
+    heads = [number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line)]
+    for number, job in enumerate(document.get("job", [])):
+        where = f"{called}:{heads[number]}" if number < len(heads) else f"{called}: job {number + 1}"
+        try:
+            for words in _job({**document.get("defaults", {}), **job}):
+                yield where, words
+        except UsageError as error:
+            raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def _job(job: dict[str, Any]) -> Iterator[list[str]]:
+    command, grid = job.pop("command", None), job.pop("grid", {})
+    if not isinstance(command, str | list) or not command:
+        raise UsageError("a job without a command", hint=_HINT)
+    axes = {name: values if isinstance(values, list) else [values] for name, values in grid.items()}
+    for name in axes:
+        if f"{{{name}}}" not in repr((command, job)):
+            raise UsageError(f"its grid has {name}, which its command does not use", hint=f"write {{{name}}} in it")
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, map(_written, combination), strict=True))
+        options = [word for name, value in job.items() for word in _option(name, value)]
+        if isinstance(command, list):
+            yield [_filled(word, values) for word in [*options, "--", *map(_written, command)]]
+            continue
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise UsageError(str(error).lower(), hint="quotes come in pairs") from error
+        for each in expanded([_filled(word, values) for word in words]):
+            yield [*(_filled(word, values) for word in options), *each]
+
+
+def _option(name: str, value: object) -> list[str]:
+    """Return an option's words: a list repeats it, a table gives it K=V."""
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return [option] if value else [f"--no-{option.removeprefix('--')}"] if name == "preemptible" else []
+    if isinstance(value, dict):
+        return [word for key, each in value.items() for word in (option, f"{key}={_written(each)}")]
+    values = value if isinstance(value, list) else [value]
+    return [word for each in values for word in (option, _written(each))]
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _filled(word: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
