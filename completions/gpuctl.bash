@@ -2,15 +2,16 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait watch events notify usage stats cancel hold release requeue priority gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
-    'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
+    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait group watch events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
+    'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -f --file --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket -f --file'; takes=command ;;
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
     'status') options='--json --socket -h --help'; valued='--socket' ;;
-    'list') options='-a --all -m --mine -u --user -s --state -n --name --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --label --since --limit --socket'; takes=ids ;;
+    'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --socket'; takes=ids ;;
     'show') options='--csv --json --socket -h --help'; valued='--socket'; takes=ids ;;
     'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
     'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
-    'wait') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
+    'wait') options='--group --json --socket -h --help'; valued='--group --socket'; takes=live ;;
+    'group') options='--json --socket -h --help'; valued='--socket' ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
     'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
     'notify') options='-h --help'; valued=''; words='log test' ;;
@@ -18,11 +19,13 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'notify test') options='--json --socket -h --help'; valued='--socket' ;;
     'usage') options='--by --since --csv --json --socket -h --help'; valued='--by --since --socket' ;;
     'stats') options='--json --socket -h --help'; valued='--socket' ;;
-    'cancel') options='-m --mine -u --user -s --state --json --socket --force -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
-    'hold') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
-    'release') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
-    'requeue') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=ids ;;
-    'priority') options='-m --mine -u --user -s --state --json --socket -h --help'; valued='-u --user -s --state --socket'; takes=live ;;
+    'cancel') options='-m --mine -u --user -s --state --group --json --socket --force -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'hold') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'release') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'requeue') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=ids ;;
+    'priority') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'update') options='-m --mine -u --user -s --state --group --json --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --preemptible --no-preemptible --begin --label -e --env --env-file -C --workdir -o --output --error --grace -h --help'; valued='-u --user -s --state --group --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --begin --label -e --env --env-file -C --workdir -o --output --error --grace'; takes=ids ;;
+    'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=ids ;;
     'gpus') options='--topology --health --json --socket -h --help'; valued='--socket' ;;
     'nodes') options='--json --socket -h --help'; valued='--socket' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
@@ -40,16 +43,13 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'reserve list') options='--json --socket -h --help'; valued='--socket' ;;
     'pause') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
     'resume') options='--json --socket -h --help'; valued='--socket' ;;
-    'daemon') options='-h --help'; valued=''; words='backup install logs reload restart start status stop uninstall' ;;
-    'daemon backup') options='--json --socket -h --help'; valued='--socket' ;;
-    'daemon install') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
+    'daemon') options='-h --help'; valued=''; words='logs reload restart start status stop' ;;
     'daemon logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket' ;;
     'daemon reload') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon restart') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon start') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon status') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
-    'daemon uninstall') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
     'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;
@@ -87,6 +87,7 @@ _gpuctl() {
         --by) COMPREPLY=($(compgen -W 'user tenant gpu group' -- "$current")) ;;
         --env-file) _gpuctl_files -f ;;
         --error) _gpuctl_files -f ;;
+        --file) _gpuctl_files -f ;;
         --output) _gpuctl_files -f ;;
         --plot) _gpuctl_files -f ;;
         --rules) COMPREPLY=($(compgen -W 'physical muri' -- "$current")) ;;
@@ -94,6 +95,7 @@ _gpuctl() {
         --state) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         --workdir) _gpuctl_files -d ;;
         -C) _gpuctl_files -d ;;
+        -f) _gpuctl_files -f ;;
         -o) _gpuctl_files -f ;;
         -s) COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         esac
