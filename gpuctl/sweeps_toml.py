@@ -7,8 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+from gpuctl.braces import expanded
 from gpuctl.errors import UsageError
-from gpuctl.sweeps import expanded
 
 _HEAD = re.compile(r"\s*\[\[\s*job\s*\]\]")
 _HINT = "write [[job]] with command = 'python train.py', and options by their names: gpus = 2"

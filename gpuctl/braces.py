@@ -1,0 +1,39 @@
+"""What `{a,b,c}` and `{1..5}` stand for, as in bash; `{}` and `{name}` mean themselves."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+
+from gpuctl.errors import UsageError
+
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
+
+
+def expanded(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield every combination that `{a,b}` and `{1..5}` in these words make, the last word's changing fastest."""
+    for combination in itertools.product(*map(_variants, words)):
+        yield list(combination)
+
+
+def _variants(word: str) -> list[str]:
+    for found in _GROUP.finditer(word):
+        values = _values(found.group(1))
+        if values is not None:
+            rest = _variants(word[found.end() :])
+            return [f"{word[: found.start()]}{value}{tail}" for value in values for tail in rest]
+    return [word]
+
+
+def _values(inside: str) -> list[str] | None:
+    """Return what stands in braces, one by one; None for braces that mean themselves, such as `{}` or `{name}`."""
+    span = _SPAN.fullmatch(inside)
+    if span is None:
+        return inside.split(",") if "," in inside else None
+    first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
+    ends = span.group(1, 2)
+    width = max(map(len, ends)) if any(each[0] == "0" and each != "0" for each in ends) else 0  # {01..10}, as in bash
+    if not step or abs(last - first) // step >= 1_000_000:
+        raise UsageError(f"{{{inside}}} is no range", hint="write {1..5}, or {0..100..10}")
+    numbers = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    return [str(number).zfill(width) for number in numbers]
