@@ -113,6 +113,20 @@ def test_nobody_sees_into_or_changes_anothers_job(machine):
     assert not job.lives()
 
 
+def test_a_job_has_a_cgroup_of_its_own_and_opens_no_gpu_that_is_not_its_own(machine):
+    opens = "for node in 0 255; do (: <> /var/tmp/nvidia$node) 2>&1 | sed 's/.*: //'; done; tail -n 1 /proc/self/cgroup"
+    machine.run("for node in 0 255; do mknod -m 666 /var/tmp/nvidia$node c 195 $node; done")
+    machine.run("echo 'fence = \"devices\"' >> /etc/gpud/config.toml; systemctl reload gpud")
+
+    said = machine.says(f"gpuctl run -g 0 -- bash -c {quote(opens)}", user="alice").splitlines()
+    outside = machine.says(opens, user="alice").splitlines()
+
+    assert said[:2] == ["Operation not permitted", "No such device or address"]
+    assert outside[:2] == ["No such device or address"] * 2
+    assert "/system.slice/gpud-launcher.service/job-" in said[2]
+    machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl reload gpud")
+
+
 def test_mine_is_mine_for_root_too(machine):
     job = Running(machine)
     machine.run("gpuctl cancel --mine")
@@ -282,17 +296,3 @@ def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
     assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit
     job.tell(0)
     job.gone()
-
-
-def test_a_job_has_a_cgroup_of_its_own_and_opens_no_gpu_that_is_not_its_own(machine):
-    opens = "for node in 0 255; do (: <> /var/tmp/nvidia$node) 2>&1 | sed 's/.*: //'; done; tail -n 1 /proc/self/cgroup"
-    machine.run("for node in 0 255; do mknod -m 666 /var/tmp/nvidia$node c 195 $node; done")
-    machine.run("echo 'fence = \"devices\"' >> /etc/gpud/config.toml; systemctl reload gpud")
-
-    said = machine.says(f"gpuctl run -g 0 -- bash -c {quote(opens)}", user="alice").splitlines()
-    outside = machine.says(opens, user="alice").splitlines()
-
-    assert said[:2] == ["Operation not permitted", "No such device or address"]
-    assert outside[:2] == ["No such device or address"] * 2
-    assert "/system.slice/gpud-launcher.service/job-" in said[2]
-    machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl reload gpud")
