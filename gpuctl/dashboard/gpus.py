@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpuctl.dashboard.gauges import Glyphs, bar
-from gpuctl.dashboard.paint import Line, beside, cell, restyled, style_of
+from gpuctl.dashboard.paint import Line, beside, cell, length, restyled, style_of
 from gpuctl.dashboard.source import Map, Seen
 from gpuctl.render.gpus import short_name, summary
 from gpuctl.render.text import cell_len
@@ -13,14 +13,15 @@ from gpuctl.render.text import size as written_size
 _HOT_C, _TOO_HOT_C = 80, 90
 _COOL_C = 30  # where the bar of a temperature begins
 _POWER_W = 700  # what the bar of a power is of where the limit is not known: an H100's
+_ON_IT = "WHAT IS ON IT"
+_TOLD = 20  # cells that are left for what is on it
 _SMALL = 30  # cells of a GPU that has to share its line
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How many cells each part of a line gets, in a pane of at least `least`."""
+    """How many cells each part of a line gets."""
 
-    least: int
     name: int = 0
     state: int = 0
     bar: int = 0
@@ -31,13 +32,14 @@ class _Layout:
 
 
 _LAYOUTS = (
-    _Layout(least=220, name=24, state=10, bar=16, spark=30, small=8, small_spark=12),
-    _Layout(least=160, name=18, state=10, bar=12, spark=16, small=6, small_spark=6),
-    _Layout(least=120, name=16, state=10, bar=10, spark=12),
-    _Layout(least=100, name=14, bar=8, spark=10),
-    _Layout(least=78, name=9, bar=6, spark=6),
-    _Layout(least=56, bar=5),
-    _Layout(least=0, bar=3, numbers=False),
+    _Layout(name=24, state=10, bar=16, spark=30, small=8, small_spark=12),
+    _Layout(name=18, state=10, bar=12, spark=16, small=6, small_spark=6),
+    _Layout(name=16, state=10, bar=10, spark=12),
+    _Layout(name=14, bar=8, spark=10),
+    _Layout(name=8, bar=5, spark=6),
+    _Layout(bar=5, spark=6),
+    _Layout(bar=5),
+    _Layout(bar=3, numbers=False),
 )
 
 
@@ -63,7 +65,7 @@ def pane(seen: Seen, canvas: Canvas, room: int) -> list[Line]:
         across += 1
     if across:
         width = (canvas.width - 2 * (across - 1)) // across
-        layout = next(each for each in _LAYOUTS if each.least <= width)
+        layout = _layout(width, number)
         part = Canvas(width, canvas.now, canvas.glyphs)
         lines = [_line(gpu, gpus, seen, jobs, part, layout, number) for gpu in gpus]
         columns = _columns(lines, across)
@@ -83,7 +85,7 @@ def of_job(seen: Seen, canvas: Canvas, job: str, room: int) -> list[Line]:
     if not gpus or len(gpus) > room:
         return []
     number = max(len(_number(gpu, seen.gpus)) for gpu in gpus)
-    layout = next(each for each in _LAYOUTS if each.least <= canvas.width)
+    layout = _layout(canvas.width, number)
     return [_line(gpu, seen.gpus, seen, {}, canvas, layout, number) for gpu in gpus]
 
 
@@ -118,9 +120,15 @@ def _heading(layout: _Layout, number: int) -> Line:
         cell("UTIL", layout.bar + 1 + 4 + spark if layout.numbers else layout.bar),
         *([cell("TEMP", 4 + _gap(layout.small) + _gap(layout.small_spark))] if layout.numbers else []),
         *([cell("POWER", 5 + _gap(layout.small) + _gap(layout.small_spark))] if layout.numbers else []),
-        "WHAT IS ON IT",
+        _ON_IT,
     ]
     return [(" ".join(words), "bold")]
+
+
+def _layout(width: int, number: int) -> _Layout:
+    """Return the largest layout that leaves room for what is on a GPU."""
+    fits = (each for each in _LAYOUTS if length(_heading(each, number)) - len(_ON_IT) + _TOLD <= width)
+    return next(fits, _LAYOUTS[-1])
 
 
 def _gap(size: int) -> int:

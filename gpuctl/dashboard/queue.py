@@ -46,8 +46,13 @@ def tabs(board: Board, shown: int, width: int) -> Line:
     words = [f"{len(board.marked)} marked"] if board.marked else []
     words += ["mine"] if board.mine else []
     words += [f"user {board.user}"] if board.user else []
-    words += [f"/{board.search} ({shown})"] if board.search else []
+    among = f" in the first {_loaded(board)}" if board.seen.more else ""
+    words += [f"/{board.search} ({shown}{among})"] if board.search else []
     return spread(left, [(" ".join(words) + " ", "bold")] if words else [], width)
+
+
+def _loaded(board: Board) -> int:
+    return len(board.seen.active) + len(board.seen.waiting) + len(board.seen.ended)
 
 
 def table(board: Board, rows: Sequence[Map], canvas: Canvas, room: int) -> list[Line]:
