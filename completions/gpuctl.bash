@@ -43,13 +43,16 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'reserve list') options='--json --socket -h --help'; valued='--socket' ;;
     'pause') options='--reason --json --socket -h --help'; valued='--reason --socket' ;;
     'resume') options='--json --socket -h --help'; valued='--socket' ;;
-    'daemon') options='-h --help'; valued=''; words='logs reload restart start status stop' ;;
+    'daemon') options='-h --help'; valued=''; words='backup install logs reload restart start status stop uninstall' ;;
+    'daemon backup') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon install') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
     'daemon logs') options='-f --follow -n --lines --json --socket -h --help'; valued='-n --lines --socket' ;;
     'daemon reload') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon restart') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon start') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon status') options='--json --socket -h --help'; valued='--socket' ;;
     'daemon stop') options='--json --socket -h --help'; valued='--socket' ;;
+    'daemon uninstall') options='--user --system --dry-run --json --socket -h --help'; valued='--socket' ;;
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
     'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;

@@ -9,6 +9,8 @@ import click
 
 from gpuctl import session, starting
 from gpuctl.client import Client, socket_path
+from gpuctl.commands.backup import backup
+from gpuctl.commands.install import install, uninstall
 from gpuctl.errors import GpuctlError, UnreachableError, UsageError
 from gpuctl.follower import shown
 from gpuctl.following import Changes, Log
@@ -22,6 +24,11 @@ from gpud.wire import address
 @click.group()
 def daemon() -> None:
     """Start, stop, restart, ask the daemon. Jobs run on without it."""
+
+
+daemon.add_command(backup)
+daemon.add_command(install)
+daemon.add_command(uninstall)
 
 
 @daemon.command(context_settings={"ignore_unknown_options": True})

@@ -82,7 +82,7 @@ def test_where_no_fence_can_be_had_auto_says_so_and_devices_starts_nothing(a_gpu
     job = gpud.submit(sys.executable, "-c", TELL, demand=of_gpu(1))
     assert gpud.ended(job)["exit_code"] == 0
     assert gpud.output(job) == "1\n"
-    assert doctor(gpud, "fence") == ("warn", f"none: {unfenced}; jobs may open each other's GPUs")
+    assert doctor(gpud, "fence") == ("warning", f"none: {unfenced}; jobs may open each other's GPUs")
 
     gpud.stop()
     gpud.options = (*gpud.options, "--fence", "devices")
@@ -91,4 +91,4 @@ def test_where_no_fence_can_be_had_auto_says_so_and_devices_starts_nothing(a_gpu
 
     assert gpud.when(job, lambda shown: shown["attempt"] > 1)["state"] == "queued"
     assert "the fence cannot be had" in gpud.ask("show", job=job)["attempts"][0]["reason"]
-    assert doctor(gpud, "fence")[0] == "fail"
+    assert doctor(gpud, "fence")[0] == "problem"

@@ -1,6 +1,7 @@
 """gpud for everybody on the machine, under a real systemd: installed by the README's commands, restarted, killed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from shlex import quote
 
 import pytest
@@ -29,11 +30,17 @@ def machine(boot):
 
 
 def test_the_units_hold_nothing_that_systemd_does_not_understand(machine):
-    done = machine.run(
-        "systemd-analyze verify /etc/systemd/system/gpud.service /etc/systemd/system/gpud-launcher.service"
-    )
+    done = machine.run("systemd-analyze verify /etc/systemd/system/gpud*.*")
 
     assert done.stdout + done.stderr == ""
+
+
+def test_gpud_is_locked_away_and_its_jobs_are_not(machine):
+    machine.run("systemd-analyze security --no-pager --threshold=30 gpud.service")
+    free = machine.run("systemd-analyze security --no-pager --threshold=60 gpud-launcher.service", check=False)
+    assert free.returncode == 1
+    held = machine.says("grep NoNewPrivs /proc/$(systemctl show gpud -p MainPID --value)/status")
+    assert held.split() == ["NoNewPrivs:", "1"]
 
 
 def test_gpud_starts_with_the_machine_and_says_how_things_are(machine):
@@ -144,10 +151,12 @@ def test_only_root_governs_the_machine(machine):
 
 
 def test_the_machines_gpud_is_never_replaced_by_ones_own(machine):
-    machine.run("systemctl stop gpud")
+    machine.run("systemctl stop gpud.socket")
     refused = machine.run("gpuctl list", user="alice", check=False)
+    stopped = state(machine)["ActiveState"]
     machine.run("systemctl start gpud")
 
+    assert stopped == "inactive"
     assert refused.returncode == 69
     assert "this machine's gpud does not answer" in refused.stderr
     assert "systemctl start gpud" in refused.stderr
@@ -175,6 +184,44 @@ def test_a_job_does_not_notice_that(machine, deed, unit):
     assert machine.says("gpuctl run -g 1 -- echo next", user="alice") == "next"
     assert job.lives()
     assert job.end(7) == (7, "told 7")
+
+
+def test_who_asks_while_it_is_stopped_starts_it(machine):
+    machine.run("systemctl stop gpud")
+
+    assert machine.says("gpuctl run -g 0 -- echo here", user="alice") == "here"
+    assert state(machine)["ActiveState"] == "active"
+
+
+SUBMITS = """
+import os, sys
+from gpuctl import Client
+told = []
+while not os.path.exists("enough"):
+    with Client() as client:
+        told.append(client.request("submit", nonce=os.urandom(8).hex(), demand={"gpus": 0}, workdir="/", umask=18,
+            command=["true"], environment={"PATH": os.environ["PATH"]}, limits={})["job"])
+        assert client.request("show", job=told[-1])["job"]["id"] == told[-1]
+assert len(set(told)) == len(told)
+print(len(told))
+"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("restarts", [20, pytest.param(200, marks=pytest.mark.soak)])
+def test_restarts_lose_nothing_and_nobody_notices(machine, restarts):
+    ends = "gpuctl list --all --mine --state completed --limit 100000 --json | grep -c '\"id\"' || true"
+    machine.run(f"rm -f enough; cat > submits.py <<'.'\n{SUBMITS}.", user="alice")
+    before = int(machine.says(ends, user="alice"))
+    with ThreadPoolExecutor(1) as other:
+        counted = other.submit(machine.says, "/opt/gpud/bin/python submits.py", user="alice", within_s=800)
+        machine.run(f"for n in $(seq {restarts}); do systemctl restart gpud; done", within_s=800)
+        machine.run("touch enough", user="alice")
+        told = int(counted.result(100))
+
+    assert told >= 1
+    machine.await_("gpuctl list --mine -s queued -s starting -s running --json", "[]", user="alice", within_s=100)
+    assert int(machine.says(ends, user="alice")) == before + told
 
 
 def test_what_ends_while_gpud_is_down_is_known_afterwards(machine):
@@ -234,7 +281,12 @@ def test_a_wrong_setting_ends_the_start_and_is_not_tried_again(machine):
 
     assert state(machine)["ActiveState"] == "failed"
     assert "unknown key 'nonsense'" in machine.says("journalctl -u gpud -o cat -n 20")
+    told = machine.run("gpuctl list", user="alice", check=False)
+    machine.await_("systemctl is-active gpud || true", "failed")
     machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl start gpud")
+
+    assert told.returncode == 69
+    assert "unknown key 'nonsense'" in told.stderr
 
 
 ASK = """
@@ -286,6 +338,16 @@ def test_an_upgrade_leaves_jobs_alone(machine):
     assert job.end(3) == (3, "told 3")
 
 
+def test_code_that_others_can_change_is_not_installed(machine):
+    machine.run("chmod g+w /opt; chgrp alice /opt")
+    refused = machine.run("gpuctl daemon install --system --dry-run", check=False)
+    machine.run("chmod g-w /opt; chgrp root /opt")
+
+    assert refused.returncode == 1
+    assert "/opt can be changed by other users" in refused.stderr
+    assert machine.run("gpuctl daemon install --system", user="alice", check=False).returncode == 4
+
+
 def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
     job = Running(machine)
     [remove] = commands("Remove")
@@ -294,5 +356,6 @@ def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
 
     assert job.lives()
     assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit
+    assert machine.says("ls -d /opt/gpud /etc/systemd/system/gpud* /usr/local/bin/gpu* 2>&- || true") == ""
     job.tell(0)
     job.gone()

@@ -23,7 +23,7 @@ def machine(boot):
 
 
 def test_the_units_hold_nothing_that_systemd_does_not_understand(machine):
-    done = machine.run("systemd-analyze --user verify ~/.config/systemd/user/gpud*.service", user="alice")
+    done = machine.run("systemd-analyze --user verify ~/.config/systemd/user/gpud*.*", user="alice")
 
     assert done.stdout + done.stderr == ""
 
@@ -35,6 +35,13 @@ def test_it_serves_its_user_and_nobody_else(machine):
     path = machine.says("echo ~/.local/state/gpud/*/gpud.sock", user="alice")
     refused = machine.run(f"~alice/.local/bin/gpuctl --socket {path} list", user="bob", check=False)
     assert refused.returncode != 0
+
+
+def test_who_asks_while_it_is_stopped_starts_it(machine):
+    machine.run("systemctl --user stop gpud", user="alice")
+
+    assert machine.says("~/.local/bin/gpuctl run -g 0 -- echo here", user="alice") == "here"
+    assert machine.says("systemctl --user is-active gpud", user="alice") == "active"
 
 
 def test_it_comes_with_the_machine_and_stays_without_a_session(machine):

@@ -1,0 +1,1 @@
+"""What `gpuctl doctor` looks at, by what it is about."""

@@ -1,0 +1,61 @@
+"""`gpuctl doctor` says what is wrong with a machine, and what to do, one line each."""
+
+import json
+import os
+import signal
+
+import pytest
+
+
+@pytest.fixture
+def findings(alone):
+    def ask(**environ):
+        done = alone("--json", "doctor", environ=environ)
+        return done.returncode, {each["check"]: each for each in json.loads(done.stdout)}
+
+    return ask
+
+
+def test_every_part_of_a_machine_is_looked_at(alone, findings):
+    status, found = findings()
+
+    assert status == 0
+    assert {"python", "GPUs", "clock", "state", "disk", "gpud", "units", "RemoveIPC"} <= found.keys() | {"RemoveIPC"}
+    assert {each["result"] for each in found.values()} <= {"ok", "warning"}
+    lines = alone.ok("doctor").splitlines()
+    assert len([line for line in lines if not line.startswith(" ")]) == len(found)
+    assert all(each["hint"] for each in found.values() if each["result"] != "ok")
+
+
+def test_a_state_directory_that_others_may_read_is_said(alone, findings):
+    alone.state.mkdir(mode=0o755)
+    alone.state.chmod(0o755)
+
+    found = findings()[1]["permissions"]
+
+    assert found["result"] == "warning"
+    assert found["hint"] == f"chmod 700 {alone.state}"
+
+
+def test_another_program_called_gpud_is_said(alone, findings):
+    folder = alone.directory / "bin"
+    folder.mkdir()
+    (folder / "gpud").write_text("#!/bin/sh\necho lepton\n")
+    (folder / "gpud").chmod(0o755)
+
+    found = findings(PATH=f"{folder}:{alone.environ['PATH']}")[1]["name"]
+
+    assert found["result"] == "warning"
+    assert f"{folder}/gpud is another program" in found["message"]
+
+
+def test_a_gpud_that_does_not_answer_is_named(gpud, gpuctl):
+    os.unlink(gpud.socket)  # noqa: PTH108 - a name
+    gpud.signal(signal.SIGSTOP)  # so that it does not make it anew
+    try:
+        done = gpuctl("doctor")
+    finally:
+        gpud.signal(signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert f"process {gpud.pid} has the state directory, and does not answer" in done.stdout
