@@ -45,10 +45,7 @@ class _Device:
 
 @dataclass(slots=True)
 class Snapshot:
-    """What is taken of a world at one moment.
-
-    `whole`: of the queue, everybody; else `cut` are the last who were taken of lines that are longer.
-    """
+    """What is taken of a world at one moment; `whole`: of the queue, everybody."""
 
     now: Timestamp
     nodes: list[tuple[Node, bool, str | None, list[_Device]]] = field(default_factory=list)
@@ -57,7 +54,6 @@ class Snapshot:
     waiting: list[tuple[JobId, Parked]] = field(default_factory=list)
     kept: list[tuple[JobId, Parked]] = field(default_factory=list)
     whole: bool = True
-    cut: set[JobId] = field(default_factory=set)
     reservations: dict[JobId, Reservation] = field(default_factory=dict)
     world: World | None = None
 
@@ -74,7 +70,7 @@ def snapshot(world: World, now: Timestamp, most: int) -> Snapshot:
         node = replace(state.node, gpus=tuple(device.gpu for device in devices))
         taken.nodes.append((node, state.present, state.drained, devices))
     taken.active = [(active, world.expects_s[job]) for job, active in world.active.items()]
-    entries, taken.whole, taken.cut = _first(world, most)
+    entries, taken.whole = _first(world, most)
     parked = [(job, each) for job, each in world.parked.items() if each.place.park in _TIMED]
     wanted = {array_of(job) for job in (*entries, *(job for job, _ in parked), *world.active)}
     for key in wanted & world.arrays.keys():
@@ -135,23 +131,21 @@ def _bare(world: World, parked: Iterable[JobId], now: Timestamp) -> World:
     return twin
 
 
-def _first(world: World, most: int) -> tuple[list[JobId], bool, set[JobId]]:
-    """Return the first jobs of the queue in the policy's order, whether that is all, else the last of lines cut."""
+def _first(world: World, most: int) -> tuple[list[JobId], bool]:
+    """Return the first jobs of the queue in the policy's order, and whether that is all."""
     heads = [(line.rank, line.head, line) for line in world.queue.lines() if line.head is not None]
     heapify(heads)
     rest: dict[Line, Iterator[int]] = {}
-    last: dict[Line, JobId] = {}
     found: list[JobId] = []
     while heads and len(found) < most:
         rank, entry, line = heads[0]
         found.append(job_of(entry))
-        last[line] = found[-1]
         following = next(rest.setdefault(line, _behind(world, line)), None)
         if following is None:
             heappop(heads)
         else:
             heapreplace(heads, (rank, following, line))
-    return found, not heads, {last[line] for _, _, line in heads if line in last}
+    return found, not heads
 
 
 def _behind(world: World, line: Line) -> Iterator[int]:

@@ -3,19 +3,21 @@
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playbook import NOON, a_job, a_node, a_start, an_end
+from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end
 
 from gpud.core.choice import world_of
-from gpud.core.commands import Submit
+from gpud.core.commands import Hold, Pause, Submit
 from gpud.core.cycle import cycle
-from gpud.core.forecast import Forecast
+from gpud.core.forecast import Expected, Forecast
 from gpud.core.outcome import Outcome
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
 from gpud.core.world import World
 from gpud.model.effects import Launch, Stop
+from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import JobId, Stopping, array_of
 from gpud.model.observations import NodeSeen
 from gpud.model.spec import JobSpec
@@ -144,3 +146,82 @@ def test_with_exact_estimates_and_nobody_new_it_is_what_the_scheduler_then_does(
 
     told = {job: expected.expected(job).at for job in waiting}
     assert told == {job: lab.starts.get(job) for job in waiting}
+
+
+def test_behind_a_job_of_which_nobody_knows_how_long_it_runs_nobody_knows_when():
+    lab = a_lab(a_node(gpus="2xH100"))
+    endless, short = lab.submit(a_job(1), a_job(1, estimate=HOUR))
+    after_short, after_endless, wide = lab.submit(a_job(1, estimate=HOUR), a_job(1, estimate=30 * HOUR), a_job(2))
+
+    found = forecast(lab)
+
+    assert found.expected(after_short) == Expected(NOON + HOUR)
+    assert found.expected(after_endless) == Expected(NOON + 2 * HOUR)  # on the same GPU
+    assert found.expected(wide) == Expected(behind=endless)
+    assert short in lab.world.active
+
+
+def test_what_follows_from_an_end_that_nobody_knows_is_not_known_either():
+    lab = a_lab(a_node(gpus="1xH100"))
+    (endless,) = lab.submit(a_job(1))
+    following, last = lab.submit(a_job(1, estimate=60.0), a_job(1, estimate=60.0))
+    (freed,) = lab.submit(a_job(0, after=endless))
+
+    found = forecast(lab)
+
+    assert [found.expected(job) for job in (following, last, freed)] == [Expected(behind=endless)] * 3
+
+
+def test_a_limit_bounds_what_is_not_known_and_who_overruns_is_expected_soon():
+    lab = a_lab(a_node(gpus="1xH100"))
+    lab.submit(a_job(1, limit=HOUR))
+    (job,) = lab.submit(a_job(1))
+    assert forecast(lab).expected(job) == Expected(NOON + HOUR)
+
+    lab.now += HOUR + 100.0  # and it still runs
+
+    assert 0 < forecast(lab).expected(job).at - lab.now <= 120.0
+
+
+def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
+    lab = a_lab(a_node(gpus="1xH100"))
+    lab.submit(a_job(1, estimate=60.0))
+    held, waiting = lab.submit(a_job(1, estimate=60.0), a_job(1, estimate=60.0))
+    lab._cycle(Hold(1, (held,)))
+
+    assert forecast(lab).expected(held) == Expected()
+    assert forecast(lab).expected(waiting) == Expected(NOON + 60.0)
+
+    lab._cycle(Pause(1, "moving house", "ada"))
+    assert forecast(lab).expected(waiting) == Expected()
+
+
+def test_of_a_long_queue_the_beginning_is_told_and_the_world_is_as_it_was():
+    lab = a_lab(a_node(gpus="1xH100"))
+    lab.submit(a_job(1, estimate=60.0))
+    jobs = lab.submit(*(a_job(1, estimate=60.0) for _ in range(50)))
+    before = [lab.world.queue.position(job) for job in jobs]
+
+    found = forecast(lab, most=10)
+
+    assert [found.expected(job).at for job in jobs[:10]] == [NOON + 60.0 * place for place in range(1, 11)]
+    assert {found.expected(job) for job in jobs[10:]} == {Expected(beyond=True)}
+    assert [lab.world.queue.position(job) for job in jobs] == before
+    assert len(lab.world.active) == 1
+
+
+def test_a_gpu_that_strangers_hold_is_not_counted_on():
+    play = a_real_cluster("2xH100")
+    (running,) = play.submit(a_job(1, estimate=HOUR))
+    play.settle()
+    other = next(gpu for gpu in play.hardware if not play.world.gpus[gpu].holders)
+    play.hardware[other].lease = play.hardware[other].lease or ProcessIdentity(77, 1)
+    play.look(other)
+    one, two = play.submit(a_job(1, estimate=60.0), a_job(2, estimate=60.0))
+    play.settle()
+
+    found = forecast(play)
+
+    assert running in play.world.active
+    assert found.expected(one).at == pytest.approx(play.now + HOUR, abs=60.0)
+    assert found.expected(two) == Expected()
