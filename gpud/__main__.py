@@ -20,7 +20,7 @@ from gpud.allowance import Allowance
 from gpud.clock import Clock, anchored
 from gpud.config import Config, ConfigError, load, taken
 from gpud.core.policies import POLICIES
-from gpud.daemon import Daemon, Parts
+from gpud.daemon import Daemon
 from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
@@ -33,6 +33,7 @@ from gpud.launchers.record import boot_id
 from gpud.listen import ListenError, passed_on, turn_away
 from gpud.model.changes import SettingPut
 from gpud.notify import Notifier
+from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
 from gpud.store.files import StoreError, check_database

@@ -37,6 +37,7 @@ from gpud.names import Names
 from gpud.notices import Notices, Sources
 from gpud.notify import Notifier
 from gpud.orders import order_for
+from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.requests import Requests, refuse
 from gpud.roles import Roles, check_right
@@ -55,21 +56,6 @@ log = logging.getLogger(__name__)
 _RETRY_S = 1.0  # after a failed commit: observations wait this long before they are tried again
 _FINISH_S = 3.0
 _STARTED_S = 0.02  # how long a start may wait for the next batch: commits are what short jobs cost most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What the composition root made, all of it real."""
-
-    config: Config
-    store: Store
-    check: Callable[[], None]  # raises StoreError when there is nothing left to store into
-    reader: ReadThread
-    inventory: Inventory
-    launcher: Launcher
-    clock: Clock
-    boot: str
-    notifier: Notifier
 
 
 class Daemon:
@@ -99,28 +85,14 @@ class Daemon:
         self.subscriptions.last = loaded.last_event
         self._looking = Looking(parts.inventory, self.subscriptions, self._present)
         self.upkeep = Upkeep(
+            parts,
             world=lambda: self.world,
-            clock=parts.clock,
-            store=parts.store,
             writer=self._writer,
-            notifier=parts.notifier,
             notice=self._inbox.post,
-            state_dir=parts.config.state_dir,
-            boot=parts.boot,
             served=loaded.settings.get(SERVING),
             keep_days=lambda: self._config.keep_days,
         )
-        self.notices = Notices(
-            Sources(
-                config=lambda: self._config,
-                clock=parts.clock,
-                reader=parts.reader,
-                launcher=parts.launcher,
-                last_event=lambda: self.subscriptions.last,
-                shown=self._as_its_owner,
-                boot=parts.boot,
-            )
-        )
+        self.notices = self._make_notices()
         self.requests = Requests(
             world=lambda: self.world,
             post=self._inbox.post,
@@ -149,6 +121,20 @@ class Daemon:
             ),
             fresh=self._looking.at_all,
             last_event=lambda: self.subscriptions.last,
+        )
+
+    def _make_notices(self) -> Notices:
+        parts = self._parts
+        return Notices(
+            Sources(
+                config=lambda: self._config,
+                clock=parts.clock,
+                reader=parts.reader,
+                launcher=parts.launcher,
+                last_event=lambda: self.subscriptions.last,
+                shown=self._as_its_owner,
+                boot=parts.boot,
+            )
         )
 
     def on_request(self, peer: Peer, message: Message) -> None:

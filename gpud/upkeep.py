@@ -16,6 +16,7 @@ from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import Timestamp, plural
 from gpud.notify import Notifier
+from gpud.parts import Parts
 from gpud.pruning import Pruning
 from gpud.store.files import StoreError
 from gpud.store.jobs import Store
@@ -34,32 +35,28 @@ class Upkeep:
 
     def __init__(
         self,
+        parts: Parts,
         *,
         world: Callable[[], World],
-        clock: Callable[[], Timestamp],
-        store: Store,
         writer: Executor,
-        notifier: Notifier,
         notice: Callable[[Noticed], None],
-        state_dir: str,
-        boot: str,
         served: object,
         keep_days: Callable[[], int],
     ) -> None:
         """Begin with what is at hand; `served` is what the setting `SERVING` held."""
         self._world = world
         self._notice = notice
-        self._state_dir = state_dir
-        self._boot = boot
-        self._crashed = served == boot
+        self._state_dir = parts.config.state_dir
+        self._boot = parts.boot
+        self._crashed = served == parts.boot
         self._disk_at: float | None = None
         self._disk_full = False
-        self._clock = clock
-        self._store = store
+        self._clock = parts.clock
+        self._store = parts.store
         self._writer = writer
-        self._notifier = notifier
+        self._notifier = parts.notifier
         self._told_status: asyncio.TimerHandle | None = None
-        self._pruning = Pruning(clock=clock, store=store, writer=writer, keep_days=keep_days)
+        self._pruning = Pruning(clock=parts.clock, store=parts.store, writer=writer, keep_days=keep_days)
 
     def came_up(self) -> None:
         """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""

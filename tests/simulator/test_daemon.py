@@ -10,7 +10,7 @@ from replaying import a_mix, written
 
 from gpud.clock import Clock
 from gpud.config import Config
-from gpud.daemon import Daemon, Parts
+from gpud.daemon import Daemon
 from gpud.inventory.simulated import SimulatedInventory
 from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import ProcessIdentity
@@ -18,6 +18,7 @@ from gpud.model.job import Exit, number_of
 from gpud.model.observations import Exited, Started
 from gpud.model.units import Timestamp
 from gpud.notify import Notifier
+from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
 from gpud.simulator.cluster import read_cluster
