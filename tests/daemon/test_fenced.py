@@ -48,7 +48,7 @@ def doctor(gpud, name):
     return next((each["result"], each["message"]) for each in json.loads(done.stdout) if each["check"] == name)
 
 
-def test_in_system_mode_a_job_opens_its_own_gpu_alone_and_cuda_counts_from_nought(fenced, nodes):  # noqa: F811
+def test_in_system_mode_a_job_opens_its_own_gpu_alone_and_cuda_counts_from_nought(fenced, nodes):  # noqa: F811 - it is what was imported
     jobs = [fenced.submit(sys.executable, "-c", TELL, *nodes.values(), demand=of_gpu(index)) for index in range(2)]
     jobs.append(fenced.submit(sys.executable, "-c", TELL, *nodes.values()))
 
