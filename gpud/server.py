@@ -31,7 +31,7 @@ _FOR_ROOT = 16  # connections beyond the most
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
 _MESSAGE_MOST = 1_000
-_BACKLOG = 1024
+_BACKLOG, _AT_ONCE = 1024, 8  # connections that wait, and that the loop takes before it does something else
 
 
 class Peer(asyncio.Protocol):
@@ -382,7 +382,8 @@ class Server:
         sock.setblocking(False)
         # Not create_unix_server: from 3.13 on it removes the path at the end, systemd's own included.
         loop = asyncio.get_running_loop()
-        self._listening.append(await loop.create_server(lambda: Peer(self), sock=sock, backlog=_BACKLOG))
+        self._listening.append(await loop.create_server(lambda: Peer(self), sock=sock, backlog=_AT_ONCE))
+        sock.listen(_BACKLOG)
 
     async def _guard_name(self) -> None:
         """Bind the socket anew whenever its name vanished; look now and then too, for not every kernel tells."""
