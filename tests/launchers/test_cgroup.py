@@ -145,3 +145,15 @@ def test_what_joins_a_job_is_where_it_is_and_ends_with_it_at_the_latest(delegate
     place.until(lambda: groups(group) == ["launcher"], "an empty place")
     late = place.shell(4, "true", beside="1.1")
     assert "has ended" in place.ended(late).fault.reason
+
+
+def test_what_a_jobs_cgroup_can_do_depends_on_what_was_handed_down(tmp_path):
+    assert (cgroup.controllers(str(tmp_path)), cgroup.peak_mib(str(tmp_path))) == ([], None)
+    (tmp_path / "cgroup.subtree_control").write_text("cpu io memory pids\n")
+    (tmp_path / "memory.peak").write_text("62914560\n")
+    (tmp_path / "cpu.weight").write_text("100\n")
+
+    assert (cgroup.controllers(str(tmp_path)), cgroup.peak_mib(str(tmp_path))) == (["memory", "cpu"], 60)
+    for cpus, weight in ((1, "100"), (4, "400"), (400, "10000")):
+        cgroup.weigh(str(tmp_path), cpus)
+        assert (tmp_path / "cpu.weight").read_text().split()[0] == weight
