@@ -207,7 +207,8 @@ class Notices:
             number = _element(notice)
             self._sending[number] = notice
             said = json.dumps({"id": notice.number, "target": notice.target, **json.loads(notice.body)})
-            order = notice_order(self._from.config(), spec, self._from.clock.offset, notice.number, said)
+            config, means = self._from.config(), self._from.launcher.means
+            order = notice_order(config, spec, self._from.clock.offset, notice.number, said, means)
             nothing = Allocation(node=NodeName(""))
             self._from.launcher.perform(Launch(number, notice.tries, nothing), order)
 

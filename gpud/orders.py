@@ -130,8 +130,11 @@ def notice_log(config: Config, uid: int | None, number: int) -> str:
     return f"{log_dir(config, os.getuid() if uid is None else uid)}/notice-{number}.log"
 
 
-def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said: str) -> LaunchOrder:
-    """Return the order to deliver a notice, as its user, by a program of gpud's own: see `delivery`."""
+def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said: str, means: Means) -> LaunchOrder:
+    """Return the order to deliver a notice, as its user, by a program of gpud's own: see `delivery`.
+
+    It may run a command of the user's, so it is fenced off from every GPU, where jobs are from others'.
+    """
     uid = spec.terms.uid
     if config.system:
         _own_directory(log_dir(config, uid), uid, spec.gid)
@@ -140,6 +143,7 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
         log=notice_log(config, uid, number),
         offset=offset,
         env={"GPUD_NOTICE": said, "CUDA_VISIBLE_DEVICES": ""},
+        fence=_fence(config, means, ()),
         uid=uid if config.system else None,
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),
