@@ -165,21 +165,7 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     )
     daemon = Daemon(parts, loaded)
     del loaded
-    server = Server(
-        config.socket,
-        on_request=daemon.on_request,
-        on_gone=daemon.on_gone,
-        still_here=daemon.still_here,
-        welcome=lambda: {
-            "version": __version__,
-            "pid": os.getpid(),
-            "simulated": config.simulate is not None,
-            "system": config.system,
-        },
-        mode=0o666 if config.system else 0o600,
-        allowance=Allowance.of(config),
-    )
-    daemon.on_config = lambda config: server.allow(Allowance.of(config))
+    server = _server(config, daemon)
     await daemon.begin()
     await server.start(None if held is None else os.dup(held.fileno()))
     _listen_to_signals(daemon, config, arguments, notifier, leave_word=held is None)
@@ -196,6 +182,26 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
         await server.close()
         await daemon.close()
         lock.release()
+
+
+def _server(config: Config, daemon: Daemon) -> Server:
+    """Return what serves a daemon on its socket, not yet listening."""
+    server = Server(
+        config.socket,
+        on_request=daemon.on_request,
+        on_gone=daemon.on_gone,
+        still_here=daemon.still_here,
+        welcome=lambda: {
+            "version": __version__,
+            "pid": os.getpid(),
+            "simulated": config.simulate is not None,
+            "system": config.system,
+        },
+        mode=0o666 if config.system else 0o600,
+        allowance=Allowance.of(config),
+    )
+    daemon.on_config = lambda config: server.allow(Allowance.of(config))
+    return server
 
 
 def _database(config: Config) -> str:
