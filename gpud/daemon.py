@@ -11,12 +11,11 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from gpud.answers import Answers, Facts
 from gpud.check import Wrong
-from gpud.clock import Clock
 from gpud.config import Config
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked
@@ -25,8 +24,6 @@ from gpud.core.outcome import Outcome
 from gpud.core.restore import carry_over, restore
 from gpud.core.world import World
 from gpud.inbox import Inbox
-from gpud.inventory.protocol import Inventory
-from gpud.launchers.protocol import Launcher
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
 from gpud.model.gpu import GpuId
@@ -35,16 +32,14 @@ from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.notices import Notices, Sources
-from gpud.notify import Notifier
 from gpud.orders import order_for
 from gpud.parts import Parts
-from gpud.reading import ReadThread
 from gpud.requests import Requests, refuse
 from gpud.roles import Roles, check_right
 from gpud.server import Peer
 from gpud.statistics import Cycles
 from gpud.store.files import StoreError
-from gpud.store.jobs import NonceTakenError, Store
+from gpud.store.jobs import NonceTakenError
 from gpud.store.rows import Committed, JobRow, Loaded
 from gpud.submitting import once_each
 from gpud.subscriptions import Subscriptions

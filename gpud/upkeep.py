@@ -14,12 +14,10 @@ from gpud.core.world import World
 from gpud.inspection import unkept
 from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
-from gpud.model.units import Timestamp, plural
-from gpud.notify import Notifier
+from gpud.model.units import plural
 from gpud.parts import Parts
 from gpud.pruning import Pruning
 from gpud.store.files import StoreError
-from gpud.store.jobs import Store
 
 log = logging.getLogger(__name__)
 
