@@ -7,6 +7,7 @@ same options by name. `{a,b}` and `{1..5}` outside quotes make a job of each, of
 import hashlib
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -76,6 +77,7 @@ class _Jobs:
     def __init__(self, context: click.Context) -> None:
         self.context = context
         self.known: dict[tuple[str, ...], tuple[dict[str, Any], bool, Request]] = {}
+        self.keys: Counter[str] = Counter()
 
     def request(self, words: list[str]) -> Request:
         """Return the request that these words behind `gpuctl submit` make. Raises UsageError."""
@@ -89,7 +91,9 @@ class _Jobs:
         else:
             request = submission.asked(given | {"command": command}, literal=literal)[0]
         if "group" in request and "key" not in request:
-            request["key"] = key_of(command)
+            key = key_of([*given["env"], *command])
+            self.keys[key] += 1  # the same line twice is two jobs, also when the file is submitted again
+            request["key"] = key if self.keys[key] == 1 else f"{key} #{self.keys[key]}"
         return request
 
     def _split(self, words: list[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -123,9 +127,9 @@ class _Jobs:
 
 
 def key_of(command: Sequence[str]) -> str:
-    """Return what tells a job from the others of its group where nobody says: its command."""
+    """Return what tells a job from the others of its group where nobody says: its command, and variables of its own."""
     key = "".join(char if char.isprintable() else "?" for char in shlex.join(command))
-    if len(key) <= _KEY_MOST and key == shlex.join(command):
+    if len(key) <= _KEY_MOST - 10 and key == shlex.join(command):
         return key
     return f"{key[: _KEY_MOST - 70]}... {hashlib.sha256(repr(command).encode()).hexdigest()}"
 

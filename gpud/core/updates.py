@@ -4,7 +4,7 @@ A job that waits goes to the line of its new terms, since when it queues is kept
 array it is what has not started that changes. What is asked for is judged as a submit is, for all before any changes.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from gpud.core import jobs
 from gpud.core.admit import Refused, never_fits
@@ -15,7 +15,7 @@ from gpud.core.quota import impossible
 from gpud.core.world import Array, World
 from gpud.model.changes import Change, Queued, Reprioritised, Rewritten, TermsPut, Told
 from gpud.model.effects import SetLimit
-from gpud.model.job import JobId, Stopping
+from gpud.model.job import Demand, JobId, Stopping
 from gpud.model.spec import Park, Place, Terms
 
 
@@ -63,20 +63,35 @@ def _update_array(world: World, out: Outcome, asked: Update, job: JobId, array: 
     for each in waiting:
         world.unwait(each)
     world.unwait(job)
-    _keep(out, asked, job, array.terms, terms)
-    array.terms = terms
+    before, array.terms = array.terms, terms
+    _keep(out, asked, job, before, terms)
     _wait(world, out, asked, job, terms, array.place)
     out.touch(job)
     for each, parked in waiting.items():
-        _keep(out, asked, each, parked.terms, terms)
-        _wait(world, out, asked, each, terms, parked.place)
+        own = _changed_alike(parked.terms, before, terms)
+        _keep(out, asked, each, parked.terms, own)
+        _wait(world, out, asked, each, own, parked.place)
     if asked.waiting_only:  # elements that run stay as they are: they are told of where they are named
         return None
     for each in array.elements:
         if each in world.active:
-            limit_s = terms.time_limit_s
-            _update_active(world, out, asked, each, replace(world.active[each].terms, time_limit_s=limit_s))
+            _update_active(world, out, asked, each, _changed_alike(world.active[each].terms, before, terms))
     return None
+
+
+def _changed_alike(own: Terms, before: Terms, after: Terms) -> Terms:
+    """Return an element's terms with what is new in its array's: what it has of its own (more memory) stays."""
+    new = {
+        field.name: value
+        for field in fields(Terms)
+        if (value := getattr(after, field.name)) != getattr(before, field.name)
+    }
+    if "demand" in new:
+        wanted, had = after.demand, before.demand
+        parts = {field.name: getattr(wanted, field.name) for field in fields(Demand)}
+        changed = {name: value for name, value in parts.items() if value != getattr(had, name)}
+        new["demand"] = replace(own.demand, **changed)
+    return replace(own, **new)
 
 
 def _update_active(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms) -> str | None:

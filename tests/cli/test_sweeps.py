@@ -1,0 +1,141 @@
+"""Files of jobs: what their lines mean, and a sweep that is submitted, looked at, mended and submitted again."""
+
+import pytest
+
+from gpuctl import sweeps, sweeps_toml
+from gpuctl.braces import expanded
+from gpuctl.errors import UsageError
+
+SWEEP = """\
+# every line is a job
+-g 0 -n lr sh -c 'test $0 != 2' {1..3}  # one fails
+-g 0 --label kind={a,b} -- true \\
+    again
+"""
+
+
+def commands_of(text):
+    return [words for _, words in sweeps_toml.jobs(text, "jobs.toml")]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("{a,b}", ["a", "b"]),
+        ("x{1..3}y", ["x1y", "x2y", "x3y"]),
+        ("{08..10}", ["08", "09", "10"]),
+        ("{3..1}", ["3", "2", "1"]),
+        ("{0..10..5}", ["0", "5", "10"]),
+        ("{,x}", ["", "x"]),
+        ("{a,b}{1,2}", ["a1", "a2", "b1", "b2"]),
+        ("{}", ["{}"]),
+        ("{name}", ["{name}"]),
+        ("{a", ["{a"]),
+    ],
+)
+def test_braces_mean_what_they_do_in_bash(word, meant):
+    assert [each for (each,) in expanded([word])] == meant
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("true # no", ["true"]),
+        ("# nothing", []),
+        ("curl http://x/#part", ["curl", "http://x/#part"]),
+        ("echo 'a # b' \"c\"", ["echo", "a # b", "c"]),
+        ("echo it\\'s", ["echo", "it's"]),
+    ],
+)
+def test_a_line_has_the_words_that_a_shell_makes_of_it(line, words):
+    assert sweeps.words_of(line) == words
+
+
+def test_tables_are_the_same_options_by_name():
+    text = """
+        defaults = { gpus = 2, label = { kind = "x" } }
+        [[job]]
+        command = "python train.py --lr {lr} {a,b}"
+        name = "lr-{lr}"
+        hold = true
+        env = { A = 1 }
+        [job.grid]
+        lr = [0.1, 0.01]
+        [[job]]
+        command = ["echo", "{a,b}"]
+        gpus = 0
+    """
+    first, *rest = commands_of(text)
+    assert first[:4] == ["--gpus", "2", "--label", "kind=x"]
+    assert {*first[4:9]} == {"--name", "lr-0.1", "--hold", "--env", "A=1"}
+    assert first[9:] == ["python", "train.py", "--lr", "0.1", "a"]
+    assert [each[-2:] for each in rest] == [["0.1", "b"], ["0.01", "a"], ["0.01", "b"], ["echo", "{a,b}"]]
+    assert rest[-1][:2] == ["--gpus", "0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[[job]]\ncommand = 'a'\n\n[[job]]\ngpus = 1", "jobs.toml:4: a job without a command"),
+        ("[[job]]\ncommand = 'a'\n[job.grid]\nlr = [1]", "jobs.toml:1: its grid has lr"),
+        ("[[jobs]]\ncommand = 'a'", "jobs.toml: 'jobs' is not understood"),
+        ("[[job]", "jobs.toml: "),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_told_with_its_line(text, where):
+    with pytest.raises(UsageError) as told:
+        commands_of(text)
+    assert told.value.message.startswith(where)
+
+
+def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):
+    (gpuctl.directory / "sweep.txt").write_text(SWEEP)
+    planned = gpuctl("submit", "-f", "sweep.txt", "--dry-run")
+    assert planned.stdout.splitlines()[-1] == "true again"
+    assert "5 would be queued" in planned.stderr
+    assert gpuctl.json("list", "--all") == []
+
+    jobs = gpuctl.ok("submit", "-f", "sweep.txt", "--group", "s").splitlines()
+    assert len(jobs) == 5
+    assert gpuctl("wait", *jobs).returncode == 1
+    (shown,) = gpuctl.json("group", "s")
+    assert (shown["done"], shown["counts"], shown["failed"]) == (5, {"completed": 4, "failed": 1}, jobs[1])
+    assert "5/5" in gpuctl.ok("group", "s")
+    assert [job["labels"] for job in gpuctl.json("list", *jobs[3:])] == [{"kind": "a"}, {"kind": "b"}]
+
+    again = gpuctl("submit", "-f", "-", "--group", "s", stdin=SWEEP)
+    ids = again.stdout.splitlines()
+    assert [*ids[:1], *ids[2:]] == [*jobs[:1], *jobs[2:]]
+    assert ids[1] not in jobs
+    assert "1 queued; already there: 4 completed" in again.stderr
+    gpuctl("wait", "--group", "s")
+    assert [job["id"] for job in gpuctl.json("list", "--group", "s", "--state", "failed")] == [jobs[1], ids[1]]
+
+
+def test_a_bad_line_refuses_all_and_is_named(gpuctl):
+    for text, told in (
+        ("-g 0 true\n-g 99 true\n", "stdin:2: 99 GPUs are asked for"),
+        ("true\n\n-gx true\n", "stdin:3: "),
+        ("-g 0 true\n'\n", "stdin:2: no closing quotation"),
+        ("-g 0 true\n-g 1\n", "stdin:2: nothing to run"),
+        ("# nothing\n", "stdin holds no jobs"),
+    ):
+        done = gpuctl("submit", "-f", "-", stdin=text)
+        assert done.returncode in (1, 2), text
+        assert told in done.stderr
+    assert gpuctl.json("list", "--all") == []
+
+
+def test_changes_of_mind_are_typed_as_they_are_thought(gpuctl):
+    job = gpuctl.ok("submit", "--hold", "-t", "1h", "-g", "2", "sleep", "1000")
+    gpuctl.ok("update", job, "-t", "+30m", "--gpus", "1", "--name", "other", "-e", "A=1")
+    shown = gpuctl.json("show", job)
+    shown = shown.get("job", shown)
+    assert (shown["time_limit_s"], shown["gpus"], shown["name"]) == (5400.0, 1, "other")
+    gpuctl.ok("update", job, "--time-limit", "none")
+    gpuctl.ok("update", "--mine", "-t", "10m")
+    assert gpuctl.json("list", job)[0]["time_limit_s"] == 600.0
+    assert "nothing to change is named" in gpuctl("update", job).stderr
+    assert "does not run yet" in gpuctl("signal", job, "USR1").stderr
+    assert gpuctl("signal", job, "NOSUCH").returncode == 2
+    assert gpuctl("submit", "--key", "k", "true").returncode == 2
