@@ -45,8 +45,10 @@ def _rule(board: Board, job: dict[str, Any], width: int) -> Line:
     log = board.seen.log
     if "array" in job:
         return [("an array: each of its elements has a log of its own", "dim")]
-    if job["output"] is None:
-        return [("its output is not yours to see" if job["started_at"] is not None else "no output yet", "dim")]
+    if job["started_at"] is None or job["output"] is None:
+        return [
+            ("no output: it has not started" if job["started_at"] is None else "its output is not yours to see", "dim")
+        ]
     how = "log, following" if not board.up else f"log, {plural(board.up, 'line')} before its end (End follows)"
     return [(cut(f"{log.problem or how}: {clean(job['output'])}", width), "bold")]
 

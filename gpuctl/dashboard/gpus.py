@@ -39,7 +39,7 @@ _LAYOUTS = (
     _Layout(name=8, bar=5, spark=6),
     _Layout(bar=5, spark=6),
     _Layout(bar=5),
-    _Layout(bar=3, numbers=False),
+    _Layout(bar=4, numbers=False),
 )
 
 
@@ -127,7 +127,7 @@ def _heading(layout: _Layout, number: int) -> Line:
 
 def _layout(width: int, number: int) -> _Layout:
     """Return the largest layout that leaves room for what is on a GPU."""
-    fits = (each for each in _LAYOUTS if length(_heading(each, number)) - len(_ON_IT) + _TOLD <= width)
+    fits = (each for each in _LAYOUTS if length(_heading(each, number)) - len(_ON_IT) + min(_TOLD, width // 4) <= width)
     return next(fits, _LAYOUTS[-1])
 
 

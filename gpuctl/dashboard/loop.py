@@ -1,12 +1,13 @@
 """The loop of `watch`: wakes for a key, a signal, word from gpud, a line of the log, or when a time shown moves on.
 
-What gpud tells is drawn at most twice a second, what a key does at once. While nothing changes nothing is asked,
-written or drawn, but for the clocks of jobs that have not ended: those move on once a second.
+What gpud tells is drawn at most twice a second, a log five times, what a key does at once. While nothing changes
+nothing is asked, written or drawn, but for the clocks of jobs that have not ended: those move on once a second.
 """
 
 import contextlib
 import io
 import os
+import select
 import sys
 import time
 
@@ -24,6 +25,7 @@ from gpuctl.following import Changes
 from gpuctl.waiting import away
 
 _FRAME_S = 0.5
+_LOG_S = 0.2
 _TICK_S = 1.0
 _CLOCK_S = 60.0
 _RETRY_S = 0.2
@@ -53,7 +55,7 @@ class _Loop:
         encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
         # The console of Linux knows UTF-8, and has no parts of blocks in its font.
         self._ascii = encoding != "utf8" or os.environ.get("TERM") == "linux"
-        self._looked_at = 0.0
+        self._looked_at = self._drawn_at = 0.0
         self._size = terminal.size
         self._changes: tuple[tuple[str, ...], int, Changes] | None = None
 
@@ -100,6 +102,7 @@ class _Loop:
         if self._board.afresh or self._size != self._terminal.size:
             self._board.afresh, self._size = False, self._terminal.size
             self._terminal.forget()
+        self._drawn_at = time.monotonic()
         columns, lines = self._size
         canvas = Canvas(columns, time.time(), ASCII if self._ascii else BLOCKS)
         drawn = frame(self._board, canvas, lines)
@@ -109,14 +112,14 @@ class _Loop:
 
     def _wait(self) -> None:
         """Return when there may be something new to draw, having done what keys say. Raises ConnectionLostError."""
-        due = self._looked_at + _FRAME_S
-        source = self._source
-        if source.due(self._board.query()) or self._client.has_pushed():
-            within_s = max(0.0, due - time.monotonic())
+        source, client, now = self._source, self._client, time.monotonic()
+        if source.due(self._board.query()) or client.has_pushed():  # more of the same changes nothing
+            ready = _heard(self._terminal.readable, self._looked_at + _FRAME_S - now)
+        elif self._log_path() is not None and now < self._drawn_at + _LOG_S:  # however fast a job writes
+            ready = _heard([client.fileno(), *self._terminal.readable], self._drawn_at + _LOG_S - now)
         else:
-            within_s = self._next_tick_s()
-        ready = self._changed().wait(within_s)
-        if self._client.fileno() in ready or self._client.has_pushed():
+            ready = self._changed().wait(self._next_tick_s())
+        if client.fileno() in ready or client.has_pushed():
             source.take()
         self._attend(ready)
 
@@ -180,3 +183,8 @@ class _Loop:
         if self._changes is not None:
             self._changes[2].close()
             self._changes = None
+
+
+def _heard(descriptors: list[int], within_s: float) -> frozenset[int]:
+    """Return which of these became readable within a time."""
+    return frozenset(select.select(descriptors, [], [], max(0.0, within_s))[0])

@@ -1,6 +1,8 @@
 """`gpuctl watch` by its keys: what they show, and what they do to jobs."""
 
 import signal
+import time
+from pathlib import Path
 
 import pytest
 from fakenvml.fixture import fake_gpu
@@ -152,6 +154,25 @@ def test_the_log_of_a_job_follows_stands_still_and_follows_again(busy):
         watched.type(ESCAPE)
         watched.until("1 all")
     busy.ask("cancel", select={"jobs": [job]}, force=True)
+
+
+def test_neither_many_events_nor_a_fast_log_draw_more_often_than_anybody_can_read(busy):
+    job, waits = busy.submit("sleep", "600", name="chatty"), busy.submit("true", gpus=4)
+    log = busy.running(job)["output"]
+    with Watched(busy) as watched:
+        watched.until("chatty")
+        watched.type("/chatty\r\r")
+        watched.until("log, ")
+        began, frames = time.monotonic(), watched.sent.count(FRAME)
+        for number in range(300):
+            with Path(log).open("a") as file:
+                file.write(f"line {number}\n")
+            busy.ask("release" if number % 2 else "hold", select={"jobs": [waits]})
+            watched.read(0.0)
+        watched.until("line 299")
+        drawn, took_s = watched.sent.count(FRAME) - frames, time.monotonic() - began
+        assert drawn <= took_s * (1 / 0.2 + 1 / 0.5) + 3
+    busy.ask("cancel", select={"jobs": [job, waits]}, force=True)
 
 
 def test_names_and_logs_do_not_move_the_cursor_and_wide_ones_keep_the_columns(busy):
