@@ -38,8 +38,8 @@ def test_the_screen_is_as_it_was_meant_to_be(name, columns, lines):
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_every_size_is_filled_and_never_overflows(name):
-    for columns in (1, 2, 7, 20, 39, 40, 55, 56, 77, 78, 99, 100, 119, 159, 160, 219, 220, 500):
-        for lines in (1, 2, 3, 5, 8, 11, 17, 24, 50, 120):
+    for columns in (1, 7, 39, 56, 79, 100, 160, 500):
+        for lines in (1, 2, 3, 7, 13, 24, 80):
             board = SCREENS[name]()
             for view in ("auto", "only", "hidden"):
                 board.gpus = view
