@@ -1,7 +1,5 @@
 """What a job used, for people and as CSV."""
 
-import csv
-import io
 from typing import Any
 
 from gpud.model.units import format_duration, format_size
@@ -50,6 +48,9 @@ def by_gpu(found: Map | None) -> list[str]:
 
 def csv_lines(job: Map, found: Map | None) -> list[str]:
     """Return a heading and a line, with what is not known left empty."""
+    import csv  # noqa: PLC0415 - every listing would pay for it
+    import io  # noqa: PLC0415 - as above
+
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(("id", "name", "user", "state", "exit_code", *_COLUMNS))

@@ -1,0 +1,93 @@
+"""What became of jobs, when the others start, and who used what: as a person asks a gpud that runs."""
+
+import csv
+import time
+
+import pytest
+
+from gpuctl.render import usage as page
+
+
+def test_everybody_who_waits_is_told_when_or_why_nobody_can_tell(gpuctl):
+    gpuctl.ok("submit", "-g", "2", "--estimate", "1h", "--", "sleep", "600")
+    following = gpuctl.ok("submit", "-g", "2", "--", "true")
+    behind = gpuctl.ok("submit", "-g", "2", "--", "true")
+    held = gpuctl.ok("submit", "--hold", "--", "true")
+
+    listed = {job["id"]: job for job in gpuctl.json("list")}
+    (first,) = gpuctl.json("why", following)
+
+    assert first["expected_start_at"] is not None
+    assert listed[behind]["expected_start_at"] is None
+    assert f"behind job {following}" in gpuctl.json("show", behind)["expected_start_unknown"]
+    assert listed[held]["expected_start_unknown"] == "it is held"
+    assert "(starts in 59m" in gpuctl.ok("list")
+    assert "nobody can tell when it starts: it comes behind" in gpuctl.ok("why", behind)
+
+
+def test_show_opens_with_what_ended_a_job_and_closes_with_the_end_of_its_output(gpuctl):
+    words = "for i in $(seq 30); do echo line $i; done; exit 3"
+    failed = gpuctl.ended("--", "sh", "-c", words)
+    shown = gpuctl.ok("show", failed["id"]).splitlines()
+    assert shown[1].split(None, 1) == ["end", "its program failed: exit code 3"]
+    assert [line.strip() for line in shown[-21:]] == ["the end of its output", *(f"line {at}" for at in range(11, 31))]
+
+    limited = gpuctl.ended("-t", "1s", "--", "sleep", "600")
+    killed = gpuctl.ended("--", "sh", "-c", "kill -9 $$")
+    waiting = gpuctl.ok("submit", "--hold", "--", "true")
+    gpuctl.ok("cancel", waiting)
+
+    assert limited["happened"] == "it reached its time limit of 1s, and was ended for that"
+    assert killed["happened"].startswith("somebody killed it (SIGKILL), and not gpud")
+    assert gpuctl.json("show", waiting)["happened"] == "it was cancelled before it started"
+
+
+def test_after_its_end_a_job_tells_what_it_used_and_usage_who_did(gpuctl):
+    job = gpuctl.ok("submit", "-g", "2", "-n", "train", "--", "sleep", "600")
+    deadline = time.monotonic() + 30
+    while not (gpuctl.json("show", job)["results"] or {}).get("measured_s") and time.monotonic() < deadline:
+        gpuctl.ok("gpus")  # looks, as a person would, sooner than gpud itself
+    gpuctl.ok("cancel", job)
+    gpuctl("wait", job)
+
+    used = gpuctl.json("show", job)["results"]
+    (row,) = csv.DictReader(gpuctl.ok("show", job, "--csv").splitlines())
+
+    assert used["gpus"] == 2
+    assert 0.8 < used["utilization"] <= 1.0  # simulated GPUs that hold a job look busy
+    assert used["energy_j"] > 0
+    assert [each["gpu_index"] for each in used["by_gpu"]] == [0, 1]
+    assert (row["name"], row["gpus"], row["gpus_unused"], row["wasted"]) == ("train", "2", "0", "")
+
+    (mine,) = gpuctl.json("usage")["rows"]
+    gpus = gpuctl.json("usage", "--by", "gpu")["rows"]
+    (line,) = csv.DictReader(gpuctl.ok("usage", "--csv", "--since", "1h").splitlines())
+    assert mine["gpu_s"] == pytest.approx(sum(each["gpu_s"] for each in gpus))
+    assert mine["gpu_s"] == pytest.approx(2 * used["run_s"], abs=2.0)
+    assert (mine["ended"], line["user"], line["ended"]) == (1, mine["name"], "1")
+    assert "BUSY" in gpuctl.ok("usage")
+
+
+def test_a_line_of_usage_has_a_bar_on_a_terminal_and_a_cost_where_prices_are_known():
+    row = {
+        "name": "ada",
+        "gpu": None,
+        "gpu_s": 36_000.0,
+        "utilization": 0.5,
+        "measured_gpu_s": 36_000.0,
+        "idle_gpu_s": 3_600.0,
+        "energy_j": 3.6e6,
+        "ended": 7,
+        "wait_s": 90.0,
+        "foreign_gpu_s": None,
+        "cost": 25.0,
+    }
+    less = {**row, "name": "bob", "gpu_s": 9_000.0, "utilization": None, "measured_gpu_s": 0.0, "cost": 0.0}
+    found = {"by": "user", "since_at": 0.0, "until_at": 36_000.0, "gpus": 2, "rows": [row, less]}
+
+    _, _, heading, ada, bob = page.lines(found, bars=True)
+
+    assert heading.split() == ["USER", "GPU-HOURS", "OF", "ALL", "BUSY", "IDLE", "ENERGY", "ENDED", "WAIT", "COST"]
+    assert ada.split() == ["ada", "10.00", "█" * 20, "50%", "50%", "1.00", "1", "kWh", "7", "1m30s", "25.00"]
+    assert bob.split()[:6] == ["bob", "2.50", "█" * 5, "12%", "-", "-"]
+    assert "█" not in "".join(page.lines(found, bars=False))
