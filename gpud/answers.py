@@ -171,7 +171,8 @@ class Answers:
         kept = kept_for(scene.world, scene.now)
         maps = [{**devices.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
         problem = scene.world.problem() or "; ".join(misnamed(scene.world, scene.now)) or None
-        return {"gpus": maps, "problem": problem}
+        used_s = {str(uid): round(each_s) for uid, each_s in scene.world.care.foreign_s.items()}
+        return {"gpus": maps, "problem": problem, "foreign_gpu_s": used_s}
 
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message

@@ -1,10 +1,13 @@
 """The GPUs, as they are now."""
 
+import pwd
+
 import click
 
 from gpuctl import session
 from gpuctl.render import gpus as render
 from gpuctl.session import Session, note
+from gpud.model.units import format_duration
 
 
 @click.command()
@@ -24,5 +27,15 @@ def gpus(session: Session, topology: bool, health: bool) -> None:
         click.echo("\n".join(table(found)))
         if any(gpu["simulated"] for gpu in found):
             note(render.SIMULATED)
+    if health:
+        for uid, used_s in sorted(reply.get("foreign_gpu_s", {}).items()):
+            note(f"without jobs {_name(int(uid))} has used {format_duration(used_s)} of GPU time")
     if reply["problem"] or not found:
         note(f"{'no GPUs: ' if not found else ''}{reply['problem'] or 'none was found'}")
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

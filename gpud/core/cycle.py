@@ -123,8 +123,9 @@ def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSee
         return
     take_in(world, state, seen.reading, out.now)
     sampling.note(world, state, seen.reading)
-    for heed in (nursing.note, foreign.note, oversight.note):
-        heed(world, out, state, seen.reading)
+    if not state.gpu.simulated:  # what is on paper is never ill, and has no strangers
+        for heed in (nursing.note, foreign.note, oversight.note):
+            heed(world, out, state, seen.reading)
     world.dirty.add(state.node)
     world.sooner.add(state.node)
 

@@ -23,12 +23,14 @@ class GpusReply(TypedDict):
     `mig`, and in `parent` the UUID of its GPU, which is `split` and never given out; its index comes after those of
     the GPUs. A process: `pid user command memory_mib kind job since idle_since`, the last two where gpud did not start
     it;
+    `foreign_gpu_s` are the GPU-seconds, by uid, that processes used which gpud did not start.
     `kept_for` is a list of whom it is kept for: `pool debug`, `tenant vision`, `reservation 3 in 2h`.
     `problem` says why there are none ("no NVIDIA driver"), or what the configuration says of them that is not so.
     """
 
     gpus: list[dict[str, object]]
     problem: str | None
+    foreign_gpu_s: NotRequired[dict[str, float]]
 
 
 class Nodes(TypedDict):
