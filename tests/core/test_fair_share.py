@@ -1,13 +1,14 @@
 """Fair shares: what was used is counted right, and who used least goes first, whatever others pour into the queue."""
 
 from collections import defaultdict
+from dataclasses import replace
 from math import log
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playbook import Play, a_cluster, a_job
+from playbook import Play, a_cluster, a_job, a_node
 from tenancy import a_job_of, create
 
 from gpud.core.choice import apply, world_of
@@ -230,3 +231,30 @@ def test_fairness_survives_a_restart():
     again = play.restarted()
     again.ends(*again.running)
     assert again.started == [bob]
+
+
+@pytest.mark.parametrize(("whose", "becomes"), [("ada", "preempted"), ("bob", "running")])
+def test_a_priority_preempts_ones_own_jobs_and_nobody_elses(whose, becomes):
+    play = fair(a_cluster(gpus="1xH100"))
+    (runs,) = play.submit(replace(job := a_job(user="ada"), terms=replace(job.terms, preemptible=True)))
+    play.starts(runs)
+    play.later(HOUR)
+    play.submit(a_job(user=whose, priority=1000))
+    assert becomes in play.state(runs)
+
+
+def test_among_those_who_used_nothing_a_priority_counts_for_nothing():
+    play = fair(a_cluster(gpus="1xH100"))
+    play.pause("a moment")
+    _, low = play.submit(a_job(user="bob", priority=1000), a_job(user="ada", priority=-5))
+    play.pause(None)
+    assert play.started == [low]
+
+
+def test_jobs_without_gpus_take_turns_too():
+    play = fair(a_cluster(a_node("n1", "1xH100", cpus=4)))
+    running = play.submit(*(a_job(0, user="ada", cpus=1) for _ in range(20)))[:4]
+    play.starts(*running)
+    (bob,) = play.submit(a_job(0, user="bob", cpus=1))
+    play.ends(running[0])
+    assert play.started == [bob]
