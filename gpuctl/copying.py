@@ -22,6 +22,7 @@ from gpuctl.ownership import check_source
 
 SCRIPTS = {"gpuctl": "gpuctl.__main__:main", "gpud": "gpud.__main__:main", "gpud-launcher": "gpud.__main__:launcher"}
 NEEDED = ("click", "msgpack", "nvidia-ml-py", "psutil", "rich")
+_UNUSED = re.compile("/pygments/(lexers|styles|formatters)/")  # hundreds of files, of which gpuctl opens none
 _SCRIPT = """#!{prefix}/bin/python3 -I
 import sys
 
@@ -82,7 +83,7 @@ def _fill(new: str, prefix: str) -> None:
         os.chmod(f"{new}/bin/{script}", 0o755)  # noqa: S103 - everybody runs gpuctl
     # Without, every start would compile five times as long as it runs, for nobody but root may keep the result.
     inside = os.path.relpath(site, new)
-    compileall.compile_dir(site, ddir=os.path.join(prefix, inside), quiet=2)
+    compileall.compile_dir(site, ddir=os.path.join(prefix, inside), quiet=2, rx=_UNUSED)
 
 
 def _own() -> Iterator[tuple[str, str]]:

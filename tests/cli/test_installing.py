@@ -48,14 +48,16 @@ def test_units_name_the_socket_where_gpuctl_looks_for_it(monkeypatch, tmp_path):
 
 
 def test_a_dry_run_says_every_step_and_does_none(alone, tmp_path):
-    done = alone("daemon", "install", "--user", "--dry-run", environ={"HOME": str(tmp_path)})
+    own = {"HOME": str(tmp_path), "GPUD_STATE_DIR": "/tmp/state"}  # a short path, for systemd's sake
+    done = alone("daemon", "install", "--user", "--dry-run", environ=own)
 
     if done.returncode == 0:
         steps = done.stdout.splitlines()
         assert f"write {tmp_path}/.config/systemd/user/gpud.socket" in steps
         assert any(step.startswith(f"link {tmp_path}/.local/bin/gpuctl") for step in steps)
-    else:  # the Python of this test is where others may write
-        assert "can be changed by other users" in done.stderr or "belongs to" in done.stderr
+    else:  # the Python of this test is where others may write, or the machine has a gpud
+        why = ("can be changed by other users", "belongs to", "a gpud for everybody")
+        assert any(words in done.stderr for words in why), done.stderr
     assert list(tmp_path.glob(".config")) == []
 
 

@@ -203,25 +203,22 @@ while not os.path.exists("enough"):
             command=["true"], environment={"PATH": os.environ["PATH"]}, limits={})["job"])
         assert client.request("show", job=told[-1])["job"]["id"] == told[-1]
 assert len(set(told)) == len(told)
-print(len(told))
+print(*told)
 """
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("restarts", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_restarts_lose_nothing_and_nobody_notices(machine, restarts):
-    ends = "gpuctl list --all --mine --state completed --limit 100000 --json | grep -c '\"id\"' || true"
     machine.run(f"rm -f enough; cat > submits.py <<'.'\n{SUBMITS}.", user="alice")
-    before = int(machine.says(ends, user="alice"))
     with ThreadPoolExecutor(1) as other:
-        counted = other.submit(machine.says, "/opt/gpud/bin/python submits.py", user="alice", within_s=800)
+        submitting = other.submit(machine.says, "/opt/gpud/bin/python submits.py", user="alice", within_s=800)
         machine.run(f"for n in $(seq {restarts}); do systemctl restart gpud; done", within_s=800)
         machine.run("touch enough", user="alice")
-        told = int(counted.result(100))
+        told = submitting.result(100)
 
-    assert told >= 1
-    machine.await_("gpuctl list --mine -s queued -s starting -s running --json", "[]", user="alice", within_s=100)
-    assert int(machine.says(ends, user="alice")) == before + told
+    assert len(told.split()) >= restarts // 10
+    machine.run(f"gpuctl wait {told}", user="alice", within_s=200)  # which says so, were one not known or not completed
 
 
 def test_what_ends_while_gpud_is_down_is_known_afterwards(machine):
