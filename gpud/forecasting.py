@@ -93,9 +93,9 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
             return None, "all starts are paused"
         case NoGpus():
             return None, "there is no GPU to be seen"
-    if forecast is None:
+    found = None if forecast is None else forecast.expected(job)
+    if found is None:
         return None, "it is being worked out: ask again"
-    found = forecast.expected(job)
     if found.at is not None:
         return Timestamp(max(found.at, now)), None
     if found.behind is not None:

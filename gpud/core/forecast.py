@@ -60,17 +60,23 @@ class Forecast:
         self._behind: dict[JobId, JobId] = {}  # who starts nobody knows when, by whose end
         self._unsure: dict[JobId, JobId] = {}  # who ends nobody knows when, by whose length
         self._beyond = not self._taken.whole
+        self._whole = self._taken.whole
+        self._seen = self._taken.jobs
         self._ends: list[tuple[Timestamp, int, JobId, int]] = []
         self._made = 0
         self._roots: dict[GpuId, JobId] = {}  # devices that come free nobody knows when, by whose end
 
-    def expected(self, job: JobId) -> Expected:
-        """Return when a waiting job, or the first pending element of an array, starts."""
+    def expected(self, job: JobId) -> Expected | None:
+        """Return when a waiting job, or the first pending element of an array, starts.
+
+        None where it did not wait for its turn, or not yet, when the world was looked at.
+        """
         if job in self._behind:
             return Expected(behind=self._behind[job])
         if job in self._starts:
             return Expected(self._starts[job])
-        return Expected(beyond=self._beyond)
+        seen = job in self._seen or array_of(job) in self._seen
+        return Expected(beyond=self._beyond) if seen or not self._whole else None
 
     @property
     def first_at(self) -> Timestamp | None:

@@ -57,6 +57,11 @@ class Snapshot:
     reservations: dict[JobId, Reservation] = field(default_factory=dict)
     world: World | None = None
 
+    @property
+    def jobs(self) -> set[JobId]:
+        """Return who waits, arrays as a whole among them."""
+        return {job for job, _ in self.waiting} | {job for job, _ in self.kept} | self.arrays.keys()
+
 
 def snapshot(world: World, now: Timestamp, most: int) -> Snapshot:
     """Take what there is of a world, and of its queue the first `most` jobs."""

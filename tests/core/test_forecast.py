@@ -189,8 +189,12 @@ def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
     held, waiting = lab.submit(a_job(1, estimate=60.0), a_job(1, estimate=60.0))
     lab._cycle(Hold(1, (held,)))
 
-    assert forecast(lab).expected(held) == Expected()
+    assert forecast(lab).expected(held) is None
     assert forecast(lab).expected(waiting) == Expected(NOON + 60.0)
+
+    known = forecast(lab)
+    (newer,) = lab.submit(a_job(1, estimate=60.0))
+    assert known.expected(newer) is None
 
     lab._cycle(Pause(1, "moving house", "ada"))
     assert forecast(lab).expected(waiting) == Expected()
