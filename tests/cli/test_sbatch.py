@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,13 +20,14 @@ GOLDEN = SHELF / "understood.txt"
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Stand in a directory of one's own, on a machine without modules, with sendmail or without."""
+    """Stand in a directory of one's own, at Greenwich."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     monkeypatch.setenv("TZ", "UTC")
-    for name in ("BASH_FUNC_module%%", "MODULESHOME", "LMOD_CMD"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
+    time.tzset()
+    yield tmp_path
+    monkeypatch.undo()
+    time.tzset()
 
 
 def asked(*words):
@@ -47,7 +49,8 @@ def told_of(name):
     variables = script.of_slurm.environment if script.of_slurm else {}
     shown = [f"{key}={value}" for key, value in sorted(variables.items()) if "SUBMIT" not in key and value != "gpud"]
     fields = [f"{key}={value}" for key, value in sorted(script.fields.items()) if key != "sbatch"]
-    notes = [note.removeprefix(f"{name}, ") for note in script.notes if "sendmail" not in note]
+    of_machine = ("sendmail", "there is no command")
+    notes = [note.removeprefix(f"{name}, ") for note in script.notes if not any(word in note for word in of_machine)]
     here = f"{getpass.getuser()}-{os.uname().nodename.partition('.')[0]}-"
     said = [line.replace(f"{SHELF}/", "").replace(here, "USER-NODE-"), *notes, " ".join([*shown, *fields])]
     return "\n".join([name, *(f"  {each}" for each in said if each), ""])
