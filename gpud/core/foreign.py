@@ -50,6 +50,9 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
         elif stranger.idle_since is None:
             stranger.idle_since = seen.at
         _tell(world, out, state, process, stranger)
+    for job in state.holders if not found else ():
+        if world.care.guests.get(job, (None,))[0] == state.gpu.id:
+            del world.care.guests[job]
     for key in known.keys() - there.keys():
         gone = known.pop(key)
         if gone.looks >= LOOKS:
@@ -69,7 +72,7 @@ def who(process: GpuProcess) -> str:
 
 def _tell(world: World, out: Outcome, state: GpuState, process: GpuProcess, stranger: Stranger) -> None:
     for job in state.holders:
-        world.care.guests[job] = f"{stranger.words} was on GPU {state.gpu.index} of {state.node} too"
+        world.care.guests[job] = state.gpu.id, f"{stranger.words} was on GPU {state.gpu.index} of {state.node} too"
     if stranger.looks == LOOKS:
         detail = {**_about(state), "who": stranger.words, "pid": process.pid, "uid": process.uid}
         detail |= {"user": process.user, "memory_mib": process.memory_mib, "since": stranger.since}

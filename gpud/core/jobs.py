@@ -150,7 +150,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
 def _guest(world: World, active: ActiveJob, ended: Exit) -> str | None:
     """Return who was on a job's GPUs that should not have been, where that may be why their memory ran out."""
     of_gpus = (ended.finding or "").startswith("cuda")
-    return world.care.guests.get(active.job) if of_gpus and lifecycle.out_of_memory(ended) else None
+    _, guest = world.care.guests.get(active.job, (None, None))
+    return guest if of_gpus and lifecycle.out_of_memory(ended) else None
 
 
 def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None, reason: str | None = None) -> None:

@@ -395,6 +395,18 @@ def test_a_stranger_on_a_jobs_gpu_is_named_when_memory_runs_out_and_the_retry_is
     )
 
 
+def test_a_stranger_who_has_left_is_not_to_blame():
+    play = real("1xH100")
+    (job,) = play.submit(a_job(retries=1))
+    running(play, job)
+    play.hardware[ONE] = Hardware(used=70_000, processes=(EVE,))
+    looks(play, 2)
+    play.hardware[ONE] = Hardware()
+    looks(play, 1)
+    play.ends(job, code=1, finding="cuda out of memory")
+    assert "eve" not in (play.ledger.reasons.get(job) or "")
+
+
 def test_memory_that_nobody_seen_uses_keeps_jobs_away():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     play.hardware[ONE] = Hardware(used=20_000)
