@@ -11,7 +11,8 @@ from gpud.model.units import Seconds, Timestamp
 class Care:
     """`attended` are GPUs that are looked at from `due` on although no job holds them: sick, or with strangers.
 
-    `guests` names the stranger whom the last look found on a job's GPU, `over` since when a job uses more GPU memory than it declared,
+    `guests` names the stranger whom the last look found on a job's GPU, `over` since when a job uses more GPU memory
+    than it declared,
     `idle` the jobs that were told of for using none of their GPUs. `foreign_s` are the GPU-seconds of strangers by
     their uid, `written_at` when those were last kept, `unpaid_s` what of them was not charged yet, by uid and user.
     """

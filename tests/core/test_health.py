@@ -8,7 +8,7 @@ from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, elemen
 from gpud.core.condition import Condition, condition
 from gpud.core.policies.fair_share import FairShare
 from gpud.core.rules import Rules
-from gpud.model.changes import Told, UsePut
+from gpud.model.changes import Queued, Told, UsePut
 from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
 from gpud.model.health import Signs
 from gpud.model.job import JobId
@@ -390,21 +390,21 @@ def test_a_stranger_on_a_jobs_gpu_is_named_when_memory_runs_out_and_the_retry_is
     assert waiting is not None
     assert (waiting.place.failures, waiting.place.mishaps) == (0, 1)
     assert waiting.terms.demand.gpu_memory_mib is None  # it had enough, but for the stranger
-    assert "eve python (pid 4242)" in play.ledger.reasons.get(job, "") or any(
-        "eve python" in (getattr(each, "reason", None) or "") for each in play.out.changes
-    )
+    (queued,) = [each for each in play.out.changes if isinstance(each, Queued)]
+    assert queued.reason is not None
+    assert "eve python (pid 4242) with 8.8G was on GPU 0 of n1 too" in queued.reason
 
 
 def test_a_stranger_who_has_left_is_not_to_blame():
     play = real("1xH100")
-    (job,) = play.submit(a_job(retries=1))
+    (job,) = play.submit(a_job())
     running(play, job)
     play.hardware[ONE] = Hardware(used=70_000, processes=(EVE,))
     looks(play, 2)
     play.hardware[ONE] = Hardware()
     looks(play, 1)
     play.ends(job, code=1, finding="cuda out of memory")
-    assert "eve" not in (play.ledger.reasons.get(job) or "")
+    assert play.ledger.reasons[job] == "exit code 1 (cuda out of memory)"
 
 
 def test_memory_that_nobody_seen_uses_keeps_jobs_away():
