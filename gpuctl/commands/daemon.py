@@ -190,7 +190,8 @@ def _running(session: Session) -> int | None:
         groups = ""
     if "gpud.service" in groups:
         command = "sudo systemctl" if answer["system"] else "systemctl --user"
-        raise GpuctlError("this gpud is a service of systemd", hint=f"{command} restart|reload gpud, or stop gpud.socket")
+        hint = f"{command} restart|reload gpud, or stop gpud.socket"
+        raise GpuctlError("this gpud is a service of systemd", hint=hint)
     return pid
 
 
