@@ -18,7 +18,7 @@ from typing import NoReturn
 from gpud import __version__
 from gpud.allowance import Allowance
 from gpud.clock import Clock, anchored
-from gpud.config import Config, ConfigError, load, taken
+from gpud.config import Config
 from gpud.core.policies import POLICIES
 from gpud.daemon import Daemon
 from gpud.inventory.machine import this_node
@@ -36,6 +36,7 @@ from gpud.notify import Notifier
 from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
+from gpud.settings import ConfigError, load, taken
 from gpud.store.files import StoreError, check_database
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from gpud.config import Config, ConfigError, load, taken
+from gpud.config import Config
 from gpud.core.rules import Rules
+from gpud.settings import ConfigError, load, taken
 
 NONE = "/nonexistent/config.toml"
 
