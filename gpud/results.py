@@ -72,7 +72,8 @@ def results(world: World, row: JobRow, run: AttemptRow | None, now: Timestamp) -
         return None
     over = run.exit
     queued_at = max(row.submitted_at, row.begin_at or row.submitted_at)
-    uses = run.uses if over is not None else world.samples.uses(row.job)
+    order = [gpu for part in run.allocation for gpu in part.gpus]
+    uses = sorted(run.uses if over is not None else world.samples.uses(row.job), key=lambda use: order.index(use.gpu))
     known_s = sum(use.known_s for use in uses)
     peaks = [use.memory_peak_mib for use in uses if use.memory_peak_mib is not None]
     energies = [use.energy_j for use in uses if use.energy_j is not None]

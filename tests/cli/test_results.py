@@ -21,7 +21,7 @@ def test_everybody_who_waits_is_told_when_or_why_nobody_can_tell(gpuctl):
     assert listed[behind]["expected_start_at"] is None
     assert f"behind job {following}" in gpuctl.json("show", behind)["expected_start_unknown"]
     assert listed[held]["expected_start_unknown"] == "it is held"
-    assert "(starts in 59m" in gpuctl.ok("list")
+    assert "(starts in " in gpuctl.ok("list")
     assert "nobody can tell when it starts: it comes behind" in gpuctl.ok("why", behind)
 
 
