@@ -20,6 +20,10 @@ class Clock:
         """Return now."""
         return Timestamp(time.clock_gettime(time.CLOCK_BOOTTIME) + self.offset)
 
+    def wall(self) -> float:
+        """Return what the clock on the wall says, which people may set: for the times that they name."""
+        return time.time()
+
 
 def anchored(stored: object, boot: str) -> tuple[Clock, dict[str, object] | None]:
     """Return this boot's clock, and what to store of it where the stored anchor is of another boot."""

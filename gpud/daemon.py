@@ -8,7 +8,6 @@ no disk: the one writer is a thread, and what arrives meanwhile is the next batc
 import asyncio
 import gc
 import logging
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -92,7 +91,7 @@ class Daemon:
             world=lambda: self.world,
             post=self._inbox.post,
             clock=parts.clock,
-            wall=time.time,
+            wall=parts.clock.wall,
             reader=parts.reader,
             names=self._names,
             roles=self._roles,
