@@ -2,23 +2,23 @@
 _gpuctl_verb() { # sets options, valued, words, takes of a command
     options='' valued='' words='' takes=''
     case $1 in
-    '') options='--version --json --socket -h --help'; valued='--socket'; words='submit run status list show why logs wait group watch events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
+    '') options='--version --json --socket --color --no-pager -h --help'; valued='--socket --color'; words='submit run status list show why logs wait group watch events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate completion' ;;
     'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -f --file --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket -f --file'; takes=command ;;
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket'; takes=command ;;
-    'status') options='--json --socket -h --help'; valued='--socket' ;;
-    'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --json --socket -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --socket'; takes=ids ;;
-    'show') options='--csv --json --socket -h --help'; valued='--socket'; takes=ids ;;
-    'why') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'status') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
+    'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
+    'show') options='--csv --json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=ids ;;
+    'why') options='--json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=ids ;;
     'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'wait') options='--group --json --socket -h --help'; valued='--group --socket'; takes=live ;;
-    'group') options='--json --socket -h --help'; valued='--socket' ;;
+    'group') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'watch') options='--json --socket -h --help'; valued='--socket' ;;
-    'events') options='-f --follow -n --limit --json --socket -h --help'; valued='-n --limit --socket'; takes=ids ;;
+    'events') options='-f --follow -n --limit --json --socket --color --no-pager -h --help'; valued='-n --limit --socket --color'; takes=ids ;;
     'notify') options='-h --help'; valued=''; words='log test' ;;
     'notify log') options='--limit --json --socket -h --help'; valued='--limit --socket'; takes=ids ;;
     'notify test') options='--json --socket -h --help'; valued='--socket' ;;
-    'usage') options='--by --since --csv --json --socket -h --help'; valued='--by --since --socket' ;;
-    'stats') options='--json --socket -h --help'; valued='--socket' ;;
+    'usage') options='--by --since --csv --json --socket --color --no-pager -h --help'; valued='--by --since --socket --color' ;;
+    'stats') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'cancel') options='-m --mine -u --user -s --state --group --json --socket --force -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
     'hold') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
     'release') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
@@ -26,11 +26,11 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'priority') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
     'update') options='-m --mine -u --user -s --state --group --json --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --preemptible --no-preemptible --begin --label -e --env --env-file -C --workdir -o --output --error --grace -h --help'; valued='-u --user -s --state --group --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --begin --label -e --env --env-file -C --workdir -o --output --error --grace'; takes=ids ;;
     'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=ids ;;
-    'gpus') options='--topology --health --json --socket -h --help'; valued='--socket' ;;
-    'nodes') options='--json --socket -h --help'; valued='--socket' ;;
+    'gpus') options='--topology --health --columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
+    'nodes') options='--columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
     'undrain') options='--json --socket -h --help'; valued='--socket'; takes=gpus ;;
-    'policy') options='--set --reset --json --socket -h --help'; valued='--set --socket' ;;
+    'policy') options='--set --reset --json --socket --color --no-pager -h --help'; valued='--set --socket --color' ;;
     'tenant') options='-h --help'; valued=''; words='create delete list set show' ;;
     'tenant create') options='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --borrow --no-borrow --json --socket -h --help'; valued='--user --group --guaranteed --max-gpus --max-running --max-queued --gpu-type --gpu-hours --window --share --boost --gpus --socket' ;;
     'tenant delete') options='--json --socket -h --help'; valued='--socket' ;;
@@ -88,6 +88,7 @@ _gpuctl() {
     if ((at > COMP_CWORD)); then # the value of an option
         case ${COMP_WORDS[COMP_CWORD - 1]} in
         --by) COMPREPLY=($(compgen -W 'user tenant gpu group' -- "$current")) ;;
+        --color) COMPREPLY=($(compgen -W 'auto always never' -- "$current")) ;;
         --env-file) _gpuctl_files -f ;;
         --error) _gpuctl_files -f ;;
         --file) _gpuctl_files -f ;;

@@ -4,6 +4,7 @@ So `gpuctl submit` pays for itself alone, and `--help` and completion for nobody
 `commands`, and a line here.
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -108,7 +109,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="gpuctl %(version)s")
-@session.options
+@session.display
 @click.pass_context
 def cli(context: click.Context) -> int | None:
     """Queue jobs for this machine's GPUs, and look after them.
@@ -116,6 +117,8 @@ def cli(context: click.Context) -> int | None:
     Start with `gpuctl submit -- python train.py`; then `gpuctl list`, `gpuctl logs -f`, `gpuctl gpus`.
     """
     context.ensure_object(session.Session)
+    if context.color is None:
+        context.color = session.color_wanted(os.environ)
     unwind_first()  # the command is imported by now
     if context.invoked_subcommand is not None:
         return None

@@ -3,8 +3,9 @@
 Held by Click's context; a command gets it by `click.pass_obj`.
 """
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -17,11 +18,12 @@ R = TypeVar("R")
 
 
 class Session:
-    """One call of gpuctl. `socket` is what `--socket` said, `json` whether JSON is wanted."""
+    """One call of gpuctl. `socket` is what `--socket` said; `json`, `paged`: whether JSON, a pager is wanted."""
 
     def __init__(self) -> None:
         self.socket: str | None = None
         self.json = False
+        self.paged = True
 
     def connect(self, *, start: bool = True) -> Client:
         """Return a connection to gpud; with `start`, the user's own is started where none runs."""
@@ -43,6 +45,12 @@ class Session:
         from gpuctl.render.plain import to_json  # noqa: PLC0415 - submit has no time for json
 
         click.echo(to_json(document))
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Print lines for a person, who may want to leaf through them."""
+        from gpuctl.paging import page  # noqa: PLC0415 - as above
+
+        page(lines, wanted=self.paged)
 
     def _started(self, path: str) -> bool:
         """Return whether the user's own gpud was started: it is if no other is meant. Raises UnreachableError."""
@@ -80,6 +88,42 @@ def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
 def _set_socket(context: click.Context, _: click.Parameter, value: str | None) -> None:
     if value is not None:
         context.ensure_object(Session).socket = value
+
+
+def _set_color(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.color = {"always": True, "never": False}.get(value, color_wanted(os.environ))
+
+
+def _set_paged(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.ensure_object(Session).paged = False
+
+
+def color_wanted(environ: Mapping[str, str]) -> bool | None:
+    """Return whether the environment wants colours; None: on a terminal (no-color.org, force-color.org)."""
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return False if environ.get("TERM") == "dumb" else None
+
+
+def display(command: Callable[P, R]) -> Callable[P, R]:
+    """Give a command that draws `--color` and `--no-pager`, beside what every command has."""
+    for name, settings in (
+        ("--no-pager", {"is_flag": True, "callback": _set_paged, "help": "Print what is long as it is."}),
+        (
+            "--color",
+            {
+                "type": click.Choice(["auto", "always", "never"]),
+                "callback": _set_color,
+                "help": "Colours: on a terminal (auto, also $NO_COLOR, $FORCE_COLOR), or as said.",
+            },
+        ),
+    ):
+        command = click.option(name, expose_value=False, **settings)(command)  # type: ignore[arg-type]  # a table
+    return options(command)
 
 
 def options(command: Callable[P, R]) -> Callable[P, R]:

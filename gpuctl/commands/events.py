@@ -18,7 +18,7 @@ from gpuctl.waiting import await_back
 @click.argument("jobs", nargs=-1, type=JOBS)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now.")
 @click.option("-n", "--limit", type=POSITIVE, help="At most so many old ones (default: 50).")
-@session.options
+@session.display
 @click.pass_obj
 def events(session: Session, jobs: tuple[str, ...], follow: bool, limit: int | None) -> None:
     """List what happened, the newest last; of these jobs, or of everything."""

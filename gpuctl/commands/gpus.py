@@ -4,28 +4,36 @@ import pwd
 
 import click
 
-from gpuctl import session
+from gpuctl import session, shaping
+from gpuctl.render import fields
 from gpuctl.render import gpus as render
 from gpuctl.session import Session, note
+from gpuctl.shaping import Shape
 from gpud.model.units import format_duration
 
 
 @click.command()
 @click.option("--topology", is_flag=True, help="Show how they reach each other: NVLink, PCIe switches, NUMA nodes.")
 @click.option("--health", is_flag=True, help="Show how well they are: what is wrong, since when, what would clear it.")
-@session.options
+@shaping.options(fields.GPUS)
+@session.display
 @click.pass_obj
-def gpus(session: Session, topology: bool, health: bool) -> None:
+def gpus(
+    session: Session,
+    topology: bool,
+    health: bool,
+    shape: Shape,
+) -> None:
     """List the GPUs: what they are, how busy, and who is on them. MIG instances stand below their GPU."""
     reply = session.request("gpus", fresh=True)
-    found = reply["gpus"]
+    found = shape.sorted(reply["gpus"])
     if session.json:
         session.print_json(found)
         return
     if found:
         table = render.links if topology else render.health if health else render.rows
-        click.echo("\n".join(table(found)))
-        if any(gpu["simulated"] for gpu in found):
+        session.show(shape.lines(fields.GPUS, found, table))
+        if any(gpu["simulated"] for gpu in found) and shape.format is None:
             note(render.SIMULATED)
     if health:
         for uid, used_s in sorted(reply.get("foreign_gpu_s", {}).items()):

@@ -25,7 +25,7 @@ _BAD = ("failed", "timed_out", "lost", "cancelled")
 
 @click.command()
 @click.argument("name", required=False)
-@session.options
+@session.display
 @click.pass_obj
 def group(session: Session, /, name: str | None) -> None:
     """Show how far groups are: those with unfinished jobs and those of the last 24 hours, or the one named.
@@ -37,7 +37,7 @@ def group(session: Session, /, name: str | None) -> None:
         session.print_json(groups)
         return
     if groups:
-        click.echo("\n".join(table(_COLUMNS, [_row(each) for each in groups])))
+        session.show(table(_COLUMNS, [_row(each) for each in groups]))
     else:
         note("no groups; make one: gpuctl submit --group NAME ...")
     for each in groups:

@@ -4,11 +4,13 @@ from typing import Any
 
 import click
 
-from gpuctl import session
+from gpuctl import session, shaping
 from gpuctl.parse import JOBS, POSITIVE, SINCE
+from gpuctl.render import fields
 from gpuctl.render import jobs as render
 from gpuctl.render.gpus import SIMULATED
 from gpuctl.session import Session, note
+from gpuctl.shaping import Shape
 
 _MOST = 10_000  # rows that gpud lists at once
 _COUNTED = 10_000  # how far it counts what it leaves out
@@ -26,30 +28,48 @@ STATES = ("held", "queued", "starting", "running", "stopping", "completed", "fai
 @click.option("--label", "labels", metavar="K[=V]", multiple=True, help="Only with this label; may be repeated.")
 @click.option("--since", type=SINCE, help="Only those that changed since: 2h (ago), 18:30, 2026-05-01.")
 @click.option("--limit", type=POSITIVE, help="At most so many, the newest.")
-@session.options
+@shaping.options(fields.JOBS)
+@session.display
 @click.pass_obj
-def list_(session: Session, /, jobs: tuple[str, ...], all_: bool, state: tuple[str, ...], **filters: Any) -> None:
+def list_(
+    session: Session,
+    /,
+    jobs: tuple[str, ...],
+    all_: bool,
+    state: tuple[str, ...],
+    shape: Shape,
+    **filters: Any,
+) -> None:
     """List jobs: everybody's that have not ended, then your own of the last 24 hours.
 
     An array has one row for what has not started, and one for each element that has.
-    """
+
+    \b
+      gpuctl list --columns id,state,user,wait,why
+      gpuctl list --all --sort -ended_at --format '{id}\\t{state}\\t{exit_code}'
+    """  # noqa: D301 - backspace is Click's mark for lines to leave alone
+    known = _keys() if shape.format or shape.sort else ()
     asked = {**filters, "jobs": list(jobs), "all": all_, "state": list(state)}
     with session.connect() as client:
         reply = client.request("list", **{key: value for key, value in asked.items() if value})
         simulated = client.welcome is not None and client.welcome["simulated"]
-    found = sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS)  # what can still be changed goes first
+    # What can still be changed goes first.
+    found = shape.sorted(sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS), known)
     if session.json:
         session.print_json(found)
         return
-    if found:
-        click.echo("\n".join(render.rows(found)))
+    lines = shape.lines(fields.JOBS, found, render.rows, known)
+    if lines:
+        session.show(lines)
+    elif shape.format is not None:
+        pass
     elif any(asked.values()):
         note("no such jobs")
     else:
         note("no jobs; queue one: gpuctl submit -- python train.py")
     if reply["more"]:
         note(_more(len(found), reply["more"], filters["limit"]))
-    if simulated:
+    if simulated and shape.format is None:
         note(SIMULATED)
 
 
@@ -59,3 +79,10 @@ def _more(shown: int, more: int, limit: int | None) -> str:
         counted = f"{more} or more" if more >= _COUNTED else f"{more} more"
         return f"{counted} are not shown; narrow it down: --mine, --state, --name, --since, 3-9"
     return f"{more} more; see them with --limit {shown + more}"
+
+
+def _keys() -> list[str]:
+    """Return every key of a job's JSON, whether a job is there to show it or not."""
+    from gpud.wire.messages import Job  # noqa: PLC0415 - most listings name no key
+
+    return list(Job.__annotations__)

@@ -2,20 +2,23 @@
 
 import click
 
-from gpuctl import session
+from gpuctl import session, shaping
+from gpuctl.render import fields
 from gpuctl.render.gpus import SIMULATED, node_rows
 from gpuctl.session import Session, note
+from gpuctl.shaping import Shape
 
 
 @click.command()
-@session.options
+@shaping.options(fields.NODES)
+@session.display
 @click.pass_obj
-def nodes(session: Session) -> None:
+def nodes(session: Session, shape: Shape) -> None:
     """List the nodes, and what of them is in use."""
-    found = session.request("nodes")["nodes"]
+    found = shape.sorted(session.request("nodes")["nodes"])
     if session.json:
         session.print_json(found)
         return
-    click.echo("\n".join(node_rows(found)))
-    if any(node["simulated"] for node in found):
+    session.show(shape.lines(fields.NODES, found, node_rows))
+    if any(node["simulated"] for node in found) and shape.format is None:
         note(SIMULATED)

@@ -27,7 +27,7 @@ def _setting(text: str) -> tuple[str, str]:
     help="Set a parameter, or (KEY=default) give it the configuration's value again; may be repeated.",
 )
 @click.option("--reset", is_flag=True, help="Go back to the policy and the parameters of the configuration.")
-@session.options
+@session.display
 @click.pass_obj
 def policy(session: Session, name: str | None, settings: tuple[tuple[str, str], ...], *, reset: bool) -> None:
     """Show which policy orders the queue, and what there is, or put another in force.
@@ -44,7 +44,7 @@ def policy(session: Session, name: str | None, settings: tuple[tuple[str, str], 
         if session.json:
             session.print_json(found)
         else:
-            click.echo("\n".join(policies.lines(found)))
+            session.show(policies.lines(found))
         return
     asked = {} if name is None else {"policy": name}
     answer = reply(session.request("policy_set", parameters=dict(settings), reset=reset, **asked))

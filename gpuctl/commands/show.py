@@ -20,7 +20,7 @@ _TAIL = 1 << 16  # bytes; of a line that is longer its end
 @click.command()
 @click.argument("job", type=JOB)
 @click.option("--csv", is_flag=True, help="What it used, as comma-separated values.")
-@session.options
+@session.display
 @click.pass_obj
 def show(session: Session, job: str, *, csv: bool) -> None:
     """Show everything about a job, an array or an array's element.
@@ -31,9 +31,9 @@ def show(session: Session, job: str, *, csv: bool) -> None:
     if session.json:
         session.print_json({**answer.pop("job"), **answer})
     elif csv:
-        click.echo("\n".join(results.csv_lines(answer["job"], answer.get("results"))))
+        session.show(results.csv_lines(answer["job"], answer.get("results")))
     else:
-        click.echo("\n".join([*whole(answer), *_last_lines(answer["job"])]))
+        session.show([*whole(answer), *_last_lines(answer["job"])])
 
 
 def _last_lines(job: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from gpuctl.session import Session
 
 
 @click.command()
-@session.options
+@session.display
 @click.pass_obj
 def stats(session: Session) -> None:
     """Show how long the queue is and was, how busy the GPUs were, and what deciding costs.
@@ -21,4 +21,4 @@ def stats(session: Session) -> None:
     if session.json:
         session.print_json(found)
     else:
-        click.echo("\n".join(render.lines(found)))
+        session.show(render.lines(found))

@@ -19,7 +19,7 @@ _JSON_JOBS = 1_000  # that run, that wait, that have ended
 
 
 @click.command()
-@session.options
+@session.display
 @click.pass_obj
 def status(session: Session) -> None:
     """Show one screen of everything: gpud, the GPUs, the queue.

@@ -23,7 +23,7 @@ _MONTH_S = 30 * 86_400.0
 )
 @click.option("--since", type=SINCE, help="From when on: 7d (ago), 2026-05-01; 30d without a word.")
 @click.option("--csv", is_flag=True, help="Comma-separated values, in seconds and joules.")
-@session.options
+@session.display
 @click.pass_obj
 def usage(session: Session, by: str, since: float | None, *, csv: bool) -> None:
     """Show GPU-hours, waits and utilisation by user, tenant, GPU or group.
@@ -35,4 +35,4 @@ def usage(session: Session, by: str, since: float | None, *, csv: bool) -> None:
     if session.json:
         session.print_json(found)
     else:
-        click.echo("\n".join(render.csv_lines(found) if csv else render.lines(found)))
+        session.show(render.csv_lines(found) if csv else render.lines(found))

@@ -15,7 +15,7 @@ from gpuctl.submission import ordinal
 
 @click.command()
 @click.argument("job", required=False, type=JOB)
-@session.options
+@session.display
 @click.pass_obj
 def why(session: Session, job: str | None) -> None:
     """Say why a job waits and when it will start; without JOB, of every job that waits."""
@@ -24,8 +24,8 @@ def why(session: Session, job: str | None) -> None:
         session.print_json(jobs)
     elif not jobs:
         note("no job waits")
-    for each in [] if session.json else jobs:
-        click.echo("\n".join(_lines(each)))
+    else:
+        session.show([line for each in jobs for line in _lines(each)])
 
 
 def _lines(job: dict[str, Any]) -> list[str]:

@@ -45,7 +45,7 @@ def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:
         job["user"] if several_users else "",
         gpus_wanted(job),
         str(job["priority"] or ""),
-        _time(job, now),
+        time_of(job, now),
         where_or_why(job, now),
     )
 
@@ -65,7 +65,7 @@ def written_id(job: Job) -> str:
     return f"{job['id']}_[{pending}]" if pending else str(job["id"])
 
 
-def _time(job: Job, now: float) -> str:
+def time_of(job: Job, now: float) -> str:
     """Return how long it ran, or has waited; nothing of one that never started."""
     if job["started_at"] is None:
         return "" if job["ended_at"] is not None else format_duration(now - job["submitted_at"])

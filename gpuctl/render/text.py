@@ -5,7 +5,6 @@ Plain strings, not a table library: that takes longer to import than gpud to ans
 written out: nobody's job name moves another's cursor.
 """
 
-import os
 import shutil
 import sys
 import time
@@ -52,14 +51,16 @@ class Column:
     spare: bool = False
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
-    """Return the lines of a table in `width` cells; columns without content are left out.
+def table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int | None = None, sparse: bool = True
+) -> list[str]:
+    """Return the lines of a table in `width` cells; columns without content are left out, where it is `sparse`.
 
     `width` None: the terminal's, or no limit where stdout is none.
     """
     width = terminal_width() if width is None else width
     cells = [[clean(cell) for cell in row] for row in rows]
-    shown = [at for at in range(len(columns)) if any(row[at] for row in cells)] or [0]
+    shown = [at for at in range(len(columns)) if not sparse or any(row[at] for row in cells)] or [0]
     sizes = {at: max(cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)) for at in shown}
     elastic = [at for at in shown if columns[at].elastic]
     least = {at: min(size, _ELASTIC_LEAST) if at in elastic else size for at, size in sizes.items()}
@@ -125,8 +126,8 @@ def colored(line: str, word: str) -> str:
 
 
 def styled(text: str, color: str) -> str:
-    """Return text in a colour, unless $NO_COLOR is set (no-color.org); without a terminal Click takes it out."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, fg=color)
+    """Return text in a colour, which Click takes out again where none is wanted: `session.color_wanted`."""
+    return click.style(text, fg=color)
 
 
 def terminal_width() -> int:
