@@ -37,6 +37,7 @@ from gpud.model.units import Seconds, Timestamp
 LOOK_AGAIN_S: Seconds = 60.0  # after a start or a stop that nothing was heard of, and again after each look
 KILL_SLACK_S: Seconds = 40.0  # a shim gives up waiting for a process that cannot die after 30 s
 OVER = "has ended already"
+_GOES_ON = (StopCause.PREEMPTED, StopCause.REQUEUED)  # such a job runs again: it shall save what it has
 
 
 def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allocation) -> ActiveJob:
@@ -87,7 +88,7 @@ def started(world: World, out: Outcome, seen: Started) -> None:
                 _move(world, out, active, state)
             # The stop came before there was anything to stop, or went down with an earlier gpud.
             grace_s = max(0.0, stopping.kill_at - KILL_SLACK_S - out.now)
-            out.effects.append(Stop(seen.job, seen.attempt, grace_s))
+            out.effects.append(Stop(seen.job, seen.attempt, grace_s, saves=stopping.cause in _GOES_ON))
 
 
 def exited(world: World, out: Outcome, seen: Exited) -> None:
@@ -185,7 +186,8 @@ def stop(world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, for
             sooner = kill_at if state.kill_at <= out.now else min(state.kill_at, kill_at)
             stopping = replace(state, cause=cause, kill_at=sooner)
     _move(world, out, active, stopping)
-    out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None))
+    saves = cause in _GOES_ON and not force
+    out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None, saves=saves))
     world.alarms.set(stopping.kill_at, active.job)
     return True
 

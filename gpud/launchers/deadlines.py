@@ -1,18 +1,21 @@
 """What a shim sleeps for: its job's deadlines, and the signals by which it is told what to do.
 
-CHLD: something ended. TERM: stop, with the job's grace. QUIT: stop at once. INT: interrupt the job. HUP: look anew
-until when it may run. A real-time signal, counted from the first: pass on the signal of that number.
+CHLD: something ended. TERM: stop, with the job's grace. USR1: the same, but the job saves what it has first. QUIT: stop
+at once. INT: interrupt the job. HUP: look anew until when it may run. A real-time signal, counted from the first: pass
+on the signal of that number.
 """
 
 import signal
 from collections.abc import Callable
 
 from gpud.launchers import cgroup, record, tree
+from gpud.launchers.checkpoints import Checkpoints
 
+SAVE_AND_STOP = signal.SIGUSR1
 GIVE_UP_S = 30.0
 _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
 SIGNALS = frozenset(
-    {signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP}
+    {signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP}
     | {*range(signal.SIGRTMIN, signal.SIGRTMAX + 1)}  # the first is for signal 1, and so on
 )
 
@@ -22,6 +25,7 @@ class Deadlines:
 
     `members` gives the processes that the job has now, `group` is its cgroup where it has one. `nap_s` is how long to
     sleep at most where the job's end sends no signal. `look` tells until when it may run, where that may change.
+    `saves` asks it to save what it has: before it is stopped at its limit, too.
     """
 
     def __init__(
@@ -33,13 +37,16 @@ class Deadlines:
         group: str | None = None,
         nap_s: float | None = None,
         look: Callable[[], float | None] | None = None,
+        saves: Checkpoints | None = None,
     ) -> None:
         self.members = members
+        self.saves = saves or Checkpoints(None, 0)
         self.look = look
         self.group = group
         self.nap_s = nap_s
         self.stop_at = stop_at
         self.grace_s = grace_s
+        self.end_at: float | None = None  # when it is asked to end, while it saves before that
         self.kill_at: float | None = None
         self.timed_out = False
         self.killed: set[int] = set()
@@ -50,8 +57,10 @@ class Deadlines:
         if self.kill_at is not None and now >= self.kill_at:
             self._kill()
             due: float | None = now + 0.02  # for those that forked while they were being killed
+        elif self.kill_at is not None:  # who stops has no other deadline
+            due = self.kill_at if self.end_at is None else self.end_at
         else:
-            due = self.stop_at if self.kill_at is None else self.kill_at  # who stops has no other deadline
+            due = min((at for at in (self.stop_at, self.saves.due_at(self.stop_at)) if at is not None), default=None)
         nap_s = self.nap_s
         if due is not None:
             nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))
@@ -60,6 +69,8 @@ class Deadlines:
                 pass  # the caller looks
             case signal.SIGTERM:
                 self.stop(self.grace_s)
+            case signal.SIGUSR1:
+                self.stop(self.grace_s, saves=True)
             case signal.SIGQUIT:
                 self.stop(0.0)
             case signal.SIGINT:
@@ -70,15 +81,32 @@ class Deadlines:
                 tree.send(number - signal.SIGRTMIN + 1, self.members())
             case None if self.stop_at is not None and record.boot_time() >= self.stop_at:
                 self.timed_out = self.kill_at is None
-                self.stop(self.grace_s)
+                self.stop(self.grace_s, saves=True)
+            case None if self.kill_at is None:
+                self.saves.ask_if_due(self.stop_at, self.members)
+            case None if self.end_at is not None and record.boot_time() >= self.end_at:
+                self._end()
 
-    def stop(self, grace_s: float) -> None:
-        """Ask every process to end, once, and kill what is left after the grace."""
-        kill_at = record.boot_time() + grace_s
+    def stop(self, grace_s: float, *, saves: bool = False) -> None:
+        """Ask every process to end, once, and kill what is left after the grace.
+
+        With `saves` the job is asked to save what it has first, and to end when little is left of the grace.
+        """
+        now = record.boot_time()
+        kill_at = now + grace_s
         if self.kill_at is None and grace_s > 0:
-            tree.end_gently(self.members)
+            saves_s = self.saves.ask_last(self.stop_at, grace_s, self.members) if saves else 0.0
+            self.end_at = now + saves_s
+            if not saves_s:
+                self._end()
+        elif self.end_at is not None and grace_s > 0 and not saves:  # somebody does not want it any more
+            self._end()
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         self.stop_at = None
+
+    def _end(self) -> None:
+        self.end_at = None
+        tree.end_gently(self.members)
 
     def given_up(self) -> bool:
         """Tell whether killing has gone on for so long that the rest cannot be killed."""

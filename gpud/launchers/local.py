@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpud.launchers import record, tree
+from gpud.launchers.deadlines import SAVE_AND_STOP
 from gpud.launchers.link import LauncherGoneError, Link
 from gpud.launchers.orders import exit_of, order_of
 from gpud.launchers.protocol import Confinement, LaunchOrder, Means, Performed
@@ -59,6 +60,7 @@ class _Attempt:
     shim: ProcessIdentity | None = None
     over: bool = False
     stop: int | None = None  # the signal that is due as soon as there is a shim to take it
+    saves: bool = False  # its shim can have it save what it has before that; one of an older gpud would die of it
     retry: asyncio.TimerHandle | None = None
     retry_s: float = _RETRY_S[0]
     limit: tuple[float | None] | None = None  # how long it may run, which its shim is to be told
@@ -131,8 +133,8 @@ class LocalLauncher:
             case Launch() if known is None:
                 assert order is not None  # noqa: S101 - the protocol says so
                 self._launch(attempt, effect, order)
-            case Stop(grace_s=grace_s):
-                self._stop(attempt, grace_s)
+            case Stop(grace_s=grace_s, saves=saves):
+                self._stop(attempt, grace_s, saves=saves)
             case Interrupt() if attempt.attended:
                 self._signal(attempt, signal.SIGINT)
             case SendSignal(number=number) if attempt.attended and attempt.hears:
@@ -161,10 +163,10 @@ class LocalLauncher:
             attempt.refused = True  # nobody was told, so nobody can claim it
             self._end(attempt, Exit(at=self._clock(), fault=Fault("the launcher process is not there", machine=True)))
 
-    def _stop(self, attempt: _Attempt, grace_s: float | None) -> None:
+    def _stop(self, attempt: _Attempt, grace_s: float | None, *, saves: bool = False) -> None:
         if attempt.over:
             return
-        attempt.stop = signal.SIGQUIT if grace_s == 0 else signal.SIGTERM
+        attempt.stop = signal.SIGQUIT if grace_s == 0 else SAVE_AND_STOP if saves else signal.SIGTERM
         if attempt.attended:
             self._signal(attempt, attempt.stop)
         else:
@@ -278,6 +280,7 @@ class LocalLauncher:
     def _attend(self, attempt: _Attempt, found: Record) -> None:
         """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
         self._began(attempt, found)
+        attempt.saves = "checkpoint" in found
         if self._watch(attempt, *found["shim"]):
             attempt.attended, attempt.hears = True, found.get("hears", False)
             self._signal(attempt, attempt.stop or signal.SIGCONT)
@@ -381,6 +384,8 @@ class LocalLauncher:
 
     def _signal(self, attempt: _Attempt, number: int) -> None:
         assert attempt.pidfd is not None  # noqa: S101 - callers looked
+        if number == SAVE_AND_STOP and not attempt.saves:
+            number = signal.SIGTERM
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(attempt.pidfd, number)
             if number != signal.SIGCONT:

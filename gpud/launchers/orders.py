@@ -7,6 +7,7 @@ from gpud.launchers.protocol import LaunchOrder
 from gpud.launchers.record import Record
 from gpud.model.effects import Launch
 from gpud.model.job import Exit, Fault
+from gpud.model.spec import JobSpec
 from gpud.model.units import Mib, Timestamp
 
 
@@ -44,6 +45,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "fence": None if order.fence is None else [order.fence.kind, order.fence.devices],
         "log_max": order.log_max,
         "beside": order.beside,
+        "checkpoint": _checkpoint(spec),
         "shared": [share.gpu for share in effect.allocation.shares if share.memory_mib is not None],
         "uid": order.uid,
         "gid": order.gid,
@@ -53,6 +55,13 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
 
 
 def exit_of(found: Record) -> Exit:
+def _checkpoint(spec: JobSpec) -> list[object] | None:
+    """Return how a job is asked to save what it has, as `Checkpoints` takes it."""
+    if spec.checkpoint_signal is None:
+        return None
+    return [spec.checkpoint_signal, spec.checkpoint_every_s, spec.checkpoint_before_s, spec.checkpoint_to]
+
+
     """Return the end that a record tells of; `lost` where it tells none."""
     status = found.get("status")
     fault = found.get("fault")

@@ -13,8 +13,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn
 
 from gpud.launchers import cgroup, record, tree
+from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import GIVE_UP_S, SIGNALS, Deadlines
 from gpud.launchers.leases import drop
 from gpud.launchers.record import Record
@@ -132,6 +134,7 @@ class Orphans:
             return
         if about["state"] == record.CLAIMED:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
+        about.pop("checkpoint", None)  # there is more to say
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
         peak_mib = cgroup.peak_mib(f"{self.cgroups}/job-{key}")
         _overwrite(f"{self.records}/{key}", done if peak_mib is None else done | {"peak_mib": peak_mib})
@@ -142,16 +145,24 @@ class Orphans:
         self.told(key)
 
     def _fork_keeper(self, found: Record, path: str, leases: Sequence[socket.socket]) -> int:
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                code = _keep(found, path, leases)
-            except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(code)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what it is told meanwhile stays pending
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become_keeper(found, path, leases)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return pid
+
+
+def _become_keeper(found: Record, path: str, leases: Sequence[socket.socket]) -> NoReturn:
+    code = 1
+    try:
+        code = _keep(found, path, leases)
+    except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
 
 
 def _overwrite(path: str, about: Record) -> None:
@@ -177,7 +188,6 @@ def _somebody_ended() -> bool:
 
 def _keep(found: Record, path: str, leases: Sequence[socket.socket]) -> int:
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     close_others([lease.fileno() for lease in leases])
     for lease in leases:
         lease.listen(128)  # whose it is shows as who called this last
@@ -191,7 +201,8 @@ def _keep(found: Record, path: str, leases: Sequence[socket.socket]) -> int:
     def limit() -> float | None:
         return record.limit_of(path, found["limit_at"])
 
-    deadlines = Deadlines(members, limit(), found["grace_s"], nap_s=NAP_S, look=limit)
+    saves = Checkpoints(found.get("checkpoint"), pid)
+    deadlines = Deadlines(members, limit(), found["grace_s"], nap_s=NAP_S, look=limit, saves=saves)
     while record.start_time(pid) == start and not deadlines.given_up():
         deadlines.wait()
     return _TIMED_OUT if deadlines.timed_out else 0

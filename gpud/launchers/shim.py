@@ -1,8 +1,7 @@
 """The shim: a job's parent, which outlives gpud, stops the job, and writes down how it ended.
 
-It sleeps in one system call, sigtimedwait(2), and wakes for: CHLD (something ended), TERM (stop, with the job's
-grace), QUIT (stop at once), INT (interrupt the job), HUP (look until when it may run), a real-time signal (pass on
-the signal of that number), and its own deadlines: the time limit, the end of the grace.
+It sleeps in one system call, sigtimedwait(2), and wakes for the signals that `deadlines` names, and for its own
+deadlines: when the job is to save what it has, the time limit, the end of the grace.
 The record is overwritten before the job's process is reaped, because what is reaped is forgotten. Then whatever the
 job left behind is killed: a process that daemonised comes to the shim as a child. What cannot die (D state: a dead
 file server, a broken driver) is given up after `GIVE_UP_S`, and the record says `stuck`.
@@ -18,6 +17,7 @@ import struct
 from collections.abc import Callable, Iterable
 
 from gpud.launchers import cgroup, faults, fence, output, record, tree
+from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import SIGNALS, Deadlines
 from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
 from gpud.launchers.leases import Leases
@@ -51,6 +51,7 @@ NOTHING: Order = {
     "fence": None,
     "log_max": 1 << 40,
     "uid": None,
+    "checkpoint": None,
 }
 
 
@@ -79,6 +80,8 @@ class Shim:
             "hears": True,
         }
         self.record: record.Record | None = None
+        if order["checkpoint"] is not None:
+            self.lineage["checkpoint"] = order["checkpoint"]
         self.bounds = output.Bounds(order["log_max"])
         self.rss_kib = 0
         self.cpu_s = 0.0
@@ -114,6 +117,7 @@ class Shim:
             group=self.order["cgroup"],
             look=lambda: record.limit_of(self.order["record"], self.lineage["limit_at"]),
         )
+            saves=Checkpoints(self.order["checkpoint"], pid),
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
                 deadlines.stop(0.0)
@@ -171,6 +175,7 @@ class Shim:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
         assert self.record is not None  # noqa: S101 - of an attempt that ended
         self.record |= {
+        self.record.pop("checkpoint", None)  # there is more to say
             "state": record.DONE,
             "cpu_s": round(self.cpu_s, 3),
             "rss_mib": self.rss_kib >> 10,

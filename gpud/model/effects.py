@@ -20,12 +20,14 @@ class Launch:
 class Stop:
     """End this attempt: TERM to every process and KILL after `grace_s`; at once where that is 0.
 
-    One that has not claimed its record yet is kept from ever running.
+    One that has not claimed its record yet is kept from ever running. With `saves` a job that has a checkpoint signal
+    gets that first, and TERM when little is left of the grace.
     """
 
     job: JobId
     attempt: int
     grace_s: Seconds | None  # None: the job's own
+    saves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
