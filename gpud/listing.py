@@ -138,7 +138,7 @@ class Listing:
             "confined": self._confined(job, row.place.attempt),
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
-            "happened": happened(row) if private else None,
+            "happened": happened(row, events) if private else None,
             "results": results(scene.world, row, attempts[-1] if attempts else None, scene.now) if private else None,
         }
         if row.array is not None:

@@ -57,7 +57,6 @@ Work = Coroutine[None, None, None]
 _CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
     "hold": Hold,
     "release": Release,
-    "interrupt": Interrupt,
 }
 
 
@@ -273,7 +272,9 @@ class Requests:
         notes = tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
             force = message.get("force", False)
-            self._ask(peer, message, lambda token: Cancel(token, live, force), notes)
+            self._ask(peer, message, lambda token: Cancel(token, live, force, me.name), notes)
+        elif op == "interrupt":
+            self._ask(peer, message, lambda token: Interrupt(token, live, me.name), notes)
         elif op == "priority":
             priority = message["priority"]
             check_priority(self._world(), self._roles.of(peer), priority)

@@ -12,7 +12,7 @@ from gpud.model.gpu import GpuId
 from gpud.model.job import End, Exit, StopCause
 from gpud.model.units import Seconds, Timestamp, format_duration, format_size, plural
 from gpud.model.use import GpuUse
-from gpud.store.rows import AttemptRow, JobRow
+from gpud.store.rows import AttemptRow, Event, JobRow
 from gpud.wire.messages import Results
 
 _SURE = 3  # readings, over
@@ -21,14 +21,16 @@ _LITTLE = 0.1  # of a GPU's time, or of what was asked for
 _MUCH_MIB = 4_096
 
 
-def happened(row: JobRow) -> str | None:
-    """Return who or what ended a job; None while it has not ended, and of an array."""
+def happened(row: JobRow, events: Sequence[Event] = ()) -> str | None:
+    """Return who or what ended a job; None while it has not ended, and of an array. `events` are all of the job's."""
     if row.ended_at is None or row.array is not None:
         return None
     run = row.run
     over = None if run is None else run.exit
     if run is None or over is None:
-        how = "it was cancelled before it started" if row.state == End.CANCELLED else "it ended before it started"
+        how = "it ended before it started"
+        if row.state == End.CANCELLED:
+            how = f"it was cancelled{_by(events, End.CANCELLED)} before it started"
         return f"{how}: {row.reason}" if row.reason else how
     match row.state:
         case End.COMPLETED:
@@ -38,12 +40,29 @@ def happened(row: JobRow) -> str | None:
             limit = "" if limit_s is None else f" of {format_duration(limit_s)}"
             return f"it reached its time limit{limit}, and was ended for that"
         case End.CANCELLED:
-            forced = " and had to be killed" if over.signal == SIGKILL else ""
-            return f"its user, or an operator, cancelled it{forced}" + (f": {row.reason}" if row.reason else "")
+            return _cancelled(row, run, over, events)
         case End.LOST:
             return f"nobody saw its end: {row.reason or over.lost}"
         case _:
             return _failure(row, run, over)
+
+
+def _cancelled(row: JobRow, run: AttemptRow, over: Exit, events: Sequence[Event]) -> str:
+    """Return who cancelled a job that had started, and when."""
+    asked = next((event for event in reversed(events) if event.kind == "stopping"), None)
+    when = (
+        ""
+        if asked is None or run.started_at is None
+        else f" {format_duration(asked.at - run.started_at)} after it started"
+    )
+    forced = ", and had to be killed" if over.signal == SIGKILL else ""
+    return f"it was cancelled{_by(events, 'stopping')}{when}{forced}" + (f": {row.reason}" if row.reason else "")
+
+
+def _by(events: Sequence[Event], kind: str) -> str:
+    """Return who did what the last event of a kind tells of, as words; nothing where it was nobody."""
+    by = next((event.detail.get("by") for event in reversed(events) if event.kind == kind), None)
+    return f" by {by}" if by else ""
 
 
 def _failure(row: JobRow, run: AttemptRow, over: Exit) -> str:

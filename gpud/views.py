@@ -44,7 +44,7 @@ OF_OTHERS = _keys(
 OF_OTHERS_ATTEMPTS = _keys(
     "attempt starting_at started_at ended_at exit_code signal timed_out could_not_start stop_cause gpu_s allocation"
 )
-OF_OTHERS_EVENTS = _keys("name array priority not_before node nodes gpus cause exit_code signal counts")
+OF_OTHERS_EVENTS = _keys("name array priority not_before node nodes gpus cause by exit_code signal counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,13 +35,13 @@ def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
             world.wait(element, array.terms, array.place)
 
 
-def drop_named(world: World, out: Outcome, named: Iterable[JobId]) -> set[JobId]:
+def drop_named(world: World, out: Outcome, named: Iterable[JobId], by: str) -> set[JobId]:
     """Cancel pending elements, where they are many, without a row for each; return which."""
     gone: set[JobId] = set()
     for key, indices in _pending(world, named).items():
         if len(indices) > FEW:
             gone.update(job_id(number_of(key), index) for index in indices)
-            drop(world, out, key, indices)
+            drop(world, out, key, indices, by=by)
             if not world.arrays[key].state.pending:
                 world.unwait(key)
     return gone
@@ -69,8 +69,10 @@ def _unfolded(world: World, out: Outcome, array: Array, elements: list[JobId], r
     out.touch(key)
 
 
-def drop(world: World, out: Outcome, key: JobId, indices: IndexSet, reason: str | None = None) -> None:
-    """Cancel pending elements that have no rows; one event tells of them all."""
+def drop(
+    world: World, out: Outcome, key: JobId, indices: IndexSet, reason: str | None = None, *, by: str | None = None
+) -> None:
+    """Cancel pending elements that have no rows; one event tells of them all. `by` is who asked, by name."""
     array = world.arrays[key]
     state = array.state
     counts = state.counted(End.CANCELLED, len(indices))
@@ -80,5 +82,7 @@ def drop(world: World, out: Outcome, key: JobId, indices: IndexSet, reason: str 
     detail: dict[str, object] = {"elements": str(indices)}
     if reason is not None:
         detail["reason"] = reason
+    if by:
+        detail["by"] = by
     out.changes.append(Told(out.now, "elements_cancelled", detail, key))
     out.touch(key, reason)

@@ -87,11 +87,12 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """End jobs; `force`: without grace."""
+    """End jobs; `force`: without grace. `by` is who asked, by name."""
 
     token: int
     jobs: tuple[JobId, ...]
     force: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +135,11 @@ class SetPriority:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Send INT to running jobs; one that waits is cancelled."""
+    """Send INT to running jobs; one that waits is cancelled. `by` is who asked, by name."""
 
     token: int
     jobs: tuple[JobId, ...]
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

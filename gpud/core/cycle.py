@@ -208,7 +208,7 @@ def _of_jobs(world: World, out: Outcome, asked: Command) -> Changed:
     act: jobs.Act
     match asked:
         case Cancel(_, named):
-            act = partial(jobs.cancel, force=asked.force)
+            act = partial(jobs.cancel, force=asked.force, by=asked.by)
         case Hold(_, named):
             act = jobs.hold
         case Release(_, named):
@@ -218,14 +218,14 @@ def _of_jobs(world: World, out: Outcome, asked: Command) -> Changed:
         case SetPriority(_, named):
             act = partial(jobs.prioritise, priority=asked.priority)
         case Interrupt(_, named):
-            act = jobs.interrupt
+            act = partial(jobs.interrupt, by=asked.by)
         case Signal(_, named):
             act = partial(jobs.send_signal, number=asked.number, by=asked.by)
         case _:
             raise TypeError(asked)
     gone: set[JobId] = set()
     if isinstance(asked, Cancel):
-        gone = arrays.drop_named(world, out, named)
+        gone = arrays.drop_named(world, out, named, asked.by)
     elif isinstance(asked, Hold | Release | SetPriority):
         arrays.unfold_named(world, out, named)
     notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in named]

@@ -155,9 +155,18 @@ def _guest(world: World, active: ActiveJob, ended: Exit) -> str | None:
     return guest if of_gpus and lifecycle.out_of_memory(ended) else None
 
 
-def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None, reason: str | None = None) -> None:
+def finish(
+    world: World,
+    out: Outcome,
+    job: JobId,
+    end: End,
+    exit_: Exit | None,
+    reason: str | None = None,
+    *,
+    by: str | None = None,
+) -> None:
     """A job that waits nowhere and holds nothing is over for good."""
-    out.changes.append(Ended(job, out.now, end, exit_, reason))
+    out.changes.append(Ended(job, out.now, end, exit_, reason, by or None))
     world.after.turn(job, end)
     if index_of(job) is None:
         world.after.forget(job)
@@ -170,8 +179,10 @@ def finish(world: World, out: Outcome, job: JobId, end: End, exit_: Exit | None,
         throttle(world, job)
 
 
-def stop(world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, force: bool = False) -> bool:
-    """Have an active job end; False if it is being stopped for that reason already."""
+def stop(
+    world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, force: bool = False, by: str | None = None
+) -> bool:
+    """Have an active job end; False if it is being stopped for that reason already. `by` is who asked, by name."""
     state, grace_s = active.state, 0.0 if force else active.terms.grace_s
     kill_at = Timestamp(out.now + grace_s + KILL_SLACK_S)
     match state:
@@ -185,7 +196,7 @@ def stop(world: World, out: Outcome, active: ActiveJob, cause: StopCause, *, for
             # Whoever preempts or requeues yields to the user who cancels. A stop that is overdue begins anew.
             sooner = kill_at if state.kill_at <= out.now else min(state.kill_at, kill_at)
             stopping = replace(state, cause=cause, kill_at=sooner)
-    _move(world, out, active, stopping)
+    _move(world, out, active, stopping, by)
     saves = cause in _GOES_ON and not force
     out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None, saves=saves))
     world.alarms.set(stopping.kill_at, active.job)
@@ -207,19 +218,22 @@ def every(world: World, out: Outcome, job: JobId, act: "Act") -> str | None:
 Act = Callable[[World, Outcome, JobId], str | None]
 
 
-def cancel(world: World, out: Outcome, job: JobId, *, force: bool = False, reason: str | None = None) -> str | None:
-    """End a job, or what is pending of an array; return why nothing was done, if so."""
+def cancel(
+    world: World, out: Outcome, job: JobId, *, force: bool = False, reason: str | None = None, by: str | None = None
+) -> str | None:
+    """End a job, or what is pending of an array; return why nothing was done, if so. `by` is who asked, by name."""
     active = world.active.get(job)
     if active is not None:
-        return None if stop(world, out, active, StopCause.CANCELLED, force=force) else "is being cancelled already"
+        stopped = stop(world, out, active, StopCause.CANCELLED, force=force, by=by)
+        return None if stopped else "is being cancelled already"
     if alone(world, out, job) is None:
         return OVER
     world.unwait(job)
     array = world.arrays.get(job)
     if array is None:
-        finish(world, out, job, End.CANCELLED, None, reason)
+        finish(world, out, job, End.CANCELLED, None, reason, by=by)
         return None
-    arrays.drop(world, out, job, array.state.pending, reason)
+    arrays.drop(world, out, job, array.state.pending, reason, by=by)
     return None
 
 
@@ -275,11 +289,11 @@ def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str 
     return None
 
 
-def interrupt(world: World, out: Outcome, job: JobId) -> str | None:
+def interrupt(world: World, out: Outcome, job: JobId, *, by: str) -> str | None:
     """Pass a Ctrl-C on to a job that runs, and cancel one that waits; return why nothing was done, if so."""
     active = world.active.get(job)
     if active is None:
-        return cancel(world, out, job)
+        return cancel(world, out, job, by=by)
     out.effects.append(Interrupt(job, active.place.attempt))
     return None
 
@@ -348,9 +362,9 @@ def wait(
         world.wait(job, terms, place)
 
 
-def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping) -> None:
+def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping, by: str | None = None) -> None:
     world.enter(replace(active, state=state))
-    out.changes.append(Moved(active.job, out.now, active.place.attempt, state))
+    out.changes.append(Moved(active.job, out.now, active.place.attempt, state, by or None))
 
 
 def _since_and_cause(active: ActiveJob) -> tuple[Timestamp, StopCause | None]:

@@ -62,12 +62,16 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A job is starting, running or stopping now, on its attempt. Event: `starting`, `running` or `stopping`."""
+    """A job is starting, running or stopping now, on its attempt. Event: `starting`, `running` or `stopping`.
+
+    `by` is who had it stop, by name, where that was somebody.
+    """
 
     job: JobId
     at: Timestamp
     attempt: int
     state: Active
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +93,17 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A job is over for good. Event: the end's word. `exit` is None for one that never started."""
+    """A job is over for good. Event: the end's word. `exit` is None for one that never started.
+
+    `by` is who cancelled one that waited, by name.
+    """
 
     job: JobId
     at: Timestamp
     end: End
     exit: Exit | None
     reason: str | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

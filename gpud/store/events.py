@@ -21,10 +21,10 @@ def event_of(change: Change) -> Telling | None:
         case Queued(job, at, place, word, reason):
             detail = _said(reason=reason, priority=place.priority, not_before=place.not_before)
             return at, word, job, place.attempt, detail
-        case Moved(job, at, attempt, state):
-            return at, _word(state), job, attempt, _moved(state)
-        case Ended(job, at, end, ended, reason):
-            return at, end.value, job, None, _said(reason=reason, **_exit(ended))
+        case Moved(job, at, attempt, state, by):
+            return at, _word(state), job, attempt, _moved(state) | _said(by=by)
+        case Ended(job, at, end, ended, reason, by):
+            return at, end.value, job, None, _said(reason=reason, by=by, **_exit(ended))
         case ArrayPut(job, at, array, end, reason) if end is not None:
             return at, end.value, job, None, _said(counts=dict(array.counts), reason=reason)
         case Reprioritised(job, at, priority):

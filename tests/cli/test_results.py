@@ -1,9 +1,11 @@
 """What became of jobs, when the others start, and who used what: as a person asks a gpud that runs."""
 
 import csv
+import re
 import time
 
 import pytest
+from gpud_process import until
 
 from gpuctl.render import usage as page
 
@@ -39,7 +41,16 @@ def test_show_opens_with_what_ended_a_job_and_closes_with_the_end_of_its_output(
 
     assert limited["happened"] == "it reached its time limit of 1s, and was ended for that"
     assert killed["happened"].startswith("somebody killed it (SIGKILL), and not gpud")
-    assert gpuctl.json("show", waiting)["happened"] == "it was cancelled before it started"
+    me = killed["user"]
+    assert gpuctl.json("show", waiting)["happened"] == f"it was cancelled by {me} before it started"
+
+    running = gpuctl.ok("submit", "--", "sleep", "600")
+    until(lambda: gpuctl.json("show", running)["state"] == "running")
+    gpuctl.ok("cancel", running)
+    gpuctl("wait", running)
+    shown = gpuctl.json("show", running)
+    assert re.fullmatch(f"it was cancelled by {re.escape(me)} \\d+s after it started", shown["happened"])
+    assert [event["detail"]["by"] for event in shown["events"] if event["kind"] == "stopping"] == [me]
 
 
 def test_after_its_end_a_job_tells_what_it_used_and_usage_who_did(gpuctl):
