@@ -28,6 +28,7 @@ class _Sum:
     attempts: int = 0
     starts: int = 0
     wait_s: Seconds = 0.0
+    foreign_s: Seconds = 0.0
     cost: float = 0.0
 
     def add(self, each: Spent, price: float) -> None:
@@ -39,6 +40,7 @@ class _Sum:
         self.attempts += each.attempts
         self.starts += each.starts
         self.wait_s += each.wait_s
+        self.foreign_s += each.foreign_s
         self.cost += each.gpu_s / 3600 * price
 
 
@@ -87,7 +89,7 @@ class UsageReport:
             "energy_j": total.energy_j or None,
             "ended": total.attempts,
             "wait_s": total.wait_s / total.starts if total.starts else None,
-            "foreign_gpu_s": None,
+            "foreign_gpu_s": total.foreign_s,
             "cost": total.cost if self._config.gpu_hour_price else None,
         }
 

@@ -53,7 +53,7 @@ def _row(row: Map, most: float, there_s: float) -> tuple[str, ...]:
         f"{100 * row['gpu_s'] / there_s:.0f}%" if there_s else "",
         "-" if utilization is None else f"{100 * utilization:.0f}%",
         f"{row['idle_gpu_s'] / 3600:.2f}" if row["measured_gpu_s"] else "-",
-        "" if foreign_s is None else f"{foreign_s / 3600:.2f}",
+        "" if not foreign_s else f"{foreign_s / 3600:.2f}",
         "" if energy_j is None else f"{energy_j / 3.6e6:.3g} kWh",
         str(row["ended"]),
         "-" if row["wait_s"] is None else format_duration(row["wait_s"]),

@@ -14,7 +14,7 @@ class Care:
     `guests` names the stranger whom the last look found on a job's GPU, `over` since when a job uses more GPU memory
     than it declared,
     `idle` the jobs that were told of for using none of their GPUs. `foreign_s` are the GPU-seconds of strangers by
-    their uid, `written_at` when those were last kept, `unpaid_s` what of them was not charged yet, by uid and user.
+    their uid, `written_at` when those were last kept, `unpaid_s` what of them was not kept yet, by user and GPU.
     """
 
     attended: dict[GpuId, None] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class Care:
     over: dict[JobId, Timestamp] = field(default_factory=dict)
     idle: dict[JobId, None] = field(default_factory=dict)
     foreign_s: dict[int, Seconds] = field(default_factory=dict)
-    unpaid_s: dict[tuple[int, str], Seconds] = field(default_factory=dict)
+    unpaid_s: dict[tuple[str, GpuId], Seconds] = field(default_factory=dict)
     written_at: Timestamp | None = None
     puzzled: bool = False  # it was told that pids of the driver are not those that are seen here
 

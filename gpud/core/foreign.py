@@ -1,9 +1,10 @@
 """Who is on GPUs beside us: seen, told of, and counted, but never touched.
 
-A stranger keeps a GPU from being given out from the first look on (see `condition`). An event is told only of one that
-two looks in a row saw, for a check of the GPU that comes and goes is nobody's business; an alert after an hour. Their
-time is counted by uid, from look to look, and charged as use of that user where the configuration says so. On a GPU
-that a job holds a stranger is an event of that job, and the first to be named if the GPU runs out of memory.
+A stranger keeps a GPU from being given out from the first look on (see `condition`). An event is told only of one
+that two looks in a row saw, for a check of the GPU that comes and goes is nobody's business; an alert after an hour.
+Their time is counted by uid, from look to look, told among what GPUs were used for, and charged as use of that user
+where the configuration says so. On a GPU that a job holds a stranger is an event of that job, and the first to be
+named if the GPU runs out of memory.
 
 Strangers have no job, so their use is charged to the first tenant that has them by name, or to `default`.
 """
@@ -14,7 +15,7 @@ from gpud.core.fleet import GpuState
 from gpud.core.health import Stranger
 from gpud.core.outcome import Outcome
 from gpud.core.world import World
-from gpud.model.changes import SettingPut, Told
+from gpud.model.changes import SettingPut, StrangerSeen, Told
 from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.job import Starting
 from gpud.model.tenant import DEFAULT
@@ -106,7 +107,8 @@ def _count(world: World, out: Outcome, state: GpuState, found: list[GpuProcess],
     for uid, user in users.items():
         if uid is not None and passed_s > 0:
             care.foreign_s[uid] = care.foreign_s.get(uid, 0.0) + passed_s / len(users)
-            care.unpaid_s[uid, user] = care.unpaid_s.get((uid, user), 0.0) + passed_s / len(users)
+            of = user, state.gpu.id
+            care.unpaid_s[of] = care.unpaid_s.get(of, 0.0) + passed_s / len(users)
     if care.unpaid_s and (care.written_at is None or at - care.written_at >= WRITE_S):
         _charge(world, out, at)
 
@@ -115,9 +117,10 @@ def _charge(world: World, out: Outcome, at: Timestamp) -> None:
     care = world.care
     since = care.written_at if care.written_at is not None else at
     care.written_at = at
-    if world.rules.foreign_charge:
-        for (_, user), used_s in care.unpaid_s.items():
-            tenant = next((each.name for each in world.tenants.values() if user in each.users), DEFAULT)
+    for (user, gpu), used_s in care.unpaid_s.items():
+        tenant = next((each.name for each in world.tenants.values() if user in each.users), DEFAULT)
+        out.changes.append(StrangerSeen(at, gpu, user, tenant, used_s))
+        if world.rules.foreign_charge:
             out.changes += world.usage.charge(tenant, user, used_s, since, at)
     care.unpaid_s.clear()
     out.changes.append(SettingPut("foreign_s", {str(uid): round(used_s, 1) for uid, used_s in care.foreign_s.items()}))

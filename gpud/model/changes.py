@@ -5,7 +5,7 @@ Each change that people can see is an event too; the store numbers events as it 
 
 from dataclasses import dataclass
 
-from gpud.model.gpu import Node
+from gpud.model.gpu import GpuId, Node
 from gpud.model.job import Active, End, Exit, JobId, StopCause
 from gpud.model.spec import ArrayState, JobSpec, Place, Rewrite, Terms
 from gpud.model.units import Seconds, Timestamp
@@ -153,6 +153,17 @@ class UsePut:
 
 
 @dataclass(frozen=True, slots=True)
+class StrangerSeen:
+    """More GPU-seconds that a user's processes had of a GPU without a job. No event."""
+
+    at: Timestamp
+    gpu: GpuId
+    user: str
+    tenant: str
+    gpu_s: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class SettingPut:
     """One of the scheduler's own settings (pause, drains); `value` is plain (JSON), None removes it. No event."""
 
@@ -183,6 +194,7 @@ Change = (
     | Rewritten
     | InventoryPut
     | UsePut
+    | StrangerSeen
     | SettingPut
     | Told
 )

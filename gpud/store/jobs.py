@@ -24,6 +24,7 @@ from gpud.model.changes import (
     Reprioritised,
     Rewritten,
     SettingPut,
+    StrangerSeen,
     TermsPut,
     Told,
     Unfolded,
@@ -48,7 +49,7 @@ from gpud.store.events import event_of
 from gpud.store.files import open_writer, rollback, told
 from gpud.store.loading import RUNS, known_nonces, load, specs
 from gpud.store.rows import Committed, Event, Loaded
-from gpud.store.spending import spend
+from gpud.store.spending import spend, spend_foreign
 
 _DAY_S = 86_400.0
 _REMEMBERED = 4_096  # contents and terms known to be stored; beyond that they are looked up again
@@ -207,8 +208,8 @@ class Store:
                 self._revise(change)
             case InventoryPut():
                 self._put_inventory(change)
-            case UsePut(tenant, user, used_s, lifted_s, at):
-                execute(_ACCOUNT, (text(tenant), text(user or ""), used_s, lifted_s, at))
+            case UsePut() | StrangerSeen():
+                self._count(change)
             case SettingPut(key, value):
                 if value is None:
                     execute("DELETE FROM setting WHERE key = ?", (key,))
@@ -216,6 +217,13 @@ class Store:
                     execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (key, to_json(value)))
             case Told():
                 pass  # an event, and nothing else
+
+    def _count(self, change: UsePut | StrangerSeen) -> None:
+        if isinstance(change, StrangerSeen):
+            spend_foreign(self._db, change)
+            return
+        whose = text(change.tenant), text(change.user or "")
+        self._db.execute(_ACCOUNT, (*whose, change.used_s, change.lifted_s, change.at))
 
     def _revise(self, change: TermsPut | Rewritten) -> None:
         if isinstance(change, TermsPut):

@@ -159,6 +159,8 @@ _SECOND = (
         FROM attempt JOIN job ON job.id = attempt.job JOIN json_each(attempt.allocation) AS part
             LEFT JOIN json_each(part.value, '$.shares') AS share
         WHERE attempt.ended_at IS NOT NULL GROUP BY 1, 2, 3, 4, 5""",
+    # What a user's processes had of it without a job.
+    "ALTER TABLE spent ADD COLUMN foreign_s REAL NOT NULL DEFAULT 0",
     # One job of a key in its group waits, runs or has completed; those that ended otherwise do not count.
     """CREATE UNIQUE INDEX job_key ON job (uid, group_name, key)
         WHERE key IS NOT NULL AND (ended_at IS NULL OR state = 'completed')""",

@@ -3,6 +3,7 @@
 A row of `spent` is what one user's jobs of one tenant and group had of one GPU in one hour (UTC); `gpu` is '' for jobs
 without one. An attempt's time falls into the hours in which it ran, of one that ran for days into days; whatever is
 counted once (that it ended, and how long it had waited for its first start) into its last, on its first GPU.
+`foreign_s` is what the user had of the GPU without any job, in the hour in which it was last seen.
 
 Cost: some microseconds for each hour and GPU as an attempt ends; to ask, a row for each hour, GPU and user.
 """
@@ -11,10 +12,10 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpud.model.changes import AttemptEnded
+from gpud.model.changes import AttemptEnded, StrangerSeen
 from gpud.model.gpu import GpuId
 from gpud.model.units import Seconds, Timestamp
-from gpud.store.coding import decode_allocation
+from gpud.store.coding import decode_allocation, text
 
 _HOUR_S, _DAY_S = 3_600, 86_400
 _FINE_S = 2 * _DAY_S  # attempts up to this long are counted by the hour
@@ -23,10 +24,13 @@ _OF = """SELECT CAST(job.user AS BLOB), CAST(job.tenant AS BLOB), CAST(coalesce(
     max(job.submitted_at, coalesce(json_extract(job.submitted, '$.begin_at'), 0.0)), attempt.starting_at,
     coalesce(attempt.started_at, attempt.starting_at), attempt.allocation
     FROM attempt JOIN job ON job.id = attempt.job WHERE attempt.job = ? AND attempt.attempt = ?"""
-_ADD = """INSERT INTO spent VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_ADD = """INSERT INTO spent (hour, user, tenant, group_name, gpu, gpu_s, known_s, busy_s, idle_s, energy_j, attempts,
+    starts, wait_s) VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET gpu_s = gpu_s + excluded.gpu_s, known_s = known_s + excluded.known_s,
     busy_s = busy_s + excluded.busy_s, idle_s = idle_s + excluded.idle_s, energy_j = energy_j + excluded.energy_j,
     attempts = attempts + excluded.attempts, starts = starts + excluded.starts, wait_s = wait_s + excluded.wait_s"""
+_ADD_FOREIGN = """INSERT INTO spent VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), '', ?, 0, 0, 0, 0, 0, 0, 0, 0, ?)
+    ON CONFLICT DO UPDATE SET foreign_s = foreign_s + excluded.foreign_s"""
 _KEYS = {"user": "spent.user", "tenant": "spent.tenant", "group": "spent.group_name", "gpu": "spent.gpu"}
 
 
@@ -35,7 +39,7 @@ class Spent:
     """What one user, tenant, group or GPU had of GPUs of one model ("": of none, or of one that is forgotten).
 
     See `GpuUse` for `known_s`, `busy_s` and `idle_s`. `attempts` ended, and `wait_s` is what `starts` first ones of
-    them had waited, all together.
+    them had waited, all together. `foreign_s` is without any job.
     """
 
     key: str
@@ -48,6 +52,7 @@ class Spent:
     attempts: int
     starts: int
     wait_s: Seconds
+    foreign_s: Seconds = 0.0
 
 
 def spend(connection: sqlite3.Connection, change: AttemptEnded) -> None:
@@ -70,12 +75,18 @@ def spend(connection: sqlite3.Connection, change: AttemptEnded) -> None:
             connection.execute(_ADD, (hour, user, tenant, group, gpu, *(each * part for each in told), *counts))
 
 
+def spend_foreign(connection: sqlite3.Connection, change: StrangerSeen) -> None:
+    """Count what somebody had of a GPU without a job."""
+    key = (hour_of(change.at), text(change.user), text(change.tenant), change.gpu)
+    connection.execute(_ADD_FOREIGN, (*key, change.gpu_s))
+
+
 def spent(connection: sqlite3.Connection, by: str, since: Timestamp) -> list[Spent]:
     """Return what was spent from the hour on in which that moment lies, for each `by` (a word of `_KEYS`) and model."""
     key = _KEYS[by]
     rows = connection.execute(
         f"SELECT {key}, coalesce(gpu.name, ''), sum(gpu_s), sum(known_s), sum(busy_s), sum(idle_s), sum(energy_j),"  # noqa: S608 - constants
-        " sum(attempts), sum(starts), sum(wait_s) FROM spent LEFT JOIN gpu ON gpu.uuid = spent.gpu"
+        " sum(attempts), sum(starts), sum(wait_s), sum(foreign_s) FROM spent LEFT JOIN gpu ON gpu.uuid = spent.gpu"
         " WHERE hour >= ? GROUP BY 1, 2",
         (hour_of(since),),
     )

@@ -115,7 +115,7 @@ class UsageMap(TypedDict):
     energy_j: float | None
     ended: int
     wait_s: float | None
-    foreign_gpu_s: float | None
+    foreign_gpu_s: float
     cost: float | None
 
 

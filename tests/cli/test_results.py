@@ -90,7 +90,7 @@ def test_a_line_of_usage_has_a_bar_on_a_terminal_and_a_cost_where_prices_are_kno
         "energy_j": 3.6e6,
         "ended": 7,
         "wait_s": 90.0,
-        "foreign_gpu_s": None,
+        "foreign_gpu_s": 0.0,
         "cost": 25.0,
     }
     less = {**row, "name": "bob", "gpu_s": 9_000.0, "utilization": None, "measured_gpu_s": 0.0, "cost": 0.0}

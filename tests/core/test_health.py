@@ -8,7 +8,7 @@ from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, elemen
 from gpud.core.condition import Condition, condition
 from gpud.core.policies.fair_share import FairShare
 from gpud.core.rules import Rules
-from gpud.model.changes import Queued, Told, UsePut
+from gpud.model.changes import Queued, StrangerSeen, Told, UsePut
 from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
 from gpud.model.health import Signs
 from gpud.model.job import JobId
@@ -346,11 +346,15 @@ def test_their_time_is_counted_by_uid_and_charged_where_that_is_configured():
     for charge in (False, True):
         play = real("1xH100", rules=Rules(foreign_charge=charge))
         play.hardware[ONE] = Hardware(used=9000, processes=(EVE,))
-        paid = []
+        changes = []
         for _ in range(21):
             play.now += 15
             play.look()
-            paid += [each for each in play.out.changes if isinstance(each, UsePut) and each.user == "eve"]
+            changes += play.out.changes
+        paid = [each for each in changes if isinstance(each, UsePut) and each.user == "eve"]
+        counted = [each for each in changes if isinstance(each, StrangerSeen)]
+        assert {(each.gpu, each.user, each.tenant) for each in counted} == {(ONE, "eve", "default")}
+        assert sum(each.gpu_s for each in counted) == pytest.approx(300, abs=61)  # what is left is told a minute later
         assert play.world.care.foreign_s[1001] == pytest.approx(300, abs=1)
         assert play.restarted().world.care.foreign_s[1001] == pytest.approx(300, abs=61)
         assert bool(paid) == charge

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from stored import ON_TWO, T0, TERMS, added, running, starting
 
-from gpud.model.changes import AttemptEnded
+from gpud.model.changes import AttemptEnded, StrangerSeen
 from gpud.model.job import Exit, job_id
 from gpud.model.units import Timestamp
 from gpud.model.use import GpuUse
@@ -65,6 +65,19 @@ def test_users_groups_and_gpus_each_get_what_was_seen_of_theirs(store, reader):
     assert (gpus[first].attempts, gpus[second].attempts) == (2, 0)  # each on its first GPU
     assert groups.keys() == {"sweep", ""}
     assert by(reader, "tenant")["lab"].known_s == pytest.approx(2000.0)
+
+
+def test_what_was_had_without_a_job_counts_beside_what_jobs_had(store, reader):
+    first, second = ON_TWO.gpus
+    store.commit(lived(1, "ann", T0, T0 + 1000))
+    store.commit([StrangerSeen(Timestamp(T0 + each), first, "ann", "lab", 60.0) for each in (1000, 1060)])
+    store.commit([StrangerSeen(Timestamp(T0 + 1060), second, "eve", "default", 30.0)])
+
+    users, gpus = by(reader, "user"), by(reader, "gpu")
+    assert (users["ann"].gpu_s, users["ann"].foreign_s) == pytest.approx((2000.0, 120.0))
+    assert (users["eve"].gpu_s, users["eve"].foreign_s, users["eve"].attempts) == (0.0, 30.0, 0)
+    assert (gpus[first].foreign_s, gpus[second].foreign_s) == (120.0, 30.0)
+    assert by(reader, "tenant")["default"].foreign_s == 30.0
 
 
 def test_a_run_of_weeks_is_counted_by_the_day_and_whole(store, reader):
