@@ -44,8 +44,8 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "leases": order.leases,
         "fence": None if order.fence is None else [order.fence.kind, order.fence.devices],
         "log_max": order.log_max,
-        "beside": order.beside,
         "checkpoint": _checkpoint(spec),
+        "beside": order.beside,
         "shared": [share.gpu for share in effect.allocation.shares if share.memory_mib is not None],
         "uid": order.uid,
         "gid": order.gid,
@@ -54,7 +54,6 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
     return json.dumps(header).encode(), spec.environment + script
 
 
-def exit_of(found: Record) -> Exit:
 def _checkpoint(spec: JobSpec) -> list[object] | None:
     """Return how a job is asked to save what it has, as `Checkpoints` takes it."""
     if spec.checkpoint_signal is None:
@@ -62,6 +61,7 @@ def _checkpoint(spec: JobSpec) -> list[object] | None:
     return [spec.checkpoint_signal, spec.checkpoint_every_s, spec.checkpoint_before_s, spec.checkpoint_to]
 
 
+def exit_of(found: Record) -> Exit:
     """Return the end that a record tells of; `lost` where it tells none."""
     status = found.get("status")
     fault = found.get("fault")

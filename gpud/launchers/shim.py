@@ -50,8 +50,8 @@ NOTHING: Order = {
     "joins": None,
     "fence": None,
     "log_max": 1 << 40,
-    "uid": None,
     "checkpoint": None,
+    "uid": None,
 }
 
 
@@ -79,9 +79,9 @@ class Shim:
             "offset": order["offset"],
             "hears": True,
         }
-        self.record: record.Record | None = None
         if order["checkpoint"] is not None:
             self.lineage["checkpoint"] = order["checkpoint"]
+        self.record: record.Record | None = None
         self.bounds = output.Bounds(order["log_max"])
         self.rss_kib = 0
         self.cpu_s = 0.0
@@ -116,8 +116,8 @@ class Shim:
             self.lineage["grace_s"],
             group=self.order["cgroup"],
             look=lambda: record.limit_of(self.order["record"], self.lineage["limit_at"]),
-        )
             saves=Checkpoints(self.order["checkpoint"], pid),
+        )
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
                 deadlines.stop(0.0)
@@ -174,8 +174,8 @@ class Shim:
     def _finish(self, deadlines: Deadlines) -> None:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
         assert self.record is not None  # noqa: S101 - of an attempt that ended
-        self.record |= {
         self.record.pop("checkpoint", None)  # there is more to say
+        self.record |= {
             "state": record.DONE,
             "cpu_s": round(self.cpu_s, 3),
             "rss_mib": self.rss_kib >> 10,
