@@ -1,13 +1,38 @@
 """The command tree as completion files: what Click knows of commands and options, in three shells' words."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
 _FILES = frozenset({"FILE", "PATH"})
-ASKED = ("ids", "live", "gpus")  # jobs, those that have not ended, GPUs and nodes: what gpud is asked for on TAB
-_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait"})
+# What gpud is asked for on TAB: jobs, those that have not ended, GPUs and nodes, and names of other things.
+ASKED = {
+    "ids": "job",
+    "live": "job",
+    "gpus": "GPU or node",
+    "nodes": "node",
+    "types": "GPU type",
+    "groups": "group",
+    "tenants": "tenant",
+    "users": "user",
+    "policies": "policy",
+    "settings": "setting",
+}
+_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait", "update", "signal"})
+_OF_ARGUMENTS = {"jobs": "ids", "job": "ids", "targets": "gpus", "command": "command"}
+_OF_NAMES = {"group": "groups", "policy": "policies", "show": "tenants", "set": "tenants", "delete": "tenants"}
+_OF_OPTIONS = {
+    "--group": "groups",
+    "--tenant": "tenants",
+    "--user": "users",
+    "--gpu-type": "types",
+    "--not-node": "nodes",
+    "--not-gpu": "gpus",
+    "--gpu-ids": "gpus",
+    "--after": "ids",
+}
+_OF_THE_SYSTEM = frozenset({"create", "set"})  # a tenant's users and groups are the machine's
 _MADE_BY = "made by `gpuctl completion {}`: change the commands, not this file"
 
 
@@ -20,6 +45,7 @@ class Flag:
     value: str = ""
     words: tuple[str, ...] = ()
     repeats: bool = False
+    asks: str = ""  # of `ASKED`
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +66,15 @@ class Verb:
 
 
 def tree(command: click.Command) -> Verb:
-    """Return what is to be completed under gpuctl's own command."""
-    return _verb("gpuctl", command, click.Context(command, info_name="gpuctl", **command.context_settings))
+    """Return what is to be completed under gpuctl's own command; an alias takes what its command does."""
+    root = _verb("gpuctl", command, click.Context(command, info_name="gpuctl", **command.context_settings))
+    by_name = {verb.name: verb for verb in root.verbs}
+    more = [
+        replace(by_name[words[0]], name=alias, help=f"As gpuctl {' '.join(words)}")
+        for alias, words in getattr(command, "aliases", {}).items()
+    ]
+    verbs = (*root.verbs, *more)
+    return replace(root, verbs=verbs, words=tuple(verb.name for verb in verbs))
 
 
 def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
@@ -53,19 +86,19 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
                 verbs.append(_verb(each, found, click.Context(found, info_name=each, parent=context)))
     takes, words = "", tuple(verb.name for verb in verbs)
     for parameter in command.params:
-        if isinstance(parameter, click.Argument) and parameter.name in {"job", "jobs"}:
-            takes = "live" if name in _ON_LIVE else "ids"
-        elif isinstance(parameter, click.Argument) and parameter.name == "targets":
-            takes = "gpus"
-        elif isinstance(parameter, click.Argument) and parameter.name == "command":
-            takes = "command"
-        elif isinstance(parameter, click.Argument) and isinstance(parameter.type, click.Choice):
+        if not isinstance(parameter, click.Argument):
+            continue
+        if isinstance(parameter.type, click.Choice):
             words = tuple(str(word) for word in parameter.type.choices)
-    flags = tuple(_flag(each) for each in command.get_params(context) if isinstance(each, click.Option))
+        of = _OF_NAMES.get(name, "") if parameter.name == "name" else _OF_ARGUMENTS.get(parameter.name or "", "")
+        if name == "config" and parameter.name == "key":
+            of = "settings"
+        takes = ("live" if of == "ids" and name in _ON_LIVE else of) or takes
+    flags = tuple(_flag(each, name) for each in command.get_params(context) if isinstance(each, click.Option))
     return Verb(name, command.get_short_help_str(100), flags, takes, words, tuple(verbs))
 
 
-def _flag(option: click.Option) -> Flag:
+def _flag(option: click.Option, verb: str) -> Flag:
     spelled = [*option.opts, *option.secondary_opts]  # --spread and --pack
     names = tuple(sorted(spelled, key=lambda name: (len(name), name)))  # Click's own order depends on its version
     text = (option.help or "").rstrip(".")
@@ -74,7 +107,8 @@ def _flag(option: click.Option) -> Flag:
     words = tuple(str(word) for word in option.type.choices) if isinstance(option.type, click.Choice) else ()
     metavar = option.metavar or option.type.name.upper()
     value = "files" if metavar in _FILES else "dirs" if metavar == "DIR" else metavar
-    return Flag(names, text, value, words, option.multiple)
+    asks = "" if verb in _OF_THE_SYSTEM else next((_OF_OPTIONS[name] for name in names if name in _OF_OPTIONS), "")
+    return Flag(names, text, value, words, option.multiple, asks)
 
 
 def bash(root: Verb) -> str:
@@ -88,15 +122,19 @@ def bash(root: Verb) -> str:
         if verb.takes:
             lines.append(f"takes={verb.takes}")
         cases.append(f"    '{path}') {'; '.join(lines)} ;;")
-    values: dict[str, str] = {}
-    for _, verb in _paths(root):
+    values: dict[str, list[str]] = {}
+    for path, verb in _paths(root):
         for flag in verb.flags:
-            for name in flag.names:
-                if flag.words:
-                    values[name] = f"COMPREPLY=($(compgen -W '{' '.join(flag.words)}' -- \"$current\"))"
-                elif flag.value in {"files", "dirs"}:
-                    values[name] = f"_gpuctl_files -{flag.value[0]}"
-    answers = "\n".join(f"        {name}) {answer} ;;" for name, answer in sorted(values.items()))
+            if flag.words:
+                answer = f"COMPREPLY=($(compgen -W '{' '.join(flag.words)}' -- \"$current\"))"
+            elif flag.value in {"files", "dirs"}:
+                answer = f"_gpuctl_files -{flag.value[0]}"
+            elif flag.asks:
+                answer = f"_gpuctl_asked {flag.asks}"
+            else:
+                continue
+            values.setdefault(answer, []).extend(f"'{path} {name}'" for name in flag.names)
+    answers = "\n".join(f"        {' | '.join(where)}) {answer} ;;" for answer, where in sorted(values.items()))
     return _BASH % {"made": _MADE_BY.format("bash"), "cases": "\n".join(cases), "answers": answers}
 
 
@@ -113,6 +151,11 @@ _gpuctl_files() { # of any name, spaces and all
     local IFS=$'\n'
     compopt -o filenames 2>/dev/null
     COMPREPLY=($(compgen "$@" -- "$current"))
+}
+
+_gpuctl_asked() { # what gpud knows now
+    local IFS=$'\n'
+    COMPREPLY=($(compgen -W "$(gpuctl completion "$1" 2>/dev/null | cut -f1)" -- "$current"))
 }
 
 _gpuctl() {
@@ -134,7 +177,7 @@ _gpuctl() {
         ((at++))
     done
     if ((at > COMP_CWORD)); then # the value of an option
-        case ${COMP_WORDS[COMP_CWORD - 1]} in
+        case "$path ${COMP_WORDS[COMP_CWORD - 1]}" in
 %(answers)s
         esac
     elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
@@ -147,8 +190,8 @@ _gpuctl() {
         fi
     elif [[ $current == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$current"))
-    elif [[ $takes == ids || $takes == live || $takes == gpus ]]; then
-        COMPREPLY=($(compgen -W "$(gpuctl completion $takes 2>/dev/null | cut -f1)" -- "$current"))
+    elif [[ -n $takes && $takes != command ]]; then
+        _gpuctl_asked "$takes"
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
@@ -172,9 +215,6 @@ _gpuctl_asked() {
     words=(${words//$'\t'/:})
     _describe -t $1 $1 words
 }
-_gpuctl_ids() { _gpuctl_asked ids }
-_gpuctl_live() { _gpuctl_asked live }
-_gpuctl_gpus() { _gpuctl_asked gpus }
 
 %(functions)s
 _gpuctl "$@"
@@ -189,7 +229,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
     elif verb.takes == "command":
         specs.append("'*:::command: _normal'")
     elif verb.takes in ASKED:
-        specs.append(f"'*:{'GPU or node' if verb.takes == 'gpus' else 'job'}:_gpuctl_{verb.takes}'")
+        specs.append(f"'*:{ASKED[verb.takes]}: _gpuctl_asked {verb.takes}'")
     elif verb.words:
         specs.append(f"'1: :({' '.join(verb.words)})'")
     lines = [f"{name}() {{", "    local state line", "    local -a verbs", "    typeset -A opt_args"]
@@ -206,6 +246,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
 
 def _zsh_specs(flag: Flag) -> Iterator[str]:
     action = {"files": "_files", "dirs": "_files -/"}.get(flag.value, f"({' '.join(flag.words)})" if flag.words else "")
+    action = f" _gpuctl_asked {flag.asks}" if flag.asks else action
     text = flag.help.replace("[", "(").replace("]", ")").replace(":", r"\:")
     value = f":{flag.value}:{action}" if flag.value else ""
     before = "*" if flag.repeats else f"({' '.join(flag.names)})"
@@ -249,6 +290,8 @@ def _fish_flag(flag: Flag) -> str:
         words.append(f"-x -a '{' '.join(flag.words)}'")
     elif flag.value == "dirs":
         words.append("-x -a '(__fish_complete_directories)'")
+    elif flag.asks:
+        words.append(f"-x -a '(gpuctl completion {flag.asks} 2>/dev/null)'")
     elif flag.value:
         words.append("-r -F" if flag.value == "files" else "-x")
     return " ".join([*words, f"-d {_fish_quoted(flag.help)}"])

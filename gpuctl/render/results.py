@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpuctl.render.text import energy
 from gpud.model.units import format_duration, format_size
 
 Map = dict[str, Any]
@@ -31,7 +32,7 @@ def _gpu_use(found: Map) -> str | None:
     if peak is not None:
         of = f" of {format_size(declared)} asked for" if declared else ""
         words.append(f"{format_size(peak)} of memory at most{of}")
-    words += [] if found["energy_j"] is None else [f"{found['energy_j'] / 3.6e6:.3g} kWh"]
+    words += [] if found["energy_j"] is None else [energy(found["energy_j"])]
     partly = words and found["measured_s"] < 0.9 * found["run_s"] - 30
     words += [f"measured for {format_duration(found['measured_s'])} only"] if partly else []
     return ", ".join(words) or None

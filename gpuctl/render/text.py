@@ -161,6 +161,12 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
+def energy(joules: float) -> str:
+    """Return an amount of energy in the unit that makes it readable."""
+    hours = joules / 3600
+    return f"{hours:.0f} Wh" if hours < 1000 else f"{hours / 1000:.1f} kWh"
+
+
 def size(mib: int | None) -> str:
     """Return MiB for people; "-" for what is unknown."""
     return "-" if mib is None else format_size(mib)

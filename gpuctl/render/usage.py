@@ -5,7 +5,7 @@ import io
 import sys
 from typing import Any
 
-from gpuctl.render.text import Column, clock, plural, table
+from gpuctl.render.text import Column, clock, energy, plural, table
 from gpud.model.units import format_duration
 
 Map = dict[str, Any]
@@ -54,7 +54,7 @@ def _row(row: Map, most: float, there_s: float) -> tuple[str, ...]:
         "-" if utilization is None else f"{100 * utilization:.0f}%",
         f"{row['idle_gpu_s'] / 3600:.2f}" if row["measured_gpu_s"] else "-",
         "" if not foreign_s else f"{foreign_s / 3600:.2f}",
-        "" if energy_j is None else f"{energy_j / 3.6e6:.3g} kWh",
+        "" if energy_j is None else energy(energy_j),
         str(row["ended"]),
         "-" if row["wait_s"] is None else format_duration(row["wait_s"]),
         "" if cost is None else f"{cost:.2f}",
