@@ -7,7 +7,7 @@ An element of an array that has not started is a number in its array's row. What
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import arrays, lifecycle, nursing, retries, sampling
+from gpud.core import arrays, blame, lifecycle, nursing, retries, sampling
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import told_end
 from gpud.core.outcome import Outcome
@@ -102,13 +102,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     world.leave(seen.job)
     world.books.spend(active, seen.exit.at)
     since, cause = _since_and_cause(active)
-    shares = active.state.allocation.all_shares
-    for share in shares:
-        state = world.gpus.get(share.gpu)
-        if state is not None and not state.gpu.simulated:
-            state.released_at = out.now
-            state.asked_at = out.now
-            out.look(state.node, share.gpu)
+    _release(world, out, active)
     terms = active.terms
     gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
     uses = sampling.end(world, seen.job)
@@ -121,22 +115,24 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         world.queue.rank_anew(owner_of(terms))
     place = replace(active.place, attained_s=active.place.attained_s + gpu_s)
     lost = retries.lost_gpus(world, active)
-    gone, guest = retries.named(world, lost), _guest(world, active, seen.exit)
+    gone, guest = retries.named(world, lost), blame.guest(world, active, seen.exit)
     most = world.rules.max_mishaps
     verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=most, gone=gone, guest=guest)
     if cause is None:
         nursing.died(world, out, active, seen.exit, seen.exit.at - since)
     world.care.forget(seen.job)
+    beside = blame.others(world, active, seen.exit)
+    reason = verdict.reason and f"{verdict.reason}{beside}"
     if isinstance(verdict, lifecycle.Over):
         world.groups.count(seen.job, verdict.end, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
-        finish(world, out, seen.job, verdict.end, seen.exit, verdict.reason)
+        finish(world, out, seen.job, verdict.end, seen.exit, reason)
         return
-    reason = verdict.reason
     if verdict.word == "retried" and guest is None:
         wanted, said = retries.terms_after(world, active, seen.exit, lost)
         if wanted is None:
             world.groups.count(seen.job, End.FAILED, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
-            finish(world, out, seen.job, End.FAILED, seen.exit, f"{lifecycle.said(seen.exit)}; not tried again: {said}")
+            over = f"{lifecycle.said(seen.exit)}{beside}; not tried again: {said}"
+            finish(world, out, seen.job, End.FAILED, seen.exit, over)
             return
         if said is not None:
             terms = wanted
@@ -148,11 +144,14 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     throttle(world, seen.job)
 
 
-def _guest(world: World, active: ActiveJob, ended: Exit) -> str | None:
-    """Return who was on a job's GPUs that should not have been, where that may be why their memory ran out."""
-    of_gpus = (ended.finding or "").startswith("cuda")
-    _, guest = world.care.guests.get(active.job, (None, None))
-    return guest if of_gpus and lifecycle.out_of_memory(ended) else None
+def _release(world: World, out: Outcome, active: ActiveJob) -> None:
+    """See to it that a job's GPUs are looked at before others get them."""
+    for share in active.state.allocation.all_shares:
+        state = world.gpus.get(share.gpu)
+        if state is not None and not state.gpu.simulated:
+            state.released_at = out.now
+            state.asked_at = out.now
+            out.look(state.node, share.gpu)
 
 
 def finish(

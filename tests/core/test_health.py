@@ -11,7 +11,7 @@ from gpud.core.rules import Rules
 from gpud.model.changes import Queued, StrangerSeen, Told, UsePut
 from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
 from gpud.model.health import Signs
-from gpud.model.job import JobId
+from gpud.model.job import JobId, format_job
 from gpud.model.observations import NodeSeen
 from gpud.model.units import Mib, Timestamp
 
@@ -397,6 +397,18 @@ def test_a_stranger_on_a_jobs_gpu_is_named_when_memory_runs_out_and_the_retry_is
     (queued,) = [each for each in play.out.changes if isinstance(each, Queued)]
     assert queued.reason is not None
     assert "eve python (pid 4242) with 8.8G was on GPU 0 of n1 too" in queued.reason
+
+
+def test_the_other_jobs_on_a_gpu_whose_memory_ran_out_are_named():
+    play = a_cluster(a_node("n1", "1xH100"))
+    first, second, third = play.submit(*[a_job(share_mib=Mib(20_000), user=user) for user in ("ann", "bob", "cyd")])
+    for job in (first, second, third):
+        running(play, job)
+    play.ends(second, code=1, finding="cuda out of memory")
+    others = f"job {format_job(first)} of ann, job {format_job(third)} of cyd shared GPU 0 of n1"
+    assert play.ledger.reasons[second] == f"exit code 1 (cuda out of memory); {others}"
+    play.ends(first, code=1)
+    assert play.ledger.reasons[first] == "exit code 1"
 
 
 def test_a_stranger_who_has_left_is_not_to_blame():
