@@ -129,7 +129,7 @@ class Follower:
         paths = [(job["output"], self._descriptor), (job.get("error"), 2)]
         for path, descriptor in paths:
             if path is not None and path not in self._logs:
-                log = Log(path, self._skip.get(path, 0))
+                log = Log(path, self._skip.get(path, 0), owner=job["uid"])
                 if self._lines is not None and job["started_at"] is not None:
                     log.start_at_last(self._lines)
                 self._logs[path] = log, descriptor

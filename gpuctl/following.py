@@ -4,6 +4,7 @@ What is new is waited for by inotify(7); on a network file system, whose other m
 size is looked at four times a second.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -18,6 +19,7 @@ _IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100  # inotify(7), linux/ino
 _IN_CLOEXEC, _IN_NONBLOCK = 0x80000, 0x800
 _CHUNK = 1 << 16
 _LOOK_EVERY_S = 0.25
+_NO_GROUP = 65534  # of users without a name
 
 
 class LogError(GpuctlError):
@@ -27,12 +29,14 @@ class LogError(GpuctlError):
 class Log:
     """A file that grows, and may not be there yet; or that must not be read (a FIFO, a device).
 
-    `skip` is how many bytes of it are older than what is to be read.
+    `skip` is how many bytes of it are older than what is to be read, `owner` the uid whose job it is: root reads what
+    that user could.
     """
 
-    def __init__(self, path: str, skip: int = 0) -> None:
+    def __init__(self, path: str, skip: int = 0, *, owner: int | None = None) -> None:
         self.path = path
         self._skip = skip
+        self._owner = owner
         self._file: int | None = None
 
     def close(self) -> None:
@@ -92,7 +96,8 @@ class Log:
     def _opened(self) -> int | None:
         if self._file is None:
             try:
-                file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                with _being(self._owner):
+                    file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
             except OSError as error:
@@ -158,6 +163,31 @@ class Changes:
             return False
         watch: int = self._libc.inotify_add_watch(self._inotify, os.fsencode(path), ctypes.c_uint32(mask))
         return watch >= 0
+
+
+@contextlib.contextmanager
+def _being(owner: int | None) -> Iterator[None]:
+    """Be that user meanwhile, where we are root: a path that somebody chose leads root no further than them."""
+    if os.geteuid() or not owner:
+        yield
+        return
+    import pwd  # noqa: PLC0415 - for root alone
+
+    before = os.getegid(), os.getgroups()
+    try:
+        known = pwd.getpwuid(owner)
+        group, groups = known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid)
+    except KeyError:
+        group, groups = _NO_GROUP, []
+    try:
+        os.setgroups(groups)
+        os.setegid(group)
+        os.seteuid(owner)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(before[0])
+        os.setgroups(before[1])
 
 
 def _offset_of_last(file: int, lines: int) -> int:

@@ -59,7 +59,7 @@ def _of_attempt(answer: dict[str, Any], attempt: int) -> dict[str, Any]:
 def _last_lines(job: dict[str, Any], lines: int) -> list[str]:
     if job["output"] is None:
         return []
-    log = Log(job["output"])
+    log = Log(job["output"], owner=job["uid"])
     log.start_at_last(lines)
     return log.lines()
 
@@ -72,7 +72,7 @@ def _print(job: dict[str, Any], lines: int | None) -> None:
         raise GpuctlError(f"job {job['id']} has not started: {why}", hint="wait for it with: gpuctl logs -f")
     if job["output"] is None:
         raise GpuctlError(f"the output of job {job['id']} is not yours to see")
-    log = Log(job["output"])
+    log = Log(job["output"], owner=job["uid"])
     if lines is not None:
         log.start_at_last(lines)
     if not log.there:

@@ -40,7 +40,7 @@ def _last_lines(job: dict[str, Any]) -> list[str]:
     """Return the end of what an ended job printed, as far as whoever asks may read it."""
     if job["ended_at"] is None or job["started_at"] is None or not job["output"] or "array" in job:
         return []
-    log, tail = Log(job["output"]), b""
+    log, tail = Log(job["output"], owner=job["uid"]), b""
     try:
         log.start_at_last(_LINES)
         for piece in log.read():

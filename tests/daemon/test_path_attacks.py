@@ -86,6 +86,17 @@ def test_a_log_that_is_swapped_while_the_job_runs_tells_nothing_of_anothers_file
     assert "memory" not in ended["reason"]
 
 
+def test_root_who_looks_at_a_log_reads_what_its_user_could_and_no_more(system, bobs):
+    own_log, leads = system.work / "adas.log", f"rm adas.log; ln -s {bobs} adas.log"
+    for shell, shown in ((f"echo {MARK}; exit 3", MARK), (f"echo {MARK}; {leads}; exit 3", None)):
+        ended = attacked(system, lambda _: None, "sh", "-c", shell, output=str(own_log), workdir=str(system.work))
+        assert ended["exit_code"] == 3
+        for words in (("show",), ("logs",), ("logs", "-f"), ("logs", "-n", "5"), ("--json", "logs", "-n", "5")):
+            told = printed(system, *words, ended["id"], check=False)
+            assert SECRET.strip() not in told, words
+            assert shown is None or shown in told, words
+
+
 def test_a_chosen_output_gets_no_further_than_its_user(system, bobs):
     for path in (
         str(bobs),
@@ -202,9 +213,9 @@ def test_nothing_that_a_user_chose_moves_the_cursor_of_who_looks(system):
     assert not raw.search(system.said().replace("\t", ""))
 
 
-def printed(system, *words):
+def printed(system, *words, check=True):
     """Return what gpuctl prints."""
     environment = {**os.environ, "GPUD_SOCKET": system.socket, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "gpuctl", *words]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=check, timeout=60)
     return done.stdout + done.stderr
