@@ -67,14 +67,15 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
     notes = [(line, f"{name}, line {line}: {note}") for line, note in unread.items()]
     try:
         slurm_s = any("#SBATCH" in note for note in unread.values()) or any(each.kind == "SBATCH" for each in found)
-        of_slurm = _slurm([each for each in found if each.kind == "SBATCH"], submit_dir) if slurm_s else None
-        asked = of_slurm.given if of_slurm is not None else {}
+        wins: dict[str, Any] = {}
         for each in found:
             if each.kind == "GPUCTL":
-                asked = _over(asked, _own(each))
+                wins = _over(wins, _own(each))
+        wins = _over(wins, {key: value for key, value in given.items() if _said(value)})
+        of_slurm = _slurm([each for each in found if each.kind == "SBATCH"], submit_dir, wins) if slurm_s else None
     except UsageError as error:
         raise UsageError(f"{name}, {error.message}", hint=error.hint) from error
-    merged = given | _over(asked, {key: value for key, value in given.items() if _said(value)})
+    merged = given | (wins if of_slurm is None else _over(of_slurm.given, wins))
     fields: dict[str, Any] = {}
     if of_slurm is not None:
         fields = {"sbatch": True} | of_slurm.fields
@@ -89,9 +90,9 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
     return Script(merged, fields, content, of_slurm, [note for _, note in sorted(notes)])
 
 
-def _slurm(lines: list[Directive], submit_dir: str) -> Understood:
+def _slurm(lines: list[Directive], submit_dir: str, wins: dict[str, Any]) -> Understood:
     found, strange = sbatch_options(lines)
-    result = understood(found, submit_dir=submit_dir)
+    result = understood(found, submit_dir=submit_dir, typed=wins)
     more = [(line, note) for line, notes in strange.items() for note in notes]
     return result._replace(notes=sorted([*result.notes, *more]))
 

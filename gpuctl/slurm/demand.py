@@ -2,6 +2,9 @@
 
 As sbatch(1) counts: `--gres` and `--gpus-per-node` are each node's, `--gpus` is the total, `--mem` is each node's,
 memory and CPUs of a task, a CPU or a GPU are multiplied. Where no GPU is asked for there is none.
+
+Who types another number of nodes, or of GPUs, gets as many tasks less or more: else `srun` would start the tasks of two
+nodes on the one that there is, and more tasks than GPUs.
 """
 
 import re
@@ -19,6 +22,8 @@ _OPTIONS = (
     "nodes ntasks ntasks-per-node ntasks-per-gpu gpus gpus-per-node gpus-per-task gpus-per-socket gres cpus-per-task"
     " cpus-per-gpu mincpus mem mem-per-cpu mem-per-gpu sockets-per-node"
 )
+
+_TASKS = "ntasks ntasks-per-node ntasks-per-gpu gpus-per-task nodes"  # what says how many there are
 
 
 class Demand(NamedTuple):
@@ -38,15 +43,31 @@ class Demand(NamedTuple):
     memory_per_gpu: int | None
 
 
-def demand_of(said: dict[str, Option], note: Note) -> Demand:
-    """Return what options ask for; `note` takes what is to be said of one. Raises UsageError, with the line."""
+def demand_of(said: dict[str, Option], note: Note, typed: dict[str, Any] | None = None) -> Demand:
+    """Return what options ask for; `note` takes what is to be said of one. Raises UsageError, with the line.
+
+    `typed` are options of submit, by their parameters' names, that were said elsewhere and win.
+    """
+    typed = typed or {}
     per_node, per_task = _number(said, "ntasks-per-node"), _gpus(said, "gpus-per-task", note)
     total, gres, on_node = _gpus(said, "gpus", note), _gres(said, note), _gpus(said, "gpus-per-node", note)
     on_node = on_node or gres
     tasks = _number(said, "ntasks")
     nodes = _nodes(said, tasks, per_node, total, on_node)
     if tasks is None:
-        tasks = _tasks(said, nodes, per_node, total, per_task)
+        tasks = _tasks(said, nodes, per_node, total or (on_node and _Gpus(on_node.many * nodes, {})), per_task)
+    on_one = -(-tasks // nodes)
+    if typed.get("nodes") and typed["nodes"] != nodes:
+        if total is not None and "gpus" not in typed:
+            total = _Gpus(-(-total.many // nodes) * typed["nodes"], total.options)
+            note(said["gpus"], f"on {typed['nodes']} of {nodes} nodes it gets {total.many:g}")
+        nodes = typed["nodes"]
+        tasks = on_one * nodes
+    fewer = _fewer(typed, tasks, _whole(total, on_node, per_task, tasks, nodes), nodes)
+    if fewer != tasks:
+        option = next(said[name] for name in _TASKS.split() if name in said)
+        note(option, f"with so many GPUs srun starts {fewer} tasks, not {tasks}")
+    tasks = fewer
     on_one = -(-tasks // nodes)
     given: dict[str, Any] = {"nodes": nodes} if nodes > 1 else {}
     if on_node is not None:
@@ -68,7 +89,7 @@ def demand_of(said: dict[str, Option], note: Note) -> Demand:
         nodes=nodes,
         tasks=tasks,
         tasks_per_node=on_one,
-        said_per_node=per_node,
+        said_per_node=per_node and on_one,
         cpus_per_task=_number(said, "cpus-per-task"),
         cpus_per_gpu=_number(said, "cpus-per-gpu"),
         gpus_per_task=None if per_task is None else int(per_task.many),
@@ -76,6 +97,23 @@ def demand_of(said: dict[str, Option], note: Note) -> Demand:
         memory_per_cpu=_size(said, "mem-per-cpu"),
         memory_per_gpu=_size(said, "mem-per-gpu"),
     )
+
+
+def _whole(total: "_Gpus | None", on_node: "_Gpus | None", per_task: "_Gpus | None", tasks: int, nodes: int) -> float:
+    """Return how many GPUs are asked for in all."""
+    if on_node is not None:
+        return on_node.many * nodes
+    if total is not None:
+        return total.many
+    return 0 if per_task is None else per_task.many * tasks
+
+
+def _fewer(typed: dict[str, Any], tasks: int, gpus: float, nodes: int) -> int:
+    """Return how many tasks there are with the GPUs that are typed, where each had GPUs of its own."""
+    wanted = typed.get("gpus") or (typed.get("gpus_per_node") or 0) * nodes
+    if tasks == 1 or not gpus or gpus % tasks or not wanted or wanted != int(wanted):
+        return tasks
+    return max(1, int(wanted // (gpus // tasks)))
 
 
 class _Gpus(NamedTuple):

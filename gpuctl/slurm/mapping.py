@@ -61,9 +61,12 @@ class Understood(NamedTuple):
     notes: list[tuple[int, str]]
 
 
-def understood(options: list[Option], *, submit_dir: str) -> Understood:
-    """Return what options come to; the last of several alike counts. Raises UsageError, with the line."""
-    return _Script(options, submit_dir).read()
+def understood(options: list[Option], *, submit_dir: str, typed: dict[str, Any] | None = None) -> Understood:
+    """Return what options come to; the last of several alike counts. Raises UsageError, with the line.
+
+    `typed` are options of submit that were said elsewhere and win.
+    """
+    return _Script(options, submit_dir).read(typed or {})
 
 
 class _Script:
@@ -84,10 +87,12 @@ class _Script:
             "SLURM_JOB_PARTITION": "gpud",
         }
 
-    def read(self) -> Understood:
-        demand = demand_of(self.said, self.note)
+    def read(self, typed: dict[str, Any]) -> Understood:
+        demand = demand_of(self.said, self.note, typed)
         self.given |= demand.given
         self.environment |= _variables(demand)
+        if bind := self._bind():
+            self.environment["SLURM_GPU_BIND"] = bind
         readers: dict[str, Callable[[Option, str], None]] = {
             "job-name": self._name,
             "time": self._time,
@@ -120,6 +125,13 @@ class _Script:
     def note(self, option: Option, text: str) -> None:
         value = "" if option.value is None else f"={option.value}"
         self.notes.append((option.line, f"--{option.name}{value}: {text}"))
+
+    def _bind(self) -> str | None:
+        """Return which GPUs each task of a step sees, where that is said."""
+        if "gpu-bind" in self.said:
+            return self.said["gpu-bind"].value
+        each = self.said.get("ntasks-per-gpu")
+        return None if each is None else f"single:{each.value}"
 
     def _rest(self, option: Option) -> None:
         silent = option.name in _GRANTED.split() or (option.name == "open-mode" and option.value == "append")

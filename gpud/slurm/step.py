@@ -149,10 +149,14 @@ def shares(
     nodes: int,
 ) -> list[list[str]] | None:
     """Return each task's GPUs; None where every task sees all of the job's."""
-    single = re.fullmatch(r"(?:verbose,)?single:(\d+)", options.get("gpu-bind", ""))
-    per_gpu = per_gpu or (int(single[1]) if single else None)
+    bind = options.get("gpu-bind", os.environ.get("SLURM_GPU_BIND", "")).removeprefix("verbose,")
+    how = re.fullmatch(r"(single|per_task):(\d+)", bind)
+    if how is not None and how[1] == "single":
+        per_task, per_gpu = None, per_gpu or int(how[2])
+    elif how is not None:
+        per_task = per_task or int(how[2])
     here = -(-tasks // nodes)
-    if options.get("gpu-bind", "") == "none":
+    if bind == "none":
         per_task = per_gpu = None
     if per_task is not None and held:
         return [held[rank % here * per_task : (rank % here + 1) * per_task] for rank in range(tasks)]

@@ -87,6 +87,35 @@ def test_nodes_of_a_cluster_can_be_taken_back_on_the_command_line(here):
     assert asked("--nodes", "1", script)[0]["demand"] == {"gpus": 2}
 
 
+@pytest.mark.parametrize(
+    ("lines", "typed", "gpus", "tasks", "cpus"),
+    [
+        ("-N 2 --ntasks-per-node=8 --gpus-per-node=8 -c 4", "", 16, "16", 32),
+        ("-N 2 --ntasks-per-node=8 --gpus-per-node=8 -c 4", "--nodes 1", 8, "8", 32),
+        ("-N 2 --ntasks-per-node=8 --gpus-per-node=8 -c 4", "--nodes 1 -g 4", 4, "4", 16),
+        ("-N 2 --ntasks-per-node=8 --gpus-per-node=8 -c 4", "--nodes 1 --gpus-per-node 2", 2, "2", 8),
+        ("-N 2 --ntasks-per-node=1 --gres=gpu:8", "--nodes 1", 8, "1", None),
+        ("-N 2 --ntasks-per-node=1 --gres=gpu:8", "--nodes 1 -g 4", 4, "1", None),
+        ("-N 2 -n 8 --gpus-per-task=1", "--nodes 1", 4, "4", 4),
+        ("-N 2 -n 8 --gpus=8", "--nodes 1", 4, "4", 4),
+        ("-n 4 --gpus=8", "-g 4", 4, "2", 2),
+        ("-n 4 --gpus=1 -c 2", "-g 2", 2, "4", 8),
+        ("-n 4 -c 2", "-g 1", 1, "4", 8),
+        ("--gpus-per-node=4 --ntasks-per-gpu=1 -c 8", "", 4, "4", 32),
+    ],
+)
+def test_with_less_typed_srun_starts_fewer_tasks(here, lines, typed, gpus, tasks, cpus):
+    request, script, _ = asked(*typed.split(), script_of(here, f"#SBATCH {lines}"))
+    assert (request["demand"]["gpus"], request["demand"].get("cpus")) == (gpus, cpus)
+    assert script.of_slurm.environment["GPUD_STEP_TASKS"] == tasks
+    assert script.of_slurm.environment.get("SLURM_NTASKS_PER_NODE", tasks) in (tasks, "8")
+
+
+def test_fewer_tasks_than_a_script_asks_for_are_told_of(here):
+    _, script, _ = asked("-g", "2", script_of(here, "#SBATCH --gres=gpu:8 --ntasks-per-node=8"))
+    assert script.notes == ["job.sbatch, line 2: --ntasks-per-node=8: with so many GPUs srun starts 2 tasks, not 8"]
+
+
 def test_retries_of_the_command_line_are_not_narrowed_by_requeue(here):
     script = script_of(here, "#SBATCH --requeue")
     assert asked(script)[0]["retry_on"] == ["lost"]

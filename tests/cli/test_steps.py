@@ -112,9 +112,26 @@ def ended(process):
     return process.returncode, out, err
 
 
-def test_one_that_fails_ends_the_others_only_where_that_is_asked():
-    fails = "test $SLURM_PROCID = 0 && exit 5; trap 'echo told; exit 9' TERM; sleep 60 & wait"
-    status, out, err = ended(srun("-K", "bash", "-c", fails))
+@pytest.mark.parametrize(
+    ("bind", "words", "seen"),
+    [
+        ("none", (), ["0 4,6", "1 4,6"]),
+        ("single:1", (), ["0 4", "1 6"]),
+        ("verbose,per_task:1", (), ["0 4", "1 6"]),
+        ("closest", (), ["0 4", "1 6"]),
+        ("none", ("--gpu-bind=single:2",), ["0 4", "1 4"]),
+    ],
+)
+def test_a_step_s_tasks_see_the_gpus_that_the_script_said(bind, words, seen):
+    asked = {"SLURM_GPU_BIND": bind, "GPUD_STEP_GPUS_PER_TASK": "1"}
+    step = srun(*words, "sh", "-c", "echo $SLURM_LOCALID $CUDA_VISIBLE_DEVICES", environ=asked)
+    assert sorted(ended(step)[1].splitlines()) == seen
+
+
+def test_one_that_fails_ends_the_others_only_where_that_is_asked(tmp_path):
+    fails = "test $SLURM_PROCID = 0 && { until test -e ready; do sleep 0.02; done; exit 5; }"
+    fails += "; trap 'echo told; exit 9' TERM; : > ready; sleep 60 & wait"
+    status, out, err = ended(srun("-K", "bash", "-c", fails, cwd=tmp_path))
     assert (status, out) == (9, "told\n")
     assert "task 0: Exited with exit code 5" in err
     status, out, _ = ended(srun("sh", "-c", "test $SLURM_PROCID = 0 && exit 5; echo done"))
