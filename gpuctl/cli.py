@@ -20,6 +20,7 @@ from gpud import __version__
 COMMANDS = (
     ("Queue", "submit", "submit:submit", "Queue a command or a script; print the job's id."),
     ("Queue", "run", "run:run", "Submit, show the output, exit as the job exits."),
+    ("Queue", "attach", "attach:attach", "Come back to a job's terminal, or to its output."),
     ("Look", "status", "status:status", "One screen of everything; also what bare gpuctl shows."),
     ("Look", "list", "list:list_", "Jobs: everybody's unfinished ones, and your own of the last day."),
     ("Look", "show", "show:show", "Everything about a job."),

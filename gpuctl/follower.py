@@ -33,10 +33,14 @@ class Interrupts:
 
     The third one is ours: gpud does not answer then. Signals are only counted where they arrive, and wake a poll:
     an exception in the middle of a conversation would leave half a reply unread.
+
+    `passes`: a program sits there, not a person. Each INT is an interrupt then, and TERM and HUP end the job.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, passes: bool = False) -> None:
         self.count = 0
+        self._passes = passes
+        self._ends = self._ended = False
         self._client = client
         self._done = 0
 
@@ -46,6 +50,9 @@ class Interrupts:
         self._handled_before = signal.getsignal(signal.SIGINT)
         if self._handled_before is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._count)
+        if self._passes:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, self._end)
         return self
 
     def __exit__(
@@ -58,17 +65,23 @@ class Interrupts:
 
     def _count(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
         self.count += 1
-        if self.count > 2:
+        if self.count > 2 and not self._passes:
             raise KeyboardInterrupt
+
+    def _end(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signal module's signature
+        self._ends = True
 
     def hand_on(self, job: str, *, waits: bool) -> None:
         """Tell gpud of the interrupts since the last call; `waits` says whether the first one ends the job."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.wake, 4096)
+        if self._ends and not self._ended:
+            self._client.request("cancel", select={"jobs": [job]})
+            self._ended = True
         before, self._done = self._done, self.count
         if before == self._done:
             return
-        op = "interrupt" if self._done == 1 else "cancel"
+        op = "interrupt" if self._done == 1 or self._passes else "cancel"
         if on_terminal():
             cancels = waits or op == "cancel"
             note(f"cancelling job {job}" if cancels else "interrupted; Ctrl-C again cancels the job")

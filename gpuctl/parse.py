@@ -6,6 +6,7 @@ Checked here so that a typing mistake costs nothing: no daemon is started or ask
 import os
 import time
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -246,6 +247,7 @@ PRIORITY = Parsed("INT", parse_priority)
 SIZE = Parsed("SIZE", parse_size)
 DURATION = Parsed("DUR", parse_duration)
 GRACE = Parsed("DUR", parse_grace)
+OR_FOREVER = Parsed("DUR|forever", lambda text: inf if text == "forever" else parse_duration(text))
 TIME = Parsed("TIME", parse_time)
 SINCE = Parsed("TIME", lambda text: parse_time(text, past=True))
 JOB = Parsed("JOB", parse_job)

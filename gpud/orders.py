@@ -1,5 +1,6 @@
 """From a decided start to a launcher's order: paths, what the environment gains, and who the job becomes."""
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,18 +10,22 @@ from pathlib import Path
 from gpud.config import Config
 from gpud.core.fleet import GpuState
 from gpud.core.world import World
+from gpud.launchers import terminal
 from gpud.launchers.environment import additions
 from gpud.launchers.logs import log_path
 from gpud.launchers.protocol import Fence, Launcher, LaunchOrder, Means
 from gpud.model.effects import Launch
-from gpud.model.gpu import Gpu
+from gpud.model.gpu import Gpu, ProcessIdentity
 from gpud.model.job import JobId, format_job
 from gpud.model.spec import JobSpec
+from gpud.model.units import Seconds
 from gpud.slurm.variables import variables
-from gpud.views import default_log
+from gpud.views import default_log, terminal_path
 from gpud.wire.codec import Message
 
 _DELIVERY = str(Path(__file__).with_name("delivery.py"))
+_PYTHON = (sys.executable, "-I", "-S")
+_CLAIM = (*_PYTHON, "-c", "import signal; signal.pause()")
 
 
 def log_dir(config: Config, uid: int) -> str:
@@ -75,7 +80,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             _own_directory(directory, uid, spec.gid)
     log = default_log(log_dir(config, uid), effect.job, effect.attempt)
     return LaunchOrder(
-        spec=spec,
+        spec=replace(spec, command=_CLAIM) if spec.terms.claim else spec,
         log=log,
         offset=offset,
         env=additions(
@@ -93,6 +98,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
+        keeper=() if spec.terminal is None else _keeper(config, uid, _key(effect), spec.terminal, spec.unattended_s),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
         script_dir=scripts,
         fence=fence,
@@ -101,6 +107,28 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),
     )
+
+
+def _key(effect: Launch) -> str:
+    return f"{format_job(effect.job)}.{effect.attempt}"
+
+
+def _keeper(
+    config: Config,
+    uid: int,
+    key: str,
+    size: tuple[int, int] | None,
+    unattended_s: Seconds | None,
+    beside: ProcessIdentity | None = None,
+) -> tuple[str, ...]:
+    """Return the words of the program that keeps a terminal for an attempt, or pipes: see `launchers.terminal`."""
+    settings = {
+        "socket": terminal_path(log_dir(config, uid), key),
+        "size": size,
+        "unattended_s": unattended_s,
+        "beside": None if beside is None else [beside.pid, beside.start],
+    }
+    return (*_PYTHON, terminal.__file__, json.dumps(settings))
 
 
 def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:

@@ -40,6 +40,8 @@ def happened(row: JobRow, events: Sequence[Event] = ()) -> str | None:
             limit = "" if limit_s is None else f" of {format_duration(limit_s)}"
             return f"it reached its time limit{limit}, and was ended for that"
         case End.CANCELLED:
+            if run.cause is StopCause.UNUSED:
+                return f"gpud gave it back: {row.reason}"
             return _cancelled(row, run, over, events)
         case End.LOST:
             return f"nobody saw its end: {row.reason or over.lost}"

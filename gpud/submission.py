@@ -47,12 +47,11 @@ def spec_of(
 
     `begin_at` is the message's, taken from the wall clock to the daemon's; `after` its jobs, which have been looked up.
     """
-    command = message["command"]
-    _check_command(command)
+    command, claim = message["command"], message.get("claim", False)
+    _check_command(command, claim=claim)
     if not message["workdir"].startswith("/"):
         raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
-    name = message.get("name") or _CONTROL.sub("?", command[0].rstrip("/").rsplit("/", 1)[-1])[:_NAME_MOST] or "/"
-    check_text("the name", name, _NAME_MOST)
+    name = _name(message)
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))
     return JobSpec(
@@ -69,6 +68,8 @@ def spec_of(
             name_group=name_group(name),
             preemptible=message.get("preemptible"),
             retry_on=_retry_on(message.get("retry_on", []), message.get("retries", 0)),
+            claim=claim,
+            idle_after_s=_duration("the idle time", message.get("idle_after_s")),
         ),
         name=name,
         command=tuple(command),
@@ -92,6 +93,15 @@ def spec_of(
         key=_key(message),
         **_comforts(message),
     )
+
+
+def _name(message: Submit) -> str:
+    """Return what a job is called: as its user says, or as its program."""
+    command = message["command"]
+    called = command[0].rstrip("/").rsplit("/", 1)[-1] if command else "claim"
+    name = message.get("name") or _CONTROL.sub("?", called)[:_NAME_MOST] or "/"
+    check_text("the name", name, _NAME_MOST)
+    return name
 
 
 def _word(what: str, text: str | None) -> str | None:
@@ -160,8 +170,6 @@ def _comforts(message: Submit) -> dict[str, Any]:
         "checkpoint_every_s": every_s,
         "checkpoint_before_s": _duration("the time before the limit", message.get("checkpoint_before_s")),
         "checkpoint_to": message.get("checkpoint_to", "all"),
-        "claim": message.get("claim", False),
-        "idle_after_s": _duration("the idle time", message.get("idle_after_s")),
         "terminal": None if size is None else (size[0], size[1]),
         "unattended_s": _duration("the time without anybody", message.get("unattended_s")),
         "notify": tuple((event, target) for event, target in notify),
@@ -248,8 +256,10 @@ def _between(what: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def _check_command(command: list[str]) -> None:
-    if not command or not command[0]:
+def _check_command(command: list[str], *, claim: bool) -> None:
+    if claim and command:
+        raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
+    if not claim and (not command or not command[0]):
         raise Wrong("the command is empty", "gpuctl submit [options] -- program arguments...")
     if any("\0" in word for word in command):
         raise Wrong("the command holds a zero byte")

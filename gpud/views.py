@@ -38,8 +38,8 @@ def _keys(words: str) -> frozenset[str]:
 OF_OTHERS = _keys(
     "id uid name user tenant group state reason priority gpus gpu_memory_mib gpu_type gpu_ids excluded share mig nodes "
     "pool cpus memory_mib array_index attempt retries retry_on preemptible after time_limit_s estimate_s submitted_at "
-    "begin_at started_at ended_at updated_at expected_start_at exit_code signal allocation queue_position array_limit "
-    "array array_pending array_counts expected_start_unknown"
+    "begin_at started_at ended_at updated_at expected_start_at exit_code signal allocation queue_position claim "
+    "array_limit array array_pending array_counts expected_start_unknown"
 )
 OF_OTHERS_ATTEMPTS = _keys(
     "attempt starting_at started_at ended_at exit_code signal timed_out could_not_start stop_cause gpu_s allocation"
@@ -86,8 +86,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
     expected_at, unknown = outlook(scene.forecast, row.job, wait, scene.now)
     run, ended = row.run, row.ended_at is not None
     over = None if run is None else run.exit
-    shown = viewer.may_read(row)
-    started_at = None if run is None else _started_at(run)
+    shown, started_at = viewer.may_read(row), None if run is None else _started_at(run)
     output, error = _paths(scene, row) if shown and (started_at is not None or not ended) else (None, None)
     job: Job = {
         "id": format_job(row.job),
@@ -135,6 +134,8 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "output": output,
         "error": error,
         "queue_position": place,
+        "claim": row.terms.claim,
+        "terminal": _terminal(scene, row) if shown and row.terminal and row.array is None else None,
         "array_limit": None,
     }
     _add_array(job, world, row)
@@ -249,6 +250,18 @@ def _output(scene: Scene, row: JobRow, attempt: int) -> str:
     if row.output is not None:
         return log_path(row.output, job=row.job, name=row.name, workdir=row.workdir)
     return default_log(scene.log_dir(row.terms.uid), row.job, attempt)
+
+
+def _terminal(scene: Scene, row: JobRow) -> str | None:
+    """Return where the terminal of a job's attempt is attached to, which may not have started; None once it is over."""
+    if row.ended_at is not None:
+        return None
+    return terminal_path(scene.log_dir(row.terms.uid), f"{format_job(row.job)}.{row.place.attempt}")
+
+
+def terminal_path(log_dir: str, key: str) -> str:
+    """Return the socket of an attempt's terminal, or a command's beside it: below its user's logs, and as theirs."""
+    return f"{log_dir}/terminals/{key}"
 
 
 def default_log(log_dir: str, job: JobId, attempt: int) -> str:

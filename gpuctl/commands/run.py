@@ -1,22 +1,33 @@
 """Submit a job, show what it prints, exit as it exits; the job does not depend on this program living."""
 
+import contextlib
 import fcntl
 import os
+import signal
 import stat
 import termios
 from array import array
-from typing import Any
+from math import inf
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, Self
 
 import click
 
 from gpuctl import options, submission
+from gpuctl.beginning import has_begun, until_begun
 from gpuctl.cli import JobStatusCommand
-from gpuctl.errors import UsageError
+from gpuctl.client import Client
+from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.follower import Follower, Interrupts, sizes
 from gpuctl.interruption import INTERRUPTED
+from gpuctl.parse import DURATION, OR_FOREVER
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note, on_terminal
 from gpuctl.waiting import exit_status
+from gpud.model.units import format_duration
+
+_IMMEDIATE_S = 5
+_UNATTENDED_S = 600.0
 
 
 class RunCommand(options.WordsCommand, JobStatusCommand):
@@ -25,36 +36,123 @@ class RunCommand(options.WordsCommand, JobStatusCommand):
 
 @click.command(cls=RunCommand)
 @options.options
+@click.option("--pty", is_flag=True, help="On a terminal of its own, which is this one: for shells, editors, pdb.")
+@click.option("--unattended", type=OR_FOREVER, help="With --pty: how long it runs without anybody (default: 10m).")
+@click.option(
+    "--immediate",
+    type=DURATION,
+    is_flag=False,
+    flag_value=str(_IMMEDIATE_S),
+    help="Fail unless it starts within 5 seconds, or =SECONDS.",
+)
+@click.option("--pass-signals", is_flag=True, help="Of a program: each INT interrupts, TERM and HUP end the job.")
 @click.pass_context
-def run(context: click.Context, /, **given: Any) -> int:
-    """Queue a command as `submit` does, show its output, and exit as it exits. Its stdin is /dev/null.
+def run(
+    context: click.Context,
+    /,
+    *,
+    pty: bool,
+    unattended: float | None,
+    immediate: float | None,
+    pass_signals: bool,
+    **given: Any,
+) -> int:
+    r"""Queue a command as `submit` does, show its output, and exit as it exits. Its stdin is /dev/null.
 
     Ctrl-C cancels a job that waits and interrupts one that runs; a second one cancels it. The job lives on when the
-    terminal goes: see it again with `gpuctl logs -f`. Exits with 128+N for signal N, with 127 or 126 when the command
+    terminal goes: `gpuctl attach ID` comes back to it. Exits with 128+N for signal N, with 127 or 126 when the command
     could not be started, with 125 when gpuctl itself fails. With --json its output goes to stderr, and stdout holds the
     job, when it has ended, as a JSON document.
+
+    With --pty keys go to the job, Ctrl-C and Ctrl-Z too. Ctrl-\ d leaves it; nobody there for 10 minutes ends it.
     """
     session: Session = context.obj
     fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
-    if _is_piped():
+    if pty:
+        fields |= _terminal(session, unattended)
+    elif unattended is not None:
+        raise UsageError("--unattended is for jobs with a terminal: others run on without anybody", hint="add --pty")
+    elif _is_piped():
         note("what is piped in is not passed on: a job's stdin is /dev/null")
-    shown_on = 2 if session.json else 1
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
-    with session.connect() as client, Interrupts(client) as interrupts:  # a job may have been queued from here on
+    # A job may have been queued from here on.
+    with session.connect() as client, Interrupts(client, passes=pass_signals) as interrupts, _Lost() as lost:
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
+        job = lost.job = reply["job"]
         if on_terminal():
-            note(submission.next_words(reply["job"], reply))
-        answer = Follower(client, reply["job"], skip=before, interrupts=interrupts, descriptor=shown_on).follow()
-    job = answer["job"]
+            note(f"{submission.next_words(job, reply)}; to come back to it: gpuctl attach {job}")
+        if immediate is not None:
+            _started_or_cancelled(client, job, immediate, interrupts)
+        if pty:
+            from gpuctl import attaching  # noqa: PLC0415 - only for terminals
+
+            attended = attaching.attend(client, job, interrupts)
+            if attended is None:
+                note(f"left job {job}; back to it: gpuctl attach {job}")
+                return 0
+            answer = attended
+        else:
+            shown_on = 2 if session.json else 1
+            answer = Follower(client, job, skip=before, interrupts=interrupts, descriptor=shown_on).follow()
+    ended = answer["job"]
     if session.json:
-        session.print_json(job)
-    elif job["state"] != "completed" and (on_terminal() or not job["exit_code"]):
-        note(written_end(job))
-    if interrupts.count and job["state"] == "cancelled" and job["started_at"] is None:
+        session.print_json(ended)
+    elif ended["state"] != "completed" and (on_terminal() or not ended["exit_code"]):
+        note(written_end(ended))
+    if interrupts.count and ended["state"] == "cancelled" and ended["started_at"] is None:
         return INTERRUPTED
     return exit_status(answer)
+
+
+def _terminal(session: Session, unattended: float | None) -> dict[str, Any]:
+    """Return what a request says of a terminal: its size, and how long it may be without anybody. Raises UsageError."""
+    from gpuctl import attaching  # noqa: PLC0415 - as above
+
+    if session.json:
+        raise UsageError("a terminal is a person's, and --json a program's", hint="leave out one of the two")
+    attaching.check_terminal()
+    asked: dict[str, Any] = {"terminal": [*attaching.size_of(0)]}
+    if unattended != inf:
+        asked["unattended_s"] = _UNATTENDED_S if unattended is None else unattended
+    return asked
+
+
+def _started_or_cancelled(client: Client, job: str, within_s: float, interrupts: Interrupts) -> None:
+    """Return once a job has started. Raises GpuctlError, after cancelling it, where it does not within that time."""
+    waiting = until_begun(client, job, within_s=within_s, interrupts=interrupts)["job"]
+    if has_begun(waiting):
+        return
+    client.request("cancel", select={"jobs": [job]})
+    said = f"job {job} cannot start within {format_duration(within_s)}: {waiting['reason'] or waiting['state']}"
+    raise GpuctlError(said, hint="it was cancelled; without --immediate it waits for its turn")
+
+
+class _Lost:
+    """Says, where the terminal goes or somebody ends us, that the job does not: to whatever stderr is by then."""
+
+    def __init__(self) -> None:
+        self.job: str | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+        for number, handled in self._before.items():
+            if handled is signal.SIG_DFL:
+                signal.signal(number, self._leave)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handled in self._before.items():
+            signal.signal(number, handled)
+
+    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 - the signal module's signature
+        if self.job is not None:
+            with contextlib.suppress(OSError):
+                os.write(2, f"gpuctl: job {self.job} runs on; to come back to it: gpuctl attach {self.job}\n".encode())
+        os._exit(128 + number)
 
 
 def _is_piped() -> bool:

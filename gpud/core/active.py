@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from gpud.model.job import Active, JobId, Starting, Stopping
+from gpud.model.gpu import GpuProcess
+from gpud.model.job import Active, JobId, Starting, Stopping, format_job
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -29,6 +30,21 @@ class ActiveJob:
     def runs(self) -> bool:
         """Return whether it is neither only starting nor being stopped."""
         return not isinstance(self.state, Starting | Stopping)
+
+    def owns(self, process: GpuProcess) -> bool:
+        """Return whether a process is one of this job's.
+
+        It descends from the job's own; or it says so in its environment, as those in a container can, and is the job's
+        user's or root's; or its user has claimed the GPU by hand.
+        """
+        if isinstance(self.state, Starting):
+            return False
+        mine = {self.state.process, self.state.shim}
+        if any(ancestor in mine for ancestor in process.ancestors):
+            return True
+        if process.uid == self.terms.uid and self.terms.claim:
+            return True
+        return process.job == format_job(self.job) and process.uid in {self.terms.uid, 0}
 
     def attained_s(self, now: Timestamp) -> Seconds:
         """Return the GPU-seconds that its attempts have had until now."""

@@ -9,8 +9,7 @@ from enum import StrEnum
 
 from gpud.core.fleet import GpuState
 from gpud.core.world import World
-from gpud.model.gpu import GpuProcess, ProcessIdentity, Reading, Unreadable
-from gpud.model.job import Starting
+from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.units import Mib, Seconds, Timestamp
 
 FRESH_S: Seconds = 0.2  # what was heard longer ago is looked at again before the GPU is given out
@@ -109,13 +108,10 @@ def foreigners(world: World, state: GpuState, seen: Reading) -> list[GpuProcess]
     there = occupants(world, seen)
     if not there or not state.holders:
         return there
-    ours: set[ProcessIdentity | None] = set()
-    for job in state.holders:
-        holder = world.active[job].state
-        if not isinstance(holder, Starting):
-            ours |= {holder.shim, holder.process}
+    holders = [world.active[job] for job in state.holders]
     contained = world.nodes[state.node].node.contained
-    return [each for each in there if ours.isdisjoint(each.ancestors) and (each.ancestors or not contained)]
+    strange = [each for each in there if each.ancestors or not contained]
+    return [each for each in strange if not any(holder.owns(each) for holder in holders)]
 
 
 def _blind(world: World, state: GpuState, seen: Reading) -> bool:

@@ -30,7 +30,7 @@ from signal import Signals
 
 from gpud.model.job import End, Exit, StopCause
 from gpud.model.spec import Park, Place, Terms
-from gpud.model.units import Seconds, Timestamp
+from gpud.model.units import Seconds, Timestamp, format_duration
 
 RETRY_FIRST_S: Seconds = 2.0  # doubles with each try, up to
 RETRY_LAST_S: Seconds = 300.0
@@ -72,6 +72,10 @@ def after(
     """
     if cause is StopCause.CANCELLED:
         return Over(End.CANCELLED)
+    if cause is StopCause.UNUSED:
+        return Over(
+            End.CANCELLED, f"no process of {terms.user} used its GPUs for {format_duration(terms.idle_after_s or 0)}"
+        )
     if cause in {StopCause.REQUEUED, StopCause.PREEMPTED}:
         return Again(replace(place, attempt=place.attempt + 1), cause.value, f"attempt {place.attempt} was {cause}")
     fault = outcome.fault

@@ -2,7 +2,8 @@
 
 A job whose GPU is lost is ended: it could only hang. One that uses more of a shared GPU than it declared takes it from
 its neighbours: its people are told, and after a while it is stopped where the configuration says so. One that does
-nothing with its GPUs for half an hour is told to administrators, once.
+nothing with its GPUs for half an hour is told to administrators, once. A claim that nobody uses for as long as its user
+said is ended.
 
 Cost: constant for each look and each job on the GPU.
 """
@@ -13,7 +14,6 @@ from gpud.core.alerts import JOB_IDLE, alert
 from gpud.core.condition import is_lost
 from gpud.core.fleet import GpuState
 from gpud.core.outcome import Outcome
-from gpud.core.sampling import belongs
 from gpud.core.world import World
 from gpud.model.changes import Told
 from gpud.model.gpu import Reading, Unreadable
@@ -41,6 +41,8 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
             if share is not None and isinstance(active.state, Running):
                 _watch_memory(world, out, state, seen, active, share)
             _watch_idle(world, out, active)
+            if active.terms.idle_after_s is not None and isinstance(active.state, Running):
+                _end_unused(world, out, active, active.terms.idle_after_s)
 
 
 def end_lost(world: World, out: Outcome, state: GpuState) -> None:
@@ -68,7 +70,7 @@ def _watch_memory(
     world: World, out: Outcome, state: GpuState, seen: Reading, active: ActiveJob, declared_mib: Mib
 ) -> None:
     """See that a job keeps to what it declared of a shared GPU."""
-    known = [each.memory_mib for each in seen.processes or () if each.memory_mib is not None and belongs(active, each)]
+    known = [each.memory_mib for each in seen.processes or () if each.memory_mib is not None and active.owns(each)]
     used, over = sum(known), world.care.over
     if used <= declared_mib:
         over.pop(active.job, None)
@@ -104,3 +106,22 @@ def _watch_idle(world: World, out: Outcome, active: ActiveJob) -> None:
         gpus = [share.gpu for share in active.state.allocation.all_shares]
         message = f"job {format_job(active.job)} of {active.terms.user} has not used its GPUs for half an hour"
         alert(out, JOB_IDLE, message, job=active.job, gpus=gpus, user=active.terms.user, idle_since=since)
+
+
+def _end_unused(world: World, out: Outcome, active: ActiveJob, idle_after_s: Seconds) -> None:
+    """End a claim on whose GPUs its user has had no process, and which computed nothing, for so long.
+
+    A GPU that cannot be read may be in use.
+    """
+    unused = world.care.unused
+    for share in active.state.allocation.all_shares:
+        seen = world.gpus[share.gpu].seen if share.gpu in world.gpus else None
+        if not isinstance(seen, Reading) or seen.processes is None or any(map(active.owns, seen.processes)):
+            unused.pop(active.job, None)
+            return
+        if seen.utilization_percent:
+            unused.pop(active.job, None)
+            return
+    since = unused.setdefault(active.job, out.now)
+    if out.now - since >= idle_after_s:
+        jobs.stop(world, out, active, StopCause.UNUSED)

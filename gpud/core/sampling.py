@@ -20,7 +20,7 @@ from gpud.core.fleet import GpuState
 from gpud.core.outcome import Outcome
 from gpud.core.samples import Tally
 from gpud.core.world import World
-from gpud.model.gpu import GpuProcess, Reading, Unreadable
+from gpud.model.gpu import Reading, Unreadable
 from gpud.model.job import JobId, Starting
 from gpud.model.units import Mib, Seconds, Timestamp
 from gpud.model.use import GpuUse
@@ -84,13 +84,5 @@ def _memory_mib(active: ActiveJob, state: GpuState, seen: Reading, *, whole: boo
         return None if seen.memory_used_mib is None else Mib(max(0, seen.memory_used_mib - (state.baseline_mib or 0)))
     if isinstance(active.state, Starting) or seen.processes is None:
         return None
-    known = [each.memory_mib for each in seen.processes if each.memory_mib is not None and belongs(active, each)]
+    known = [each.memory_mib for each in seen.processes if each.memory_mib is not None and active.owns(each)]
     return Mib(sum(known)) if known else None
-
-
-def belongs(active: ActiveJob, process: GpuProcess) -> bool:
-    """Return whether a process is one of a job's."""
-    if isinstance(active.state, Starting):
-        return False
-    mine = {active.state.process, active.state.shim}
-    return any(ancestor in mine for ancestor in process.ancestors)

@@ -53,7 +53,7 @@ def describe(
         elif not stat.dead:
             uid = _uid(one.pid)
             user = users.of(uid) if uid is not None else None
-            processes.append(_process(one, user, _command(one.pid), _ancestors(stat), uid))
+            processes.append(_process(one, user, _command(one.pid), _ancestors(stat), uid, _job(one.pid)))
     return tuple(processes), frozenset(visible)
 
 
@@ -64,13 +64,25 @@ def identity_of(pid: int) -> ProcessIdentity:
 
 
 def _process(
-    held: Held, user: str | None, command: str | None, ancestors: tuple[ProcessIdentity, ...], uid: int | None = None
+    held: Held,
+    user: str | None,
+    command: str | None,
+    ancestors: tuple[ProcessIdentity, ...],
+    uid: int | None = None,
+    job: str | None = None,
 ) -> GpuProcess:
     kind = "compute" if held.compute else "graphics"
     if command is not None and command.split(" ", 1)[0].rpartition("/")[2] == _MPS_SERVER:
         kind = "mps"
     return GpuProcess(
-        pid=held.pid, kind=kind, memory_mib=held.memory_mib, user=user, command=command, ancestors=ancestors, uid=uid
+        pid=held.pid,
+        kind=kind,
+        memory_mib=held.memory_mib,
+        user=user,
+        command=command,
+        ancestors=ancestors,
+        uid=uid,
+        job=job,
     )
 
 
@@ -108,6 +120,13 @@ def _command(pid: int) -> str | None:
         return arguments.rstrip("\0").replace("\0", " ")[:_COMMAND_MAX]
     name = _read(pid, "comm")
     return f"[{name.rstrip()}]" if name else None
+
+
+def _job(pid: int) -> str | None:
+    """Return the job that a process was told to be of: one in a container is no descendant of who started that."""
+    mark = "GPUD_JOB_ID="
+    variables = (_read(pid, "environ") or "").split("\0")
+    return next((each.removeprefix(mark) for each in variables if each.startswith(mark)), None)
 
 
 def _read(pid: int, name: str) -> str | None:

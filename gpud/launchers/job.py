@@ -152,6 +152,8 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes,
         program = _find(argv[0], variables.get("PATH", os.defpath))
     else:
         program, argv = _keep_script(order, blobs)
+    if order["keeper"]:
+        program, argv = order["keeper"][0], [*order["keeper"], program, *argv]
     pass_on(conversation, order["key"], claimed)
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])

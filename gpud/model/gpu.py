@@ -120,7 +120,8 @@ class GpuProcess:
 
     `kind` is "compute", "graphics" (it only draws) or "mps" (the MPS server; its clients are "compute").
     `ancestors` is the chain of parents from the process itself up to pid 1, empty when the pid is not visible from
-    here (another pid namespace). `user`, `uid` and `command` are None when they could not be read.
+    here (another pid namespace). `user`, `uid` and `command` are None when they could not be read. `job` is the one
+    (`12`, `12_7`) that it says in its environment to be of, None where it says none, or that could not be read.
     """
 
     pid: int
@@ -130,6 +131,7 @@ class GpuProcess:
     command: str | None
     ancestors: tuple[ProcessIdentity, ...] = ()
     uid: int | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,6 +97,7 @@ class StopCause(StrEnum):
     PREEMPTED = "preempted"
     GPU_LOST = "gpu_lost"
     GPU_MEMORY = "gpu_memory"  # it used more than it declared
+    UNUSED = "unused"  # a claim that nobody used for as long as its user said
 
 
 class End(StrEnum):

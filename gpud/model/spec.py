@@ -18,7 +18,8 @@ class Terms:
     `grace_s` is how long the job may take to end after TERM; `retries` how often a failure is tried again, of the
     kinds that `retry_on` names (none named: every kind). `time_limit_s` None: may run for ever. `estimate_s` is how
     long its user expects it to run. `name_group` is its name with the numbers folded: runs of one program are alike.
-    `preemptible` None: as the configuration says.
+    `preemptible` None: as the configuration says. A `claim` runs nothing: its user's own processes use its GPUs, until
+    they did not for `idle_after_s` (None: for however long).
     """
 
     demand: Demand
@@ -32,6 +33,8 @@ class Terms:
     name_group: str = ""
     preemptible: bool | None = None
     retry_on: tuple[str, ...] = ()
+    claim: bool = False
+    idle_after_s: Seconds | None = None
 
 
 def name_group(name: str) -> str:
@@ -65,11 +68,10 @@ class JobSpec:
     hard may not be. `output` and `error` are patterns (`%j %A %a %x`); None for gpud's own log and for one file.
     `key` tells it from all others of its `group`. It gets `checkpoint_signal` before it is stopped for others or for
     its time limit (`checkpoint_before_s` before that), and every `checkpoint_every_s`; `checkpoint_to` says who of it:
-    "all", the "script" (its first process), or the "steps" (processes that call themselves gpud-srun). A `claim` runs
-    nothing: its user's own processes use its GPUs, until they were idle for `idle_after_s`. `terminal` is the size
-    (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`. `notify` holds whom to
-    tell of what: (word of an event, target). `commit` and `dirty` are its directory's as git has it. `sbatch`: a script
-    with #SBATCH lines, which is told SLURM_* too.
+    "all", the "script" (its first process), or the "steps" (processes that call themselves gpud-srun).
+    `terminal` is the size (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`
+    (None: for however long). `notify` holds whom to tell of what: (word of an event, target). `commit` and `dirty` are
+    its directory's as git has it. `sbatch`: a script with #SBATCH lines, which is told SLURM_* too.
     """
 
     nonce: str
@@ -98,8 +100,6 @@ class JobSpec:
     checkpoint_every_s: Seconds | None = None
     checkpoint_before_s: Seconds | None = None
     checkpoint_to: str = "all"
-    claim: bool = False
-    idle_after_s: Seconds | None = None
     terminal: tuple[int, int] | None = None
     unattended_s: Seconds | None = None
     notify: tuple[tuple[str, str], ...] = ()

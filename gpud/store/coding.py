@@ -44,7 +44,7 @@ Columns = Sequence[Any]  # what SQLite gives: its types are the schema's word
 _SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at", "throttle")
 _COMFORTS = (
     *("checkpoint_signal", "checkpoint_every_s", "checkpoint_before_s", "checkpoint_to"),
-    *("claim", "idle_after_s", "terminal", "unattended_s"),
+    *("terminal", "unattended_s"),
     *("notify", "commit", "dirty", "sbatch"),
 )
 _PLAIN = {field.name: field.default for field in fields(JobSpec) if field.name in _COMFORTS}

@@ -39,7 +39,8 @@ _TERMS_REMEMBERED = 4_096
 _ROW = (
     "job.id, job.state, job.reason, job.terms, job.name, job.command, job.workdir, job.labels, job.output, job.error,"
     " json_extract(job.submitted, '$.begin_at'), job.submitted_at, job.updated_at, job.ended_at, job.array,"
-    f" job.after, job.group_name, job.key, {PLACE}, {ARRAY}, {ATTEMPT}"
+    " job.after, job.group_name, job.key, json_type(job.submitted, '$.terminal'),"
+    f" {PLACE}, {ARRAY}, {ATTEMPT}"
 )
 _EVENT = (
     "SELECT seq, at, kind, event.job, event.attempt, job.user, detail, job.uid FROM event"
@@ -235,13 +236,13 @@ class Reader:
 
     def _row(self, columns: Columns) -> JobRow:
         job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]
-        begin_at, submitted_at, updated_at, ended_at, array, after, group, key = columns[10:18]
+        begin_at, submitted_at, updated_at, ended_at, array, after, group, key, terminal = columns[10:19]
         return JobRow(
             job=job,
             state=state,
             reason=reason,
             terms=self._terms_of(terms),
-            place=decode_place(columns[18:27]),
+            place=decode_place(columns[19:28]),
             name=name,
             command=tuple(json.loads(command)),
             workdir=workdir,
@@ -253,11 +254,12 @@ class Reader:
             updated_at=updated_at,
             ended_at=ended_at,
             array=None if array is None else decode_indices(array),
-            array_state=decode_array(columns[27:32]),
-            run=decode_attempt(job, columns[32:]),
+            array_state=decode_array(columns[28:33]),
+            run=decode_attempt(job, columns[33:]),
             after=decode_after(after),
             group=group,
             key=key,
+            terminal=terminal is not None,
         )
 
     def _terms_of(self, row: int) -> Terms:

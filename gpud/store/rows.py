@@ -82,7 +82,7 @@ class JobRow:
     """A job with everything people may ask of it. `state` is one of the words that people see.
 
     `array` is what an array was submitted with and `array_state` what is left of it; both None for what is no array.
-    `run` is the attempt of number `place.attempt`, None while that has not been started.
+    `run` is the attempt of number `place.attempt`, None while that has not been started. `terminal`: it has one.
     """
 
     job: JobId
@@ -106,6 +106,7 @@ class JobRow:
     after: tuple[Dependency, ...] = ()
     group: str | None = None
     key: str | None = None
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,8 @@ class Job(TypedDict):
     `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.
     `gpu_ids` are the only GPUs it may get, `excluded` GPUs and nodes that it must not get; GPUs as `NODE:INDEX`.
     `after` is as on the command line: `12`, `any:13`. `array_index` is None for what is no element; the last three
-    `array*` keys are there for an array's own row only.
+    `array*` keys are there for an array's own row only. `terminal` is the socket at which it is attended, for a job
+    with a terminal that has not ended.
     """
 
     id: str
@@ -116,6 +117,8 @@ class Job(TypedDict):
     output: str | None
     error: str | None
     queue_position: int | None
+    claim: bool
+    terminal: str | None
     array_limit: int | None
     array: NotRequired[str]
     array_pending: NotRequired[str]

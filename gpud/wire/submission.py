@@ -35,9 +35,10 @@ class Wanted(TypedDict):
     jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`. A `key` is the
     job's in its `group`: where one that waits, runs or has completed has it, that one is told instead.
     `checkpoint_before_s` is how long before the time limit the checkpoint signal comes; it goes to `all` processes of
-    the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`. `terminal` is
-    rows and columns; `notify` holds pairs of an event and a target, as on the command line; `sbatch`: it is told
-    SLURM_* variables too.
+    the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`, and
+    ends when its user's processes did not use its GPUs for `idle_after_s`. `terminal` is rows and columns of the one
+    that it gets, which nobody may leave alone for `unattended_s`. `notify` holds pairs of an event and a target, as on
+    the command line; `sbatch`: it is told SLURM_* variables too.
     """
 
     demand: DemandMap
