@@ -30,7 +30,17 @@ _CLAIM = (*_PYTHON, "-c", "import signal; signal.pause()")
 
 def log_dir(config: Config, uid: int) -> str:
     """Return the directory of a user's default logs: in system mode each user's own."""
-    return f"{config.state_dir}/logs/{uid}" if config.system else f"{config.state_dir}/logs"
+    return _own(config, "logs", uid)
+
+
+def progress_file(config: Config, uid: int, job: JobId, attempt: int) -> str:
+    """Return the file in which an attempt may tell how far it is."""
+    return f"{_own(config, 'progress', uid)}/{format_job(job)}.{attempt}"
+
+
+def _own(config: Config, what: str, uid: int) -> str:
+    """Return a directory of this user's own."""
+    return f"{config.state_dir}/{what}/{uid}" if config.system else f"{config.state_dir}/{what}"
 
 
 def kind_of_fence(config: Config, means: Means) -> str | None:
@@ -73,11 +83,10 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
     gpus = [state.gpu for state in states]
     fence = _fence(config, means, gpus)
     uid = spec.terms.uid
-    scripts = f"{config.state_dir}/scripts"
+    scripts = _own(config, "scripts", uid)
     if config.system:
-        scripts = f"{scripts}/{uid}"
-        for directory in (log_dir(config, uid), scripts):
-            _own_directory(directory, uid, spec.gid)
+        for what in ("logs", "scripts", "progress", "checkpoints"):
+            _own_directory(_own(config, what, uid), uid, spec.gid)
     log = default_log(log_dir(config, uid), effect.job, effect.attempt)
     return LaunchOrder(
         spec=replace(spec, command=_CLAIM) if spec.terms.claim else spec,
@@ -93,6 +102,8 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             by=_numbering(config, fence, gpus, around),
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
+            progress_file=progress_file(config, uid, effect.job, effect.attempt),
+            checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
         )
         | (_of_slurm(effect, spec, states, scripts, log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.
@@ -103,6 +114,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
         script_dir=scripts,
         fence=fence,
         log_max=None if config.log_max is None else config.log_max << 20,
+        private=True,
         uid=uid if config.system else None,
         gid=spec.gid if config.system else None,
         groups=spec.groups if config.system else (),

@@ -11,15 +11,21 @@ _SESSION = frozenset({"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "WINDOWID", "T
 _SESSION |= {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"}
 _SESSION_PREFIXES = ("SSH_", "DBUS_", "VSCODE_")
 # What an outer job was told of itself; settings such as GPUD_SOCKET are the submitter's own.
-_OUTER_PREFIXES = ("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT")
+_OUTER_PREFIXES = (
+    *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_"),
+)
 _RUNTIME = "XDG_RUNTIME_DIR"
+PORT = "GPUD_JOB_PORT"
+_PORTS = ("MASTER_PORT", "PET_MASTER_PORT")  # where torch.distributed meets, and where torchrun lets it meet
 
 
 def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_dir_exists: bool) -> dict[str, str]:
     """Return the environment of a job from its submitter's and from `additions`.
 
-    What an outer job was told goes; a runtime directory stays where it still exists; PYTHONUNBUFFERED is 1 unless it
-    is set. What is added to PATH goes before the submitter's.
+    What an outer job was told goes; a runtime directory stays where it still exists. What is added to PATH goes before
+    the submitter's. Unless they are set, PYTHONUNBUFFERED is 1, the ports of torch.distributed are the job's own, and
+    MASTER_ADDR is a gang's first node.
     """
     kept = {
         name: value
@@ -28,10 +34,28 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     }
     if not runtime_dir_exists:
         kept.pop(_RUNTIME, None)
-    composed = {"PYTHONUNBUFFERED": "1"} | kept | dict(added)
+    for name, value in _meeting(submitted).items():
+        if kept.get(name) == value:
+            del kept[name]
+    composed = {"PYTHONUNBUFFERED": "1"} | _meeting(added) | kept | dict(added)
     if "PATH" in added and kept.get("PATH"):
         composed["PATH"] = f"{added['PATH']}:{kept['PATH']}"
     return composed
+
+
+def _meeting(told: Mapping[str, str]) -> dict[str, str]:
+    """Return where the processes of a job meet that was told this of itself."""
+    meeting = dict.fromkeys(_PORTS, told[PORT]) if PORT in told else {}
+    if "GPUD_NODES" in told:
+        meeting["MASTER_ADDR"] = told["GPUD_NODES"].partition(",")[0]
+    return meeting
+
+
+def tmp_base(submitted: Mapping[str, str]) -> str:
+    """Return below what a job's own TMPDIR goes: the submitter's; where that is an outer job's own, beside it."""
+    path = submitted.get("TMPDIR", "").rstrip("/") or "/tmp"  # noqa: S108 - as mktemp(1) has it
+    directory, _, name = path.rpartition("/")
+    return directory if name.startswith(f"gpud-{submitted.get('GPUD_JOB_ID')}.") else path
 
 
 def is_outer(name: str) -> bool:
@@ -55,6 +79,8 @@ def additions(
     nodes: Sequence[str] = (),
     share_mib: int | None = None,
     script: str | None = None,
+    progress_file: str | None = None,
+    checkpoint_dir: str | None = None,
 ) -> dict[str, str]:
     """Return what gpud adds. `job` is the written id (`12`, `12_7`), `uuids` and `indices` its GPUs, in one order.
 
@@ -82,6 +108,5 @@ def additions(
         added["GPUD_GPU_MEMORY_MIB"] = str(share_mib)
     if index:
         added |= {"GPUD_ARRAY_ID": number, "GPUD_ARRAY_INDEX": index}
-    if script is not None:
-        added["GPUD_SCRIPT"] = script
-    return added
+    optional = {"SCRIPT": script, "PROGRESS_FILE": progress_file, "CHECKPOINT_DIR": checkpoint_dir}
+    return added | {f"GPUD_{name}": value for name, value in optional.items() if value is not None}

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from gpud.launchers import cgroup, environment, faults, fence, record
+from gpud.launchers import cgroup, environment, faults, fence, places, record
 from gpud.launchers.output import Bounds
 
 # Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
@@ -58,7 +58,7 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
             if order["uid"] is not None:  # a user's own gpud leaves its jobs what their shell has
                 _dies_before_gpud()
             _fence(order, within=within)
-            _exec(order, blobs, conversation, encoded, bounds)
+            _exec(order, blobs, conversation, file, claimed, bounds)
         except faults.CannotStartError as error:
             _write_fault(file, claimed, error.fault)
     except BaseException as error:  # noqa: BLE001 - ours, and never to be told as the job's own exit
@@ -131,7 +131,9 @@ def _fence(order: Order, *, within: bool) -> None:
             fence.landlock(devices)
 
 
-def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes, bounds: Bounds) -> NoReturn:
+def _exec(
+    order: Order, blobs: int, conversation: socket.socket, file: int, claimed: record.Record, bounds: Bounds
+) -> NoReturn:
     try:
         as_user(order)
     except OSError as error:
@@ -144,17 +146,21 @@ def _exec(order: Order, blobs: int, conversation: socket.socket, claimed: bytes,
         raise faults.no_entry(order["workdir"], error) from error
     submitted = record.from_json(os.pread(blobs, order["environment_bytes"], order["blobs_at"]))
     kept = environment.runtime_dir(submitted)
-    variables = environment.compose(
-        submitted, order["added"], runtime_dir_exists=kept is not None and os.path.isdir(kept)
-    )
+    added = order["added"]
+    if order["private"]:
+        places.make(added)
+        tmp = places.make_tmp(order["key"], submitted)
+        if tmp is not None:
+            added = added | {"TMPDIR": tmp}
+            claimed["tmp"] = [tmp, order["uid"], order["gid"]]
+            record.write(file, record.encode(claimed))
+    variables = environment.compose(submitted, added, runtime_dir_exists=kept is not None and os.path.isdir(kept))
     argv = list(order["command"])
     if order["script_bytes"] is None:
         program = _find(argv[0], variables.get("PATH", os.defpath))
     else:
         program, argv = _keep_script(order, blobs)
-    if order["keeper"]:
-        program, argv = order["keeper"][0], [*order["keeper"], program, *argv]
-    pass_on(conversation, order["key"], claimed)
+    pass_on(conversation, order["key"], record.encode(claimed))
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])
     _limit(order["limits"])

@@ -1,4 +1,4 @@
-"""GPUs and CPUs held against every other gpud of this machine: an abstract socket for each, which one process can bind.
+"""GPUs, CPUs, ports held against every gpud of this machine: an abstract socket for each, which one process can bind.
 
 Jobs of one gpud that share a GPU share its lease as well: the first of them holds it. Once that one has ended nobody
 does until the next starts, and what keeps others off meanwhile is that the rest of the jobs are seen on the GPU.
@@ -18,6 +18,9 @@ from collections.abc import Iterable, Sequence
 from gpud.launchers import faults
 
 _FILES = 253  # as many as one message can hold (SCM_MAX_FD)
+_PORTS_FROM = 20_000  # below are those of services
+_PORTS_LEAST = 1_000
+_PORTS_TRIED = 500
 
 
 class Leases:
@@ -78,6 +81,27 @@ class Leases:
         drop(held.values())
         return []
 
+    def hold_port(self) -> int | None:
+        """Lease a port that nobody listens on now, and that the kernel gives nobody who asks for any; None for none."""
+        low, high = _given_by_the_kernel()
+        choices = range(_PORTS_FROM, low) if low - _PORTS_FROM >= _PORTS_LEAST else range(high + 1, 1 << 16)
+        if len(choices) < _PORTS_LEAST:  # they are all the kernel's to give
+            choices = range(_PORTS_FROM, 1 << 16)
+        first = int.from_bytes(os.urandom(2), "big")
+        for at in range(_PORTS_TRIED):
+            port = choices[(first + at) % len(choices)]
+            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                lease.bind(f"\0gpud/port-{port}")
+                if _is_free(port):
+                    self._entrust([lease])
+                    self._held.append(lease)
+                    return port
+            except OSError:
+                pass
+            lease.close()
+        return None
+
     def take(self) -> list[socket.socket]:
         """Return what a killed shim held, from where it lies in flight."""
         taken: list[socket.socket] = []
@@ -110,6 +134,37 @@ def drop(leases: Iterable[socket.socket]) -> None:
     """Close them all."""
     for lease in leases:
         lease.close()
+
+
+def _given_by_the_kernel() -> tuple[int, int]:
+    """Return the first and the last of the ports from which the kernel takes those of who connects (ip(7))."""
+    try:
+        file = os.open("/proc/sys/net/ipv4/ip_local_port_range", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            low, high = map(int, os.read(file, 64).split())
+        finally:
+            os.close(file)
+    except (OSError, ValueError):
+        return 32768, 60999
+    return low, high
+
+
+def _is_free(port: int) -> bool:
+    """Tell whether somebody could listen there now, on every address."""
+    try:
+        probe = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        address = "::"
+    except OSError:  # this machine has no IPv6
+        probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        address = "0.0.0.0"  # noqa: S104 - nobody ever listens on it
+    try:
+        probe.bind((address, port))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _holder(address: str) -> int | None:

@@ -15,9 +15,10 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
-from gpud.launchers import cgroup, record, tree
+from gpud.launchers import cgroup, places, record, tree
 from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import GIVE_UP_S, SIGNALS, Deadlines
+from gpud.launchers.job import as_user
 from gpud.launchers.leases import drop
 from gpud.launchers.record import Record
 from gpud.launchers.shim import close_others
@@ -36,6 +37,7 @@ class Orphans:
         self.told = told
         self.ends: dict[str, float | None] = {}  # since when (seconds since boot) the first process is gone
         self.keepers: dict[int, str] = {}
+        self.sweepers: set[int] = set()  # who remove what attempts left in their TMPDIR
         self.timed_out: set[str] = set()
         self.leases: dict[str, list[socket.socket]] = {}
 
@@ -68,6 +70,7 @@ class Orphans:
 
     def reap(self, pid: int, code: int, status: int) -> None:
         """Take the end of a child that is no shim, before it is reaped; `code` and `status` as in waitid(2)."""
+        self.sweepers.discard(pid)
         if pid in self.keepers:
             key = self.keepers.pop(pid)
             if code != os.CLD_EXITED:
@@ -109,7 +112,7 @@ class Orphans:
         strays = {
             pid: _owner(pid, session, found)
             for pid, session in children.items()
-            if pid not in shims and pid not in self.keepers and pid not in living
+            if pid not in shims and pid not in self.keepers and pid not in self.sweepers and pid not in living
         }
         ended = {key for key, about in found.items() if about is not None} - {*living.values()}
         nobody_s = () if living else (None,)
@@ -134,6 +137,7 @@ class Orphans:
             return
         if about["state"] == record.CLAIMED:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
+        tmp = about.pop("tmp", None)
         about.pop("checkpoint", None)  # there is more to say
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
         peak_mib = cgroup.peak_mib(f"{self.cgroups}/job-{key}")
@@ -143,6 +147,19 @@ class Orphans:
         del self.ends[key]
         self.timed_out.discard(key)
         self.told(key)
+        if tmp is not None:
+            self._fork_sweeper(*tmp)
+
+    def _fork_sweeper(self, tmp: str, uid: int | None, gid: int | None) -> None:
+        """Have what an attempt left in its TMPDIR removed, as its user."""
+        pid = os.fork()
+        if pid == 0:
+            try:
+                as_user({"uid": uid, "gid": gid, "groups": ()})
+                places.become_sweeper(tmp)
+            finally:
+                os._exit(0)
+        self.sweepers.add(pid)
 
     def _fork_keeper(self, found: Record, path: str, leases: Sequence[socket.socket]) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what it is told meanwhile stays pending

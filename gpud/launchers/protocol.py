@@ -3,7 +3,7 @@
 Every call may be made twice and must do no harm then. What became of an attempt is only ever told as an observation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,16 +54,15 @@ class LaunchOrder:
     as the job's user. `offset` turns seconds since boot into a Timestamp. `env` is `environment.additions`: what gpud
     adds to the submitter's. `cpus` is how many of its own the job asked for (0: none), and `numa` the nodes that they
     should be of. `leases` are the real GPUs to hold against other gpuds. `log_max` is how many bytes of its output are
-    kept (None: all). `keeper` are the words of a program that is run instead, with the job's program and its arguments
-    behind them. `beside` is the key ("12.1") of a running attempt whose cgroup this one shares, fence and limits
-    with it: it ends with that one at the latest. `uid` None: stay who we are.
+    kept (None: all). `beside` is the key ("12.1") of a running attempt whose cgroup this one shares, fence and limits
+    with it: it ends with that one at the latest. `private`: it gets a TMPDIR, a port and places of its own. `uid` None:
+    stay who we are.
     """
 
     spec: JobSpec
     log: str
     offset: float
     env: dict[str, str]
-    keeper: tuple[str, ...] = ()
     cpus: int = 0
     numa: tuple[int, ...] = ()
     leases: tuple[GpuId, ...] = ()
@@ -71,6 +70,7 @@ class LaunchOrder:
     fence: Fence | None = None
     log_max: int | None = None
     beside: str | None = None
+    private: bool = False
     uid: int | None = None
     gid: int | None = None
     groups: tuple[int, ...] = ()
@@ -95,6 +95,9 @@ class Launcher(Protocol):
 
     async def start(self, post: Callable[[Observation], None]) -> None:
         """Be ready to launch. `post` is called on the event loop's thread."""
+
+    def keep(self, attempts: Iterable[tuple[JobId, int]]) -> None:
+        """Forget whatever is over of earlier gpuds' attempts, but these."""
 
     def perform(self, effect: Performed, order: LaunchOrder | None = None) -> None:
         """Do what the effect says, without blocking; `order` comes with a `Launch` only."""

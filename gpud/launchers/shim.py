@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 
-from gpud.launchers import cgroup, faults, fence, output, record, tree
+from gpud.launchers import cgroup, environment, faults, fence, output, places, record, tree
 from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import SIGNALS, Deadlines
 from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
@@ -29,7 +29,6 @@ _ORDERS = 64  # then the process goes, and with it whatever piled up in it
 NOTHING: Order = {
     "key": "",
     "offset": 0.0,
-    "keeper": [],
     "command": ["false"],  # so that its log is searched, too
     "workdir": "/",
     "output": os.devnull,
@@ -52,7 +51,9 @@ NOTHING: Order = {
     "fence": None,
     "log_max": 1 << 40,
     "checkpoint": None,
+    "private": True,
     "uid": None,
+    "gid": None,
 }
 
 
@@ -92,6 +93,8 @@ class Shim:
         record.reached(self.order["key"], "shim before fork")
         try:
             self.leases.hold(self.order["leases"], self.order["shared"], os.path.dirname(self.order["record"]))
+            if self.order["private"] and (port := self.leases.hold_port()) is not None:
+                self.order["added"][environment.PORT] = str(port)
             if self.order["cgroup"] is not None:
                 cgroup.make(self.order["cgroup"], self.order["memory_mib"])
                 if self.order["cpus"]:
@@ -131,10 +134,11 @@ class Shim:
             tell(self.conversation, self.order["key"], {"state": record.CHANGED})
             self._release()
             return True
-        again = self.order["uid"] is None and not deadlines.given_up()
+        tmp = self.record.pop("tmp", [None])[0]
+        again = self.order["uid"] is None and not deadlines.given_up() and (tmp is None or places.removed(tmp))
         if not again:
             self.last()
-        self._finish(deadlines)
+        self._finish(deadlines, tmp)
         return again
 
     def _pin(self, group: str) -> None:
@@ -172,7 +176,7 @@ class Shim:
         self.record = own | {"ended": self._now()}
         self._write(self.record)
 
-    def _finish(self, deadlines: Deadlines) -> None:
+    def _finish(self, deadlines: Deadlines, tmp: str | None) -> None:
         """Complete the record, as the job's user from here on: the log is a path that the user chose."""
         assert self.record is not None  # noqa: S101 - of an attempt that ended
         self.record.pop("checkpoint", None)  # there is more to say
@@ -189,8 +193,11 @@ class Shim:
         except OSError:  # it vanished again: gpud is told, if it is there
             file = None
         self._release()
+        left = False
         try:
             as_user(self.order)
+            left = tmp is not None and not places.removed(tmp)
+            places.clear(self.order["added"])
             if self.record.get("status") != 0 and "finding" not in self.record:
                 self.record["finding"] = output.finding(self.order["error"] or self.order["output"])
             if self.order["script_bytes"] is not None:
@@ -205,6 +212,8 @@ class Shim:
             os.close(file)
         record.reached(self.order["key"], "shim done")
         pass_on(self.conversation, self.order["key"], encoded)
+        if left and tmp is not None:
+            places.become_sweeper(tmp)
 
     def _own(self, pid: int) -> record.Record | None:
         found = record.read_sound(self.order["record"])

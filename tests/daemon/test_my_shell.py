@@ -52,7 +52,7 @@ def as_submitted(gpud):
 
     def run(*command, before="", variables=None):
         environment = {**os.environ, **gpud.own, "GPUD_SOCKET": gpud.socket, **(variables or {})}
-        for name in ("PWD", "PYTHONUNBUFFERED"):
+        for name in ("PWD", "PYTHONUNBUFFERED", "TMPDIR", "MASTER_PORT", "PET_MASTER_PORT"):
             environment.pop(name, None)
         submit = [sys.executable, "-m", "gpuctl", "submit", "-g", "0", "--", *command]
         shell = ["bash", "-c", f'{before}\nexec "$@"', "bash"]
@@ -86,6 +86,7 @@ def test_a_job_has_its_submitters_environment_limits_umask_groups_and_directory(
     added = {name for name in gained if name not in kept}
     assert {name for name in added if not name.startswith("GPUD_")} == {
         *("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES", "PYTHONUNBUFFERED"),
+        *("TMPDIR", "MASTER_PORT", "PET_MASTER_PORT"),
     }
 
 

@@ -96,6 +96,7 @@ class Workplace:
         fence: Fence | None = None,
         log_max: int | None = None,
         beside: str | None = None,
+        private: bool = False,
         **spec: Any,
     ) -> LaunchOrder:
         limit, grace = spec.pop("time_limit_s", None), spec.pop("grace_s", 30.0)
@@ -107,12 +108,21 @@ class Workplace:
             spec=replace(self.spec, terms=terms, **spec),
             log=str(self.log(job, attempt)),
             offset=OFFSET,
-            env=additions(job=format_job(job), attempt=attempt, node="here", uuids=leases, indices=range(len(leases))),
+            env=additions(
+                job=format_job(job),
+                attempt=attempt,
+                node="here",
+                uuids=leases,
+                indices=range(len(leases)),
+                progress_file=f"{self.state}/progress/{format_job(job)}.{attempt}" if private else None,
+                checkpoint_dir=f"{self.state}/checkpoints/{format_job(job)}" if private else None,
+            ),
             leases=leases,
             script_dir=str(self.state / "scripts"),
             fence=fence,
             log_max=log_max,
             beside=beside,
+            private=private,
             uid=uid,
             gid=uid,
         )

@@ -1,0 +1,66 @@
+"""Directories and files of an attempt's own, made and removed as its user: $TMPDIR, what it saves, how far it is.
+
+$TMPDIR is below the submitter's, or /tmp, has a short name (sockets lie in it, whose paths are short) and goes with the
+attempt: which one that was stands in its record, and what does not is not guessed. $GPUD_CHECKPOINT_DIR belongs to the
+job and stays, once there is something in it. Nothing here keeps a job from starting or from ending.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import NoReturn
+
+from gpud.launchers import environment
+
+CHECKPOINTS, PROGRESS = "GPUD_CHECKPOINT_DIR", "GPUD_PROGRESS_FILE"
+_LONGEST = 80  # of a path that the record has room for
+
+
+def make(added: Mapping[str, str]) -> None:
+    """Make the directories for what a job saves, and for the file that tells how far it is."""
+    for path in (os.path.dirname(added.get(PROGRESS, "")), added.get(CHECKPOINTS)):
+        if path and not os.path.isdir(path):
+            try:
+                os.makedirs(path, mode=0o700, exist_ok=True)
+            except OSError:
+                pass  # who writes there says it better
+
+
+def make_tmp(key: str, submitted: Mapping[str, str]) -> str | None:
+    """Make a TMPDIR; None where that cannot be, and the submitter's stays."""
+    path = f"{environment.tmp_base(submitted)}/gpud-{key}-{os.urandom(3).hex()}"
+    if not path.startswith("/") or len(path) > _LONGEST or not path.isascii():
+        return None
+    try:
+        os.mkdir(path, 0o700)
+    except OSError:
+        return None
+    return path
+
+
+def clear(added: Mapping[str, str]) -> None:
+    """Remove what tells how far a job is, and where it saves what it has if there is nothing."""
+    for name, remove in ((PROGRESS, os.unlink), (CHECKPOINTS, os.rmdir)):
+        if name in added:
+            try:
+                remove(added[name])
+            except OSError:
+                pass
+
+
+def removed(tmp: str) -> bool:
+    """Remove a TMPDIR; return False where there is something in it."""
+    try:
+        os.rmdir(tmp)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def become_sweeper(tmp: str) -> NoReturn:
+    """Turn into who removes a TMPDIR with all that is in it, but nothing that is mounted there."""
+    try:
+        os.execv("/bin/rm", ["rm", "-rf", "--one-file-system", "--", tmp])  # noqa: S606 - no shell is wanted
+    finally:
+        os._exit(0)
