@@ -160,6 +160,8 @@ def _exec(
         program = _find(argv[0], variables.get("PATH", os.defpath))
     else:
         program, argv = _keep_script(order, blobs)
+    if order["keeper"]:
+        program, argv = order["keeper"][0], [*order["keeper"], program, *argv]
     pass_on(conversation, order["key"], record.encode(claimed))
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])

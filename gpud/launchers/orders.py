@@ -26,6 +26,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "record": path,
         "offset": order.offset,
         "command": spec.command,
+        "keeper": order.keeper,
         "workdir": spec.workdir,
         "output": paths[0] or order.log,
         "error": paths[1],

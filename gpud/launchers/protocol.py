@@ -54,7 +54,8 @@ class LaunchOrder:
     as the job's user. `offset` turns seconds since boot into a Timestamp. `env` is `environment.additions`: what gpud
     adds to the submitter's. `cpus` is how many of its own the job asked for (0: none), and `numa` the nodes that they
     should be of. `leases` are the real GPUs to hold against other gpuds. `log_max` is how many bytes of its output are
-    kept (None: all). `beside` is the key ("12.1") of a running attempt whose cgroup this one shares, fence and limits
+    kept (None: all). `keeper` are the words of a program that is run instead, with the job's program and its arguments
+    behind them. `beside` is the key ("12.1") of a running attempt whose cgroup this one shares, fence and limits
     with it: it ends with that one at the latest. `private`: it gets a TMPDIR, a port and places of its own. `uid` None:
     stay who we are.
     """
@@ -63,6 +64,7 @@ class LaunchOrder:
     log: str
     offset: float
     env: dict[str, str]
+    keeper: tuple[str, ...] = ()
     cpus: int = 0
     numa: tuple[int, ...] = ()
     leases: tuple[GpuId, ...] = ()

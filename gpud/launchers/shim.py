@@ -29,6 +29,7 @@ _ORDERS = 64  # then the process goes, and with it whatever piled up in it
 NOTHING: Order = {
     "key": "",
     "offset": 0.0,
+    "keeper": [],
     "command": ["false"],  # so that its log is searched, too
     "workdir": "/",
     "output": os.devnull,
