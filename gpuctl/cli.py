@@ -20,6 +20,8 @@ from gpud import __version__
 COMMANDS = (
     ("Queue", "submit", "submit:submit", "Queue a command or a script; print the job's id."),
     ("Queue", "run", "run:run", "Submit, show the output, exit as the job exits."),
+    ("Queue", "claim", "claim:claim", "Have GPUs by hand for a while, for what you start yourself."),
+    ("Queue", "kernel", "kernel:kernel", "Notebooks whose kernels wait their turn for a GPU."),
     ("Queue", "attach", "attach:attach", "Come back to a job's terminal, or to its output."),
     ("Look", "status", "status:status", "One screen of everything; also what bare gpuctl shows."),
     ("Look", "list", "list:list_", "Jobs: everybody's unfinished ones, and your own of the last day."),

@@ -32,6 +32,19 @@ def options(command: Options) -> Options:
     return command
 
 
+def options_of_claims(command: Options) -> Options:
+    """Give a command what a job without a command can be submitted with."""
+    command = options(command)
+    params = command.__click_params__  # type: ignore[attr-defined]  # where Click keeps them
+    params[:] = [param for param in params if param.name not in NOT_OF_CLAIMS]
+    return command
+
+
+NOT_OF_CLAIMS = frozenset(
+    ("command", "array", "retries", "retry_on", "output", "error", "env", "env_file")
+    + ("workdir", "time_limit", "estimate", "key", "grace")
+)
+
 _OPTIONS = (
     click.option("-g", "--gpus", type=GPUS, help="GPUs in total, or a part of one: 0.25 (default: 1; 0: none)."),
     click.option("--nodes", type=POSITIVE, help="Nodes that it needs at once, with as many GPUs on each (default: 1)."),
