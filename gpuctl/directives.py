@@ -5,13 +5,13 @@ such lines pay for this module.
 """
 
 import os
-import re
 from typing import Any, NamedTuple
 
 import click
 
 from gpuctl import options
 from gpuctl.errors import UsageError
+from gpuctl.slurm.advice import advice, unread
 from gpuctl.slurm.lines import Directive, directives
 from gpuctl.slurm.lines import options as sbatch_options
 from gpuctl.slurm.mapping import Understood, passed_on, understood
@@ -28,8 +28,6 @@ _INSTEAD = (
     ("GPUs", "--gpus N"),
 )
 _OF_GPUS = ("gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig")
-_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
-_MODULE = re.compile(r"^\s*(module|ml)\s+\S", re.MULTILINE)
 
 
 class Script(NamedTuple):
@@ -63,10 +61,10 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
     """Return what a script and the command line ask for together. Raises UsageError, with the script's line."""
     name = os.path.basename(path)
     text = content.decode("utf-8", "surrogateescape")
-    found, unread = directives(text)
-    notes = [(line, f"{name}, line {line}: {note}") for line, note in unread.items()]
+    found, late = directives(text)
+    notes = [(line, f"{name}, line {line}: {note}") for line, note in (*late.items(), *unread(text))]
     try:
-        slurm_s = any("#SBATCH" in note for note in unread.values()) or any(each.kind == "SBATCH" for each in found)
+        slurm_s = any("#SBATCH" in note for note in late.values()) or any(each.kind == "SBATCH" for each in found)
         wins: dict[str, Any] = {}
         for each in found:
             if each.kind == "GPUCTL":
@@ -83,7 +81,8 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
             merged["gpus"] = 0
         taken = {key for key, value in given.items() if _said(value)}
         notes += [(line, f"{name}, line {line}: {note}") for line, note in of_slurm.notes if not _moot(note, taken)]
-        notes += _advice(name, text)
+        asks = any(merged.get(key) for key in ("gpus", "gpus_per_node", "gpu_ids", "mig"))
+        notes += [(line, f"{name}, line {line}: {note}") for line, note in advice(text, gpus=asks)]
     if found and b"\r\n" in content:
         content = content.replace(b"\r\n", b"\n")
         notes.append((0, f"{name}: its Windows line ends are taken off in the copy that is run"))
@@ -128,27 +127,3 @@ def _over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
 def _moot(note: str, taken: set[str]) -> bool:
     """Return whether the command line said otherwise than what a note is about."""
     return {"output": "output", "error": "error"}.get(note.removeprefix("--").partition("=")[0], "") in taken
-
-
-def _advice(name: str, text: str) -> list[tuple[int, str]]:
-    """Return what in a script's own commands will not be as it was on its cluster."""
-    notes = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.lstrip().startswith("#") and "srun" not in line and (found := _OWN_TASKS.search(line)):
-            said = "is set for what srun starts alone; here GPUD_STEP_TASKS counts the tasks"
-            notes.append((number, f"{name}, line {number}: SLURM_{found[1]} {said}"))
-            break
-    module = _MODULE.search(text)
-    if module is not None and not _has_modules():
-        number = text.count("\n", 0, module.start(1)) + 1
-        notes.append(
-            (number, f"{name}, line {number}: there is no command {module[1]!r} here: it fails, and may matter")
-        )
-    return notes
-
-
-def _has_modules() -> bool:
-    """Return whether shells here have `module`: from their parent, or from the machine's profile."""
-    known = ("BASH_FUNC_module%%", "MODULESHOME", "LMOD_CMD")
-    files = ("modules.sh", "lmod.sh", "z00_lmod.sh", "00-modulepath.sh")
-    return any(name in os.environ for name in known) or any(os.path.exists(f"/etc/profile.d/{file}") for file in files)

@@ -5,6 +5,7 @@ a shell would have done with the words is refused with what to write instead. gp
 """
 
 import os
+import re
 import resource
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _LIMITS = (
 )
 _GPUD_SETS = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
 _GPUD_SETS_PREFIXES = ("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT")
+_DIRECTIVES = re.compile(rb"\n(?:#SBATCH|#GPUCTL|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 
@@ -38,9 +40,10 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     command = list(given["command"])
     content = script_of(command, literal=literal)
     script = None
-    if content is not None and (b"\n#SBATCH" in content or b"\n#GPUCTL" in content):
+    if content is not None and _DIRECTIVES.search(content):
         script = _directed(given, content, command[0])
         given, content = script.given, script.content
+    given = _with_preferences(given)
     workdir = directory(given["workdir"])
     request: dict[str, Any] = {
         "demand": _demand(given),
@@ -76,6 +79,17 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     }
     request |= {key: value for key, value in optional.items() if value is not None}
     return (request if script is None else script.fields | request), script
+
+
+def _with_preferences(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with one's own defaults for what was not said. Raises UsageError for a wrong one."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    path = f"{home}/gpud/gpuctl.toml"
+    if not os.path.exists(path):
+        return given
+    from gpuctl import preferences  # noqa: PLC0415 - most have none
+
+    return preferences.over(path, given)
 
 
 def _directed(given: dict[str, Any], content: bytes, path: str) -> "Script":

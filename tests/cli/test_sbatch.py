@@ -187,6 +187,48 @@ def test_moments_are_read_as_sbatch_reads_them(written, at):
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("#SBTACH --gpus=1", "line 2: '#SBTACH --gpus=1' is not read: write #SBATCH"),
+        ("#SBACTH --array=0", "write #SBATCH"),
+        ("#SBATCh --nodes=1", "write #SBATCH"),
+        ("#sbatch -t 5", "write #SBATCH"),
+        ("#SBATC -t 5", "write #SBATCH"),
+        ("!#SBATCH --signal=USR1@90", "write #SBATCH"),
+        ("#GPUCLT -g 2", "write #GPUCTL"),
+        ("#PBS -l select=1:ngpus=1", "is not read: gpud does not read #PBS lines"),
+        ("#$ -N sge", "is not read: gpud does not read #$ lines"),
+        ("##SBATCH --gpus=1", None),
+        ("# SBATCH --gpus=1", None),
+        ("#batch -- of images", None),
+        ("#SBATCH -J a\n#PBS -N b", None),
+    ],
+)
+def test_comments_that_were_to_be_options_are_named(here, line, said):
+    path = script_of(here, line, "#end - of all")
+    context = submit.make_context("submit", [str(path)])
+    notes = submission.asked(context.params, literal=False)[1].notes
+    assert [said in note for note in notes] == ([] if said is None else [True])
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("left=$(squeue -h -j $SLURM_JOB_ID -o %L)", "line 3: there is no command 'squeue' here"),
+        ("sacct -j $SLURM_JOB_ID", "there is no command 'sacct' here"),
+        ("srun -n 1 --gpus=1 julia gs.jl", "srun --gpus=1: the job asks for no GPU"),
+        ("srun --ntasks=1 --container-image=${IMAGE} bash", "srun --container-image cannot be had here"),
+        ("echo ask squeue # sacct", None),
+        ("# squeue -u me", None),
+    ],
+)
+def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, command, said):
+    monkeypatch.setenv("PATH", "/nowhere")
+    notes = asked(script_of(here, "#SBATCH -t 5", command))[1].notes
+    assert [said in note for note in notes] == ([] if said is None else [True])
+
+
 def test_only_what_export_names_is_passed_on(here, monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     monkeypatch.setenv("SEED", "7")

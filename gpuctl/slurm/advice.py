@@ -1,0 +1,85 @@
+"""What in a script's own commands, or in its comments, will not be as it was on its cluster.
+
+The commands are not understood, only looked at: better a word too much on stderr than a job that fails at night.
+"""
+
+import os
+import re
+import shutil
+
+_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
+_MODULE = re.compile(r"^\s*(module|ml)\s+\S")
+_PROGRAM = re.compile(
+    r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*(squeue|sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b"
+)
+_STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
+_STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
+_STEP_NEVER = re.compile(r"(?<!\S)--(container-image|multi-prog|bcast|(?:het|pack)-group)\b")
+_COMMENT = re.compile(r"!?#(\w+)\s+-")
+_ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
+
+
+def advice(text: str, *, gpus: bool) -> list[tuple[int, str]]:
+    """Return what is to be said of a script's own commands, by line; `gpus`: the job has some."""
+    found: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("#"):
+            for kind, said in _of(line, gpus=gpus):
+                found.setdefault(kind, (number, said))
+    return list(found.values())
+
+
+def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
+    """Return what is to be said of a line, and what kind of thing that is: one is said once."""
+    said = []
+    if "srun" not in line and (own := _OWN_TASKS.search(line)):
+        told = "is set for what srun starts alone; here GPUD_STEP_TASKS counts the tasks"
+        said.append(("tasks", f"SLURM_{own[1]} {told}"))
+    if (module := _MODULE.match(line)) and not _has_modules():
+        said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
+    if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:
+        said.append((program[1], f"there is no command {program[1]!r} here, and no Slurm that it could ask"))
+    step = _STEP.search(line)
+    if step is not None and (never := _STEP_NEVER.search(step[1])):
+        said.append((never[1], f"srun --{never[1]} cannot be had here: this step will fail"))
+    if step is not None and not gpus and (asked := _STEP_GPUS.search(step[1])):
+        said.append(("gpus", f"srun {asked[0]}: the job asks for no GPU, so this step will fail: add --gpus N"))
+    return said
+
+
+def _has_modules() -> bool:
+    """Return whether shells here have `module`: from their parent, or from the machine's profile."""
+    known = ("BASH_FUNC_module%%", "MODULESHOME", "LMOD_CMD")
+    files = ("modules.sh", "lmod.sh", "z00_lmod.sh", "00-modulepath.sh")
+    return any(name in os.environ for name in known) or any(os.path.exists(f"/etc/profile.d/{file}") for file in files)
+
+
+def unread(text: str) -> list[tuple[int, str]]:
+    """Return which comments look like options and are none, by line: misspelt ones, and another scheduler's."""
+    misspelt: dict[str, tuple[int, str]] = {}
+    foreign: tuple[int, str] | None = None
+    known = False
+    for number, line in enumerate(text.splitlines(), 1):
+        known = known or line.startswith(("#SBATCH", "#GPUCTL"))
+        if match := _COMMENT.match(line):
+            meant = _meant(match[1])
+            if meant is not None and (match[1] != meant or line.startswith("!")):
+                misspelt.setdefault(match[1], (number, f"{line.strip()[:60]!r} is not read: write #{meant}"))
+        if foreign is None and (other := _ELSEWHERE.match(line)):
+            told = f"gpud does not read #{other[1] or other[2]} lines: write #GPUCTL, or #SBATCH"
+            foreign = (number, f"{line.strip()[:60]!r} is not read: {told}")
+    return [*misspelt.values(), *([foreign] if foreign is not None and not known else [])]
+
+
+def _meant(word: str) -> str | None:
+    """Return what a word is but for one letter and the order of them; else None."""
+    for name in ("SBATCH", "GPUCTL"):
+        rest, missed = list(name), 0
+        for letter in word.upper():
+            if letter in rest:
+                rest.remove(letter)
+            else:
+                missed += 1
+        if word[0].upper() == name[0] and max(len(rest), missed) <= 1:
+            return name
+    return None
