@@ -63,6 +63,15 @@ class UnreachableError(GpuctlError):
     exit_status = UNAVAILABLE
 
 
+class JobError(GpuctlError):
+    """A job did not do what somebody waited for. `job` is its id, `log` the file of its output, if it has one."""
+
+    def __init__(self, message: str, *, job: str, log: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.job = job
+        self.log = log
+
+
 class RefusedError(GpuctlError):
     """gpud said no, and did nothing. `code` is stable: see `gpud.wire.messages.Error`.
 

@@ -14,13 +14,26 @@ def look(client: Client, *, most: int, fresh: bool = False) -> dict[str, Any]:
 
     At most `most` jobs of each of the three; a long queue is not read whole for one screen.
     """
-    active = client.request("list", state=sorted(ACTIVE), limit=most)["jobs"]
-    waiting = client.request("list", state=_WAITING, limit=most)["jobs"]
-    ended = client.request("list", state=sorted(ENDS), mine=True, limit=most)["jobs"]
-    gpus = client.request("gpus", fresh=fresh)
+    return joined([client.request(op, **fields) for op, fields in requests(most=most, fresh=fresh)])
+
+
+def requests(*, most: int, fresh: bool = False) -> list[tuple[str, dict[str, Any]]]:
+    """Return what `look` asks."""
+    return [
+        ("list", {"state": sorted(ACTIVE), "limit": most}),
+        ("list", {"state": _WAITING, "limit": most}),
+        ("list", {"state": sorted(ENDS), "mine": True, "limit": most}),
+        ("gpus", {"fresh": fresh}),
+        ("status", {}),
+    ]
+
+
+def joined(replies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what `look` returns, of the replies to its requests."""
+    active, waiting, ended = (answer["jobs"] for answer in replies[:3])
     return {
-        "status": reply(client.request("status")),
-        "gpus": gpus["gpus"],
+        "status": reply(replies[4]),
+        "gpus": replies[3]["gpus"],
         "jobs": [*active, *sorted(waiting, key=_place), *sorted(ended, key=lambda job: -(job["ended_at"] or 0))],
     }
 

@@ -1,5 +1,7 @@
 """Waiting for jobs, for `run` and `wait`: told by gpud, through its restarts, with nothing polled."""
 
+import select
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -58,10 +60,19 @@ def subscribe(client: Client, jobs: Iterable[str]) -> None:
     client.request("subscribe", jobs=list(dict.fromkeys(job.partition("_")[0] for job in jobs)))
 
 
-def await_back(client: Client, lost: ConnectionLostError) -> None:
-    """Wait for a gpud that went away; jobs run on meanwhile. Raises UnreachableError when one's own cannot start."""
+def await_back(client: Client, lost: ConnectionLostError, deadline: float | None = None) -> None:
+    """Wait for a gpud that went away; jobs run on meanwhile.
+
+    Raises UnreachableError when one's own cannot start, TimeoutError at the deadline.
+    """
+
+    def pause() -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError("gpud has not come back in time") from lost
+        time.sleep(0.1)
+
     note(away(client, lost))
-    client.come_back()
+    client.come_back(pause)
 
 
 def away(client: Client, lost: ConnectionLostError) -> str:
@@ -71,8 +82,14 @@ def away(client: Client, lost: ConnectionLostError) -> str:
     return f"{lost.message}; waiting for it to come back (jobs run on)"
 
 
-def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None]) -> None:
-    """Return when every one of these jobs has ended; call `ended` with what `show` says of each, as they end."""
+def wait_for(
+    client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None], *, within_s: float | None = None
+) -> None:
+    """Return when every one of these jobs has ended; call `ended` with what `show` says of each, as they end.
+
+    Raises TimeoutError where they have not in the time given.
+    """
+    end = deadline(within_s)
     left = dict.fromkeys(jobs)
     stuck = Stuck()
 
@@ -90,9 +107,24 @@ def wait_for(client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any
             subscribe(client, left)
             look(list(left))
             while left:
-                look(_perhaps_ended(client.pushed(wait=True), left))
+                look(_perhaps_ended(pushed(client, end), left))
         except ConnectionLostError as lost:
-            await_back(client, lost)
+            await_back(client, lost, end)
+
+
+def deadline(within_s: float | None) -> float | None:
+    """Return the moment of the monotonic clock at which so long a wait is over."""
+    return None if within_s is None else time.monotonic() + within_s
+
+
+def pushed(client: Client, deadline: float | None) -> list[dict[str, Any]]:
+    """Return what gpud pushes next. Raises TimeoutError at the deadline."""
+    if deadline is not None and not client.has_pushed():
+        poll = select.poll()
+        poll.register(client, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError("the jobs have not ended in time")
+    return client.pushed(wait=True)
 
 
 def _perhaps_ended(pushed: list[dict[str, Any]], among: Iterable[str]) -> list[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl import Client, waiting
+from gpuctl import waiting
+from gpuctl.client import Client
 
 JOB_KEYS = """
     id uid name user tenant group labels state reason priority command workdir gpus gpu_memory_mib gpu_type share

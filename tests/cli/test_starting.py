@@ -15,7 +15,8 @@ import psutil
 import pytest
 from gpud_process import until
 
-from gpuctl import Client, NotPermittedError, UnreachableError
+from gpuctl import NotPermittedError, UnreachableError
+from gpuctl.client import Client
 from gpuctl.waiting import exit_status, wait_for
 from gpud.wire.codec import Frames, pack
 

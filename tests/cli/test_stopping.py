@@ -12,7 +12,8 @@ import time
 import pytest
 from gpud_process import until
 
-from gpuctl import Client, UnreachableError
+from gpuctl import UnreachableError
+from gpuctl.client import Client
 
 DEADLINE_S = 30
 SIMULATED = {"GPUD_SIMULATE": "1xT4"}
