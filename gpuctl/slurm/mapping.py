@@ -46,6 +46,8 @@ _ELSEWHERE = {
     "wrap": "the script itself is run; left out",
 }
 
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
+
 
 class Understood(NamedTuple):
     """What is queued for the lines.
@@ -111,6 +113,8 @@ class _Script:
             **dict.fromkeys(("partition", "account", "qos", "comment"), self._label),
         }
         for option in self.said.values():
+            if _VARIABLE.search(option.value or ""):
+                self.note(option, "sbatch sets no variables in #SBATCH lines: it is taken as it stands")
             if option.name in readers:
                 try:
                     readers[option.name](option, option.value or "")
@@ -175,13 +179,16 @@ class _Script:
 
     def _file(self, option: Option, value: str) -> None:
         self.given[option.name] = path = _pattern(value)
-        folder = os.path.dirname(path)
+        name = self.said.get("job-name")
+        folder = os.path.dirname(path if name is None else path.replace("%x", name.value or "%x"))
         base = self.said["chdir"].value if "chdir" in self.said else None
-        if folder and "%" not in folder and not os.path.isdir(os.path.join(os.path.expanduser(base or ""), folder)):
+        if folder and not os.path.isdir(os.path.join(os.path.expanduser(base or ""), folder)):
             self.note(option, f"there is no directory {folder} now; without it, the job cannot start")
 
-    def _chdir(self, _: Option, value: str) -> None:
+    def _chdir(self, option: Option, value: str) -> None:
         self.given["workdir"] = value
+        if not os.path.isdir(os.path.expanduser(value)):
+            self.note(option, f"there is no directory {value} now; without it, the job cannot start")
 
     def _begin(self, _: Option, value: str) -> None:
         self.given["begin"] = values.moment(value, time.time())

@@ -185,6 +185,9 @@ def main(words: list[str]) -> int:
             fail(f"--{name} cannot be had here")
         if options[name] != "none":
             say(f"--{name}={options[name]}: {why}; left out")
+    part = options.get("het-group", options.get("pack-group", "0"))
+    if "0" not in part.split(","):
+        fail(f"--het-group={part}: of a job of several parts only the first was queued")
     if not command:
         fail("no command given to execute")
     if "chdir" in options:

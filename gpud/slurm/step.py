@@ -22,7 +22,7 @@ _OPTIONS = {
     nodelist nodes ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output partition
     power prefer priority profile prolog propagate qos relative reservation resv-ports signal slurmd-debug
     sockets-per-node switches task-epilog task-prolog thread-spec threads threads-per-core time time-min tmp
-    tres-bind tres-per-task uid wait wckey tasks-per-node accel-bind""",
+    tres-bind tres-per-task uid wait wckey tasks-per-node accel-bind het-group pack-group""",
     "may": "exclusive kill-on-bad-exit nice no-kill",
     "none": """
     contiguous disable-status exact hold immediate interactive label multi-prog no-allocate overcommit overlap

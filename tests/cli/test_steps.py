@@ -128,6 +128,12 @@ def test_a_step_s_tasks_see_the_gpus_that_the_script_said(bind, words, seen):
     assert sorted(ended(step)[1].splitlines()) == seen
 
 
+def test_of_a_job_of_several_parts_the_first_one_s_steps_run():
+    assert ended(srun("--het-group=0", "-n1", "echo", "here"))[:2] == (0, "here\n")
+    status, _, err = ended(srun("--pack-group=1", "-n1", "echo", "here"))
+    assert (status, "only the first was queued" in err) == (1, True)
+
+
 def test_one_that_fails_ends_the_others_only_where_that_is_asked(tmp_path):
     fails = "test $SLURM_PROCID = 0 && { until test -e ready; do sleep 0.02; done; exit 5; }"
     fails += "; trap 'echo told; exit 9' TERM; : > ready; sleep 60 & wait"
