@@ -38,8 +38,9 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     """Return why a job is where it is; `deep`: with all in its way; `private`: also what is its owner's alone."""
     world, now = scene.world, scene.now
     wait, active = why(world, row.job, now), world.active.get(row.job)
-    told_reason = (row.reason if active is not None else _ending(row)) if private else None
-    code, reason, hint = (row.state, told_reason, None) if wait is None else in_words(world, row.job, wait, now)
+    last = row.reason if private else None
+    told_reason = last if active is not None or not private else _ending(row)
+    code, reason, hint = (row.state, told_reason, None) if wait is None else in_words(world, row.job, wait, now, last)
     kept = world.reservations.get(row.job) if wait is not None else None
     expected_at, unknown = outlook(scene.forecast, row.job, wait, now)
     told: dict[str, object] = {

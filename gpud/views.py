@@ -98,7 +98,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "key": row.key,
         "labels": row.labels,
         "state": row.state,
-        "reason": _reason(scene, row, wait) if not ended else row.reason if shown else None,
+        "reason": _reason(scene, row, wait, shown=shown) if not ended else row.reason if shown else None,
         "priority": row.place.priority,
         "command": list(row.command) if shown else None,
         "workdir": row.workdir if shown else None,
@@ -227,9 +227,9 @@ def event_map(event: Event, viewer: Viewer) -> EventMap:
     }
 
 
-def _reason(scene: Scene, row: JobRow, wait: Wait | None) -> str | None:
+def _reason(scene: Scene, row: JobRow, wait: Wait | None, *, shown: bool) -> str | None:
     if wait is not None:
-        return in_words(scene.world, row.job, wait, scene.now)[1]
+        return in_words(scene.world, row.job, wait, scene.now, row.reason if shown else None)[1]
     active = scene.world.active.get(row.job)
     if active is not None and isinstance(active.state, Stopping):
         return f"being stopped: {active.state.cause.value.replace('_', ' ')}"

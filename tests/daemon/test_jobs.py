@@ -1,6 +1,7 @@
 """What a job may be told and what becomes of it: real processes, started by a real gpud."""
 
 import os
+import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_failed_job_is_tried_again_with_growing_pauses(gpud):
     job = gpud.submit("sh", "-c", script, retries=2)
 
     gpud.when(job, lambda shown: shown["state"] == "queued" and shown["attempt"] == 2)
-    assert "attempt 2 in" in gpud.job(job)["reason"]
+    assert re.fullmatch("attempt 2 in .+: attempt 1 ended: exit code .+", gpud.job(job)["reason"])
     assert gpud.ended(job)["state"] == "completed"
 
     attempts = gpud.ask("show", job=job)["attempts"]
