@@ -179,7 +179,7 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
     if config.system:
         _own_directory(log_dir(config, uid), uid, spec.gid)
     return LaunchOrder(
-        spec=replace(spec, command=(sys.executable, "-I", _DELIVERY)),
+        spec=replace(spec, command=(sys.executable, "-I", _DELIVERY), environment=spec.environment or b"{}"),
         log=notice_log(config, uid, number),
         offset=offset,
         env={"GPUD_NOTICE": said, "CUDA_VISIBLE_DEVICES": ""},

@@ -4,7 +4,7 @@ A job is refused at the door where it can never fit; one that was queued before 
 """
 
 from gpud.core.admit import never_fits
-from gpud.core.waits import NoCapacity, RetriesAt, Wait
+from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait
 from gpud.core.world import World
 from gpud.model.job import Demand, JobId, format_job
 from gpud.model.units import Timestamp, format_size
@@ -14,6 +14,8 @@ from gpud.words import Words, words
 def in_words(world: World, job: JobId, wait: Wait, now: Timestamp, last: str | None = None) -> Words:
     """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more."""
     written, waiting = format_job(job), world.waiting(job)
+    if isinstance(wait, Held) and wait.reason is None and last:
+        return "held", last, None
     if isinstance(wait, RetriesAt):
         code, sentence, hint = words(wait, now, written)
         return code, f"{sentence}: {last}" if last else sentence, hint

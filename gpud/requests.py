@@ -35,7 +35,7 @@ from gpud.core.commands import (
     Submitted,
 )
 from gpud.core.world import World
-from gpud.model.job import JobId, format_job
+from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
 from gpud.notices import Notices
@@ -44,7 +44,7 @@ from gpud.reasons import in_words
 from gpud.roles import Roles, check_right, right_of
 from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
-from gpud.store.files import StoreError
+from gpud.store.files import NO_ENVIRONMENT, StoreError
 from gpud.submitting import Submitting, check_priority
 from gpud.updating import changes_of, checked_signal
 from gpud.wire.administration import ADMINISTRATION
@@ -56,7 +56,6 @@ Work = Coroutine[None, None, None]
 
 _CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
     "hold": Hold,
-    "release": Release,
 }
 
 
@@ -282,6 +281,11 @@ class Requests:
         elif op == "signal":
             number = checked_signal(message["signal"])
             self._ask(peer, message, lambda token: Signal(token, live, number, me.name), notes)
+        elif op == "release":
+            bare = await self._reader.run(lambda reader: reader.without_environment(live))
+            able = tuple(job for job in live if bare.isdisjoint((job, array_of(job))))
+            notes += tuple((job, NO_ENVIRONMENT) for job in live if not bare.isdisjoint((job, array_of(job))))
+            self._ask(peer, message, lambda token: Release(token, able), notes)
         else:
             self._ask(peer, message, lambda token: _CHANGES[op](token, live), notes)
 

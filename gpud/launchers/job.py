@@ -138,6 +138,8 @@ def _exec(
         as_user(order)
     except OSError as error:
         raise faults.cannot(f"become user {order['uid']}", error, machine=True) from error
+    if not order["environment_bytes"]:
+        raise faults.CannotStartError("its environment is not in the backup that gpud went on from; submit it again")
     _open_streams(order)
     bounds.entrust([1] if order["error"] is None else [1, 2])
     try:

@@ -150,7 +150,7 @@ def decode_spec(columns: Columns, terms: Terms) -> JobSpec:
         name=name,
         command=tuple(json.loads(command)),
         workdir=workdir,
-        environment=environment or b"{}",
+        environment=environment or b"",
         script=script,
         output=output,
         error=error,

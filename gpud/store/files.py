@@ -14,6 +14,7 @@ from gpud.model.job import JobId, number_of
 from gpud.store.schema import APPLICATION_ID, MIGRATIONS
 
 FIRST_NUMBER = "first_number"  # the setting with the least number that the next job may get
+NO_ENVIRONMENT = "its environment is not in the backup; submit it again"
 _SKIPPED = 10_000
 _CACHE_KIB = 8192
 _WAL_KEPT = 64 * 1024 * 1024
@@ -212,8 +213,8 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
             beyond = (FIRST_NUMBER, str(number_of(JobId(newest)) + _SKIPPED))
             copy.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", beyond)
             copy.execute(
-                "UPDATE job SET state = 'held', park = 'held', reason = 'its environment is not in the backup'"
-                " WHERE state = 'queued'"
+                "UPDATE job SET state = 'held', park = 'held', reason = ? WHERE state IN ('queued', 'held')",
+                (NO_ENVIRONMENT,),
             )
         os.replace(unfinished, target)  # noqa: PTH105 - beside os.open; a pair reads better
     except OSError as error:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gpud.model.gpu import Node
-from gpud.model.job import End, JobId, index_of
+from gpud.model.job import End, JobId, array_of, index_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
 from gpud.model.units import Timestamp
 from gpud.store.coding import (
@@ -122,6 +122,15 @@ class Reader:
             select = "SELECT data FROM job JOIN environment ON environment.hash = job.environment WHERE job.id = ?"
             found: tuple[bytes] | None = self._db.execute(select, (job,)).fetchone()
         return None if found is None else sorted(json.loads(found[0]))
+
+    def without_environment(self, jobs: Sequence[JobId]) -> set[JobId]:
+        """Return those of these jobs, and elements' arrays, of whose environment nothing is kept: see `back_up`."""
+        select = (
+            "SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?)) AND environment IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM environment WHERE environment.hash = job.environment)"
+        )
+        with told(self._path):
+            return {job for (job,) in self._db.execute(select, (to_json([*jobs, *map(array_of, jobs)]),))}
 
     def specs(self, jobs: Sequence[JobId]) -> tuple[JobSpec, ...]:
         """Return what each of these jobs was submitted with. Raises LookupError for one that there is not."""

@@ -30,7 +30,11 @@ def test_a_copy_of_a_running_gpud_is_one_to_go_on_from(gpud):
     waits_for_gate = ("sh", "-c", "read status < gate; exit $status")
     running = gpud.submit(*waits_for_gate, gpus=2, env={"HF_TOKEN": "secret-token"})
     gpud.running(running)
-    waiting = gpud.submit("true", gpus=2)
+    waiting = gpud.submit("touch", "started", gpus=2)
+    array = gpud.submit("touch", "started", array="0-9", hold=True)
+    again = gpud.submit("sh", "-c", "read status < again; touch over; exit $status", retries=1, env={"TOKEN": "x"})
+    os.mkfifo(gpud.work / "again")
+    gpud.running(again)
 
     saved = gpuctl(gpud, "daemon", "backup", "kept.db")
     assert saved.returncode == 0, saved.stderr
@@ -54,11 +58,21 @@ def test_a_copy_of_a_running_gpud_is_one_to_go_on_from(gpud):
     gpud.start()
 
     assert gpud.job(done)["state"] == "completed"
-    assert gpud.job(waiting)["state"] == "held"
+    for held in (waiting, array):
+        shown = gpud.job(held)
+        assert (shown["state"], shown["reason"]) == ("held", "its environment is not in the backup; submit it again")
+        refused = gpud.ask("release", select={"jobs": [held]})
+        assert (refused["changed"], refused["notes"]) == ([], {held: shown["reason"]})
+    assert gpud.ask("release", select={"jobs": [f"{array}_3"]})["changed"] == []
     assert int(gpud.submit("true")) > int(since)
     (gpud.work / "gate").write_text("7\n")
     ended = gpud.ended(running)
     assert (ended["exit_code"], ended["attempt"]) == (7, 1)
+    (gpud.work / "again").write_text("1\n")
+    ended = gpud.ended(again)
+    assert (ended["state"], ended["attempt"]) == ("failed", 2)
+    assert "its environment is not in the backup" in ended["reason"]
+    assert not (gpud.work / "started").exists()
 
 
 def test_what_ended_since_the_copy_is_lost_and_said_to_be(gpud):
