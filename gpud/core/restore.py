@@ -66,6 +66,7 @@ def restore(
         looks.append(SetLimit(loaded.job, loaded.place.attempt, loaded.terms.time_limit_s))
         if isinstance(loaded.active, Stopping):
             world.alarms.set(loaded.active.kill_at, loaded.job)
+    sampling.restore(world, settings)
     for job, array in world.arrays.items():
         world.throttle(job)
         world.books.pend(job, array.terms, len(array.state.pending))

@@ -1,6 +1,8 @@
 """What readings of GPUs add up to for each attempt that holds some: see `sampling`, which asks for them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 from gpud.core.alarms import Alarms
 from gpud.model.gpu import GpuId, Reading
@@ -60,11 +62,29 @@ class Tally:
 
 @dataclass(slots=True)
 class Samples:
-    """The tallies of active jobs, by GPU, and when the GPUs of each are looked at next."""
+    """The tallies of active jobs, by GPU, and when the GPUs of each are looked at next.
+
+    `kept_at` is when they were made durable last, or there were none yet.
+    """
 
     due: Alarms = field(default_factory=Alarms)
     tallies: dict[JobId, dict[GpuId, Tally]] = field(default_factory=dict)
+    kept_at: Timestamp = Timestamp(0.0)
 
     def uses(self, job: JobId) -> tuple[GpuUse, ...]:
         """Return what is known of an active attempt by now."""
         return tuple(tally.use(gpu) for gpu, tally in self.tallies.get(job, {}).items() if tally.readings)
+
+    def plain(self, attempts: Mapping[JobId, int]) -> list[Any]:
+        """Return the tallies as plain data; `attempts` are the active jobs'."""
+        known = ((job, tallies) for job, tallies in self.tallies.items() if job in attempts)
+        return [
+            [int(job), attempts[job], [[str(gpu), *astuple(tally)] for gpu, tally in tallies.items()]]
+            for job, tallies in known
+        ]
+
+    def restore(self, plain: object, attempts: Mapping[JobId, int]) -> None:
+        """Go on with what `plain` gave, of attempts that still run."""
+        for job, attempt, tallies in plain if isinstance(plain, list) else ():
+            if attempts.get(JobId(job)) == attempt:
+                self.tallies[JobId(job)] = {GpuId(gpu): Tally(*numbers) for gpu, *numbers in tallies}

@@ -9,29 +9,36 @@ world knows it. Whatever else is to be found out while jobs run (who is idle, wh
 looks of its own: it is one more function beside `note`, called with the same reading. `world.gpus[gpu].seen` is the
 newest, `world.samples.tallies[job][gpu]` what has added up.
 
-A reading stands for the time since the one before. What was added up is in memory only: it becomes durable with the
-attempt's end, and after a restart of gpud begins anew; `seen_s` says for how much of the time it stands.
+A reading stands for the time since the one before. What was added up becomes durable with the attempt's end, and every
+`KEEP_S` until then; of the time since, a restart of gpud loses what was seen. `seen_s` says how much it stands for.
 
 Cost: O(GPUs held) every `sample_every_s`; some microseconds a reading.
 """
+
+from collections.abc import Mapping
 
 from gpud.core.active import ActiveJob
 from gpud.core.fleet import GpuState
 from gpud.core.outcome import Outcome
 from gpud.core.samples import Tally
 from gpud.core.world import World
+from gpud.model.changes import SettingPut
 from gpud.model.gpu import Reading, Unreadable
 from gpud.model.job import JobId, Starting
 from gpud.model.units import Mib, Seconds, Timestamp
 from gpud.model.use import GpuUse
 
 FIRST_S: Seconds = 1.0
+KEEP_S: Seconds = 300.0
+_SETTING = "samples"
 MOST = 2.0  # readings stand for so many times `sample_every_s` at most: more was missed, as in a laptop's sleep
 
 
 def begin(world: World, active: ActiveJob) -> None:
     """Look at a job's GPUs from now on, if it has any. What was known of an earlier attempt is forgotten."""
     world.samples.tallies.pop(active.job, None)
+    if not world.samples.tallies:
+        world.samples.kept_at = max(world.samples.kept_at, active.since)
     if world.rules.sample_every_s and active.state.allocation.all_shares:
         world.samples.due.set(Timestamp(active.since + FIRST_S), active.job)
 
@@ -57,7 +64,19 @@ def look(world: World, out: Outcome) -> list[Timestamp]:
                 out.look(state.node, share.gpu)
         soon_s = max(FIRST_S, out.now - active.since)
         due.set(Timestamp(out.now + min(world.rules.sample_every_s, soon_s)), job)
+    if world.samples.tallies and out.now - world.samples.kept_at >= KEEP_S:
+        world.samples.kept_at = out.now
+        out.changes.append(SettingPut(_SETTING, world.samples.plain(_attempts(world))))
     return [] if due.next_at is None else [due.next_at]
+
+
+def restore(world: World, settings: Mapping[str, object]) -> None:
+    """Go on with what was seen of attempts that still run before gpud was restarted."""
+    world.samples.restore(settings.get(_SETTING), _attempts(world))
+
+
+def _attempts(world: World) -> dict[JobId, int]:
+    return {job: active.place.attempt for job, active in world.active.items()}
 
 
 def note(world: World, state: GpuState, seen: Reading | Unreadable) -> None:

@@ -1,10 +1,13 @@
 """Readings while jobs hold GPUs: asked for only then, and what they add up to at an attempt's end."""
 
+import json
+
 import pytest
 from playbook import Play, a_job, a_node, a_process
 
 from gpud.core.choice import world_of
 from gpud.core.rules import Rules
+from gpud.core.sampling import KEEP_S
 from gpud.model.changes import AttemptEnded
 from gpud.model.effects import ReadGpus
 from gpud.model.gpu import ProcessIdentity, Reading
@@ -111,18 +114,38 @@ def test_of_a_shared_gpu_a_job_has_the_memory_of_its_own_processes_and_nobody_kn
     assert use.readings > 5
 
 
-def test_what_was_seen_before_a_restart_of_gpud_is_not_made_up_for():
+def test_what_was_seen_of_a_job_outlives_a_restart_of_gpud_but_for_the_last_minutes():
     play = a_watched_cluster()
     (job,) = play.submit(a_job(1))
     play.starts(job)
     run(play, 1000.0, 100, 100)
+    play.ledger.settings = json.loads(json.dumps(play.ledger.settings))
 
     again = play.restarted()
     run(again, 100.0, 0, 0)
     (use,) = ended(again, job).values()
 
-    assert 70 < use.seen_s <= 101
-    assert use.busiest_percent == 0
+    assert 1000 - KEEP_S < use.seen_s <= 1060
+    assert use.busiest_percent == 100
+    assert 70 < use.idle_s <= 131
+    assert use.energy_j == pytest.approx(100.0 * use.seen_s)
+
+
+def test_nothing_is_written_for_short_jobs_and_nothing_of_an_earlier_attempt_goes_on():
+    play = a_watched_cluster()
+    (job,) = play.submit(a_job(1))
+    play.starts(job)
+    run(play, KEEP_S - 20, 100, 100)
+    assert "samples" not in play.ledger.settings
+    run(play, 100.0, 100, 100)
+    (kept,) = play.ledger.settings["samples"]
+    kept[1] += 1
+
+    again = play.restarted()
+    run(again, 100.0, 0, 0)
+    (use,) = ended(again, job).values()
+
+    assert use.seen_s <= 101
 
 
 def test_with_sampling_off_nobody_looks():
