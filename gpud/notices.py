@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -40,12 +40,12 @@ from gpud.wire.notices import NoticeMap
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 4
+_AT_ONCE, _OF_ONE = 64, 4  # deliveries, in all and of one user: whose take long keep nobody else's waiting
 _AGAIN_S = (10.0, 60.0, 600.0, 3600.0)  # after the first failure, the second ...
 _LIMIT_S = 60.0  # of a delivery; the program itself gives up before
 _KEEP_S = 30 * 86_400.0
 _PAGE = 1_000
-_NUMBERS = (1 << 24) - 2  # of the elements of a job
+_NUMBERS = 1 << 23  # of the elements of job 0; the other half of them are `errands`
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +195,10 @@ class Notices:
         return mark
 
     async def _send(self) -> None:
-        room = _AT_ONCE - len(self._sending)
-        if room <= 0:
-            return
-        for notice in await self._run(partial(self._box.due, self._from.clock(), room)):
+        for _ in range(_AT_ONCE - len(self._sending)):
+            notice = await self._run(partial(self._box.due, self._from.clock(), self._busy()))
+            if notice is None:
+                return
             spec = await self._spec(notice)
             if spec is None:
                 now = self._from.clock()
@@ -211,6 +211,11 @@ class Notices:
             order = notice_order(config, spec, self._from.clock.offset, notice.number, said, means)
             nothing = Allocation(node=NodeName(""))
             self._from.launcher.perform(Launch(number, notice.tries, nothing), order)
+
+    def _busy(self) -> list[int | None]:
+        """Return who has as many on their way as one may have."""
+        counts = Counter(notice.uid for notice in self._sending.values())
+        return [uid for uid, count in counts.items() if count >= _OF_ONE]
 
     async def _spec(self, notice: Notice) -> JobSpec | None:
         """Return what a delivery runs as: with what its job was submitted with, or as gpud itself."""
@@ -245,7 +250,8 @@ class Notices:
         """Return when there is something to do unless something happens before."""
         if self._events or self._over:
             return self._from.clock()
-        due = None if len(self._sending) >= _AT_ONCE else await self._run(self._box.next_due_at)
+        full = len(self._sending) >= _AT_ONCE
+        due = None if full else await self._run(partial(self._box.next_due_at, self._busy()))
         moments = [each for each in (due, self._late[0][0] if self._late else None) if each is not None]
         return min(moments, default=None)
 

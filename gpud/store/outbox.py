@@ -5,7 +5,7 @@ on its way when gpud was killed is looked for again: a notice may arrive twice, 
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ _SCHEMA = (
         target TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'due', tries INTEGER NOT NULL DEFAULT 0,
         due_at REAL NOT NULL, ended_at REAL, error TEXT
     )""",
-    "CREATE INDEX IF NOT EXISTS notice_due ON notice (due_at) WHERE state = 'due'",
+    "CREATE INDEX IF NOT EXISTS notice_due ON notice (due_at, uid) WHERE state = 'due'",
 )
 _COLUMNS = "id, at, uid, job, event, target, body, state, tries, due_at, ended_at, error"
 
@@ -82,21 +82,24 @@ class Outbox:
                 self._db.rollback()
                 raise
 
-    def due(self, now: Timestamp, limit: int) -> list[Notice]:
-        """Return what is due, the oldest first, and call it on its way."""
+    def due(self, now: Timestamp, busy: Collection[int | None]) -> Notice | None:
+        """Return what has been due for longest of those who are not busy, and call it on its way."""
+        which, who = _not_of(busy)
         with told(self._path):
-            rows = self._db.execute(
-                f"UPDATE notice SET state = 'sending', tries = tries + 1 WHERE id IN (SELECT id FROM notice"  # noqa: S608 - constants
-                f" WHERE state = 'due' AND due_at <= ? ORDER BY due_at LIMIT ?) RETURNING {_COLUMNS}",
-                (now, limit),
-            ).fetchall()
-        return sorted(map(_notice, rows), key=lambda each: each.number)
+            row = self._db.execute(
+                f"UPDATE notice SET state = 'sending', tries = tries + 1 WHERE id = (SELECT id FROM notice"  # noqa: S608 - constants
+                f" WHERE {which} AND due_at <= ? ORDER BY due_at LIMIT 1) RETURNING {_COLUMNS}",
+                (*who, now),
+            ).fetchone()
+        return None if row is None else _notice(row)
 
-    def next_due_at(self) -> Timestamp | None:
-        """Return when the next one is due."""
+    def next_due_at(self, busy: Collection[int | None]) -> Timestamp | None:
+        """Return when the next one is due of those who are not busy."""
+        which, who = _not_of(busy)
         with told(self._path):
             found: tuple[float | None] = self._db.execute(
-                "SELECT min(due_at) FROM notice WHERE state = 'due'"
+                f"SELECT min(due_at) FROM notice WHERE {which}",  # noqa: S608 - constants
+                who,
             ).fetchone()
         return None if found[0] is None else Timestamp(found[0])
 
@@ -134,6 +137,12 @@ class Outbox:
     def _select(self, rest: str, values: Sequence[object]) -> list[Notice]:
         with told(self._path):
             return [_notice(row) for row in self._db.execute(f"SELECT {_COLUMNS} FROM notice {rest}", values)]  # noqa: S608 - constants
+
+
+def _not_of(busy: Collection[int | None]) -> tuple[str, list[int]]:
+    """Return the condition, and its values, for what is due of others than these."""
+    places = ", ".join("?" * len(busy))
+    return f"state = 'due' AND coalesce(uid, -1) NOT IN ({places})", [-1 if uid is None else uid for uid in busy]
 
 
 def _notice(row: Sequence[object]) -> Notice:

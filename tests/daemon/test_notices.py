@@ -170,3 +170,22 @@ def test_an_alert_reaches_who_administers(a_gpud, hook):
     assert data["what"] == "gpud_restarted"
     lines = [json.loads(line) for line in gpud.said().splitlines()]
     assert {"at", "level", "part", "message"} <= lines[-1].keys()
+
+
+def test_whose_notices_take_long_keeps_only_their_own_waiting(a_gpud, hook):
+    gpud = a_gpud("--simulate", "1xH100", "--alerts", hook.url)
+    gate = gpud.work / "gate"
+    gpud.submit("true", notify=[["end", f"command:while ! test -e {gate}; do sleep 0.1; done"]] * 6)
+
+    def states(*, alerts):
+        return sorted(each["state"] for each in history(gpud) if (each["job"] is None) == alerts)
+
+    held_up = ["due", "due", "sending", "sending", "sending", "sending"]
+    until(lambda: states(alerts=False) == held_up)
+    gpud.kill()
+    gpud.start()
+    assert hook.next()[1]["what"] == "gpud_restarted"
+    until(lambda: states(alerts=True) == ["sent"])
+    assert states(alerts=False) == held_up
+    gate.touch()
+    assert {each["state"] for each in settled(gpud)} == {"sent"}
