@@ -112,7 +112,7 @@ def results(world: World, row: JobRow, run: AttemptRow | None, now: Timestamp) -
         "utilization": sum(use.busy_s for use in uses) / known_s if known_s else None,
         "measured_s": max((use.seen_s for use in uses), default=0.0),
         "energy_j": sum(energies) if energies else None,
-        "gpus_unused": sum(_unused(use) for use in uses),
+        "gpus_unused": sum(_unused(use, ran_s) for use in uses),
         "wasted": None,
         "by_gpu": [_use_map(world, use) for use in uses],
     }
@@ -120,9 +120,9 @@ def results(world: World, row: JobRow, run: AttemptRow | None, now: Timestamp) -
     return told
 
 
-def _unused(use: GpuUse) -> bool:
-    """Return whether a GPU was looked at often enough, and never seen to do anything."""
-    return use.readings >= _SURE and use.known_s >= _SURE_S and not use.busiest_percent
+def _unused(use: GpuUse, ran_s: Seconds) -> bool:
+    """Return whether a GPU was looked at often enough, for most of the time, and never seen to do anything."""
+    return use.readings >= _SURE and use.known_s >= max(_SURE_S, ran_s / 2) and not use.busiest_percent
 
 
 def _wasted(told: Results, uses: Sequence[GpuUse], memory_mib: int) -> str | None:
@@ -132,7 +132,9 @@ def _wasted(told: Results, uses: Sequence[GpuUse], memory_mib: int) -> str | Non
         words.append(f"asked for {plural(gpus, 'GPU')}, and never used {'it' if gpus == 1 else 'them'}")
     elif unused:
         words.append(f"asked for {plural(gpus, 'GPU')}, {unused} never used")
-    elif (told["utilization"] or 1.0) < _LITTLE and sum(use.known_s for use in uses) >= _SURE_S * max(1, gpus):
+    elif (told["utilization"] or 1.0) < _LITTLE and sum(use.known_s for use in uses) >= (
+        max(_SURE_S, told["run_s"] / 2) * max(1, gpus)
+    ):
         words.append(f"its GPUs were busy for {100 * (told['utilization'] or 0.0):.0f} % of the time")
     peak = told["memory_peak_mib"]
     if peak is not None and memory_mib >= _MUCH_MIB and peak < _LITTLE * memory_mib and told["run_s"] >= _SURE_S:

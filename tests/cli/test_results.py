@@ -8,6 +8,90 @@ import pytest
 from gpud_process import until
 
 from gpuctl.render import usage as page
+from gpud.core.choice import world_of
+from gpud.core.rules import Rules
+from gpud.model.gpu import Allocation, GpuId, NodeName, Share
+from gpud.model.job import Demand, End, Exit, job_id
+from gpud.model.spec import Place, Terms
+from gpud.model.units import Timestamp
+from gpud.model.use import GpuUse
+from gpud.results import results
+from gpud.store.rows import AttemptRow, JobRow
+
+HOUR = 3_600.0
+
+
+def told_of(*busiest, ran_s=HOUR, seen_s=HOUR, busy=1.0):
+    """Return what is told of a job that held GPUs, each of which was at most so busy."""
+    gpus = [GpuId(f"gpu-{at}") for at in range(len(busiest))]
+    uses = tuple(
+        GpuUse(
+            gpu=gpu,
+            readings=100,
+            seen_s=seen_s,
+            known_s=seen_s,
+            busy_s=busy * seen_s * percent / 100,
+            busiest_percent=percent,
+        )
+        for gpu, percent in zip(gpus, busiest, strict=True)
+    )
+    run = AttemptRow(
+        job=job_id(1),
+        attempt=1,
+        starting_at=Timestamp(0.0),
+        started_at=Timestamp(0.0),
+        boot="",
+        allocation=(Allocation(node=NodeName("n"), shares=tuple(Share(gpu=gpu) for gpu in gpus)),),
+        process=None,
+        shim=None,
+        cause=None,
+        kill_at=None,
+        exit=Exit(at=Timestamp(ran_s), exit_code=0),
+        gpu_s=ran_s,
+        uses=uses,
+    )
+    row = JobRow(
+        job=job_id(1),
+        state=End.COMPLETED,
+        reason=None,
+        terms=Terms(demand=Demand(gpus=len(gpus)), uid=0, user="ada", tenant="default"),
+        place=Place(priority=0, queued_us=0, attempt=1),
+        name="train",
+        command=("true",),
+        workdir="/",
+        labels={},
+        output=None,
+        error=None,
+        begin_at=None,
+        submitted_at=Timestamp(0.0),
+        updated_at=Timestamp(ran_s),
+        ended_at=Timestamp(ran_s),
+        array=None,
+        array_state=None,
+        run=run,
+    )
+    return results(world_of(Rules(), "boot-1"), row, run, Timestamp(ran_s))
+
+
+@pytest.mark.parametrize(
+    ("busiest", "busy", "wasted"),
+    [
+        ((90, 0, 0, 0), 0.8, "asked for 4 GPUs, 3 never used"),
+        ((0, 0), 1.0, "asked for 2 GPUs, and never used them"),
+        ((0,), 1.0, "asked for 1 GPU, and never used it"),
+        ((90, 90), 0.05, "its GPUs were busy for 4 % of the time"),
+        ((90, 90), 0.8, None),
+    ],
+)
+def test_what_was_wasted_is_told_in_a_sentence(busiest, busy, wasted):
+    assert told_of(*busiest, busy=busy)["wasted"] == wasted
+
+
+def test_of_a_job_that_was_hardly_seen_nobody_says_that_it_wasted_anything():
+    seen_late = told_of(90, 0, 0, 0, ran_s=72 * HOUR, seen_s=HOUR)
+    assert (seen_late["wasted"], seen_late["gpus_unused"]) == (None, 0)
+    assert told_of(9, 9, ran_s=72 * HOUR, seen_s=HOUR)["wasted"] is None
+    assert told_of(0, ran_s=50.0, seen_s=50.0)["wasted"] is None
 
 
 def test_everybody_who_waits_is_told_when_or_why_nobody_can_tell(gpuctl):
