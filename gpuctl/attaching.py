@@ -27,6 +27,7 @@ from gpuctl.waiting import await_back, subscribe
 _INPUT, _SIZE, _END_OF_INPUT = b"i", b"w", b"z"
 _OUTPUT, _ERRORS, _EXIT = b"o", b"e", b"x"
 _PIECE = 1 << 15
+_LOOK_S = 5.0  # how soon to look again for a socket that nothing was told of
 _ESCAPE = b"\x1c"  # Ctrl-\, as in abduco and dtach; then d detaches, and it again is itself
 DETACH = "Ctrl-\\ d"
 _ALTERNATE, _NORMAL = b"\x1b[?1049h", b"\x1b[?1049l"
@@ -207,21 +208,17 @@ def attend(client: Client, job: str, interrupts: Interrupts | None = None) -> di
             await_back(client, lost)
 
 
-def connect(path: str, client: Client | None = None) -> socket.socket | None:
+def connect(path: str, client: Client) -> socket.socket | None:
     """Return a connection to a terminal's socket, waiting until somebody listens there.
 
     None once `client` is told of something, as the job's end: whoever subscribed to that looks at the job again.
     """
     while True:
-        changes = Changes([path], [] if client is None else [client.fileno()])
+        changes = Changes([path], [client.fileno()])
         try:
             found = _connected(path)
-            if found is not None:
+            if found is not None or client.has_pushed() or changes.wait(_LOOK_S):
                 return found
-            if client is not None and client.has_pushed():
-                return None
-            if changes.wait(None if client is not None else 0.25):
-                return None
         finally:
             changes.close()
 

@@ -22,6 +22,7 @@ COMMANDS = (
     ("Queue", "run", "run:run", "Submit, show the output, exit as the job exits."),
     ("Queue", "claim", "claim:claim", "Have GPUs by hand for a while, for what you start yourself."),
     ("Queue", "kernel", "kernel:kernel", "Notebooks whose kernels wait their turn for a GPU."),
+    ("Queue", "exec", "exec:exec_", "Run a command inside a running job."),
     ("Queue", "attach", "attach:attach", "Come back to a job's terminal, or to its output."),
     ("Look", "status", "status:status", "One screen of everything; also what bare gpuctl shows."),
     ("Look", "list", "list:list_", "Jobs: everybody's unfinished ones, and your own of the last day."),

@@ -22,6 +22,7 @@ from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
 from gpud.core.restore import carry_over, restore
 from gpud.core.world import World
+from gpud.errands import Errands
 from gpud.inbox import Inbox
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
@@ -87,6 +88,7 @@ class Daemon:
             keep_days=lambda: self._config.keep_days,
         )
         self.notices = self._make_notices()
+        self._errands = Errands(parts, world=lambda: self.world, config=lambda: self._config, roles=self._roles)
         self.requests = Requests(
             world=lambda: self.world,
             post=self._inbox.post,
@@ -98,6 +100,7 @@ class Daemon:
             seen=self._seen,
             config=lambda: self._config,
             notices=self.notices,
+            errands=self._errands,
         )
         self.answers = Answers(
             world=lambda: self.world,
@@ -167,6 +170,7 @@ class Daemon:
         self._parts.inventory.start(self._see)
         await self._roles.begin(self._config)
         self.notices.begin()
+        self._errands.begin()
         gc.collect()
         gc.freeze()
 
@@ -226,7 +230,7 @@ class Daemon:
 
     def _observe(self, seen: Observation) -> None:
         """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
-        if self.notices.observed(seen):
+        if self._errands.observed(seen) or self.notices.observed(seen):
             return
         if isinstance(seen, Started):
             self._inbox.post_soon(seen, _STARTED_S)

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpud.config import Config
@@ -17,10 +17,10 @@ from gpud.launchers.protocol import Fence, Launcher, LaunchOrder, Means
 from gpud.model.effects import Launch
 from gpud.model.gpu import Gpu, ProcessIdentity
 from gpud.model.job import JobId, format_job
-from gpud.model.spec import JobSpec
+from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Seconds
 from gpud.slurm.variables import variables
-from gpud.views import default_log, terminal_path
+from gpud.views import default_log, progress_file, terminal_path
 from gpud.wire.codec import Message
 
 _DELIVERY = str(Path(__file__).with_name("delivery.py"))
@@ -28,14 +28,18 @@ _PYTHON = (sys.executable, "-I", "-S")
 _CLAIM = (*_PYTHON, "-c", "import signal; signal.pause()")
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command to run in a running job. `size` is its terminal's, None for none, and `term` what $TERM is there."""
+
+    words: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    term: str | None = None
+
+
 def log_dir(config: Config, uid: int) -> str:
     """Return the directory of a user's default logs: in system mode each user's own."""
     return _own(config, "logs", uid)
-
-
-def progress_file(config: Config, uid: int, job: JobId, attempt: int) -> str:
-    """Return the file in which an attempt may tell how far it is."""
-    return f"{_own(config, 'progress', uid)}/{format_job(job)}.{attempt}"
 
 
 def _own(config: Config, what: str, uid: int) -> str:
@@ -85,9 +89,10 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
     uid = spec.terms.uid
     scripts = _own(config, "scripts", uid)
     if config.system:
-        for what in ("logs", "scripts", "progress", "checkpoints"):
+        for what in ("logs", "scripts", "checkpoints"):
             _own_directory(_own(config, what, uid), uid, spec.gid)
     log = default_log(log_dir(config, uid), effect.job, effect.attempt)
+    socket = terminal_path(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}")
     return LaunchOrder(
         spec=replace(spec, command=_CLAIM) if spec.terms.claim else spec,
         log=log,
@@ -102,14 +107,14 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             by=_numbering(config, fence, gpus, around),
             share_mib=next((share.memory_mib for share in allocation.shares), None),
             script=spec.command[0] if spec.script is not None else None,
-            progress_file=progress_file(config, uid, effect.job, effect.attempt),
+            progress_file=progress_file(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}"),
             checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
         )
         | (_of_slurm(effect, spec, states, scripts, log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
-        keeper=() if spec.terminal is None else _keeper(config, uid, _key(effect), spec.terminal, spec.unattended_s),
+        keeper=() if spec.terminal is None else _keeper(socket, spec.terminal, spec.unattended_s),
         leases=tuple(state.gpu.id for state in states if not state.gpu.simulated),
         script_dir=scripts,
         fence=fence,
@@ -121,26 +126,31 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
     )
 
 
-def _key(effect: Launch) -> str:
-    return f"{format_job(effect.job)}.{effect.attempt}"
-
-
-def _keeper(
-    config: Config,
-    uid: int,
-    key: str,
-    size: tuple[int, int] | None,
-    unattended_s: Seconds | None,
-    beside: ProcessIdentity | None = None,
-) -> tuple[str, ...]:
+def _keeper(socket: str, size: tuple[int, int] | None, unattended_s: Seconds | None, **more: object) -> tuple[str, ...]:
     """Return the words of the program that keeps a terminal for an attempt, or pipes: see `launchers.terminal`."""
-    settings = {
-        "socket": terminal_path(log_dir(config, uid), key),
-        "size": size,
-        "unattended_s": unattended_s,
-        "beside": None if beside is None else [beside.pid, beside.start],
-    }
+    settings = {"socket": socket, "size": size, "unattended_s": unattended_s, "term": None, "beside": None, **more}
     return (*_PYTHON, terminal.__file__, json.dumps(settings))
+
+
+def order_beside(
+    order: LaunchOrder, job: str, process: ProcessIdentity, command: Command, socket: str, user: Terms
+) -> LaunchOrder:
+    """Return the order to run a command beside the attempt of this key, which `order` would start and `process` is.
+
+    It has the job's user, directory, limits, fence and cgroup; its keeper gives it the job's environment.
+    """
+    keeper = _keeper(socket, command.size, 0.0, term=command.term, beside=[process.pid, process.start])
+    spec = replace(
+        order.spec,
+        terms=user,
+        command=command.words,
+        script=None,
+        output=os.devnull,
+        error=None,
+        checkpoint_signal=None,
+    )
+    plain = replace(order, spec=spec, keeper=keeper, leases=(), cpus=0, numa=(), private=False)
+    return replace(plain, beside=job)
 
 
 def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:

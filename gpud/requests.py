@@ -35,6 +35,7 @@ from gpud.core.commands import (
     Submitted,
 )
 from gpud.core.world import World
+from gpud.errands import Errands
 from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -88,6 +89,7 @@ class Requests:
         seen: asyncio.Event,
         config: Callable[[], Config],
         notices: Notices,
+        errands: Errands,
     ) -> None:
         self._world = world
         self._post = post
@@ -97,6 +99,7 @@ class Requests:
         self._names = names
         self._roles = roles
         self._notices = notices
+        self._errands = errands
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
@@ -142,6 +145,8 @@ class Requests:
                 return self._submitting.take(peer, message)
             case "cancel" | "hold" | "release" | "requeue" | "interrupt" | "priority" | "update" | "signal":
                 return self._change(peer, message)
+            case "exec":
+                return self._errands.run(peer, message)
             case "tenant_create" | "tenant_set" | "reserve":
                 return self._administer(peer, message)
             case op if op in ADMINISTRATION:

@@ -55,6 +55,7 @@ RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority", "update", "signal"), _CHANGE),
     **dict.fromkeys(("drain", "undrain", "pause", "resume", "reserve", "reservation_delete"), _OPERATE),
     **dict.fromkeys(("tenant_create", "tenant_set", "tenant_delete", "policy_set"), _ADMINISTER),
+    "exec": Right(Role.USER, Role.ROOT),  # it runs as the job's user
     "backup": _ROOT,  # it has everybody's environments in it
 }
 """Every request there is; one that is missing here is root's."""

@@ -48,7 +48,10 @@ def spec_of(
     `begin_at` is the message's, taken from the wall clock to the daemon's; `after` its jobs, which have been looked up.
     """
     command, claim = message["command"], message.get("claim", False)
-    _check_command(command, claim=claim)
+    if not claim:
+        check_command(command)
+    elif command:
+        raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
     if not message["workdir"].startswith("/"):
         raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
     name = _name(message)
@@ -151,9 +154,6 @@ def _comforts(message: Submit) -> dict[str, Any]:
         raise Wrong("when a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
     elif every_s is not None:
         raise Wrong("how often a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
-    size = message.get("terminal")
-    if size is not None and (len(size) != 2 or not all(0 < each < 10_000 for each in size)):
-        raise Wrong("a terminal's size is its rows and columns")
     commit = message.get("commit")
     if commit is not None and not re.fullmatch(r"[0-9a-f]{7,64}", commit):
         raise Wrong(f"{commit!r} is not a commit")
@@ -170,7 +170,7 @@ def _comforts(message: Submit) -> dict[str, Any]:
         "checkpoint_every_s": every_s,
         "checkpoint_before_s": _duration("the time before the limit", message.get("checkpoint_before_s")),
         "checkpoint_to": message.get("checkpoint_to", "all"),
-        "terminal": None if size is None else (size[0], size[1]),
+        "terminal": check_size(message.get("terminal")),
         "unattended_s": _duration("the time without anybody", message.get("unattended_s")),
         "notify": tuple((event, target) for event, target in notify),
         "commit": commit,
@@ -256,10 +256,16 @@ def _between(what: str, value: float, low: float, high: float) -> float:
     return value
 
 
-def _check_command(command: list[str], *, claim: bool) -> None:
-    if claim and command:
-        raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
-    if not claim and (not command or not command[0]):
+def check_size(size: list[int] | None) -> tuple[int, int] | None:
+    """Return a terminal's rows and columns. Raises Wrong."""
+    if size is not None and (len(size) != 2 or not all(0 < each < 10_000 for each in size)):
+        raise Wrong("a terminal's size is its rows and columns")
+    return None if size is None else (size[0], size[1])
+
+
+def check_command(command: list[str]) -> None:
+    """Raise Wrong for what cannot be run."""
+    if not command or not command[0]:
         raise Wrong("the command is empty", "gpuctl submit [options] -- program arguments...")
     if any("\0" in word for word in command):
         raise Wrong("the command holds a zero byte")

@@ -7,8 +7,9 @@ command. It ends as the command ends: with the same status, or by the same signa
 
 SETTINGS is a JSON object: `socket`, the path to listen on, however long;
 `size`, the terminal's rows and columns, None for none: then the command has pipes, and nothing is kept of what it
-prints; `unattended_s`, how long nobody may be attached before it is hung up, None for ever; `beside`, pid and start
-time of a process that it ends with, or None.
+prints; `unattended_s`, how long nobody may be attached before it is hung up, None for ever; `term`, another $TERM than
+the environment's, or None; `beside`, pid and start time of a process that it ends with, and whose environment it has,
+or None.
 
 Everybody who attaches is shown the newest output first, and the size is that of whoever said one last.
 """
@@ -43,7 +44,7 @@ class Keeper:
     """Keeps one terminal, or a command's pipes."""
 
     def __init__(self, settings: dict[str, Any], program: str, argv: list[str]) -> None:
-        self.program, self.argv = program, argv
+        self.settings, self.program, self.argv = settings, program, argv
         self.size: tuple[int, int] | None = settings["size"] and (settings["size"][0], settings["size"][1])
         self.unattended_s: float | None = settings["unattended_s"]
         self.attached: dict[int, Attached] = {}
@@ -76,8 +77,7 @@ class Keeper:
             self._turn()
         for source in list(self.sources):
             self._drain(source)
-        code = os.waitstatus_to_exitcode(self.status)
-        self._say(EXIT + struct.pack("=i", code))
+        self._say(EXIT + struct.pack("=i", os.waitstatus_to_exitcode(self.status)))
         until = time.monotonic() + _FAREWELL_S
         while any(each.pending for each in self.attached.values()) and time.monotonic() < until:
             self._turn()
@@ -156,7 +156,7 @@ class Keeper:
             self.kill_at = None
             _send(self.child, signal.SIGKILL)
         else:
-            self._hang_up(f"nobody attended this terminal for {_in_words(self.unattended_s or 0.0)}")
+            self._hang_up(f"nobody attended this terminal for {self.unattended_s:.0f} seconds")
 
     def _heed(self, numbers: bytes) -> None:
         """See to the signals that came."""
@@ -252,14 +252,23 @@ class Keeper:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
                 signal.signal(number, signal.SIG_DFL)
-            with open("/proc/self/environ", "rb") as file:  # as it was: in the C locale Python adds LC_CTYPE to its own
-                variables = dict(each.split(b"=", 1) for each in file.read().split(b"\0") if b"=" in each)
-            os.execve(self.program, self.argv, variables)  # noqa: S606 - without a shell, as every job
+            os.execve(self.program, self.argv, self.variables())  # noqa: S606 - without a shell, as every job
         except OSError as error:
             os.write(2, f"gpud: cannot run {self.program}: {error.strerror}\n".encode(errors="replace"))
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
         finally:
             os._exit(126)
+
+    def variables(self) -> dict[bytes, bytes]:
+        """Return the command's environment: our own, or that of the process that it runs beside."""
+        pid, variables = self.settings["beside"] and self.settings["beside"][0], dict[bytes, bytes]()
+        for whose in ("self", pid):  # our own as it was: in the C locale Python adds LC_CTYPE to it
+            with contextlib.suppress(OSError), open(f"/proc/{whose}/environ", "rb") as file:
+                found = dict(each.split(b"=", 1) for each in file.read().split(b"\0") if b"=" in each)
+                if whose == "self" or b"GPUD_JOB_ID" in found:  # else its program has written over it
+                    variables = found
+        term = self.settings["term"]
+        return variables if term is None else variables | {b"TERM": term.encode()}
 
     def _type(self) -> None:
         """Pass on what was typed, as far as the command takes it."""
@@ -360,10 +369,6 @@ def _print(data: bytes) -> None:
     with contextlib.suppress(OSError):
         while view:
             view = view[os.write(1, view) :]
-
-
-def _in_words(seconds: float) -> str:
-    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
 
 
 def _leave(status: int) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import Literal, NotRequired, TypedDict
 
 from gpud.wire.administration import ADMINISTRATION, INSPECTION
 from gpud.wire.changes import CHANGES
+from gpud.wire.errands import ERRANDS
 from gpud.wire.machine import MACHINE
 from gpud.wire.notices import NOTICES
 from gpud.wire.statistics import Stats, Usage
@@ -284,6 +285,7 @@ REQUESTS: dict[str, type] = {
     **MACHINE,
     **NOTICES,
     **CHANGES,
+    **ERRANDS,
     "submit": Submit,
     "submit_many": SubmitMany,
     "list": List,
