@@ -2,7 +2,7 @@
 
 Of GPUs that suit: those of one kind, the one with the smallest memory that has enough of them; of these the ones that
 are linked closest (NVLink, then a PCIe switch, then a socket), out of the smallest group that has enough; the coolest.
-Degraded GPUs only where there are not enough others.
+Degraded GPUs only where there are not enough others, and nodes that would give one after all others.
 Shares go to GPUs that are shared already, where they fit tightest, and only then to a free one. A GPU is whole or
 shared, never both.
 

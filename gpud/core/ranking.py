@@ -18,6 +18,7 @@ from gpud.model.job import Demand
 Entry = tuple[Score, NodeName, int]  # of a node as it was at that version
 Rooms = Mapping[NodeName, Room]
 _SPREAD = Spread()
+_LAST = 1 << 62  # more than any rule says
 _SWEEP = 64  # entries that may stand for nothing, beside four for each node, before they are swept out
 
 
@@ -100,7 +101,7 @@ class Ranking:
         known = self._held.get(room.name)
         if known is None or known[0] != room.version or known[1] != hold:
             part = fit(self._demand, room, hold)
-            found = None if part is None else (self._score(room, part), part)
+            found = None if part is None else (_last(self._score(room, part), room, part), part)
             known = self._held[room.name] = room.version, replace(hold, gpus=dict(hold.gpus)), found
         return known[2]
 
@@ -110,6 +111,11 @@ class Ranking:
         return self._placement.score(self._demand, room, rest.stocks)
 
     def _look(self, room: Room) -> Score | None:
+        """Return the node's score, None if it does not fit there."""
+        score = self._fits(room)
+        return _last(score, room, fit(self._demand, room)) if room.sick and score is not None else score
+
+    def _fits(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there: what `fit` and `score` say, from the counts alone."""
         demand = self._demand
         if self._plain:
@@ -167,6 +173,14 @@ class Ranking:
         if kind not in self._needs:
             self._needs[kind] = need_of(self._demand, kind)
         return self._needs[kind]
+
+
+def _last(score: Score, room: Room, part: Allocation | None) -> Score:
+    """Return a score that is behind all others where a degraded GPU is in what a node gives."""
+    given = part.gpus if part is not None and room.sick else ()
+    return (
+        (_LAST, *score) if any(state.gpu.id in given and state.health.degraded for state in room.node.gpus) else score
+    )
 
 
 def need_of(demand: Demand, kind: Kind) -> int | None:

@@ -51,7 +51,7 @@ class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.
 
     A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
-    whose it is that keeps rooms: another one means that something changed.
+    whose it is that keeps rooms: another one means that something changed. `sick`: it has degraded GPUs.
     """
 
     node: NodeState
@@ -60,6 +60,7 @@ class Room:
     memory_mib: int
     shared: dict[GpuId, int] = field(default_factory=dict)
     version: int = 0
+    sick: bool = False
     _stocks: Stocks | None = None
     _free_permille: int = 0
 
@@ -150,6 +151,7 @@ class Room:
             and self.shared == other.shared
             and self.cpus == other.cpus
             and self.memory_mib == other.memory_mib
+            and self.sick == other.sick
         )
 
 

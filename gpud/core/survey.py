@@ -39,6 +39,7 @@ def room_of(world: World, node: NodeState, now: Timestamp) -> Room:
         if not state.holders and state.gpu.simulated and state.present and state.drained is None:
             room.free.append(state)  # nothing to look at: most of what a simulation counts
             continue
+        room.sick |= state.health.degraded
         match condition(world, state, now):
             case Condition.FREE:
                 room.free.append(state)

@@ -153,6 +153,19 @@ def test_signs_of_its_health_count_while_they_are_there(signs, word):
     assert level(play) == "healthy"
 
 
+def test_a_node_that_would_give_a_degraded_gpu_is_used_after_all_others():
+    play = a_cluster(*[a_node(*each, simulated=False) for each in (("n1", "1xH100"), ("n2", "2xH100"))])
+    for ill, nodes in ((False, ["n1", "n2", "n2"]), (True, ["n2", "n2", "n1"])):
+        play.hardware[ONE] = with_signs(ecc_uncorrected=2 if ill else 0)
+        play.look()
+        jobs = play.submit(*[a_job() for _ in nodes])
+        play.settle()
+        assert [play.node(job) for job in jobs] == nodes
+        play.starts(*jobs)
+        play.ends(*jobs)
+        play.settle()
+
+
 def test_a_degraded_gpu_is_used_when_the_others_are():
     play = real("2xH100")
     play.hardware[ONE] = with_signs(pcie_width=1, pcie_width_max=16)
