@@ -1,6 +1,7 @@
 """What was understood of a submit, for a dry run: its options as they could have been typed, and the request."""
 
 import shlex
+import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,21 @@ def written(command: click.Command, given: dict[str, Any]) -> list[str]:
 def line(words: list[str]) -> str:
     """Return words as one line that a shell would take apart again."""
     return shlex.join(["gpuctl", "submit", *words])
+
+
+def beside(script: "Script | None") -> list[str]:
+    """Return what was understood of `#SBATCH` lines and is no option of submit, as words for people."""
+    if script is None or script.of_slurm is None:
+        return []
+    words, fields, of_slurm = [], script.fields, script.of_slurm
+    if "checkpoint_to" in fields and not script.given.get("checkpoint_signal"):
+        number, to = fields["checkpoint_signal"], "the script" if fields["checkpoint_to"] == "script" else "its steps"
+        name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
+        words.append(f"{name} goes to {to} {fields['checkpoint_before_s']:g} s before the time limit")
+    if of_slurm.keep is not None:
+        words.append("of your variables it gets those of a login, and those that --export names")
+    tasks = of_slurm.environment["GPUD_STEP_TASKS"]
+    return [*words, f"srun starts {tasks} tasks"] if tasks != "1" else words
 
 
 def document(

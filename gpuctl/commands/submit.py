@@ -111,6 +111,8 @@ def _show_understood(context: click.Context, fields: dict[str, Any], script: "Sc
         session.print_json(understanding.document(words, fields, script, refused))
     elif script is not None:
         click.echo(understanding.line(words))
+    for word in understanding.beside(script):
+        note(word)
     if refused is not None:
         raise refused
     note("a dry run: it would be queued")

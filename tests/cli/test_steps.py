@@ -87,14 +87,18 @@ def test_a_job_queues_others_and_shares_its_gpus_among_its_steps(gpuctl):
 
 def test_a_dry_run_says_what_was_understood_also_of_what_cannot_be_had(gpuctl):
     script = gpuctl.directory / "job.sbatch"
-    script.write_text("#!/bin/sh\n#SBATCH --gres=gpu:v100:2 -p gpu -t 30\ntrue\n")
+    lines = "#SBATCH --gres=gpu:v100:2 -p gpu -t 30\n#SBATCH -n 2 --signal=B:USR1@120 --export=NONE\n"
+    script.write_text(f"#!/bin/sh\n{lines}true\n")
     done = gpuctl("submit", "--dry-run", "--json", "job.sbatch")
     fits = gpuctl("submit", "--dry-run", "--gpu-type", "*", "job.sbatch")
     assert (done.returncode, fits.returncode) == (1, 0)
     assert "--gpu-type '*' job.sbatch" in done.stderr
     assert '"gpu_type": "v100"' in done.stdout
-    assert fits.stdout.startswith("gpuctl submit --gpus 2 --gpu-type '*' --time-limit 30m")
+    assert fits.stdout.startswith("gpuctl submit --gpus 2 --gpu-type '*' --cpus 2 --time-limit 30m")
     assert "line 2: --partition=gpu: there are no partitions here" in fits.stderr
+    assert "SIGUSR1 goes to the script 120 s before the time limit" in fits.stderr
+    assert "of your variables it gets those of a login" in fits.stderr
+    assert "srun starts 2 tasks" in fits.stderr
     assert gpuctl.json("list") == []
 
 
