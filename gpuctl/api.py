@@ -19,6 +19,7 @@ from gpuctl.overview import look
 from gpuctl.session import Session
 from gpuctl.told import Told
 from gpuctl.wanted import Command, Filters, JobLike, Jobs, Listed, Options
+from gpud.wire.address import SSH
 
 if TYPE_CHECKING:
     from gpuctl.executor import JobExecutor
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
-_MOST = 10_000  # rows that gpud lists at once
 
 
 class Job(Told):
@@ -180,8 +180,7 @@ class Client:
 
         An array is one job for what has not started, and one for each element that has.
         """
-        named = {"jobs": [job for some in jobs for job in wanted.ids(some)]} if jobs else {}
-        asked = {"limit": _MOST} | named | wanted.listing(filters)
+        asked = wanted.listed(jobs, filters)
         return [Job(self, row["id"], row) for row in self.request("list", **asked)["jobs"]]
 
     def wait(self, jobs: Jobs, timeout: float | None = None) -> list[Job]:
@@ -382,7 +381,7 @@ class Client:
 
     def _refuse_afar(self) -> None:
         """Raise GpuctlError over ssh: files, environments and directories are those of the other machine."""
-        if self.path.startswith("ssh://"):
+        if self.path.startswith(SSH):
             raise GpuctlError(
                 "what a job reads and writes is on the machine that it runs on", hint=f"run this there: {self.path}"
             )

@@ -21,11 +21,11 @@ from gpud import __version__
 from gpud.wire import address
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
 
-_ONCE = frozenset({"requeue", "interrupt", "signal", "submit_many"})  # done twice, these do something else
-_TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
-_PATIENCE_S = 60.0  # for a gpud that says that one asks too much, and when to ask again
-_COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
-_RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
+ONCE = frozenset({"requeue", "interrupt", "signal", "submit_many"})  # done twice, these do something else
+TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
+PATIENCE_S = 60.0  # for a gpud that says that one asks too much, and when to ask again
+COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
+RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
 
 def _pause() -> None:
@@ -73,7 +73,7 @@ class Client:
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return gpud's reply. Raises RefusedError when it says no, UnreachableError when it is gone."""
-        left, patience_s = _TRIES, _PATIENCE_S
+        left, patience_s = TRIES, PATIENCE_S
         while True:
             try:
                 return self._ask(op, fields)
@@ -85,7 +85,7 @@ class Client:
                 # Subscribed: what it was to be told of is lost, too; who follows begins anew.
                 if self._subscribed or not left or isinstance(lost, TurnedAwayError):
                     raise
-                if op in _ONCE:
+                if op in ONCE:
                     raise ConnectionLostError(f"{lost.message}; perhaps it did as asked", hint=lost.hint) from lost
             self._reopen()
             if op == "submit":
@@ -99,7 +99,7 @@ class Client:
         wait_s = (wait_s + 0.01) * (1.0 + time.monotonic_ns() % 1000 / 1000)  # many who wait shall not come all at once
         time.sleep(wait_s)
         if self.welcome is None:  # it was the connection that was one too many
-            self.reconnect(_RESTARTS_WITHIN_S)
+            self.reconnect(RESTARTS_WITHIN_S)
         return wait_s
 
     def reconnect(self, within_s: float, pause: Callable[[], object] = _pause) -> None:
@@ -124,7 +124,7 @@ class Client:
         """
         while True:
             try:
-                return self.reconnect(_RESTARTS_WITHIN_S, pause)
+                return self.reconnect(RESTARTS_WITHIN_S, pause)
             except UnreachableError:
                 if self._start is not None and not self.was_stopped:
                     self._start()
@@ -196,22 +196,8 @@ class Client:
         except FrameError as error:
             raise GpuctlError(f"what answers on {self.path} is no gpud: {error}") from error
         if self.welcome is None and messages:
-            self.welcome = self._checked(messages.pop(0))
+            self.welcome = checked(messages.pop(0))
         self._arrived.extend(messages)
-
-    def _checked(self, first: dict[str, Any]) -> dict[str, Any]:
-        """Return the Welcome. Raises RefusedError for a gpud that speaks another protocol, TurnedAwayError for none."""
-        if first.get("ok") is False or "error" in first:
-            error = refusal(first["error"])
-            if error.code == "unavailable":
-                raise TurnedAwayError(error.message, hint=error.hint)
-            if error.code == "protocol":
-                error.hint = error.hint or (
-                    f"this gpuctl ({__version__}) speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}: "
-                    "upgrade the older of the two; after an upgrade: gpuctl daemon restart"
-                )
-            raise error
-        return first
 
     def _readable(self) -> bool:
         self._socket.setblocking(False)
@@ -231,7 +217,7 @@ class Client:
         self.welcome = None
         hello = {"protocol": [PROTOCOL_OLDEST, PROTOCOL], "version": __version__}
         self._unsent = pack(hello)  # sent with the first request: one system call less, and no round trip
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(TRIES)):
             try:
                 self._socket = _connected(self.path)
             except UnreachableError:  # perhaps again: who was started may have been killed already
@@ -243,18 +229,39 @@ class Client:
     def _reopen(self) -> None:
         """Connect anew; somebody may be restarting gpud, and knows its options. Where nobody is, start it."""
         try:
-            self.reconnect(_COMES_BACK_S if self._start is None else _RESTARTS_WITHIN_S)
+            self.reconnect(COMES_BACK_S if self._start is None else RESTARTS_WITHIN_S)
         except UnreachableError:
             if self._start is None:
                 raise
             self._open()
 
-    def _lost(self, why: str) -> ConnectionLostError:
+    def _lost(self, why: str) -> UnreachableError:
+        if self.welcome is None and self.path.startswith(address.SSH):
+            from gpuctl import relaying  # noqa: PLC0415 - as above
+
+            return relaying.failure(self.path, self._socket)
         return ConnectionLostError(f"gpud on {self.path} went away: {why}", hint="gpuctl daemon status")
 
 
+def checked(first: dict[str, Any]) -> dict[str, Any]:
+    """Return the Welcome. Raises RefusedError for a gpud that speaks another protocol, TurnedAwayError for none."""
+    if first.get("ok") is False or "error" in first:
+        error = refusal(first["error"])
+        if error.code == "unavailable":
+            raise TurnedAwayError(error.message, hint=error.hint)
+        if error.code == "protocol":
+            error.hint = error.hint or (
+                f"this gpuctl ({__version__}) speaks protocol {PROTOCOL_OLDEST} to {PROTOCOL}: "
+                "upgrade the older of the two; after an upgrade: gpuctl daemon restart"
+            )
+        raise error
+    return first
+
+
 def socket_path(explicit: str | None) -> str:
-    """Return the path of the socket to speak to. Raises GpuctlError where it cannot be trusted."""
+    """Return the path of the socket to speak to, or the address of one over ssh. Raises GpuctlError."""
+    if explicit is not None and explicit.startswith(address.SSH):
+        return explicit
     try:
         return address.socket_path(explicit)
     except address.AddressError as error:
@@ -263,21 +270,30 @@ def socket_path(explicit: str | None) -> str:
 
 def _connected(path: str) -> socket.socket:
     """Return a connected socket. Raises UnreachableError, or NotPermittedError."""
+    if path.startswith(address.SSH):
+        from gpuctl import relaying  # noqa: PLC0415 - most gpuds are here
+
+        return relaying.connected(path)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(address.reachable(path))
     except OSError as error:
         connection.close()
-        if error.errno is None:  # refused by Python, before the kernel saw it
-            hint = f"a path may have {address.ADDRESS_MAX} bytes; a gpud that runs there says its short one beside it"
-            raise UnreachableError(f"the socket path {path} is too long, and no gpud runs there", hint=hint) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise NotPermittedError(f"no permission on gpud's socket {path}", hint=_whose(path)) from error
-        why = error.strerror or str(error)
-        raise UnreachableError(
-            f"gpud does not answer on {path}: {why}", hint="start it: gpuctl daemon start; what keeps it: gpuctl doctor"
-        ) from error
+        raise unreachable(path, error) from error
     return connection
+
+
+def unreachable(path: str, error: OSError) -> GpuctlError:
+    """Return what is raised for a socket that cannot be connected to."""
+    if error.errno is None:  # refused by Python, before the kernel saw it
+        hint = f"a path may have {address.ADDRESS_MAX} bytes; a gpud that runs there says its short one beside it"
+        return UnreachableError(f"the socket path {path} is too long, and no gpud runs there", hint=hint)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return NotPermittedError(f"no permission on gpud's socket {path}", hint=_whose(path))
+    return UnreachableError(
+        f"gpud does not answer on {path}: {error.strerror or error}",
+        hint="start it: gpuctl daemon start; what keeps it: gpuctl doctor",
+    )
 
 
 def _whose(path: str) -> str:

@@ -1,6 +1,6 @@
 """A job's output line by line, from the file that it writes; followed to the job's end where that is wanted."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.errors import GpuctlError
@@ -9,7 +9,7 @@ from gpuctl.render.jobs import ENDS
 from gpuctl.waiting import await_back, subscribe
 
 
-def lines(client: Client, job: str, *, follow: bool, stop: int | None = None) -> Iterator[str]:
+def lines(client: Client, job: str, *, follow: bool, stop: int | None = None) -> Generator[str]:
     """Yield the lines of a job's output, without their ends; `client` is closed afterwards.
 
     Following waits for a job to start, and ends with it; or once the descriptor `stop` is readable. Raises GpuctlError

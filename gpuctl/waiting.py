@@ -107,7 +107,7 @@ def wait_for(
             subscribe(client, left)
             look(list(left))
             while left:
-                look(_perhaps_ended(pushed(client, end), left))
+                look(perhaps_ended(pushed(client, end), left))
         except ConnectionLostError as lost:
             await_back(client, lost, end)
 
@@ -127,7 +127,7 @@ def pushed(client: Client, deadline: float | None) -> list[dict[str, Any]]:
     return client.pushed(wait=True)
 
 
-def _perhaps_ended(pushed: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
+def perhaps_ended(pushed: list[dict[str, Any]], among: Iterable[str]) -> list[str]:
     """Return the jobs that an end or a hold was told of, or a change of the array that they have not left yet."""
     events = [message["event"] for message in pushed if "event" in message]
     told = {event["job"] for event in events if event["kind"] in ENDS or event["kind"] == "held"}

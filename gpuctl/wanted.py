@@ -26,6 +26,7 @@ class Named(Protocol):
 
 JobLike = Named | str | int
 Jobs = JobLike | Iterable[JobLike]
+_MOST = 10_000  # rows that gpud lists at once
 _NOT_OURS = frozenset({"file", "dry_run"})
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -179,6 +180,12 @@ def selection(jobs: Sequence[Jobs], filters: Mapping[str, Any]) -> dict[str, Any
     if jobs and not named:
         raise GpuctlError("no jobs are in what was given")
     return select
+
+
+def listed(jobs: Sequence[Jobs], filters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a `list` request."""
+    named = [job for some in jobs for job in ids(some)]
+    return {"limit": _MOST} | ({"jobs": named} if jobs else {}) | listing(filters)
 
 
 def listing(filters: Mapping[str, Any]) -> dict[str, Any]:

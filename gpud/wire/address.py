@@ -15,6 +15,7 @@ from contextlib import suppress
 SYSTEM_SOCKET = "/run/gpud/gpud.sock"
 SYSTEM_STATE = "/var/lib/gpud"
 SYSTEM_CONFIG = "/etc/gpud/config.toml"
+SSH = "ssh://"  # how the address of a gpud begins that is on another machine; gpuctl reaches it there
 ADDRESS_MAX = 107  # bytes of sun_path in unix(7), less the closing zero
 
 _SYSTEM_UNITS = tuple(
