@@ -33,13 +33,15 @@ from gpud.launchers.record import boot_id
 from gpud.listen import ListenError, passed_on, turn_away
 from gpud.model.changes import SettingPut
 from gpud.notify import Notifier
+from gpud.numbering import newest_number
 from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
 from gpud.settings import ConfigError, load, taken
-from gpud.store.files import StoreError, check_database
+from gpud.store.files import FIRST_NUMBER, StoreError, check_database
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
+from gpud.store.rows import Loaded
 from gpud.wire.address import stopped_file
 
 log = logging.getLogger("gpud")
@@ -142,7 +144,7 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     _tell_of_stop(config, stopped=False)
     path = _database(config)
     store = Store.open(path, backup_dir=f"{config.state_dir}/backups")
-    loaded = store.load()
+    loaded = _loaded(store, config.state_dir)
     boot = boot_id()
     clock, anchor = anchored(loaded.settings.get("clock"), boot)
     if anchor is not None:
@@ -203,6 +205,17 @@ def _server(config: Config, daemon: Daemon) -> Server:
     )
     daemon.on_config = lambda config: server.allow(Allowance.of(config))
     return server
+
+
+def _loaded(store: Store, state_dir: str) -> Loaded:
+    """Return what the store remembers; one that is new goes on behind what another left in its place."""
+    loaded = store.load()
+    newest = newest_number(state_dir) if loaded.next_number == 1 else 0
+    if not newest:
+        return loaded
+    log.warning("the database is new, and job %d has been here: the next one is %d", newest, newest + 1)
+    store.commit([SettingPut(FIRST_NUMBER, newest + 1)])
+    return store.load()
 
 
 def _database(config: Config) -> str:

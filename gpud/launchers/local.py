@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gpud.launchers import record, tree
@@ -119,6 +119,10 @@ class LocalLauncher:
         self._post = post
         record.prepare(self._records)
         await self._link.open()
+
+    def keep(self, attempts: Iterable[tuple[JobId, int]]) -> None:
+        """Remove what is left of attempts that are over, but of these: after the start, and their looks."""
+        record.clear(self._records, {f"{format_job(job)}.{attempt}" for job, attempt in attempts})
 
     def perform(self, effect: Performed, order: LaunchOrder | None = None) -> None:
         """Do what the effect says, without blocking; `order` comes with a `Launch` only."""

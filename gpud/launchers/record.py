@@ -14,11 +14,13 @@ until it runs something for the first time: `open` costs 100 KiB that are its ow
 320, where the scanner and the encoder inside these two cost 100 and 140, and a system call 10.
 """
 
+import contextlib
 import json
 import json.encoder
 import os
 import time
 import zlib
+from collections.abc import Container
 from typing import Any
 
 SIZE = 512
@@ -27,6 +29,7 @@ LIMIT = "limit"  # of the file beside a record that says until when it may run
 _SAME_S = 0.5  # a shim counts from a moment before its job claims the record
 REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; look at the record
 TOMBSTONE_FILE = ".tombstone"
+_NOTICE = "0_"  # the records of deliveries begin so, for whose outbox to look
 
 Record = dict[str, Any]
 _NUMBER = (int, float)
@@ -237,6 +240,17 @@ def prepare(directory: str) -> None:
     with open(draft, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(encode({"state": TOMBSTONE, "boot": boot}))
     os.replace(draft, stone)
+
+
+def clear(directory: str, kept: Container[str]) -> None:
+    """Remove the records of attempts that are over, but those kept: a gpud was killed before it came to that."""
+    for name in os.listdir(directory):
+        path = f"{directory}/{name}"
+        found = None if name.startswith((".", _NOTICE)) or name in kept else read_sound(path)
+        if found is not None and found["state"] != TOMBSTONE and (found["state"] == DONE or found["boot"] != boot_id()):
+            for each in (path, limit_path(path)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(each)
 
 
 def bury(path: str) -> bool:

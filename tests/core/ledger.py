@@ -94,8 +94,10 @@ class Ledger:
             case Reprioritised(job, _, priority):
                 rows[job].place = replace(rows[job].place, priority=priority)
             case TermsPut(job, _, terms):
-                assert rows[job].active is None
-                rows[job].terms = terms
+                row = rows[job]
+                # Of a job that runs only how long it may can be changed.
+                assert row.active is None or replace(row.terms, time_limit_s=terms.time_limit_s) == terms
+                row.terms = terms
             case InventoryPut(_, node):
                 known = self.nodes.get(node.name)
                 gone = [gpu for gpu in (known.gpus if known else ()) if gpu.id not in {each.id for each in node.gpus}]

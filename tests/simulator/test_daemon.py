@@ -69,6 +69,9 @@ class VirtualLauncher:
     async def start(self, post):
         self.post = post
 
+    def keep(self, attempts):
+        pass
+
     def perform(self, effect, order=None):  # noqa: ARG002 - a launcher's shape
         now = self.clock()
         if isinstance(effect, Launch):

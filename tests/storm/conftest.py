@@ -1,0 +1,6 @@
+"""What the storm checks is what `core`'s playbook does."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
