@@ -32,6 +32,7 @@ COMMANDS = (
     ("Look", "wait", "wait:wait", "Wait for jobs to end; exit as they exited."),
     ("Look", "group", "group:group", "How far sweeps and other groups of jobs are."),
     ("Look", "watch", "watch:watch", "GPUs and queue, live."),
+    ("Look", "progress", "progress:progress", "Tell, inside a job, how far it is."),
     ("Look", "events", "events:events", "What happened."),
     ("Look", "notify", "notify:notify", "Whom gpud told of what; try a target."),
     ("Look", "usage", "usage:usage", "Who used the GPUs, how well, and what it cost."),
@@ -56,12 +57,49 @@ COMMANDS = (
     ("gpud", "doctor", "doctor:doctor", "Check this machine for what gpud needs."),
     ("gpud", "demo", "demo:demo", "Watch a queue work, on simulated GPUs."),
     ("gpud", "simulate", "simulate:simulate", "What a policy or other hardware would have done with a trace."),
-    ("gpud", "completion", "completion:completion", "Print the completions of a shell."),
+    ("gpud", "config", "config:config", "The settings in force, and where each is from; change one."),
+    ("gpud", "help", "help:help_", "Explain a command, or a topic: states, reasons, ids, variables ..."),
+    ("gpud", "man", "man:man", "Write the manual pages."),
+    ("gpud", "completion", "completion:completion", "Print the completions of a shell, or install them."),
 )
+
+# What hands type: words that stand for a command, and some of its options. Told in a line of --help.
+ALIASES = {
+    "ls": ("list",),
+    "queue": ("list",),
+    "ps": ("list", "--state", "starting", "--state", "running", "--state", "stopping"),
+    "log": ("logs",),
+    "tail": ("logs", "-f"),
+    "top": ("watch",),
+    "kill": ("cancel",),
+    "rm": ("cancel", "--waiting"),
+}
+
+# What other queues call it.
+_ELSEWHERE = {
+    **dict.fromkeys(("sbatch", "qsub", "bsub", "add", "enqueue"), "submit"),
+    **dict.fromkeys(("squeue", "qstat", "bjobs", "jobs"), "list"),
+    **dict.fromkeys(("scancel", "qdel", "bkill", "stop", "abort", "delete", "remove"), "cancel"),
+    **dict.fromkeys(("srun", "salloc"), "run"),
+    **dict.fromkeys(("sinfo", "pestat"), "nodes"),
+    **dict.fromkeys(("scontrol", "info", "describe", "inspect"), "show"),
+    **dict.fromkeys(("sacct", "sreport", "accounting"), "usage"),
+    **dict.fromkeys(("follow", "output", "cat"), "logs -f"),
+    **dict.fromkeys(("restart", "retry", "rerun"), "requeue"),
+    **dict.fromkeys(("stash", "suspend"), "hold"),
+    **dict.fromkeys(("edit", "modify", "change"), "update"),
+    **dict.fromkeys(("start", "unhold", "enable"), "release"),
+    **dict.fromkeys(("nvidia-smi", "gpustat", "devices"), "gpus"),
+    **dict.fromkeys(("settings", "set"), "config"),
+    **dict.fromkeys(("monitor", "dashboard", "htop", "nvitop"), "watch"),
+    **dict.fromkeys(("version",), "--version"),
+}
 
 
 class Commands(click.Group):
     """A group that knows its commands by the table alone."""
+
+    aliases = ALIASES
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         """Return the names, in the table's order."""
@@ -81,9 +119,16 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the first word names. Raises UsageError with the nearest names for another word."""
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            hint = nearest(args[0], self.list_commands(ctx)) or "see gpuctl --help"
-            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        if args and args[0] in ALIASES:
+            args = _killed(args[1:]) if args[0] == "kill" else [*ALIASES[args[0]], *args[1:]]
+        elif args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            elsewhere = _ELSEWHERE.get(args[0].lower())
+            hint = (
+                f"here that is: gpuctl {elsewhere}"
+                if elsewhere
+                else nearest(args[0], [*self.list_commands(ctx), *ALIASES])
+            )
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint or 'see gpuctl --help'}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
@@ -97,13 +142,34 @@ class Commands(click.Group):
                 rows = []
             section = of
             rows.append((name, text))
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(f"Aliases: {_aliases()}. More: gpuctl help states, gpuctl help durations ...")
+
+
+def _killed(words: list[str]) -> list[str]:
+    """Return `kill` as it is meant: `-9 12` is without grace, `-USR1 12` only a signal."""
+    word = words[0].removeprefix("-") if words and words[0].startswith("-") else ""
+    name = word.removeprefix("SIG")
+    if not name or not (name.isdigit() or name.isupper()) or name in ("15", "TERM"):
+        return ["cancel", *(words[1:] if name in ("15", "TERM") else words)]
+    return ["cancel", "--force", *words[1:]] if name in ("9", "KILL") else ["signal", *words[1:], name]
+
+
+def _aliases() -> str:
+    """Return what the aliases stand for, in a line."""
+    meanings: dict[str, list[str]] = {}
+    for alias, words in ALIASES.items():
+        short = "list, what runs" if alias == "ps" else " ".join(words)
+        meanings.setdefault(short, []).append(alias)
+    return "; ".join(f"{', '.join(names)} ({meaning})" for meaning, names in meanings.items())
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return "did you mean ...?" with the known words that look like this one; "" when none does."""
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to an error
 
-    close = get_close_matches(word, list(known), n=2)
+    close = get_close_matches(word, list(dict.fromkeys(known)), n=2)
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 

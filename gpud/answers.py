@@ -15,13 +15,14 @@ from typing import Any
 
 from gpud import __version__, devices, views
 from gpud.backup import Backups
-from gpud.check import Wrong
+from gpud.check import Wrong, nearest
 from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
 from gpud.core.world import World
 from gpud.forecasting import Forecaster
+from gpud.inforce import settings_maps
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.launchers.protocol import Launcher
 from gpud.listing import Listing
@@ -50,9 +51,13 @@ _NOTICES_MOST = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a running gpud knows about itself, for `status`; `not_stored`: why nothing can be made durable now."""
+    """What a running gpud knows about itself, for `status`; `not_stored`: why nothing can be made durable now.
+
+    `config` is what it was started with, `settings` what is in force.
+    """
 
     config: Config
+    settings: Callable[[], Config]
     started_at: Timestamp
     launcher: Launcher
     not_stored: Callable[[], StoreError | None]
@@ -114,6 +119,7 @@ class Answers:
             "reservations": self._reservations,
             "policies": self._policies,
             "notices": self._told,
+            "config": self._settings,
             "backup": Backups(config.state_dir).make,
         }
 
@@ -191,6 +197,15 @@ class Answers:
     async def _policies(self, peer: Peer, message: Message) -> Message:
         del peer, message
         return policies_map(self._world())
+
+    async def _settings(self, peer: Peer, message: Message) -> Message:
+        found = settings_maps(self._facts.settings(), self._world(), secrets=self.viewer(peer).private)
+        key = message.get("key")
+        chosen = [each for each in found if key in (None, each["key"])]
+        if not chosen:
+            hint = nearest(str(key), [each["key"] for each in found]) or "gpuctl config lists them"
+            raise Wrong(f"there is no setting {key!r}", hint)
+        return {"settings": chosen}
 
     async def _reservations(self, peer: Peer, message: Message) -> Message:
         del peer, message

@@ -32,7 +32,10 @@ def _parameter(of: Parameter) -> Any:  # noqa: ANN401 - as field()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every setting, and `files`: the configuration files that were read. `check`: only look, start nothing."""
+    """Every setting, and `files`: the configuration files that were read. `check`: only look, start nothing.
+
+    `origins` says of each key that somebody said where: a file, a variable, an option.
+    """
 
     socket: str = _key("", forms.PATH, "the socket to listen on")
     state_dir: str = _key("", forms.PATH, "where jobs, logs and the socket are kept; local to this machine")
@@ -173,6 +176,7 @@ class Config:
         key="node",
     )
     files: tuple[str, ...] = ()
+    origins: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     check: bool = False
 
     @property

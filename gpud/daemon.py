@@ -111,6 +111,7 @@ class Daemon:
             notices=self.notices,
             facts=Facts(
                 config=parts.config,
+                settings=lambda: self._config,
                 started_at=parts.clock(),
                 launcher=parts.launcher,
                 not_stored=lambda: self._not_stored,

@@ -50,6 +50,7 @@ _ROOT = Right(Role.ROOT, Role.ROOT)
 RIGHTS: dict[str, Right] = {
     **dict.fromkeys(("ping", "status", "gpus", "nodes", "list", "show", "why", "stats", "events", "subscribe"), _LOOK),
     "usage": _LOOK,
+    "config": Right(Role.USER, Role.USER),  # of secrets in it only that they are there
     **dict.fromkeys(("tenants", "reservations", "policies", "notices", "groups"), _LOOK),
     **dict.fromkeys(("submit", "submit_many"), Right(Role.USER, Role.USER)),
     **dict.fromkeys(("cancel", "hold", "release", "requeue", "interrupt", "priority", "update", "signal"), _CHANGE),

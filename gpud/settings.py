@@ -64,10 +64,13 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
         shared = {key: value for key, value in machine.items() if key not in _PLACES}
         layers = {system_file: shared, user_config(): _file(user_config())}
     said: dict[str, Any] = dict(_FOR_EVERYBODY) if system else {}
-    for layer in (*layers.values(), variables, options):
+    origins = dict.fromkeys(said, "default of a gpud for everybody")
+    for where, layer in (*layers.items(), ("$", variables), ("--", options)):
         said |= layer
+        origins |= {key: {"$": f"$GPUD_{key.upper()}", "--": _option(key)}.get(where, where) for key in layer}
     files = tuple(path for path in layers if Path(path).exists())
-    return _placed(Config(files=files, check=check, **{TABLE[key].name: value for key, value in said.items()}))
+    values = {TABLE[key].name: value for key, value in said.items()}
+    return _placed(Config(files=files, origins=tuple(origins.items()), check=check, **values))
 
 
 def taken(old: Config, new: Config) -> tuple[Config, list[str]]:

@@ -42,8 +42,10 @@ def select(
     return selection
 
 
-def change(session: Session, op: str, done: str, which: dict[str, Any], **more: Any) -> None:
-    """Ask for a change; say what was done, and what was not and why."""
+def change(
+    session: Session, op: str, done: str, which: dict[str, Any], *, none: str = "no such jobs", **more: Any
+) -> None:
+    """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant."""
     answer = reply(session.request(op, select=which, **more))
     if session.json:
         session.print_json(answer)
@@ -54,7 +56,7 @@ def change(session: Session, op: str, done: str, which: dict[str, Any], **more: 
     for text, jobs in _by_note(answer["notes"]).items():
         note(f"job {jobs[0]} {text}" if len(jobs) == 1 else f"jobs {_listed(jobs)}: {text}")
     if not changed and not answer["notes"]:
-        note("no such jobs")
+        note(none)
 
 
 def _listed(jobs: list[str]) -> str:
@@ -69,14 +71,27 @@ def _by_note(notes: dict[str, str]) -> dict[str, list[str]]:
     return jobs
 
 
+def _waiting(states: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the states in which a job waits, of those that were named. Raises UsageError where none is left."""
+    wanted = tuple(state for state in ("held", "queued") if not states or state in states)
+    if not wanted:
+        raise UsageError(f"what is {', '.join(states)} does not wait", hint="leave --waiting out: gpuctl cancel")
+    return wanted
+
+
 @click.command()
 @click.argument("jobs", nargs=-1, type=JOBS)
 @selection
 @click.option("--force", is_flag=True, help="Kill at once, without grace.")
+@click.option("--waiting", is_flag=True, help="Only what has not started; what runs goes on (gpuctl rm).")
 @click.pass_obj
-def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, **filters: Any) -> None:
+def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, waiting: bool, **filters: Any) -> None:
     """Cancel jobs. One that runs gets TERM, all its processes do, and after its grace KILL."""
-    change(session, "cancel", "cancelled", select(jobs, **filters), **({"force": True} if force else {}))
+    if waiting:
+        filters["state"] = _waiting(filters["state"])
+    none = "none of these waits; to stop what runs: gpuctl cancel" if waiting else "no such jobs"
+    which = select(jobs, **filters)
+    change(session, "cancel", "cancelled", which, none=none, **({"force": True} if force else {}))
 
 
 @click.command()

@@ -204,6 +204,31 @@ class Backup(TypedDict):
     id: int
 
 
+class Settings(TypedDict):
+    """The settings in force, or one of them. Reply: `settings`, a list of `SettingMap`."""
+
+    op: Literal["config"]
+    id: int
+    key: NotRequired[str]
+
+
+class SettingMap(TypedDict):
+    """A setting of gpud. `source` is where it was said: a file, `$GPUD_KEY`, `--key`, `gpuctl policy`, or `default`.
+
+    `written` is the value for people. `live`: a reload changes it in a running gpud. `hidden`: not for who asks, who
+    gets None.
+    """
+
+    key: str
+    value: object
+    written: str | None
+    source: str
+    live: bool
+    hidden: bool
+    form: str
+    help: str
+
+
 ADMINISTRATION: dict[str, type] = {
     "drain": Drain,
     "undrain": Drain,
@@ -221,4 +246,5 @@ INSPECTION: dict[str, type] = {
     "reservations": Reservations,
     "policies": Policies,
     "backup": Backup,
+    "config": Settings,
 }

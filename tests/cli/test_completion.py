@@ -1,7 +1,14 @@
 """The completion files: up to date, and of use to the shells that are here."""
 
+import json
+import os
+import pty
+import select
 import shutil
 import subprocess
+import sys
+import termios
+import time
 from pathlib import Path
 
 import click
@@ -92,3 +99,67 @@ def test_fish_completes(fish, line, found):
     done = subprocess.run([fish, "--no-config", "-c", asked], check=True, capture_output=True, text=True)
     assert found in [answer.partition("\t")[0] for answer in done.stdout.splitlines()]
     assert done.stderr == ""
+
+
+@pytest.fixture
+def home(gpuctl, tmp_path):
+    """Return a home without anything, and the environment of who lives there, with a gpuctl on the PATH."""
+    folder = tmp_path / "home"
+    (folder / "bin").mkdir(parents=True)
+    program = folder / "bin" / "gpuctl"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gpuctl "$@"\n')
+    program.chmod(0o755)
+    (folder / ".config" / "fish").mkdir(parents=True)
+    (folder / ".config" / "fish" / "config.fish").write_text("function fish_prompt; echo 'ready> '; end\n")
+    dropped = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR", "BASH_COMPLETION_USER_DIR", "ENV")
+    kept = {key: value for key, value in gpuctl.environ.items() if key not in dropped}
+    gpuctl.environ = kept | {"HOME": str(folder), "PATH": f"{folder}/bin:{kept['PATH']}", "TERM": "dumb"}
+    return folder
+
+
+def typed(gpuctl, shell: str, keys: str, until: str) -> str:
+    """Type keys into a shell on a terminal, at its prompt; return what it wrote, once that holds what is waited for."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    process = subprocess.Popen(
+        ["setsid", "--ctty", shell, "-i"],
+        env=gpuctl.environ,
+        cwd=gpuctl.directory,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen, deadline = "", time.monotonic() + 60
+    try:
+        for what, wanted in (("", "ready> "), (keys, until)):
+            os.write(ours, what.encode())
+            while wanted not in seen:
+                assert time.monotonic() < deadline, seen
+                if select.select([ours], [], [], 1)[0]:
+                    seen += os.read(ours, 65_536).decode(errors="replace")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return seen
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
+def test_installed_by_one_command_a_shell_completes_commands_jobs_and_groups(gpuctl, home, shell):
+    gpuctl.ok("submit", "--hold", "--group", "my-sweep", "--", "true")
+    startup = [home / ".bashrc", home / ".zshrc"]
+    for file in startup:
+        file.write_text("PS1='ready> '\n")
+
+    said = gpuctl.ok("completion", "install", shell, "--json")
+    assert json.loads(said)["shell"] == shell
+    assert json.loads(gpuctl.ok("completion", "install", shell, "--json"))["done"] == []
+    # TAB is pressed for the command, the one job, an option and its value; then echo is put before the line.
+    found = f"it is gpuctl release 1 --group{'=' if shell == 'zsh' else ' '}my-sweep"
+    typed(gpuctl, shell, "gpuctl rele\t\t--gro\tmy\t\x01echo it is \r", found)
+
+    removed = json.loads(gpuctl.ok("completion", "install", shell, "--uninstall", "--json"))["done"]
+    assert removed
+    assert {file.read_text() for file in startup} == {"PS1='ready> '\n"}
+    assert not [path for path in home.rglob("*gpuctl*") if path.parent.name != "bin"]
