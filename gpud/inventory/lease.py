@@ -4,11 +4,13 @@ For a job's life its shim listens on the abstract socket `\0gpud/GPU-<uuid>`; th
 is gone, however it went. A connection to it tells the listener's pid (SO_PEERCRED), and nobody has to accept it.
 """
 
+import os
 import socket
 import struct
 
-from gpud.inventory.processes import identity_of
-from gpud.model.gpu import GpuId, ProcessIdentity
+from gpud.inventory.processes import Held, describe, identity_of
+from gpud.inventory.users import UserNames
+from gpud.model.gpu import GpuId, GpuProcess, ProcessIdentity
 
 UNKNOWN = ProcessIdentity(0, 0)
 
@@ -42,6 +44,17 @@ class Lease:
         pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         self._connection, self._holder = connection, identity_of(pid) if pid else UNKNOWN
         return self._holder
+
+    def with_holder(self, there: tuple[GpuProcess, ...], users: UserNames) -> tuple[GpuProcess, ...]:
+        """Return who is on the GPU, and which other user's process keeps it without being there, or anything below it.
+
+        It is named and counted like any stranger: the name of a lease is anybody's to take.
+        """
+        holder = self.holder()
+        if holder is None or not holder.pid or any(holder in each.ancestors for each in there):
+            return there
+        found, _ = describe([Held(holder.pid, None, compute=True)], frozenset(), users)
+        return there + tuple(each for each in found if each.uid not in {None, 0, os.getuid()})
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -381,6 +381,7 @@ def _reading(
         return Unreadable(at, str(error)), known
     if sample.held is not None:
         processes, known = describe(sample.held, known, users)
+        processes = lease.with_holder(processes, users)
     reading = Reading(
         at=at,
         memory_used_mib=sample.memory_used_mib,

@@ -1,7 +1,9 @@
 """NVIDIA's GPUs, through the real nvidia-ml-py and a real shared library that a file steers."""
 
 import os
+import pwd
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -422,3 +424,27 @@ def test_the_shim_of_any_gpud_that_holds_a_gpu_is_named_for_as_long_as_it_does(l
         listener.bind(f"\0gpud/{ZERO}")
         listener.listen()
         assert seen.look(ZERO).lease.pid == os.getpid()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
+def test_another_user_who_keeps_a_gpu_without_being_on_it_is_named_like_any_stranger(looking):
+    nobody = pwd.getpwnam("nobody").pw_uid
+    ready, told = os.pipe()
+    holder = os.fork()
+    if not holder:
+        os.setuid(nobody)
+        with socket.socket(socket.AF_UNIX) as lease:
+            lease.bind(f"\0gpud/{ZERO}")
+            lease.listen()
+            os.write(told, b".")
+            signal.pause()
+    try:
+        assert os.read(ready, 1)
+        reading = looking().reading(ZERO)
+        assert reading.lease.pid == holder
+        assert [(each.pid, each.uid, each.user) for each in reading.processes] == [(holder, nobody, "nobody")]
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        os.close(ready)
+        os.close(told)
