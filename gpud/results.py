@@ -25,6 +25,11 @@ def happened(row: JobRow, events: Sequence[Event] = ()) -> str | None:
     """Return who or what ended a job; None while it has not ended, and of an array. `events` are all of the job's."""
     if row.ended_at is None or row.array is not None:
         return None
+    over = [event.detail.get("reason") for event in events if event.kind == "gpu_memory"]
+    return _ending(row, events) + (f"; on the way gpud saw: {over[-1]}" if over else "")
+
+
+def _ending(row: JobRow, events: Sequence[Event]) -> str:
     run = row.run
     over = None if run is None else run.exit
     if run is None or over is None:

@@ -233,7 +233,8 @@ def _reason(scene: Scene, row: JobRow, wait: Wait | None, *, shown: bool) -> str
     active = scene.world.active.get(row.job)
     if active is not None and isinstance(active.state, Stopping):
         return f"being stopped: {active.state.cause.value.replace('_', ' ')}"
-    return None
+    _, said = scene.world.care.over.get(row.job, (None, None))
+    return said if shown else None
 
 
 def _paths(scene: Scene, row: JobRow) -> tuple[str | None, str | None]:

@@ -174,7 +174,11 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
 def _why(job: Job, now: float) -> str:
     if job["state"] == "completed":
         return "exit 0"
-    return (ending(job) if job["state"] in ENDS else where_or_why(job, now)) if job["state"] not in ACTIVE else ""
+    return (
+        (ending(job) if job["state"] in ENDS else where_or_why(job, now))
+        if job["state"] not in ACTIVE
+        else job["reason"] or ""
+    )
 
 
 def demand(job: Job) -> str:

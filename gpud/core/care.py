@@ -12,15 +12,15 @@ class Care:
     """`attended` are GPUs that are looked at from `due` on although no job holds them: sick, or with strangers.
 
     `guests` names the stranger whom the last look found on a job's GPU, `over` since when a job uses more GPU memory
-    than it declared, `idle` the jobs that were told of for using none of their GPUs, `unused` since when nobody uses a
-    claim's. `foreign_s` are the GPU-seconds of strangers by their uid, `written_at` when those were last kept,
-    `unpaid_s` what of them was not kept yet, by user and GPU.
+    than it declared, and how much, `idle` the jobs that were told of for using none of their GPUs, `unused` since when
+    nobody uses a claim's. `foreign_s` are the GPU-seconds of strangers by their uid, `written_at` when those were last
+    kept, `unpaid_s` what of them was not kept yet, by user and GPU.
     """
 
     attended: dict[GpuId, None] = field(default_factory=dict)
     due: Timestamp | None = None
     guests: dict[JobId, tuple[GpuId, str]] = field(default_factory=dict)
-    over: dict[JobId, Timestamp] = field(default_factory=dict)
+    over: dict[JobId, tuple[Timestamp, str]] = field(default_factory=dict)
     idle: dict[JobId, None] = field(default_factory=dict)
     unused: dict[JobId, Timestamp] = field(default_factory=dict)
     foreign_s: dict[int, Seconds] = field(default_factory=dict)

@@ -77,14 +77,14 @@ def _watch_memory(
         return
     stops = world.rules.gpu_memory_watch == "stop"
     if active.job not in over:
-        over[active.job] = out.now
+        said = f"it uses {format_size(used)} of GPU {state.gpu.index}, and declared {format_size(declared_mib)}"
+        over[active.job] = out.now, said
         detail: dict[str, object] = {"gpu": state.gpu.id, "node": state.node, "index": state.gpu.index}
         detail |= {"used_mib": used, "declared_mib": declared_mib, "stops_after_s": OVER_S if stops else None}
-        said = f"it uses {format_size(used)} of GPU {state.gpu.index}, and declared {format_size(declared_mib)}"
         out.changes.append(Told(out.now, "gpu_memory", detail | {"reason": said}, active.job))
     if not stops:
         return
-    if out.now - over[active.job] >= OVER_S:
+    if out.now - over[active.job][0] >= OVER_S:
         jobs.stop(world, out, active, StopCause.GPU_MEMORY)
     else:
         world.samples.due.set(out.later(min(OVER_S, world.rules.sample_every_s or OVER_S)), active.job)

@@ -102,3 +102,20 @@ def test_a_gpu_that_mends_by_itself_says_what_was_wrong_and_since_when(machine):
     until(lambda: gpu_of(gpud)["health"] == "healthy")
     found = [event["detail"]["found"] for event in told(gpud, "health")]
     assert found == [True, False]
+
+
+def test_a_job_over_what_it_declared_of_a_shared_gpu_says_so_while_it_runs_and_afterwards(machine):
+    gpud, are = machine
+    job = gpud.submit(*WAITS, gpus=1, demand={"share_mib": 1024})
+    index = gpud.running(job)["allocation"][0]["gpu_indices"][0]
+    pid = gpud.ask("show", job=job)["attempts"][0]["pid"]
+    hungry = {"used_mib": 3000, "processes": [f"process {pid} 3000 compute"]}
+
+    are(*(fake_gpu(each, **(hungry if each == index else {})) for each in (0, 1)))
+    said = f"it uses 2.9G of GPU {index}, and declared 1G"
+    until(lambda: gpu_of(gpud) and gpud.job(job)["reason"] == said)
+    assert [event["detail"]["reason"] for event in told(gpud, "gpu_memory")] == [said]
+
+    (gpud.work / "go").write_text("\n")
+    gpud.ended(job)
+    assert gpud.ask("show", job=job)["happened"].endswith(f"; on the way gpud saw: {said}")
