@@ -8,6 +8,7 @@ import click
 from gpuctl import session
 from gpuctl.parse import (
     AFTER,
+    CHECKPOINT,
     COUNT,
     DURATION,
     GPUS,
@@ -41,8 +42,8 @@ def options_of_claims(command: Options) -> Options:
 
 
 NOT_OF_CLAIMS = frozenset(
-    ("command", "array", "retries", "retry_on", "output", "error", "env", "env_file")
-    + ("workdir", "time_limit", "estimate", "key", "grace")
+    "command array retries retry_on output error env env_file workdir time_limit estimate key grace "
+    "checkpoint_signal checkpoint_interval".split()
 )
 
 _OPTIONS = (
@@ -65,6 +66,8 @@ _OPTIONS = (
     click.option("-n", "--name", help="What to call it (default: the command's name)."),
     click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
     click.option("--estimate", type=DURATION, help="How long you expect it to run; nothing happens when that is over."),
+    click.option("--checkpoint-signal", type=CHECKPOINT, help="Have it save before it is stopped: USR1, USR1@5m."),
+    click.option("--checkpoint-interval", type=DURATION, help="Send it that signal this often, too."),
     click.option("--retries", type=RETRIES, help="Start it again so often when it fails."),
     click.option("--retry-on", type=KINDS, multiple=True, help="Only when it fails so: failure, oom, lost, exit:75."),
     click.option("--after", type=AFTER, multiple=True, help="Once these have succeeded: 12,14; or any:12, failed:12."),

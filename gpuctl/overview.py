@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gpuctl import progress
 from gpuctl.client import Client
 from gpuctl.render.jobs import ACTIVE, ENDS
 from gpuctl.render.plain import reply
@@ -14,7 +15,9 @@ def look(client: Client, *, most: int, fresh: bool = False) -> dict[str, Any]:
 
     At most `most` jobs of each of the three; a long queue is not read whole for one screen.
     """
-    return joined([client.request(op, **fields) for op, fields in requests(most=most, fresh=fresh)])
+    seen = joined([client.request(op, **fields) for op, fields in requests(most=most, fresh=fresh)])
+    progress.add(seen["jobs"], client.path)
+    return seen
 
 
 def requests(*, most: int, fresh: bool = False) -> list[tuple[str, dict[str, Any]]]:

@@ -118,6 +118,24 @@ def parse_kinds(text: str) -> list[str]:
     return words
 
 
+def parse_checkpoint(text: str) -> tuple[int, float | None]:
+    """Return a signal's number, and how long before the time limit it is sent: `USR1`, `USR1@5m`. Raises ValueError."""
+    import signal  # noqa: PLC0415 - most jobs have none
+
+    name, at, before = text.partition("@")
+    number = getattr(signal.Signals.__members__.get(f"SIG{name.upper().removeprefix('SIG')}"), "value", None)
+    number = int(name) if name.isascii() and name.isdigit() and len(name) < 3 else number
+    if number is None or not 0 < number < 32 or number in (signal.SIGKILL, signal.SIGSTOP):
+        raise ValueError(f"{text!r} is no signal that a job can catch; write USR1, or USR1@5m")
+    return number, parse_duration(before) if at else None
+
+
+def checked_checkpoint(text: str) -> str:
+    """Return the words of a checkpoint signal as they are. Raises ValueError."""
+    parse_checkpoint(text)
+    return text
+
+
 def parse_time(text: str, *, past: bool = False, now: float | None = None) -> float:
     """Return a moment as seconds since 1970: `18:30`, `2026-05-01`, `2026-05-01T18:30`, or `2h` from now.
 
@@ -248,6 +266,7 @@ SIZE = Parsed("SIZE", parse_size)
 DURATION = Parsed("DUR", parse_duration)
 GRACE = Parsed("DUR", parse_grace)
 OR_FOREVER = Parsed("DUR|forever", lambda text: inf if text == "forever" else parse_duration(text))
+CHECKPOINT = Parsed("SIGNAL[@DUR]", checked_checkpoint)
 TIME = Parsed("TIME", parse_time)
 SINCE = Parsed("TIME", lambda text: parse_time(text, past=True))
 JOB = Parsed("JOB", parse_job)

@@ -14,7 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import variables
+from gpuctl.parse import parse_checkpoint, variables
 
 if TYPE_CHECKING:
     from gpuctl.directives import Script
@@ -25,7 +25,10 @@ _LIMITS = (
     *("RTPRIO", "RTTIME", "SIGPENDING", "STACK"),
 )
 _GPUD_SETS = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
-_GPUD_SETS_PREFIXES = ("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT")
+_GPUD_SETS_PREFIXES = (
+    *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_"),
+)
 _DIRECTIVES = re.compile(rb"\n(?:#SBATCH|#GPUCTL|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
@@ -53,6 +56,11 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "umask": _umask(),
         "limits": _limits(),
     }
+    top = _top(workdir)
+    if top is not None:
+        from gpuctl import git  # noqa: PLC0415 - where there is no repository there is nothing to ask
+
+        request |= git.recorded(top, int(time.monotonic()))
     if content is not None:
         command[0] = os.path.abspath(command[0])
         request["script"] = content
@@ -63,6 +71,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "grace_s": given["grace"],
         "estimate_s": given["estimate"],
         "preemptible": given["preemptible"],
+        **_checkpoint(given),
         "retries": given["retries"],
         "retry_on": _retry_on(given),
         "after": _after(given["after"]),
@@ -214,6 +223,14 @@ def _retry_on(given: dict[str, Any]) -> list[str] | None:
     return kinds or None
 
 
+def _checkpoint(given: dict[str, Any]) -> dict[str, Any]:
+    """Return when a job is asked to save what it has, and how."""
+    word = given.get("checkpoint_signal")
+    number, before_s = (None, None) if word is None else parse_checkpoint(word)
+    every_s = given.get("checkpoint_interval")
+    return {"checkpoint_signal": number, "checkpoint_before_s": before_s, "checkpoint_every_s": every_s}
+
+
 def _after(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:
     after: dict[str, list[str]] = {}
     for when, jobs in given:
@@ -228,6 +245,16 @@ def directory(asked: str | None) -> str:
             raise UsageError("--workdir names no directory")
         return os.path.normpath(os.path.join(_here(), os.path.expanduser(asked)))
     return _here()
+
+
+def _top(workdir: str) -> str | None:
+    """Return the directory of the repository that this one is in; None where there is none."""
+    there, folder = os.path.lexists, workdir
+    while folder != "/":
+        if there(f"{folder}/.git"):
+            return folder
+        folder = folder.rpartition("/")[0] or "/"
+    return None
 
 
 def _here() -> str:

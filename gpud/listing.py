@@ -27,6 +27,7 @@ from gpud.wire.messages import Job
 _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
+_UNRECORDED: Message = {"commit": None, "dirty": None}
 _WAITING = frozenset({"queued", "held"})
 _ROWS_BYTES = FRAME_MAX * 3 // 4
 _SOON_S = 0.1  # how long a list waits for what is expected
@@ -135,6 +136,7 @@ class Listing:
             "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
             "events": [views.event_map(event, viewer) for event in events],
             "environment": names,
+            **(await self._reader.run(lambda reader: reader.recorded(job)) if private else _UNRECORDED),
             "confined": self._confined(job, row.place.attempt),
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),

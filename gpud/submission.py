@@ -174,7 +174,7 @@ def _comforts(message: Submit) -> dict[str, Any]:
         "unattended_s": _duration("the time without anybody", message.get("unattended_s")),
         "notify": tuple((event, target) for event, target in notify),
         "commit": commit,
-        "dirty": message.get("dirty", False),
+        "dirty": message.get("dirty"),
         "sbatch": message.get("sbatch", False),
     }
 

@@ -133,6 +133,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
         "allocation": [_allocation(world, each) for each in (run.allocation if run is not None else ())],
         "output": output,
         "error": error,
+        "progress_file": _progress_file(scene, row) if shown else None,
         "queue_position": place,
         "claim": row.terms.claim,
         "terminal": _terminal(scene, row) if shown and row.terminal and row.array is None else None,
@@ -258,6 +259,18 @@ def _terminal(scene: Scene, row: JobRow) -> str | None:
     if row.ended_at is not None:
         return None
     return terminal_path(scene.log_dir(row.terms.uid), f"{format_job(row.job)}.{row.place.attempt}")
+
+
+def _progress_file(scene: Scene, row: JobRow) -> str | None:
+    """Return where a job that runs may tell how far it is; gpuctl reads it, as the user."""
+    if row.state not in {"running", "stopping"} or row.array is not None:
+        return None
+    return progress_file(scene.log_dir(row.terms.uid), f"{format_job(row.job)}.{row.place.attempt}")
+
+
+def progress_file(log_dir: str, key: str) -> str:
+    """Return the file in which an attempt tells how far it is: below its user's logs, and as theirs."""
+    return f"{log_dir}/progress/{key}"
 
 
 def terminal_path(log_dir: str, key: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from gpuctl import session, shaping
+from gpuctl import progress, session, shaping
 from gpuctl.parse import JOBS, POSITIVE, SINCE
 from gpuctl.render import fields
 from gpuctl.render import jobs as render
@@ -53,6 +53,7 @@ def list_(
     with session.connect() as client:
         reply = client.request("list", **{key: value for key, value in asked.items() if value})
         simulated = client.welcome is not None and client.welcome["simulated"]
+        progress.add(reply["jobs"], client.path)
     # What can still be changed goes first.
     found = shape.sorted(sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS), known)
     if session.json:
@@ -85,4 +86,4 @@ def _keys() -> list[str]:
     """Return every key of a job's JSON, whether a job is there to show it or not."""
     from gpud.wire.messages import Job  # noqa: PLC0415 - most listings name no key
 
-    return list(Job.__annotations__)
+    return [*Job.__annotations__, "progress"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from gpuctl import session
+from gpuctl import progress, session
 from gpuctl.following import Log, LogError
 from gpuctl.parse import JOB
 from gpuctl.render import results
@@ -27,7 +27,9 @@ def show(session: Session, job: str, *, csv: bool) -> None:
 
     Of an ended job first who or what ended it, and last the end of what it printed.
     """
-    answer = reply(session.request("show", job=job))
+    with session.connect() as client:
+        answer = reply(client.request("show", job=job))
+        progress.add([answer["job"], *answer.get("elements", ())], client.path)
     if session.json:
         session.print_json({**answer.pop("job"), **answer})
     elif csv:

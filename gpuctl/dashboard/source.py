@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuctl import progress
 from gpuctl.client import Client
 from gpuctl.dashboard.gauges import History
 from gpuctl.dashboard.tail import Tail
@@ -88,6 +89,7 @@ class Source:
         # What runs is asked for at readings, too: how far it is, is told by no event.
         if jobs or seen.active:
             seen.active = ask("list", state=sorted(ACTIVE), limit=_ACTIVE_MOST)["jobs"]
+            progress.add(seen.active, self.client.path)
         if jobs:
             self._look_at_jobs(query, now)
         if changed:
@@ -114,6 +116,7 @@ class Source:
         self.seen.problem = None
         try:
             self.seen.answer = self.client.request("show", job=job)
+            progress.add([self.seen.answer["job"]], self.client.path)
         except RefusedError as refused:  # it may have been pruned
             self.seen.answer, self.seen.problem = None, refused.message
 

@@ -111,6 +111,7 @@ JOBS: Mapping[str, Field] = {
     "position": _said("PLACE", "queue_position", right=True),
     "where": Field(Column("WHERE", elastic=True), lambda job, _: of_jobs.where(job)),
     "why": Field(Column("WHERE OR WHY", elastic=True), of_jobs.where_or_why),
+    "progress": Field(Column("PROGRESS"), lambda job, _: of_jobs.how_far(job)),
     "exit": Field(Column("EXIT", right=True), _exit),
     "attempt": _said("ATTEMPT", "attempt", right=True),
     "labels": _said("LABELS", "labels", elastic=True),

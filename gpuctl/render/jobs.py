@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from gpuctl import progress
 from gpuctl.render import results
 from gpuctl.render.text import Column, clean, clock, colored, in_words, plural, table
 from gpud.model.units import format_duration, format_size
@@ -77,10 +78,31 @@ def where_or_why(job: Job, now: float) -> str:
     if job["state"] in ENDS:
         return ending(job)
     if job["state"] in ACTIVE:
-        return "; ".join(filter(None, (where(job), job["reason"])))
+        return "; ".join(filter(None, (where(job), how_far(job), job["reason"])))
     expected = job["expected_start_at"]
     start = f" (starts {in_words(expected, now)})" if expected is not None and expected > now else ""
     return (job["reason"] or "") + start
+
+
+def how_far(job: Job) -> str:
+    """Return how far it is, in a few words: `40%, about 12m left`."""
+    told = job.get("progress")
+    return "" if told is None else progress.in_words(told)
+
+
+def _progress(job: Job) -> str | None:
+    told = job.get("progress")
+    if told is None:
+        return None
+    count = f"{told['done']:g}/{told['total']:g}"
+    source = None if told["told"] else "read in its log"
+    return "; ".join(filter(None, (f"{progress.in_words(told)} ({count})", told["message"], source)))
+
+
+def _commit(answer: dict[str, Any]) -> str | None:
+    """Return what git had of the directory when the job was submitted."""
+    changed = {True: " and changes", None: ""}.get(answer.get("dirty"), ", unchanged")
+    return f"{answer['commit'][:12]}{changed}" if answer.get("commit") else None
 
 
 def where(job: Job) -> str:
@@ -135,6 +157,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("why" if job["state"] not in ENDS else "end", answer.get("happened") or _why(job, now)),
         ("command", shlex.join(job["command"]) if job["command"] else None),
         ("directory", job["workdir"]),
+        ("commit", _commit(answer)),
         ("user", f"{job['user']} (uid {job['uid']})"),
         ("demand", demand(job)),
         ("after", ", ".join(job.get("after") or ())),
@@ -148,6 +171,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("ended", _moment(job["ended_at"], now)),
         ("ran", _ran(job)),
         ("on", where(job)),
+        ("progress", _progress(job)),
         ("used", _used(answer["attempts"])),
         *results.facts(answer.get("results")),
         ("cgroup", _cgroup(answer.get("confined"))),

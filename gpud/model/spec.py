@@ -71,7 +71,8 @@ class JobSpec:
     "all", the "script" (its first process), or the "steps" (processes that call themselves gpud-srun).
     `terminal` is the size (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`
     (None: for however long). `notify` holds whom to tell of what: (word of an event, target). `commit` and `dirty` are
-    its directory's as git has it. `sbatch`: a script with #SBATCH lines, which is told SLURM_* too.
+    its directory's as git has it, None where that is not known. `sbatch`: a script with #SBATCH lines, which is told
+    SLURM_* too.
     """
 
     nonce: str
@@ -104,7 +105,7 @@ class JobSpec:
     unattended_s: Seconds | None = None
     notify: tuple[tuple[str, str], ...] = ()
     commit: str | None = None
-    dirty: bool = False
+    dirty: bool | None = None
     sbatch: bool = False
 
 

@@ -132,6 +132,14 @@ class Reader:
         with told(self._path):
             return {job for (job,) in self._db.execute(select, (to_json([*jobs, *map(array_of, jobs)]),))}
 
+    def recorded(self, job: JobId) -> dict[str, object]:
+        """Return the `commit` of the directory that a job was submitted in, and whether it was `dirty`, as known."""
+        with told(self._path):
+            select = "SELECT submitted FROM job WHERE id = ?"
+            found: tuple[str] | None = self._db.execute(select, (array_of(job),)).fetchone()
+        said = {} if found is None else json.loads(found[0])
+        return {"commit": said.get("commit"), "dirty": said.get("dirty")}
+
     def specs(self, jobs: Sequence[JobId]) -> tuple[JobSpec, ...]:
         """Return what each of these jobs was submitted with. Raises LookupError for one that there is not."""
         with told(self._path):

@@ -117,6 +117,7 @@ class Job(TypedDict):
     allocation: list[dict[str, object]]
     output: str | None
     error: str | None
+    progress_file: str | None
     queue_position: int | None
     claim: bool
     terminal: str | None
@@ -172,6 +173,7 @@ class ShowReply(TypedDict):
     `max_rss_mib` is its largest process's memory, `peak_mib` what all had at once, None where it has no cgroup.
     `confined`, of a job that runs: its `fence` ("devices", "landlock" or None), and `limits`, the controllers of its
     cgroup, None where it has none.
+    `commit` is that of the directory that it was submitted in, `dirty` whether files there differed from it.
     `environment` names the variables that were sent (never their values), to the owner only. `dependents` are the jobs
     that wait for this one; `lost_gpu_s` what its preempted attempts had, in GPU-seconds. `happened` says who or what
     ended it, and `results` what its last attempt used, to the owner only.
@@ -182,6 +184,8 @@ class ShowReply(TypedDict):
     events: list[dict[str, object]]
     elements: NotRequired[list[Job]]
     environment: list[str] | None
+    commit: str | None
+    dirty: bool | None
     confined: dict[str, object] | None
     dependents: list[str]
     lost_gpu_s: float

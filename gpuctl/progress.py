@@ -1,0 +1,154 @@
+"""How far one's running jobs are: told by themselves in a file of theirs, else recognised at the end of their logs.
+
+gpud opens no path that a user chose, so gpuctl reads both, as the user whose they are. What was recognised says so.
+A file on a server that does not answer holds up nobody: what was not read in time is not shown.
+"""
+
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any
+
+Job = dict[str, Any]
+Progress = dict[str, Any]
+
+_MOST = 100  # jobs whose files are read for one listing
+_PATIENCE_S = 0.3  # for all of them
+_TAIL, _TOLD = 4096, 1024  # bytes
+_LINES = 24
+_BAR = re.compile(r"(\d+)%\|[^|]*\| *([\d.]+)([kMG]?)/([\d.]+)([kMG]?) \[[\d:?]+<([\d:?]+)")  # as tqdm draws it
+_WORDED = re.compile(r"\b(epoch|step|iteration|iter|batch|round)s?\b[ :=#\[(]*(\d+) ?(?:/|of) ?(\d+)\b", re.IGNORECASE)
+_BRACKETED = re.compile(r"[\[(] *(\d+) ?/ ?(\d+) *[\])]")
+_MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def add(jobs: Sequence[Job], socket: str) -> None:
+    """Give each job of the gpud at an address a key `progress`: `done total message told remaining_s`, or None.
+
+    It is known of one's own jobs that run on this machine; `told` is False where it was recognised in the log.
+    """
+    found: dict[int, Progress | None] = {}
+    own = [job for job in jobs if job.get("progress_file") and job["uid"] == os.getuid() and job["started_at"]]
+    if own and "://" not in socket:
+        # In a thread: a dead file server holds up who reads, and whoever waits for them.
+        reader = threading.Thread(target=_read_all, args=(own[-_MOST:], found), daemon=True)
+        reader.start()
+        reader.join(_PATIENCE_S)
+    for job in jobs:
+        job["progress"] = found.get(id(job))
+
+
+def _read_all(jobs: Sequence[Job], found: dict[int, Progress | None]) -> None:
+    for job in jobs:
+        found[id(job)] = _of(job)
+
+
+def _of(job: Job) -> Progress | None:
+    now = time.time()
+    raw, changed_at = _end_of(job["progress_file"], _TOLD)
+    told = parse(raw) if raw else None
+    if told is not None:
+        return told | {"told": True, "remaining_s": _remaining(told, changed_at - job["started_at"], now - changed_at)}
+    raw, changed_at = _end_of(job["output"], _TAIL) if job.get("output") else ("", now)
+    seen = recognise(raw) if changed_at >= job["started_at"] else None
+    if seen is not None and seen["remaining_s"] is None:
+        seen["remaining_s"] = _remaining(seen, changed_at - job["started_at"], now - changed_at)
+    return None if seen is None else seen | {"told": False}
+
+
+def parse(text: str) -> Progress | None:
+    """Return what a job told: `40/100`, `0.4` or `40%`, and perhaps a message behind it; None where it is neither."""
+    word, _, message = text.strip().partition(" ")
+    first, slash, second = word.partition("/")
+    done, total = _number(first.removesuffix("%")), _number(second) if slash else None
+    if done is None or (slash and not total):
+        return None
+    if not slash:
+        total = 100.0 if first.endswith("%") else 1.0
+    if total is None or not done <= total:
+        return None
+    message = "".join(char if char.isprintable() else " " for char in message.splitlines()[0]) if message else ""
+    return {"done": done, "total": total, "message": message.strip()[:200] or None}
+
+
+def recognise(tail: str) -> Progress | None:
+    """Return how far a log's last lines say that a job is; an epoch before anything else, which is within one."""
+    lines = [line for line in re.split(r"[\r\n]+", tail) if line.strip()][-_LINES:]
+    epochs = (found for line in reversed(lines) for found in _WORDED.finditer(line) if found[1].lower() == "epoch")
+    patterns: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Progress | None]], ...] = (
+        (_BAR, _of_bar),
+        (_WORDED, lambda found: _counted(found[2], found[3], found[1].lower())),
+        (_BRACKETED, lambda found: _counted(found[1], found[2], None)),
+    )
+    for found in epochs:
+        if (seen := _counted(found[2], found[3], "epoch")) is not None:
+            return seen
+    for line in reversed(lines):
+        for pattern, understood in patterns:
+            for match in pattern.finditer(line):
+                if (seen := understood(match)) is not None:
+                    return seen
+    return None
+
+
+def in_words(told: Progress) -> str:
+    """Return how far a job is, in a few words; `~` before what gpuctl recognised in its log."""
+    percent = f"{'' if told['told'] else '~'}{100 * told['done'] / told['total']:.0f}%"
+    left_s = told["remaining_s"]
+    if left_s is None:
+        return percent
+    from gpud.model.units import format_duration  # noqa: PLC0415 - for who draws
+
+    return f"{percent}, about {format_duration(left_s)} left"
+
+
+def _counted(done: str, total: str, message: str | None) -> Progress | None:
+    part, whole = float(done), float(total)
+    if not 0 <= part <= whole or whole < 2:  # of one thing nobody counts how far it is
+        return None
+    return {"done": part, "total": whole, "message": message, "remaining_s": None}
+
+
+def _of_bar(found: re.Match[str]) -> Progress | None:
+    done, total = float(found[2]) * _MULTIPLES[found[3]], float(found[4]) * _MULTIPLES[found[5]]
+    if not 0 <= done <= total or not total:
+        return None
+    left = found[6].split(":")
+    known = all(part.isdigit() for part in left)
+    left_s = sum(int(part) * 60**place for place, part in enumerate(reversed(left))) if known else None
+    return {"done": done, "total": total, "message": None, "remaining_s": None if left_s is None else float(left_s)}
+
+
+def _remaining(told: Progress, took_s: float, ago_s: float) -> float | None:
+    """Return how long it takes still, if it goes on as it went until it said so."""
+    part = told["done"] / told["total"]
+    return max(0.0, took_s * (1 - part) / part - ago_s) if part > 0 and took_s > 0 else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) and number >= 0 else None
+
+
+def _end_of(path: str, size: int) -> tuple[str, float]:
+    """Return the last bytes of a plain file, and when it changed; nothing where it is none, or may not be read."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return "", 0.0
+    try:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):
+            return "", 0.0
+        return os.pread(file, size, max(0, about.st_size - size)).decode(errors="replace"), about.st_mtime
+    except OSError:
+        return "", 0.0
+    finally:
+        os.close(file)
