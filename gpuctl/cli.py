@@ -33,7 +33,6 @@ COMMANDS = (
     ("Look", "group", "group:group", "How far sweeps and other groups of jobs are."),
     ("Look", "watch", "watch:watch", "GPUs and queue, live."),
     ("Look", "progress", "progress:progress", "Tell, inside a job, how far it is."),
-    ("Look", "progress", "progress:progress", "Tell, inside a job, how far it is."),
     ("Look", "events", "events:events", "What happened."),
     ("Look", "notify", "notify:notify", "Whom gpud told of what; try a target."),
     ("Look", "usage", "usage:usage", "Who used the GPUs, how well, and what it cost."),

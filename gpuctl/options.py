@@ -41,10 +41,8 @@ def options_of_claims(command: Options) -> Options:
     return command
 
 
-NOT_OF_CLAIMS = frozenset(
-    "command array retries retry_on output error env env_file workdir time_limit estimate key grace "
-    "checkpoint_signal checkpoint_interval".split()
-)
+NOT_OF_CLAIMS = frozenset(("command", "array", "retries", "retry_on", "output", "error", "env", "env_file"))
+NOT_OF_CLAIMS |= {"workdir", "time_limit", "estimate", "key", "grace", "checkpoint_signal", "checkpoint_interval"}
 
 _OPTIONS = (
     click.option("-g", "--gpus", type=GPUS, help="GPUs in total, or a part of one: 0.25 (default: 1; 0: none)."),
