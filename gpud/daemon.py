@@ -168,6 +168,7 @@ class Daemon:
         await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)
+        self._parts.launcher.keep((job, active.place.attempt) for job, active in self.world.active.items())
         self._parts.inventory.start(self._see)
         await self._roles.begin(self._config)
         self.notices.begin()
