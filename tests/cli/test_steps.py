@@ -182,6 +182,32 @@ def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path
         assert said in err
 
 
+SIGNALLED = """#!/bin/bash
+#SBATCH -t 5 -n 2 -o signalled.out
+trap 'echo script' USR1
+srun bash -c 'trap "echo task; exit 0" USR1; : > $SLURM_PROCID; while :; do sleep 0.05; done' &
+until [ -e 0 ] && [ -e 1 ]; do sleep 0.05; done
+scancel --signal=USR1 $SLURM_JOB_ID
+until wait; do :; done
+scancel -s SIGUSR1 -b $SLURM_JOB_ID
+scancel -n other || echo "status $?"
+echo end
+"""
+
+
+def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
+    (gpuctl.directory / "signalled.sbatch").write_text(SIGNALLED)
+    job = gpuctl.ok("submit", "signalled.sbatch")
+    assert gpuctl("wait", job).returncode == 0
+    said = (gpuctl.directory / "signalled.out").read_text().splitlines()
+    told = ("task", "script", "status 1", "end")
+    assert [line for line in said if line in told] == ["task", "task", "script", "status 1", "end"]
+    held = gpuctl.ok("submit", "--hold", "--", "true")
+    environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
+    subprocess.run([BIN / "scancel", "--me", "--state=PENDING"], env=environ, check=True)
+    assert gpuctl.json("show", held)["state"] == "cancelled"
+
+
 def test_lists_of_hosts_and_numbers_of_elements_are_read():
     assert hostnames("gpu[01-03,7],head,a[1-2]-ib") == ["gpu01", "gpu02", "gpu03", "gpu7", "head", "a1-ib", "a2-ib"]
     assert [job_name("12"), job_name("12_7"), job_name(str((12 << 24) + 8))] == ["12", "12_7", "12_7"]
