@@ -10,13 +10,16 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from glob import escape as glob_escape
+from glob import glob
 
 import click
 
 from gpuctl import copying, ownership, starting
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError
-from gpuctl.render import completion
+from gpuctl.render import completion, man
+from gpud import __version__
 from gpud.wire import address
 
 UNITS = ("gpud.socket", "gpud.service", "gpud-launcher.service")
@@ -44,6 +47,7 @@ class Place:
     bash: str
     zsh: str
     fish: str
+    man: str
     sysusers: str | None
 
 
@@ -59,6 +63,7 @@ def place(*, system: bool) -> Place:
             bash=f"{share}/bash-completion/completions/gpuctl",
             zsh=f"{share}/zsh/site-functions/_gpuctl",
             fish=f"{share}/fish/vendor_completions.d/gpuctl.fish",
+            man="/usr/local/share/man/man1",
             sysusers="/etc/sysusers.d/gpud.conf",
         )
     home = os.path.expanduser("~")
@@ -71,6 +76,7 @@ def place(*, system: bool) -> Place:
         bash=f"{share}/bash-completion/completions/gpuctl",
         zsh=f"{share}/zsh/site-functions/_gpuctl",
         fish=f"{share}/fish/vendor_completions.d/gpuctl.fish",
+        man=f"{share}/man/man1",
         sysusers=None,
     )
 
@@ -123,6 +129,7 @@ def install(there: Place, shells: click.Command) -> list[Step]:
         write(there.bash, completion.bash(tree)),
         write(there.zsh, completion.zsh(tree)),
         write(there.fish, completion.fish(tree)),
+        Step(f"write the manual pages to {there.man}", lambda: _write_manual(there, shells)),
     ]
     steps += [_step_link(f"{there.links}/{name}", f"{there.prefix}/bin/{name}") for name in _LINKED]
     systemctl = partial(_systemctl, there)
@@ -148,6 +155,9 @@ def uninstall(there: Place) -> list[Step]:
     files += [there.bash, there.zsh, there.fish, *([there.sysusers] if there.sysusers else [])]
     files += [link for name in _LINKED if _points_into(link := f"{there.links}/{name}", there.prefix)]
     steps += [Step(f"remove {path}", partial(os.unlink, path)) for path in files if os.path.lexists(path)]
+    pages = glob(f"{glob_escape(there.man)}/gpuctl*.1")
+    if pages:
+        steps.append(Step(f"remove the manual pages from {there.man}", partial(_unlink, pages)))
     if os.path.exists(f"{there.prefix}/pyvenv.cfg"):
         steps.append(Step(f"remove {there.prefix}", partial(shutil.rmtree, there.prefix)))
     if installed:
@@ -201,6 +211,17 @@ def _write(path: str, text: str) -> None:
         file.write(text)
         os.fchmod(file.fileno(), 0o644)
     os.replace(f"{path}.new", path)
+
+
+def _write_manual(there: Place, command: click.Command) -> None:
+    pages = man.pages(command, __version__) if isinstance(command, click.Group) else {}
+    for name, text in pages.items():
+        _write(f"{there.man}/{name}", text)
+
+
+def _unlink(paths: list[str]) -> None:
+    for path in paths:
+        os.unlink(path)
 
 
 def _step_link(path: str, target: str) -> Step:
