@@ -33,7 +33,8 @@ def page(board: Board, canvas: Canvas, room: int) -> list[Line]:
 def _facts(answer: dict[str, Any], canvas: Canvas) -> list[Line]:
     job = answer["job"]
     lines: list[Line] = []
-    for at, text in enumerate(map(click.unstyle, whole(answer, now=canvas.now))):
+    plain = {**answer, "job": {**job, "progress": None}}  # that is drawn here, as a bar
+    for at, text in enumerate(map(click.unstyle, whole(plain, now=canvas.now))):
         lines.append([(text, f"bold {style_of(job['state'])}".strip() if at == 0 else "")])
     if job.get("progress"):
         lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}", "green")])
