@@ -1,7 +1,12 @@
 """What of the submitter's environment a job gets, and what gpud adds."""
 
+import ctypes
+import os
+from pathlib import Path
+
 import pytest
 
+from gpud.launchers import places
 from gpud.launchers.environment import additions, compose
 from gpud.launchers.logs import log_path
 from gpud.model.job import job_id
@@ -102,3 +107,21 @@ def test_a_submitter_who_wants_buffered_output_gets_it():
 )
 def test_log_patterns_name_job_array_index_and_name(pattern, path):
     assert log_path(pattern, job=job_id(12, 7), name="a/b", workdir="/w") == path
+
+
+def test_who_removes_a_tmpdir_as_the_jobs_user_has_no_variable_of_the_launchers(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUD_WEBHOOK_SECRET", "hunter2")
+    left = tmp_path / "left"
+    left.mkdir()
+    (left / "file").touch()
+    trace, here, go_on = ctypes.CDLL(None).ptrace, 0, 7  # ptrace(2): PTRACE_TRACEME, PTRACE_CONT
+    sweeper = os.fork()
+    if not sweeper:
+        trace(here, 0, None, None)  # so that it stops once it is another program
+        places.become_sweeper(str(left))
+    assert os.WIFSTOPPED(os.waitpid(sweeper, 0)[1])
+    told = Path(f"/proc/{sweeper}/environ").read_bytes()
+    trace(go_on, sweeper, None, None)
+    assert os.waitpid(sweeper, 0)[1] == 0
+    assert told == b""
+    assert not left.exists()
