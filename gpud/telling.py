@@ -83,7 +83,7 @@ class Telling:
             return []
         shown = self._shown(row)
         says = f"has waited for {format_duration(at - row.submitted_at)}" if kind is None else _SAYS.get(kind, kind)
-        reason = shown.get("reason")
+        reason = None if kind == "running" else shown.get("reason")  # which may be of its end already
         text = f"job {format_job(job)} ({row.name}) {says}" + (f": {reason}" if reason else "")
         return [self._notice(row, word, target, at, text, {"job": _plain(shown)})]
 

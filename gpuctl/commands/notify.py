@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import click
 
@@ -14,6 +15,9 @@ from gpuctl.parse import JOB, POSITIVE, RULE
 from gpuctl.render.text import Column, clock, table
 from gpuctl.session import Session, note
 
+Map = dict[str, Any]
+
+_LOG_MOST = 64 * 1024
 _COLUMNS = (
     Column("NOTICE", right=True),
     Column("JOB", right=True),
@@ -60,13 +64,25 @@ def log(session: Session, /, job: str | None, limit: int) -> None:
                 str(each["tries"]),
                 clock(each["ended_at"] or each["at"]),
                 each["target"],
-                each["error"] or "",
+                _why_not(each),
             )
             for each in found
         ]
         click.echo("\n".join(table(_COLUMNS, rows)))
     else:
         note("nobody was told of anything; see gpuctl notify --help")
+
+
+def _why_not(notice: Map) -> str:
+    """Return why a notice did not arrive: what its delivery said last, where that can be read, or what its end says."""
+    if not notice["error"]:
+        return ""
+    try:
+        with open(notice["log"], encoding="utf-8", errors="replace") as file:
+            said = file.read(_LOG_MOST).split("\n")
+    except (OSError, KeyError):
+        return str(notice["error"])
+    return next((line.strip() for line in reversed(said) if line.strip()), str(notice["error"]))
 
 
 @notify.command()

@@ -1,5 +1,7 @@
 """What people read of jobs and GPUs: everything that gpud knows, in words that fit."""
 
+from gpud_process import until
+
 
 def test_logs_of_a_job_that_could_not_start_say_why_and_fail(gpuctl):
     for words in (["pyhton"], ["-C", "/nowhere", "--", "true"]):
@@ -79,3 +81,9 @@ def test_events_name_what_they_list(gpuctl):
     uuid = gpuctl.json("gpus")[0]["uuid"]
     assert f"gpus={uuid}" in line
     assert "by " in line
+
+
+def test_the_history_of_notices_says_what_went_wrong(gpuctl):
+    job = gpuctl.ok("submit", "-g", "0", "--notify", "command:echo no such room; exit 3", "--", "true")
+    done = until(lambda: (told := gpuctl.ok("notify", "log", job)) and "due" in told and told)
+    assert "it ended with 3" in done

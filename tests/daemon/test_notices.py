@@ -81,6 +81,7 @@ def test_a_webhook_is_told_of_the_start_and_the_end_signed(gpud, hook):
     assert headers["X-Gpud-Signature"] == "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     data = json.loads(body)
     assert data["text"].startswith(f"job {job} (train) failed")
+    assert json.loads(told["start"][1])["text"] == f"job {job} (train) has started"
     assert (data["job"]["id"], data["job"]["exit_code"]) == (job, 1)
     assert data["job"]["ended_at"].endswith("Z")
     assert {each["state"] for each in settled(gpud)} == {"sent"}
