@@ -153,8 +153,8 @@ def test_every_request_has_its_line_in_the_table():
     assert set(RIGHTS) == set(REQUESTS)
 
 
-def test_the_table_in_the_readme_is_the_one_in_force():
-    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+def test_the_table_in_the_documents_is_the_one_in_force():
+    rows = dict(re.findall(r"^\| (\w+) \| (.*) \|$", (ROOT / "docs/sharing.md").read_text(), re.MULTILINE))
     told = {role: set(re.findall(r"`(\w+)`", rows[role.name.lower()])) for role in Role}
     assert told == {role: {op for op, right in RIGHTS.items() if right.own is role} for role in Role}
     private = {right for right in RIGHTS.values() if right.own is not right.others}
