@@ -68,7 +68,7 @@ class Machine:
         self.records = {}
         self.orders = {}  # what a launcher process was told and has not come to
         self.executed = Counter()
-        self.ended = 0
+        self.ends = {}  # how attempts ended that gpud can know of
         self.launcher = None
         self.inventory = None
         self.pids = 1000
@@ -140,7 +140,7 @@ class Machine:
         record.state = "done"
         finding = {"finding": "cuda: out of memory"} if how.get("exit_code") == 3 else {}
         record.exit = Exit(at=Timestamp(BEGIN + self.time.now), **how, **finding)
-        self.ended += 1
+        self.ends[key] = how.get("exit_code"), how.get("signal")
         self.tell(f"{named(key)} ends: {how}")
         for gpu in record.allocation.all_gpus:  # its memory is given back when the driver comes to it
             board = self.boards[gpu]
@@ -179,6 +179,7 @@ class Machine:
         self.orders.clear()
         for key in [key for key in self.records if self.chance(0.3)]:
             del self.records[key]
+            self.ends.pop(key, None)
         for board in self.boards.values():
             board.strangers.clear()
             board.residue_mib, board.broken, board.fallen, board.hangs, board.lease = 0, None, False, False, None
@@ -342,8 +343,8 @@ class SimLauncher:
             self.over.add(key)
         machine = self.machine
         delays = [machine.rng.choice((0.0, 0.0, 0.001, 0.2))]
-        if machine.chance(0.1):
-            delays.append(machine.rng.choice((0.0, 1.0, 30.0)))
+        if machine.chance(0.25):
+            delays.append(machine.rng.choice((0.0, 1.0, 5.0)))
         for delay in delays:
             machine.time.after(delay, self._post, seen)
 

@@ -417,6 +417,12 @@ class Storm:
             assert states[job][1] is not None, f"job {job} has not ended: {states[job]}"
         for job in self.crowd.promised["cancel"] & states.keys() - self.crowd.arrays:
             assert states[job][0] == "cancelled", f"job {job} was cancelled, and is {states[job][0]}"
+        told_of = {
+            (job, attempt): how
+            for job, attempt, *how in self.connection.execute("SELECT job, attempt, exit_code, signal FROM attempt")
+        }
+        for key, how in self.machine.ends.items():
+            assert told_of[key] == [*how], f"{key} ended with {how}, not {told_of[key]}"
         known = {nonce for _, nonce, _, _ in rows if nonce}
         assert known <= self.crowd.submits.keys()
         assert not self.play.world.active
