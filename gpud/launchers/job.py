@@ -153,7 +153,8 @@ def _exec(
         places.make(added)
         tmp = places.make_tmp(order["key"], submitted)
         if tmp is not None:
-            added = added | {"TMPDIR": tmp}
+            of_slurm = ("SLURM_TMPDIR",) if "SLURM_JOB_ID" in added else ()  # many clusters' name of it
+            added = added | dict.fromkeys(("TMPDIR", *of_slurm), tmp)
             claimed["tmp"] = [tmp, order["uid"], order["gid"]]
             record.write(file, record.encode(claimed))
     variables = environment.compose(submitted, added, runtime_dir_exists=kept is not None and os.path.isdir(kept))
