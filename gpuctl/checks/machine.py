@@ -103,7 +103,12 @@ def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
     if launcher["login_fence"]:
         problem = launcher["logins"]
         told = f"not in force: {problem}" if problem else f"what users start by themselves opens no GPU; {out}"
-        yield Finding("warning" if problem else "ok", "login fence", told, "see login_fence: gpuctl config login_fence, docs/sharing.md")
+        yield Finding(
+            "warning" if problem else "ok",
+            "login fence",
+            told,
+            "see login_fence: gpuctl config login_fence, docs/sharing.md",
+        )
 
 
 def clock(_: Patient) -> Iterator[Finding]:

@@ -158,7 +158,8 @@ def test_the_table_in_the_documents_is_the_one_in_force():
     told = {role: set(re.findall(r"`(\w+)`", rows[role.name.lower()])) for role in Role}
     assert told == {role: {op for op, right in RIGHTS.items() if right.own is role} for role in Role}
     private = {right for right in RIGHTS.values() if right.own is not right.others}
-    assert private == {right_of("cancel")}  # what the row of operators says of others' jobs
+    # What the rows of operators, and of root, say of others' jobs.
+    assert private == {right_of("cancel"), right_of("exec")}
 
 
 def test_each_role_may_ask_for_what_the_table_says_and_nothing_more(system):
