@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from math import inf
 
 from gpud.config import Config
+from gpud.model.spec import JobSpec
 from gpud.wire.codec import FRAME_MAX
 
 PAUSE_LEAST_S = 0.1  # for so long at least nothing is read of a connection whose user asked for too much
 PIECE = 64 * 1024  # bytes, either way, that count as much as one request
 _OTHER_FILES = 512
 _OWING_MOST_S = 10.0  # nobody waits for longer than this for what they were answered
+_DAY_S = 86_400.0
 _FULL_MOST = 1_000  # buckets that are full are forgotten beyond so many
 
 
@@ -88,3 +90,27 @@ class Buckets:
             }
         left, at = self._left.get(uid, (inf, now))
         return min(most, left + (now - at) * rate)
+
+
+class Submitted:
+    """How much each user had kept of late: what jobs are submitted with fills the disk that everybody's jobs are on."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, tuple[float, float]] = {}  # of a uid: bytes, and when that was counted
+        self._newest: dict[int, bytes] = {}  # environments: the same again is not kept again
+
+    def take(self, uid: int, spec: JobSpec, most: int | None, now: float) -> float:
+        """Count a job; return in how many seconds it may be submitted if `most` bytes may in a day, 0.0 for now."""
+        if most is None or uid == 0:
+            return 0.0
+        rate = max(1, most) / _DAY_S
+        before, at = self._of.get(uid, (0.0, now))
+        so_far = max(0.0, before - (now - at) * rate)
+        if so_far >= most:
+            return (so_far - most) / rate + 1.0
+        size = len(spec.script or b"") + sum(map(len, spec.command))
+        if self._newest.get(uid) is not spec.environment:
+            self._newest[uid] = spec.environment
+            size += len(spec.environment)
+        self._of[uid] = so_far + size, now
+        return 0.0

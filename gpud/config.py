@@ -134,6 +134,9 @@ class Config:
     )
     requests_at_once: int = _key(1000, forms.COUNT, "requests that one user may save up for a burst", live=True)
     subscriptions_per_user: int | None = _key(None, forms.COUNT, "subscriptions of one user at once", live=True)
+    submit_mib_per_day: int | None = _key(
+        None, forms.COUNT, "MiB that one user may submit in a day: commands, environments, scripts", live=True
+    )
     request_mib: int = _key(16, forms.COUNT, "the largest request, in MiB; more than 16 does not travel", live=True)
     job_limits: tuple[tuple[str, int, int], ...] = _key(
         (),

@@ -33,6 +33,7 @@ _FOR_EVERYBODY = {
     "connections_per_user": 200,
     "requests_per_second": 100,
     "subscriptions_per_user": 100,
+    "submit_mib_per_day": 4096,
     "max_queued_per_user": 100_000,
 }
 

@@ -27,6 +27,7 @@ _RETRIES_MOST = 1_000
 _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
 _NOTICES_MOST = 20
+_STARTED_MOST = 6 << 20  # bytes of words and variables, whatever its stack may be (execve(2))
 _MIG = re.compile(r"(\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
@@ -299,6 +300,8 @@ def _environment(variables: frozenset[tuple[str, str]]) -> bytes:
     for name, value in variables:
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise Wrong(f"{name!r} cannot be a variable of an environment")
+    if sum(len(name) + len(value) + 2 for name, value in variables) > _STARTED_MOST:
+        raise Wrong("no program can be started with more than 6 MiB of variables", "put what is large into a file")
     return json.dumps(dict(variables), sort_keys=True, separators=(",", ":")).encode()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gpud.administration import resolve_names
+from gpud.allowance import Submitted
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import in_force
@@ -20,7 +21,7 @@ from gpud.core.world import World
 from gpud.credentials import granted
 from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import End, JobId, format_job
-from gpud.model.units import Timestamp
+from gpud.model.units import Timestamp, format_duration
 from gpud.names import Account, Names
 from gpud.notices import Notices
 from gpud.reading import ReadThread
@@ -78,6 +79,7 @@ class Submitting:
         self._config = config
         self._notices = notices
         self._parts: dict[Peer, list[Message]] = {}
+        self._submitted = Submitted()
 
     def take(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for. Raises Wrong."""
@@ -221,6 +223,11 @@ class Submitting:
             after=known.before.jobs,
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
+        most = None if dry_run or config.submit_mib_per_day is None else config.submit_mib_per_day << 20
+        wait_s = self._submitted.take(peer.uid, spec, most, self._clock())
+        if wait_s:
+            hint = f"try again in {format_duration(wait_s)}; what is large, and what many jobs share, goes into files"
+            raise Wrong(f"you have submitted {config.submit_mib_per_day} MiB within a day", hint, "busy")
         return Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
 
     def _groups(self, peer: Peer) -> frozenset[str] | None:

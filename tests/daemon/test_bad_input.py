@@ -91,6 +91,7 @@ def kept(tmp_path_factory):
         ({"name": "\x1b[2J"}, "control characters"),
         ({"labels": {"": "x"}}, "label"),
         ({"environment": {"A=B": "x"}}, "cannot be a variable"),
+        ({"environment": {"A": "x" * (6 << 20)}}, "more than 6 MiB of variables"),
         ({"limits": {"NOFILE": [1]}}, "NOFILE"),
         ({"limits": {"NOFLIE": [1, 2]}}, "unknown limit 'NOFLIE'"),
         ({"nonce": ""}, "a nonce has"),

@@ -463,3 +463,22 @@ def test_a_name_service_that_hangs_delays_whom_it_is_asked_about_and_nobody_else
         assert system.output(taken["job"]).split() == ["/home/tardy", "tardy"]
     finally:
         system.gone()
+
+
+def test_who_submits_more_than_a_day_allows_is_told_when_to_go_on_and_nobody_else_notices(system):
+    system.reconfigured(SETTINGS + "submit_mib_per_day = 1\n")
+    script = {"script": b"#!/bin/sh\n" + b"#" * (1 << 20), "hold": True}
+    system.submitted(ADA, "job.sh", **script)
+    for fields in (script, {"hold": True}):
+        with pytest.raises(RefusedError, match="1 MiB within a day") as refused:
+            system.submitted(ADA, "job.sh", **fields)
+        assert refused.value.code == "busy"
+        assert "try again in" in refused.value.hint
+    environment = {"PATH": "/usr/bin:/bin", "LARGE": "x" * 1000}
+    for uid, count in ((BOB, 3), (0, 3)):
+        for _ in range(count):
+            system.submitted(uid, "job.sh", hold=True, environment=environment)
+    system.submitted(0, "job.sh", **script)
+    system.submitted(0, "job.sh", **script)
+    system.reconfigured(SETTINGS)
+    system.submitted(ADA, "job.sh", **script)
