@@ -102,7 +102,11 @@ class Daemon:
             notices=self.notices,
             errands=self._errands,
         )
-        self.answers = Answers(
+        self.answers = self._make_answers()
+
+    def _make_answers(self) -> Answers:
+        parts = self._parts
+        return Answers(
             world=lambda: self.world,
             clock=parts.clock,
             reader=parts.reader,
