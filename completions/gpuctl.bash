@@ -62,7 +62,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'doctor') options='--json --socket -h --help'; valued='--socket' ;;
     'demo') options='-h --help'; valued='' ;;
     'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;
-    'relay') options='--json --socket -h --help'; valued='--socket' ;;
+    'relay') options='--again --json --socket -h --help'; valued='--socket' ;;
     'config') options='-a --all --json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'help') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'man') options='--json --socket -h --help'; valued='--socket' ;;

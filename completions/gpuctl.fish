@@ -555,6 +555,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l plot -r -F -d 'D
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l json -d 'Print JSON'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -l socket -r -F -d 'The gpud to speak to'
 complete -c gpuctl -n '__fish_seen_subcommand_from simulate' -s h -l help -d 'Show this message and exit'
+complete -c gpuctl -n '__fish_seen_subcommand_from relay' -l again -d 'A connection was lost: leave it to whoever restarts gpud to do so first'
 complete -c gpuctl -n '__fish_seen_subcommand_from relay' -l json -d 'Print JSON'
 complete -c gpuctl -n '__fish_seen_subcommand_from relay' -l socket -r -F -d 'The gpud to speak to'
 complete -c gpuctl -n '__fish_seen_subcommand_from relay' -s h -l help -d 'Show this message and exit'

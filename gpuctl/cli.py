@@ -57,6 +57,7 @@ COMMANDS = (
     ("gpud", "doctor", "doctor:doctor", "Check this machine for what gpud needs."),
     ("gpud", "demo", "demo:demo", "Watch a queue work, on simulated GPUs."),
     ("gpud", "simulate", "simulate:simulate", "What a policy or other hardware would have done with a trace."),
+    ("gpud", "relay", "relay:relay", "The far end of gpuctl -H: gpud's socket on stdin and stdout."),
     ("gpud", "config", "config:config", "The settings in force, and where each is from; change one."),
     ("gpud", "help", "help:help_", "Explain a command, or a topic: states, reasons, ids, variables ..."),
     ("gpud", "man", "man:man", "Write the manual pages."),
@@ -100,6 +101,20 @@ class Commands(click.Group):
     """A group that knows its commands by the table alone."""
 
     aliases = ALIASES
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command; where that names hosts, the command is theirs, word by word."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        given = ctx.params.pop("host", ())
+        if given and not ctx.resilient_parsing:
+            from gpuctl import hosts  # noqa: PLC0415 - most gpuds are here
+
+            _, command, _ = self.make_parser(ctx).parse_args(list(words))
+            named = hosts.named(given)
+            if named:
+                ctx.exit(hosts.run(ctx, named, command, _without_hosts(words[: len(words) - len(command)])))
+        return rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature
         """Return the names, in the table's order."""
@@ -147,6 +162,17 @@ class Commands(click.Group):
             formatter.write_text(f"Aliases: {_aliases()}. More: gpuctl help states, gpuctl help durations ...")
 
 
+def _without_hosts(words: list[str]) -> list[str]:
+    """Return the words before a command without those that name hosts."""
+    left, given = [], iter(words)
+    for word in given:
+        if word in ("-H", "--host"):
+            next(given, None)
+        elif not word.startswith(("-H", "--host=")):
+            left.append(word)
+    return left
+
+
 def _killed(words: list[str]) -> list[str]:
     """Return `kill` as it is meant: `-9 12` is without grace, `-USR1 12` only a signal."""
     word = words[0].removeprefix("-") if words and words[0].startswith("-") else ""
@@ -179,6 +205,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, message="gpuctl %(version)s")
+@click.option(
+    "-H",
+    "--host",
+    multiple=True,
+    envvar="GPUD_HOST",
+    metavar="HOST,...",
+    help="Do it there, by ssh: dgx1, ssh://USER@HOST:PORT; of several: status, list, watch.",
+)
 @session.display
 @click.pass_context
 def cli(context: click.Context) -> int | None:

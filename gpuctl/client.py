@@ -219,7 +219,7 @@ class Client:
         self._unsent = pack(hello)  # sent with the first request: one system call less, and no round trip
         for left in reversed(range(TRIES)):
             try:
-                self._socket = _connected(self.path)
+                self._socket = _connected(self.path, again=not start)
             except UnreachableError:  # perhaps again: who was started may have been killed already
                 if not left or not start or self._start is None or not self._start():
                     raise
@@ -239,7 +239,9 @@ class Client:
         if self.welcome is None and self.path.startswith(address.SSH):
             from gpuctl import relaying  # noqa: PLC0415 - as above
 
-            return relaying.failure(self.path, self._socket)
+            failed = relaying.failure(self.path, self._socket)
+            if failed is not None:
+                return failed
         return ConnectionLostError(f"gpud on {self.path} went away: {why}", hint="gpuctl daemon status")
 
 
@@ -268,12 +270,12 @@ def socket_path(explicit: str | None) -> str:
         raise GpuctlError(str(error), hint=error.hint) from error
 
 
-def _connected(path: str) -> socket.socket:
-    """Return a connected socket. Raises UnreachableError, or NotPermittedError."""
+def _connected(path: str, *, again: bool) -> socket.socket:
+    """Return a connected socket; `again`: one was lost. Raises UnreachableError, or NotPermittedError."""
     if path.startswith(address.SSH):
         from gpuctl import relaying  # noqa: PLC0415 - most gpuds are here
 
-        return relaying.connected(path)
+        return relaying.connected(path, again=again)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(address.reachable(path))

@@ -75,13 +75,13 @@ class Relayed(socket.socket):
             self.errors.close()
 
 
-def connected(url: str) -> Relayed:
-    """Return a connection to the gpud of a host. Raises UnreachableError where there is no ssh."""
+def connected(url: str, *, again: bool = False) -> Relayed:
+    """Return a connection to the gpud of a host; `again`: one was lost. Raises UnreachableError without an ssh."""
     ours, theirs = socket.socketpair()
     with theirs:
         relayed = Relayed(fileno=ours.detach())
         relayed.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the connection
-        words = command(url, ["relay"], *_RELAYED)
+        words = command(url, ["relay", *(["--again"] if again else [])], *_RELAYED)
         try:
             relayed.ssh = subprocess.Popen(words, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=relayed.errors)
         except OSError as error:
@@ -91,13 +91,14 @@ def connected(url: str) -> Relayed:
     return relayed
 
 
-def failure(url: str, connection: socket.socket) -> UnreachableError:
-    """Return what is raised for a connection over which nobody answered: ssh's last words, or gpuctl's there."""
-    said, status = "", 0
-    if isinstance(connection, Relayed):
-        status = connection.ssh.wait()
-        connection.errors.seek(0)
-        said = connection.errors.read().decode(errors="replace").strip()
+def failure(url: str, connection: socket.socket) -> UnreachableError | None:
+    """Return why nobody answered, in ssh's last words, or gpuctl's there; None where gpud itself hung up."""
+    assert isinstance(connection, Relayed)  # noqa: S101 - what `connected` returned
+    status = connection.ssh.wait()
+    if status == 0:
+        return None
+    connection.errors.seek(0)
+    said = connection.errors.read().decode(errors="replace")
     lines = [line for line in said.splitlines() if line.strip()] or [f"ssh ended with status {status}"]
     missing = status in (126, 127)
     hint = f"name gpuctl there: ssh://{name_of(url)}/~/.local/bin/gpuctl" if missing else f"try: ssh {name_of(url)}"

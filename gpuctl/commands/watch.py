@@ -21,7 +21,7 @@ _MOST = 100
 def watch(session: Session) -> None:
     """Show GPUs and queue live; ? tells the keys, q leaves. With --json: one object per change."""
     if not session.json:
-        _refuse_no_screen()
+        refuse_no_screen()
     with session.connect() as client:
         try:
             if session.json:
@@ -34,7 +34,7 @@ def watch(session: Session) -> None:
             return
 
 
-def _refuse_no_screen() -> None:
+def refuse_no_screen() -> None:
     """Raise UsageError where there is no terminal, or one that cannot be drawn on."""
     if not sys.stdout.isatty():
         raise UsageError("watch draws on a terminal", hint="for programs: gpuctl watch --json, gpuctl events -f --json")

@@ -18,6 +18,7 @@ ACTIVE = frozenset({"starting", "running", "stopping"})
 _ELEMENTS_SHOWN = 20
 _PREEMPTIBLE = {True: "preemptible", False: "not preemptible"}
 _COLUMNS = (
+    Column("HOST"),  # of several; left out of one
     Column("ID"),
     Column("STATE"),
     Column("NAME", elastic=True),
@@ -40,6 +41,7 @@ def rows(jobs: Sequence[Job], *, now: float | None = None, width: int | None = N
 
 def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:
     return (
+        job.get("host", ""),
         written_id(job),
         job["state"],
         job["name"],

@@ -1,0 +1,88 @@
+"""`watch` over several hosts: one screen, drawn anew when one of them tells of a change; each is asked in a thread.
+
+A host that goes away is a line that says so, and is tried again.
+"""
+
+import contextlib
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpuctl.client import Client
+from gpuctl.dashboard.terminal import Terminal
+from gpuctl.errors import GpuctlError
+
+Answer = dict[str, Any] | GpuctlError
+Answers = list[tuple[str, Answer]]
+
+_FRAME_S = 0.5
+_RETRY_S = 5.0
+
+
+class Gathered:
+    """What each host says, as it comes."""
+
+    def __init__(self, hosts: Sequence[str], ask: Callable[[Client], dict[str, Any]]) -> None:
+        self._hosts = hosts
+        self._ask = ask
+        self.news: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
+        self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def begin(self) -> None:
+        """Ask every host, and go on for as long as the program lives."""
+        for at in range(len(self._hosts)):
+            threading.Thread(target=self._follow, args=(at,), daemon=True).start()
+
+    def _follow(self, at: int) -> None:
+        while True:
+            try:
+                with Client(self._hosts[at]) as client:
+                    client.request("subscribe", readings=True)
+                    while True:
+                        self._tell(at, self._ask(client))
+                        time.sleep(_FRAME_S)  # however much happens there
+                        client.pushed(wait=True)
+            except GpuctlError as error:
+                self._tell(at, error)
+            time.sleep(_RETRY_S)
+
+    def _tell(self, at: int, answer: Answer) -> None:
+        self.news.put((at, answer))
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b".")
+
+
+def lines(gathered: Gathered, show: Callable[[int, Answer], None]) -> None:
+    """Show every answer as it comes, until the reader goes."""
+    gathered.begin()
+    while True:
+        show(*gathered.news.get())
+
+
+def screen(gathered: Gathered, names: Sequence[str], draw: Callable[[Answers, int], list[str]]) -> None:
+    """Draw what is known until the person leaves, with q."""
+    known: dict[int, Answer] = {}
+    with Terminal() as terminal:
+        gathered.begin()
+        size = terminal.size
+        while not terminal.hung_up:
+            while not gathered.news.empty():
+                at, answer = gathered.news.get()
+                known[at] = answer
+            if size != terminal.size:
+                size = terminal.size
+                terminal.forget()
+            missing = GpuctlError("asking")
+            answers = [(name, known.get(at, missing)) for at, name in enumerate(names)]
+            drawn = draw(answers, size[1] - 1)
+            terminal.draw([f"{line}\x1b[K" for line in [*drawn[: size[1] - 1], "q leaves"]])
+            ready = select.select([gathered.wake, *terminal.readable], [], [])[0]
+            if gathered.wake in ready:
+                os.read(gathered.wake, 4096)
+            terminal.attend()
+            if {"q", "Q"} & set(terminal.pressed()):
+                return

@@ -1,0 +1,184 @@
+"""`gpuctl -H HOST COMMAND`: the same command over there; `status`, `list` and `watch` also of several hosts at once.
+
+For one host all of gpuctl runs on that host, by ssh: environments, directories, scripts and logs are those of the
+machine that the jobs run on, and nothing is guessed about another. Of several hosts each is asked through a relay, all
+at the same time, and one that does not answer is a line, not an end.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from gpuctl import overview, relaying
+from gpuctl.client import Client
+from gpuctl.commands.watch import refuse_no_screen
+from gpuctl.errors import GpuctlError, UnreachableError, UsageError
+from gpuctl.render import gpus as render_gpus
+from gpuctl.render import jobs as render_jobs
+from gpuctl.render.fields import JOBS
+from gpuctl.render.text import Column, table, terminal_height
+from gpuctl.session import Session, note
+from gpuctl.shaping import Shape
+
+T = TypeVar("T")
+_MOST = 100
+_READ_STDIN = frozenset({"run", "exec", "attach", "relay"})
+_HOSTS = (Column("HOST"), Column("GPUD"), Column("GPUS", elastic=True), Column("JOBS", elastic=True))
+
+
+def named(words: Iterable[str]) -> list[str]:
+    """Return the addresses of hosts, each once, as `-H` and $GPUD_HOST name them. Raises UsageError."""
+    each = [part.strip() for word in words for part in word.split(",")]
+    return list(dict.fromkeys(relaying.address_of(part) for part in each if part))
+
+
+def run(context: click.Context, hosts: Sequence[str], words: Sequence[str], own: Sequence[str]) -> int:
+    """Run the command of these words on the hosts; `own` is what stood before it. Raises GpuctlError."""
+    if len(hosts) == 1:
+        _replaced(hosts[0], [*own, *words])
+    command, rest = (words[0], list(words[1:])) if words else ("status", [])
+    found = context.command.get_command(context, {"ls": "list"}.get(command, command))  # type: ignore[attr-defined]  # a group
+    of_several = {"status": _status, "list": _list, "watch": _watch}.get(getattr(found, "name", None) or "")
+    if found is None or of_several is None:
+        first = relaying.name_of(hosts[0])
+        raise UsageError(f"{command} is for one host at a time", hint=f"name it: gpuctl -H {first} {command}")
+    asked = found.make_context(command, rest, parent=context)
+    session = context.ensure_object(Session)
+    if session.socket is not None:
+        raise UsageError("--socket names a gpud of one host", hint="leave it out, or name one host")
+    with asked:
+        return of_several(session, hosts, asked.params)
+
+
+def _replaced(host: str, words: list[str]) -> NoReturn:
+    """Become the ssh that runs gpuctl over there: its exit status is the command's, or 255 for its own failures."""
+    person = all(os.isatty(descriptor) for descriptor in (0, 1, 2))
+    options = ["-t", "-o", "LogLevel=ERROR"] if person else ["-T"]
+    if not person and "-" not in words and _READ_STDIN.isdisjoint(words):
+        options.append("-n")  # what is piped to a loop around gpuctl is the loop's
+    command = relaying.command(host, words, *options)
+    sys.stdout.flush()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and others would inherit
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - a shell would read the words
+    except OSError as error:
+        raise UnreachableError(f"cannot run {command[0]}: {error.strerror}", hint="GPUD_SSH names it") from error
+
+
+def _each(hosts: Sequence[str], ask: Callable[[Client], T]) -> list[tuple[str, T | GpuctlError]]:
+    """Return what each of the hosts answers, or why it does not, in their order."""
+
+    def asked(host: str) -> T | GpuctlError:
+        try:
+            with Client(host) as client:
+                return ask(client)
+        except GpuctlError as error:
+            return error
+
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        names = [relaying.name_of(host) for host in hosts]
+        return list(zip(_told_apart(names, hosts), threads.map(asked, hosts), strict=True))
+
+
+def _told_apart(names: Sequence[str], hosts: Sequence[str]) -> list[str]:
+    """Return names that are each one host's: of two with the same name the whole addresses."""
+    return [host if names.count(name) > 1 else name for name, host in zip(names, hosts, strict=True)]
+
+
+def _status_of(answers: Iterable[tuple[str, Any]]) -> int:
+    """Return the exit status: 0 where a host answered, and 69 or the like where none did."""
+    errors = [answer for _, answer in answers if isinstance(answer, GpuctlError)]
+    return errors[0].exit_status if len(errors) == len(list(answers)) else 0
+
+
+def _say_errors(answers: Iterable[tuple[str, Any]]) -> None:
+    for name, answer in answers:
+        if isinstance(answer, GpuctlError):
+            note(f"{name} does not answer: {_why(name, answer)}")
+
+
+def _why(name: str, error: GpuctlError) -> str:
+    return error.message.removeprefix(f"{name}: ")
+
+
+def _list(session: Session, hosts: Sequence[str], given: dict[str, Any]) -> int:
+    """List the jobs of several hosts."""
+    own = {"columns", "template", "sort"}
+    asked = {key.rstrip("_"): list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+    fields = {key: value for key, value in asked.items() if value and key not in own}
+    answers = _each(hosts, lambda client: client.request("list", **fields))
+    rows = [{"host": name, **row} for name, answer in answers if isinstance(answer, dict) for row in answer["jobs"]]
+    shape = Shape(given.get("columns"), given.get("template"), given.get("sort"))
+    found = shape.sorted(sorted(rows, key=lambda job: job["state"] in render_jobs.ENDS))
+    if session.json:
+        session.print_json(found)
+    elif lines := shape.lines(JOBS, found, render_jobs.rows):
+        session.show(lines)
+    _say_errors(answers)
+    for name, answer in answers:
+        if isinstance(answer, dict) and answer["more"]:
+            note(f"{name} has {answer['more']} more (gpuctl -H {name} list)")
+    return _status_of(answers)
+
+
+def _status(session: Session, hosts: Sequence[str], _given: dict[str, Any]) -> int:
+    """Show one screen of several hosts."""
+    answers = _each(hosts, _seen)
+    if session.json:
+        session.print_json([_document(name, answer) for name, answer in answers])
+    else:
+        click.echo("\n".join(screen(answers, terminal_height() - 1)))
+    return _status_of(answers)
+
+
+def _seen(client: Client) -> dict[str, Any]:
+    asked = overview.requests(most=_MOST, fresh=True)
+    return overview.joined([client.request(op, **fields) for op, fields in asked])
+
+
+def _document(name: str, answer: dict[str, Any] | GpuctlError) -> dict[str, Any]:
+    if isinstance(answer, GpuctlError):
+        return {"host": name, "error": _why(name, answer)}
+    return {"host": name, **answer["status"], "gpu_list": answer["gpus"], "job_list": answer["jobs"]}
+
+
+def screen(answers: Sequence[tuple[str, dict[str, Any] | GpuctlError]], height: int) -> list[str]:
+    """Return a screen of hosts: a line each, then their jobs, as many as there is room for."""
+    cells, jobs = [], []
+    for name, answer in answers:
+        if isinstance(answer, GpuctlError):
+            cells.append((name, "no answer", _why(name, answer), ""))
+            continue
+        status = answer["status"]
+        counts = ", ".join(f"{count} {state}" for state, count in status["jobs"].items() if count)
+        gpus = render_gpus.summary(answer["gpus"]) if answer["gpus"] else "no GPUs"
+        simulated = " (simulated)" if status["simulated"] else ""
+        paused = "" if status["paused"] is None else ", paused"
+        cells.append((name, f"{status['version']}{paused}", gpus + simulated, counts or "none"))
+        jobs += [{"host": name, **row} for row in answer["jobs"]]
+    order = {"queued": 1, "held": 2} | dict.fromkeys(render_jobs.ENDS, 3)
+    jobs.sort(key=lambda job: order.get(job["state"], 0))
+    lines = table(_HOSTS, cells)
+    room = max(1, height - len(lines) - 2)
+    return [*lines, "", *render_jobs.rows(jobs[:room])] if jobs else lines
+
+
+def _watch(session: Session, hosts: Sequence[str], _given: dict[str, Any]) -> int:
+    """Show several hosts until the person leaves; for programs, an object per change."""
+    from gpuctl import gathering  # noqa: PLC0415 - most calls look once
+
+    names = _told_apart([relaying.name_of(host) for host in hosts], hosts)
+    gathered = gathering.Gathered(hosts, _seen)
+    if session.json:
+        gathering.lines(gathered, lambda at, answer: session.print_json(_document(names[at], answer)))
+    else:
+        refuse_no_screen()
+        with contextlib.suppress(KeyboardInterrupt):
+            gathering.screen(gathered, names, screen)
+    return 0
