@@ -87,5 +87,7 @@ class RefusedError(GpuctlError):
 
 def refusal(error: dict[str, Any]) -> RefusedError:
     """Return gpud's `error` map as what is raised for it."""
-    code, message = str(error.get("code")), str(error.get("message"))
-    return RefusedError(code, message, hint=error.get("hint"), retry_after_s=error.get("retry_after_s"))
+    code, message, hint = str(error.get("code")), str(error.get("message")), error.get("hint")
+    if message.startswith("unknown request "):
+        hint = hint or "gpud is older than this gpuctl: gpuctl daemon restart, or ask who administers it to upgrade"
+    return RefusedError(code, message, hint=hint, retry_after_s=error.get("retry_after_s"))
