@@ -43,13 +43,31 @@ def select(
 
 
 def change(
-    session: Session, op: str, done: str, which: dict[str, Any], *, none: str = "no such jobs", **more: Any
+    session: Session,
+    op: str,
+    done: str,
+    which: dict[str, Any],
+    *,
+    none: str = "no such jobs",
+    must: bool = False,
+    **more: Any,
 ) -> None:
-    """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant."""
+    """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant.
+
+    `must`: where it was done to none of the jobs that were named, that is a failure. To cancel what has ended is none.
+    """
     answer = reply(session.request(op, select=which, **more))
+    failed = must and bool(which.get("jobs")) and not answer["changed"]
     if session.json:
         session.print_json(answer)
-        return
+    else:
+        _say(answer, done, none)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _say(answer: dict[str, Any], done: str, none: str) -> None:
+    """Say what became of a change."""
     changed = answer["changed"]
     if changed:
         note(f"{done} {plural(len(changed), 'job')}: {_listed(changed)}")
@@ -131,4 +149,5 @@ def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 @click.pass_obj
 def priority(session: Session, /, jobs: tuple[str, ...], priority: int, **filters: Any) -> None:
     """Set the priority of jobs to N: the higher one goes first."""
-    change(session, "priority", f"set priority {priority} of", select(jobs, **filters), priority=priority)
+    which = select(jobs, **filters)
+    change(session, "priority", f"set priority {priority} of", which, must=True, priority=priority)

@@ -32,4 +32,5 @@ def signal_(session: Session, /, jobs: tuple[str, ...], number: int, **filters: 
 
     STOP pauses a job, which keeps its GPUs, and CONT lets it go on. To kill one: gpuctl cancel --force.
     """
-    change(session, "signal", f"sent {signal.Signals(number).name} to", select(jobs, **filters), signal=number)
+    which = select(jobs, **filters)
+    change(session, "signal", f"sent {signal.Signals(number).name} to", which, must=True, signal=number)

@@ -68,7 +68,7 @@ def update(
     asked = fields(given)
     if not asked:
         raise UsageError("nothing to change is named", hint="for example: gpuctl update 12 --gpus 2 --time-limit 4h")
-    change(session, "update", "changed", select(jobs, mine, user, state, group), **asked)
+    change(session, "update", "changed", select(jobs, mine, user, state, group), must=True, **asked)
 
 
 def fields(given: dict[str, Any]) -> dict[str, Any]:

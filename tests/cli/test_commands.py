@@ -306,12 +306,15 @@ def test_jobs_are_changed_by_id_by_range_and_by_filter(gpuctl):
     assert gpuctl.json("show", "1")["attempt"] == 2
 
 
-def test_cancelling_what_has_ended_is_done_already(gpuctl):
+def test_cancelling_what_has_ended_is_done_already_and_changing_it_fails(gpuctl):
     gpuctl.ended("--", "true")
     done = gpuctl("cancel", "1")
     assert (done.returncode, done.stderr) == (0, "gpuctl: job 1 has ended already: completed\n")
     gpuctl.ended("--", "true")
     assert gpuctl("cancel", "1-2").stderr == "gpuctl: jobs 1 2: has ended already: completed\n"
+    for words in (("signal", "1", "USR1"), ("update", "1", "-t", "+2h"), ("priority", "1-2", "3")):
+        done = gpuctl(*words)
+        assert (done.returncode, "ended already" in done.stderr) == (1, True), words
     assert "has ended" in gpuctl.ok("why", "1")
 
 
