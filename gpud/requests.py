@@ -54,6 +54,7 @@ from gpud.wire.codec import Message
 log = logging.getLogger(__name__)
 
 Work = Coroutine[None, None, None]
+Notes = tuple[tuple[JobId, str], ...]
 
 _CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
     "hold": Hold,
@@ -66,7 +67,7 @@ class Pending:
 
     peer: Peer
     message: Message
-    notes: tuple[tuple[JobId, str], ...] = ()
+    notes: Notes = ()
 
 
 class Requests:
@@ -100,6 +101,7 @@ class Requests:
         self._roles = roles
         self._notices = notices
         self._errands = errands
+        self._config = config
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
@@ -241,7 +243,7 @@ class Requests:
         peer: Peer,
         message: Message,
         make: Callable[[int], Command],
-        notes: tuple[tuple[JobId, str], ...] = (),
+        notes: Notes = (),
     ) -> None:
         token = next(self._tokens)
         self._pending[token] = Pending(peer, message, notes)
@@ -265,15 +267,16 @@ class Requests:
         chosen = await self._reader.run(
             lambda reader: resolve(reader, message["select"], me, may_all=may_all, ended=op == "requeue")
         )
+        chosen, notes = await self._within_groups(peer, op, chosen)
         ended = tuple(job for job, state in chosen.states.items() if state in ENDED)
         if op == "update":
             await self._update(peer, message, chosen)
             return
         if op == "requeue":
-            await self._requeue(peer, message, chosen, ended)
+            await self._requeue(peer, message, chosen, ended, notes)
             return
         live = outermost(chosen)
-        notes = tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
+        notes += tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
             force = message.get("force", False)
             self._ask(peer, message, lambda token: Cancel(token, live, force, me.name), notes)
@@ -294,6 +297,18 @@ class Requests:
         else:
             self._ask(peer, message, lambda token: _CHANGES[op](token, live), notes)
 
+    async def _within_groups(self, peer: Peer, op: str, chosen: Chosen) -> tuple[Chosen, Notes]:
+        """Return what of one's own may start again, and why others may not: nobody goes back into a group that way."""
+        if op not in {"requeue", "release"} or not self._config().system or not peer.uid:
+            return chosen, ()
+        gids = (peer.gid, *peer.groups())
+        gone = await self._reader.run(lambda reader: reader.beyond(chosen.jobs, peer.uid, gids))
+        over = [job for job in chosen.jobs if not gone.isdisjoint((job, array_of(job)))]
+        kept = {job: state for job, state in chosen.states.items() if job not in over}
+        return Chosen(kept), tuple(
+            (job, "was submitted in a group that you are not in now: submit it again") for job in over
+        )
+
     async def _update(self, peer: Peer, message: Message, chosen: Chosen) -> None:
         """Ask for what is new of jobs, worked out from what they were submitted with."""
         by, priority = Owner(peer.uid, await self._names.name(peer.uid)), message.get("priority")
@@ -306,14 +321,16 @@ class Requests:
             begin_at = self._clock() + (begin_at - self._wall())
         self._ask(peer, message, lambda token: replace(make, token=token, begin_at=begin_at), notes)
 
-    async def _requeue(self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...]) -> None:
+    async def _requeue(
+        self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...], notes: Notes
+    ) -> None:
         found = await self._reader.run(lambda reader: reader.finished(ended))
         again = tuple(loaded for loaded in found.values() if loaded is not None)
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )
         live = outermost(chosen)
-        self._ask(peer, message, lambda token: Requeue(token, live, again), lost)
+        self._ask(peer, message, lambda token: Requeue(token, live, again), notes + lost)
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:

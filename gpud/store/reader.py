@@ -132,6 +132,17 @@ class Reader:
         with told(self._path):
             return {job for (job,) in self._db.execute(select, (to_json([*jobs, *map(array_of, jobs)]),))}
 
+    def beyond(self, jobs: Sequence[JobId], uid: int, gids: Sequence[int]) -> set[JobId]:
+        """Return this user's of these jobs, and elements' arrays, that were submitted with a group not among these."""
+        select = (
+            "SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?1)) AND uid = ?2 AND"
+            " (json_extract(submitted, '$.gid') NOT IN (SELECT value FROM json_each(?3)) OR EXISTS (SELECT 1"
+            " FROM json_each(submitted, '$.groups') WHERE value NOT IN (SELECT value FROM json_each(?3))))"
+        )
+        named = to_json([*jobs, *map(array_of, jobs)])
+        with told(self._path):
+            return {job for (job,) in self._db.execute(select, (named, uid, to_json(list(gids))))}
+
     def recorded(self, job: JobId) -> dict[str, object]:
         """Return the `commit` of the directory that a job was submitted in, and whether it was `dirty`, as known."""
         with told(self._path):

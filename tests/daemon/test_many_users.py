@@ -482,3 +482,23 @@ def test_who_submits_more_than_a_day_allows_is_told_when_to_go_on_and_nobody_els
     system.submitted(0, "job.sh", **script)
     system.reconfigured(SETTINGS)
     system.submitted(ADA, "job.sh", **script)
+
+
+def test_nobody_gets_back_into_a_group_by_a_job_of_before(system):
+    def asked(op, job, *groups):
+        with system.of(ADA, *groups) as client:
+            return client.request(op, select={"jobs": [job]})
+
+    with system.of(ADA, ADMINS) as client:
+        jobs = {
+            "release": client.request("submit", **system.request_of("id", "-G", hold=True))["job"],
+            "requeue": client.request("submit", **system.request_of("id", "-G"))["job"],
+        }
+    assert system.ended(jobs["requeue"])["state"] == "completed"
+    assert str(ADMINS) in system.output(jobs["requeue"]).split()
+    for op, job in jobs.items():
+        refused = asked(op, job, ADA)
+        assert refused["changed"] == []
+        assert "a group that you are not in now" in refused["notes"][job]
+        assert asked(op, job, ADMINS, ADA)["changed"] == [job]
+        assert system.ended(job)["state"] == "completed"
