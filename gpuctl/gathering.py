@@ -76,9 +76,8 @@ def screen(gathered: Gathered, names: Sequence[str], draw: Callable[[Answers, in
             if size != terminal.size:
                 size = terminal.size
                 terminal.forget()
-            missing = GpuctlError("asking")
-            answers = [(name, known.get(at, missing)) for at, name in enumerate(names)]
-            drawn = draw(answers, size[1] - 1)
+            answers = [(name, known[at]) for at, name in enumerate(names) if at in known]
+            drawn = draw(answers, size[1] - 1) if answers else [f"asking {', '.join(names)}"]
             terminal.draw([f"{line}\x1b[K" for line in [*drawn[: size[1] - 1], "q leaves"]])
             ready = select.select([gathered.wake, *terminal.readable], [], [])[0]
             if gathered.wake in ready:
