@@ -49,7 +49,10 @@ def install(
         shutil.rmtree(folder, ignore_errors=True)
         note(f"removed {folder}")
         return
-    run.make_context("run", [*given, "--", "true"])  # a wrong option is told now
+    try:
+        run.make_context("run", [*given, "--", "true"])
+    except click.UsageError as error:  # told now, and not when a notebook is opened
+        raise UsageError(error.format_message(), hint="options are those of gpuctl run") from None
     program = _program(python)
     words = [
         sys.executable,
