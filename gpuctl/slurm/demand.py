@@ -221,7 +221,16 @@ def _sum(option: Option, resources: list[values.Resource], note: Note) -> _Gpus:
         return _Gpus(count, {"mig": profiles[0]})
     if len(kinds) > 1:
         note(option, f"it gets {count} GPUs of either kind")
-    return _Gpus(count, {"gpu_type": "|".join(kinds)} if kinds else {})
+    return _Gpus(count, {"gpu_type": "|".join(map(_type, kinds))} if kinds else {})
+
+
+def _type(kind: str) -> str:
+    """Return a cluster's name of a type of GPU as `--gpu-type` has it: `tesla_a100-80` is an A100 with 80 GB.
+
+    Makers' names are left out where there is another: drivers came to say "NVIDIA", "Tesla" or neither of one GPU.
+    """
+    plain = re.sub(r"(?<=[a-z0-9])([_-])(16|20|24|32|40|48|80|94|96|141)g?$", r"\1\2gb", kind, flags=re.IGNORECASE)
+    return re.sub(r"(?:(?:nvidia|tesla|quadro|geforce)[_-]+)+(?=\w)", "", plain, flags=re.IGNORECASE)
 
 
 def _number(said: dict[str, Option], name: str) -> int | None:

@@ -12,6 +12,7 @@ from gpuctl import submission, understanding
 from gpuctl.commands.submit import submit
 from gpuctl.errors import UsageError
 from gpuctl.slurm import values
+from gpud.core.placement import type_matches
 
 SHELF = Path(__file__).parents[1] / "data" / "sbatch"
 SCRIPTS = sorted(path.name for path in SHELF.iterdir() if path.suffix != ".txt")
@@ -109,6 +110,32 @@ def test_with_less_typed_srun_starts_fewer_tasks(here, lines, typed, gpus, tasks
     assert (request["demand"]["gpus"], request["demand"].get("cpus")) == (gpus, cpus)
     assert script.of_slurm.environment["GPUD_STEP_TASKS"] == tasks
     assert script.of_slurm.environment.get("SLURM_NTASKS_PER_NODE", tasks) in (tasks, "8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("a100_80", "NVIDIA A100-SXM4-80GB"),
+        ("tesla_a100-80g", "NVIDIA A100-SXM4-80GB"),
+        ("nvidia_v100", "Tesla V100-SXM2-32GB"),
+        ("tesla_v100-sxm2-32gb", "Tesla V100-SXM2-32GB"),
+        ("nvidia_quadro_rtx_8000", "Quadro RTX 8000"),
+        ("quadro_rtx_a6000", "NVIDIA RTX A6000"),
+        ("nvidia_geforce_rtx_2080_ti", "NVIDIA GeForce RTX 2080 Ti"),
+        ("titanrtx", "NVIDIA TITAN RTX"),
+        ("tesla", "Tesla T4"),
+    ],
+)
+def test_a_gpu_is_known_by_the_names_that_clusters_have_for_it(here, kind, name):
+    pattern = asked(script_of(here, f"#SBATCH --gres=gpu:{kind}:1"))[0]["demand"]["gpu_type"]
+    assert type_matches(pattern, name)
+
+
+def test_another_gpu_of_the_same_maker_is_not_what_was_asked_for(here):
+    pattern = asked(script_of(here, "#SBATCH --gres=gpu:a100_80:1"))[0]["demand"]["gpu_type"]
+    assert not type_matches(pattern, "NVIDIA A100-PCIE-40GB")
+    pattern = asked(script_of(here, "#SBATCH --gpus=tesla_v100:1"))[0]["demand"]["gpu_type"]
+    assert not type_matches(pattern, "Tesla P100-PCIE-16GB")
 
 
 def test_fewer_tasks_than_a_script_asks_for_are_told_of(here):
