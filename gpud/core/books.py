@@ -7,7 +7,7 @@ Cost: O(1) for each job that starts, ends, queues or leaves the queue; O(active 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
@@ -61,6 +61,31 @@ class Meter:
 
     def _from(self, active: ActiveJob) -> int:
         return max(_us(active.since), _us(self.start))
+
+
+@dataclass(slots=True)
+class Patience:
+    """For whom quotas are kept: see `patience`.
+
+    `kept` names a job for a tenant or a user ("tenant lab", "user ada"); `due` is when somebody who is over a quota now
+    will have waited for too long. `at` is when what each of these jobs waits for was found to be there: it moves only
+    to an earlier time, until it has passed.
+    """
+
+    kept: dict[str, JobId] = field(default_factory=dict)
+    due: float = inf
+    at: dict[JobId, Timestamp] = field(default_factory=dict)
+
+    def settled(self, job: JobId, at: Timestamp, now: Timestamp) -> Timestamp:
+        """Return when what a job waits for is there, if it was worked out anew to be at a moment."""
+        before = self.at.get(job, now)
+        self.at[job] = before if now < before < at else at
+        return self.at[job]
+
+    def forget(self, job: JobId) -> None:
+        """Keep nothing for a job any more."""
+        self.kept = {whose: each for whose, each in self.kept.items() if each != job}
+        self.at.pop(job, None)
 
 
 class Books:

@@ -2,7 +2,8 @@
 
 Jobs are considered in the policy's order. What fits starts; what does not closes its demand for this cycle, for
 nobody after it in the same demand fits either. The first jobs that capacity blocks reserve, and who could delay them
-is passed over. Whoever has waited longest reserves too, once that is longer than anybody should: see `Rules`.
+is passed over. Whoever has waited longest reserves too, once that is longer than anybody should: see `Rules`;
+and who has waited so long for a quota has it kept: see `patience`.
 
 Cost: O(demands + lines passed over + starts x log lines), whatever the length of the queue.
 """
@@ -12,7 +13,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
-from gpud.core import jobs, quota
+from gpud.core import jobs, patience, quota
 from gpud.core.backfill import Guard, Holds, earliest, told_end
 from gpud.core.claims import Claim
 from gpud.core.condition import fresh
@@ -40,6 +41,7 @@ def schedule(world: World, out: Outcome) -> None:
     for line in world.aside:
         queue.let_in(line)
     world.aside.clear()
+    patience.keep(world, out.now)
     _open_shut(world)
     world.rethink_at = None
     if world.paused is not None or not len(queue):
@@ -84,6 +86,7 @@ class _Round:
         world, queue = self.world, self.world.queue
         world.reservations = self.made
         self._serve_preemptors()
+        self._serve_patient()
         self._serve_starving()
         self._serve_guaranteed()
         heads = self.heads = [(rank, entry, demand, None) for rank, entry, demand in queue.heads()]
@@ -115,6 +118,10 @@ class _Round:
         if wait is not None:
             self._shut(line, wait)
             return True
+        wait = patience.yields(world, job, terms, self.now)
+        if wait is not None:
+            self._set_aside(line, wait)
+            return True
         binding = self.guard.binding(terms)
         allocation = None
         if (demand, binding) not in self.closed:
@@ -139,6 +146,7 @@ class _Round:
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
         self.kept.pop(job, None)  # of an array: the next element is another job
+        world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):
             world.queue.rank_anew(owner_of(terms))
@@ -146,6 +154,7 @@ class _Round:
     def _shut(self, line: Line, wait: Wait) -> None:
         """Set a line aside until its tenant or its user has less."""
         self.world.queue.set_aside(line, wait)
+        patience.shut(self.world, line, wait)
         for who in owner_of(line.terms):
             self.world.shut.setdefault(who, {})[line] = None
 
@@ -266,6 +275,19 @@ class _Round:
             if self._serve(job, line.terms) is None:
                 self._keep(kept)
 
+    def _serve_patient(self) -> None:
+        """Start those for whom quotas are kept, before others use them."""
+        world = self.world
+        for job in dict.fromkeys(world.patience.kept.values()):
+            line = world.queue.line(job)
+            if line is not None and line.aside is None and quota.over(world, line.terms, self.now) is None:
+                self._serve(job, line.terms)
+
+    def _may(self, job: JobId, terms: Terms) -> bool:
+        """Return whether no quota is in a job's way, nor somebody who waits for one."""
+        world = self.world
+        return quota.over(world, terms, self.now) is None and patience.yields(world, job, terms, self.now) is None
+
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
         world = self.world
@@ -273,7 +295,7 @@ class _Round:
             line = world.queue.line(job)
             assert line is not None  # noqa: S101 - it was found there
             terms = line.terms
-            if quota.over(world, terms, self.now) is not None:
+            if not self._may(job, terms):
                 return
             served = self._serve(job, terms)
             if served is None:
@@ -300,7 +322,7 @@ class _Round:
         job = next((job_of(entry) for entry in entries if job_of(entry) not in self.made), None)
         if job is None or (terms.tenant, terms.demand) in self.vain:
             return False
-        if not quota.guaranteed(world, terms) or quota.over(world, terms, self.now) is not None:
+        if not quota.guaranteed(world, terms) or not self._may(job, terms):
             return False
         served = self._serve(job, terms)
         if served is not None:

@@ -11,7 +11,7 @@ from math import inf
 
 from gpud.core.active import ActiveJob
 from gpud.core.alarms import Alarms
-from gpud.core.books import Books
+from gpud.core.books import Books, Patience
 from gpud.core.care import Care
 from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
@@ -111,6 +111,7 @@ class World:
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
         self.eased: set[str] = set()  # tenants and users who have less than before
         self.reservations: dict[JobId, Reservation] = {}
+        self.patience = Patience()
         self.starving: JobId | None = None
         self.starving_at: Timestamp | None = None  # when to look again who waits longest
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,7 @@ from gpud.core.commands import Accepted, Done, Pause
 from gpud.core.policies.parameters import Choice
 from gpud.core.quota import may_reclaim
 from gpud.core.rules import Rules
-from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota
+from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota, YieldsTo
 from gpud.model.tenant import Limits
 from gpud.model.window import Pool
 
@@ -177,6 +178,63 @@ def test_who_has_no_tenant_is_under_no_tenants_limits():
     play.submit(*[a_job_of("default") for _ in range(4)])
 
     assert len(play.running) == 4
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["tenant", "user", "both"]),
+    st.lists(st.tuples(st.integers(1, 2), st.integers(1, 12)), min_size=6, max_size=30),
+)
+def test_a_large_job_comes_to_its_turn_however_many_small_ones_use_its_quota(whose, small):
+    """There is always a small job that waits, of so many GPUs and tens of minutes."""
+    rules = replace(limited(gpus_per_user=None if whose == "tenant" else 4), starvation_s=2 * HOUR)
+    play = a_cluster(gpus="8xH100", rules=rules)
+    create(play, "lab", **({} if whose == "user" else {"max_gpus": 4}))
+    coming = cycle(small)
+    ends: dict[int, float] = {}
+
+    def pass_time() -> None:
+        while len(play.ledger.unfinished()) < 8:
+            gpus, tens = next(coming)
+            (job,) = play.submit(a_job_of("lab", gpus, limit=600.0 * tens))
+            ends[job] = 600.0 * tens
+        play.starts(*[job for job in play.running if play.state(job) == "starting"])
+        play.later(600.0)
+        for job in list(play.running):
+            ends[job] -= 600.0
+            if ends[job] <= 0:
+                play.ends(job)
+
+    first, large = play.submit(a_job_of("lab", 1, limit=2 * HOUR), a_job_of("lab", 4, limit=600.0))
+    ends |= {first: 2 * HOUR, large: 600.0}
+    since = play.now
+    while large not in play.running and large in play.ledger.unfinished():
+        assert play.now - since <= 5 * HOUR  # it is kept for it after two, and what runs then ends within two
+        pass_time()
+
+
+def test_who_would_use_a_quota_that_is_kept_waits_behind_whom_it_is_kept_for():
+    play = a_cluster(gpus="8xH100", rules=Rules(starvation_s=HOUR))
+    create(play, "lab", max_gpus=4)
+    long, short = play.submit(a_job_of("lab", 2, limit=10 * HOUR), a_job_of("lab", 2, limit=2 * HOUR))
+    play.starts(long, short)
+    (large,) = play.submit(a_job_of("lab", 4, limit=HOUR))
+    play.later(1.5 * HOUR)
+    (passes,) = play.submit(a_job_of("lab", 1, limit=HOUR))
+    assert play.state(passes) == "queued"
+    play.ends(short)
+    assert play.state(passes) == "starting"  # it is over before the long one is
+    late, elsewhere = play.submit(a_job_of("lab", 1, limit=10 * HOUR), a_job_of("default", 4, limit=10 * HOUR))
+    assert play.state(elsewhere) == "starting"
+    wait = play.why(late)
+    assert isinstance(wait, YieldsTo)
+    assert wait.job == large
+    play.starts(passes)
+    play.ends(long, passes)
+    assert play.state(large) == "starting"
+    play.starts(large)
+    play.ends(large)
+    assert play.state(late) == "starting"
 
 
 # -- GPU-hours
@@ -574,7 +632,7 @@ def do(play: Play, step):
     return None
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(steps, min_size=5, max_size=40), st.sampled_from([Limits(), Limits(running=2, queued=5, gpus_per_user=2)])
 )
