@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakenvml.fixture import fake_gpu
 from gpud_process import until
-from watched import Watched
+from onlooker import Watched
 
 FRAME = b"\x1b[?2026h"
 UP, DOWN, END, HOME, PAGE_UP = "\x1b[A", "\x1b[B", "\x1b[F", "\x1b[H", "\x1b[5~"

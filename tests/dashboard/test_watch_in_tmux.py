@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from gpud_process import until
-from watched import ROOT, WITHIN_S
+from onlooker import ROOT, WITHIN_S
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 
