@@ -46,6 +46,7 @@ _ELSEWHERE = {
     "wrap": "the script itself is run; left out",
 }
 
+_GPUS = frozenset({"gpus", "gpus_per_node", "gpu_ids", "mig", "share"})
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 
@@ -75,8 +76,8 @@ class _Script:
     """The options of one script, and what has been made of them so far."""
 
     def __init__(self, options: list[Option], submit_dir: str) -> None:
-        self.options = options
-        self.said = {option.name: option for option in options if option.value != ""}
+        self.options = [each for option in options for each in _of_tres(option)]
+        self.said = {option.name: option for option in self.options if option.value != ""}
         self.given: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
         self.keep: frozenset[str] | None = None
@@ -124,7 +125,17 @@ class _Script:
             elif option.name not in demand.read:
                 self._rest(option)
         self.given.setdefault("output", "slurm-%j.out")
+        if not demand.given.keys() & _GPUS and not typed.keys() & _GPUS:
+            self._note_none()
         return Understood(self.given, self.fields, self.keep, self.environment, sorted(self.notes))
+
+    def _note_none(self) -> None:
+        """Say that there is no GPU where a cluster may have given some without a word: whole nodes, or by the queue."""
+        for option in self.said.values():
+            gpus = option.name in ("partition", "constraint", "qos") and "gpu" in (option.value or "").lower()
+            if gpus or option.name == "exclusive":
+                self.note(option, "no line asks for GPUs, so there are none: add --gpus N")
+                return
 
     def note(self, option: Option, text: str) -> None:
         value = "" if option.value is None else f"={option.value}"
@@ -255,6 +266,20 @@ class _Script:
             kinds = {"partition": "partitions", "account": "accounts", "qos": "QOS"}[option.name]
             self.note(option, f"there are no {kinds} here; kept as a label")
             self.environment[f"SLURM_JOB_{option.name.upper()}"] = value
+
+
+def _of_tres(option: Option) -> list[Option]:
+    """Return what `--tres-per-task=cpu=4,gres/gpu:a100:2` says as the options that say so, too; others as they are."""
+    if option.name != "tres-per-task":
+        return [option]
+    found, rest = [], []
+    for word in (option.value or "").split(","):
+        match = re.fullmatch(r"(cpu|gres/gpu)[:=](.+)", word.strip())
+        if match is None:
+            rest.append(word)
+        else:
+            found.append(Option(option.line, "cpus-per-task" if match[1] == "cpu" else "gpus-per-task", match[2]))
+    return [*found, option._replace(value=",".join(rest))] if rest else found
 
 
 def passed_on(environment: dict[str, str], keep: frozenset[str] | None) -> dict[str, str]:

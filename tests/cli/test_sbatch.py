@@ -113,6 +113,29 @@ def test_with_less_typed_srun_starts_fewer_tasks(here, lines, typed, gpus, tasks
 
 
 @pytest.mark.parametrize(
+    ("line", "words", "told"),
+    [
+        ("-p gpu-long", "", "--partition=gpu-long: no line asks for GPUs, so there are none: add --gpus N"),
+        ("--exclusive", "", "--exclusive: no line asks for GPUs"),
+        ("-p gpu -G 1", "", None),
+        ("-p gpu", "-g 2", None),
+        ("-p cpu", "", None),
+    ],
+)
+def test_where_a_cluster_may_have_given_gpus_without_a_word_it_is_said_that_there_are_none(here, line, words, told):
+    notes = asked(*words.split(), script_of(here, f"#SBATCH {line}"))[1].notes
+    assert any("no line asks for GPUs" in note for note in notes) == (told is not None)
+    assert told is None or any(told in note for note in notes)
+
+
+def test_resources_of_a_task_in_one_option_are_read(here):
+    lines = "#SBATCH -n 2 --tres-per-task=cpu=4,gres/gpu:a100:2,license/x:1"
+    request, script, _ = asked(script_of(here, lines))
+    assert request["demand"] == {"gpus": 4, "gpu_type": "a100", "cpus": 8}
+    assert script.notes == ["job.sbatch, line 2: --tres-per-task=license/x:1: means nothing here; left out"]
+
+
+@pytest.mark.parametrize(
     ("kind", "name"),
     [
         ("a100_80", "NVIDIA A100-SXM4-80GB"),
@@ -259,6 +282,8 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("sacct -j $SLURM_JOB_ID", "there is no command 'sacct' here"),
         ("srun -n 1 --gpus=1 julia gs.jl", "srun --gpus=1: the job asks for no GPU"),
         ("srun --ntasks=1 --container-image=${IMAGE} bash", "srun --container-image cannot be had here"),
+        ("srun --het-group=1 -n 1 true", "srun --het-group cannot be had here"),
+        ("srun --het-group=0 -n 1 true", None),
         ("echo ask squeue # sacct", None),
         ("# squeue -u me", None),
     ],
