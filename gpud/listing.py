@@ -17,7 +17,7 @@ from gpud.model.units import Seconds, Timestamp
 from gpud.names import Names
 from gpud.reading import ReadThread
 from gpud.results import happened, results
-from gpud.selection import checked_states, parse_job, parse_jobs
+from gpud.selection import checked_states, no_such_job, parse_job, parse_jobs
 from gpud.server import Peer
 from gpud.store.rows import JobQuery, JobRow
 from gpud.views import Scene, Viewer
@@ -101,7 +101,7 @@ class Listing:
         rows, more = await self._reader.run(lambda reader: reader.jobs(query))
         for word in words or ():
             if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
-                raise Wrong(f"there is no job {word.text}", "see what there is: gpuctl list --all", "no_such_job")
+                raise no_such_job(word.text)
         scene, viewer = await self._ahead(rows, _SOON_S), self._viewer(peer)
         places = views.positions(scene.world) or {}
         maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
@@ -219,9 +219,9 @@ class Listing:
                 word = array.state if index in state.pending else End.CANCELLED.value
                 ended_at = None if index in state.pending else array.updated_at
                 return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
-        hint = "see what there is: gpuctl list --all"
-        if index is not None:
-            hint = f"see what there is: gpuctl show {number_of(job)}"
+        if index is None:
+            raise no_such_job(format_job(job))
+        hint = f"see what there is: gpuctl show {number_of(job)}"
         raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gpud.check import Wrong
 from gpud.model.array import IndexSet, parse_indices
-from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id
+from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id, number_of
 from gpud.model.spec import Dependency, Park, When
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
@@ -48,6 +48,15 @@ class Named:
             return array_of(job) == job and job_id(self.first) <= job <= job_id(self.last)
         low = job_id(self.first)
         return array_of(job) == low and job != low and job - low - 1 in self.elements
+
+
+def no_such_job(word: str) -> Wrong:
+    """Return what is wrong with a job that there is not; SLURM_JOB_ID of an element is its key, a large number."""
+    hint = "see what there is: gpuctl list --all"
+    key = JobId(int(word)) if word.isdigit() else JobId(0)
+    if number_of(key) and index_of(key) is not None:
+        hint = f"as a SLURM_JOB_ID that is {format_job(key)}"
+    return Wrong(f"there is no job {word}", hint, "no_such_job")
 
 
 def parse_jobs(words: list[str]) -> list[Named]:
@@ -219,5 +228,5 @@ def _meant(named: Named, rows: dict[JobId, JobRow], keys: list[JobId]) -> list[t
             )
         found += [(array, job_id(named.first, index)) for index in rest]
     if named.alone and not found:
-        raise Wrong(f"there is no job {named.text}", "see what there is: gpuctl list --all", "no_such_job")
+        raise no_such_job(named.text)
     return found

@@ -119,6 +119,13 @@ def test_what_is_no_job_is_refused(kept, op, word):
     assert refusal(kept, op, **named[op]).code in {"usage", "no_such_job"}
 
 
+@pytest.mark.parametrize(("op", "named"), [("show", "job"), ("cancel", "select"), ("list", "jobs")])
+def test_the_number_that_slurms_scripts_know_an_element_by_is_told_as_gpuctl_calls_it(kept, op, named):
+    word = str((12 << 24) + 8)
+    said = refusal(kept, op, **{named: {"job": word, "jobs": [word], "select": {"jobs": [word]}}[named]})
+    assert (said.code, said.hint) == ("no_such_job", "as a SLURM_JOB_ID that is 12_7")
+
+
 ODD = [
     *(
         None,
