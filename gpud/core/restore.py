@@ -74,10 +74,16 @@ def restore(
 
 
 def carry_over(before: World, world: World) -> None:
-    """Take over what was seen of the hardware, and what it added up to, by the world before a reload."""
+    """Take over what was seen of the hardware, and what it added up to, by the world before a reload.
+
+    Of faults that need a person what is stored counts: what was not made durable is seen, and told, again.
+    """
     for gpu, state in before.gpus.items():
         if gpu in world.gpus:
             now = world.gpus[gpu]
+            passing = {cause: fault for cause, fault in state.health.faults.items() if not fault.person}
+            state.health.faults = passing | now.health.faults
+            state.health.heard.clear()
             now.seen, now.heard_at, now.health = state.seen, state.heard_at, state.health
             now.baseline_mib, now.released_at = state.baseline_mib, state.released_at
     world.care = before.care

@@ -6,13 +6,15 @@ import pytest
 from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, element
 
 from gpud.core.condition import Condition, condition
+from gpud.core.cycle import cycle
 from gpud.core.policies.fair_share import FairShare
+from gpud.core.restore import carry_over
 from gpud.core.rules import Rules
 from gpud.model.changes import Queued, StrangerSeen, Told, UsePut
 from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
 from gpud.model.health import Signs
 from gpud.model.job import JobId, format_job
-from gpud.model.observations import NodeSeen
+from gpud.model.observations import NodeSeen, XidSeen
 from gpud.model.units import Mib, Timestamp
 
 ONE, TWO = GpuId("n1-H100-0"), GpuId("n1-H100-1")
@@ -453,6 +455,19 @@ def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
         play.hardware[ONE] = Hardware(used=used, processes=(unknown,))
         play.look()
         assert state_of(play) == word
+
+
+def test_a_fault_that_could_not_be_made_durable_is_told_again_and_kept_once_it_is():
+    play = real("1xH100")
+    lost = cycle(play.world, [XidSeen(NodeName("n1"), ONE, 79)], Timestamp(play.now))  # and then the disk was full
+    assert any(isinstance(each, Told) and each.kind == "health" for each in lost.changes)
+    again = play.restarted()
+    carry_over(play.world, again.world)
+    assert again.world.gpus[ONE].health.faults == {}
+    again.xid(ONE, 79)
+    assert [each.detail["cause"] for each in told(again, "health")] == ["xid 79"]
+    assert len(told(again, "xid")) == 1
+    assert again.restarted().world.gpus[ONE].health.faults.keys() == {"xid 79"}
 
 
 # -- what jobs do with their GPUs
