@@ -193,7 +193,7 @@ def attend(client: Client, job: str, interrupts: Interrupts | None = None) -> di
                 shown_now = answer["job"]
                 if shown_now["state"] in ENDS:
                     if not sat and shown_now["output"] is not None:
-                        shown(Log(shown_now["output"]))
+                        shown(Log(shown_now["output"], owner=shown_now["uid"]))
                     return answer
                 if shown_now["state"] in ("running", "stopping") and shown_now["terminal"] is not None:
                     connection = connect(shown_now["terminal"], client)

@@ -36,8 +36,11 @@ class FrameError(Exception):
 
 
 def pack(message: Message) -> bytes:
-    """Return the frame of a message. Raises FrameError when it is larger than `FRAME_MAX`."""
-    payload: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
+    """Return the frame of a message. Raises FrameError when it, or a number in it, is too large."""
+    try:
+        payload: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
+    except OverflowError:
+        raise FrameError("a number of more than 64 bits") from None
     if len(payload) > FRAME_MAX:
         raise FrameError(f"a message of {len(payload) >> 20} MiB; at most {FRAME_MAX >> 20} MiB travel at once")
     return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload

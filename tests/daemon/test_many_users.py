@@ -21,7 +21,8 @@ from fakenvml.fixture import compiler
 from gpud_process import ROOT, Gpud, until
 
 from gpuctl.client import Client
-from gpuctl.errors import RefusedError
+from gpuctl.errors import GpuctlError, RefusedError
+from gpuctl.follower import Follower
 from gpud.roles import RIGHTS, Role, right_of
 from gpud.views import OF_OTHERS
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Frames, pack
@@ -287,6 +288,13 @@ def test_what_is_anothers_does_not_leave_the_daemon(system):
             assert SECRET in repr(client.request("why", job=jobs["no directory"]))
             [row] = client.request("list", jobs=[jobs["runs"]], labels=[f"{SECRET}={SECRET}"])["jobs"]
             assert row["labels"] == {SECRET: SECRET}
+
+
+def test_who_follows_the_output_of_anothers_job_is_told_that_it_is_not_theirs(system, bob):
+    job = system.submitted(ADA, "sleep", "600")
+    system.running(job)
+    with pytest.raises(GpuctlError, match="is not yours to see"):
+        Follower(bob, job).follow()
 
 
 def test_who_queues_much_at_any_priority_is_passed_by_who_queues_one(system, ada):

@@ -107,6 +107,12 @@ def test_a_message_that_no_peer_would_read_is_not_packed():
         pack({"script": bytes(17 << 20)})
 
 
+@pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1])
+def test_a_number_that_does_not_travel_is_said_to_be_too_large(number):
+    with pytest.raises(FrameError, match="a number of more than 64 bits"):
+        pack({"demand": {"gpus": number}})
+
+
 def test_what_was_said_before_the_broken_frame_counts():
     with pytest.raises(FrameError) as broken:
         Frames().feed(pack({"id": 1}) + pack({"id": 2}) + b"\xff\xff\xff\xff")
