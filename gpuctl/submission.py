@@ -27,7 +27,7 @@ _LIMITS = (
 _GPUD_SETS = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
 _GPUD_SETS_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
-    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
 _DIRECTIVES = re.compile(rb"\n(?:#SBATCH|#GPUCTL|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")

@@ -13,7 +13,7 @@ _SESSION_PREFIXES = ("SSH_", "DBUS_", "VSCODE_")
 # What an outer job was told of itself; settings such as GPUD_SOCKET are the submitter's own.
 _OUTER_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
-    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
 _RUNTIME = "XDG_RUNTIME_DIR"
 PORT = "GPUD_JOB_PORT"
@@ -89,7 +89,8 @@ def additions(
 
     `by` "index" numbers GPUs for CUDA as PCI_BUS_ID order does (many programs call int() on it), "uuid" names
     them. Without GPUs CUDA_VISIBLE_DEVICES is empty, which hides all, where leaving it out would show all.
-    NVIDIA_VISIBLE_DEVICES says the same to the container toolkit, to which "void" means none.
+    NVIDIA_VISIBLE_DEVICES says the same to the container toolkit, to which "void" means none. GPUD_DOCKER_ARGS are
+    words for `docker run $GPUD_DOCKER_ARGS`, as a shell splits them: what runs in that container says whose it is.
     """
     number, _, index = job.partition("_")
     added = {
@@ -101,6 +102,7 @@ def additions(
         "GPUD_GPU_COUNT": str(len(uuids)),
         "GPUD_GPU_UUIDS": ",".join(uuids),
         "GPUD_NODE": node,
+        "GPUD_DOCKER_ARGS": _docker(job, uuids),
     }
     if len(nodes) > 1:
         added |= {"GPUD_NODES": ",".join(nodes), "GPUD_NODE_COUNT": str(len(nodes))}
@@ -110,3 +112,12 @@ def additions(
         added |= {"GPUD_ARRAY_ID": number, "GPUD_ARRAY_INDEX": index}
     optional = {"SCRIPT": script, "PROGRESS_FILE": progress_file, "CHECKPOINT_DIR": checkpoint_dir}
     return added | {f"GPUD_{name}": value for name, value in optional.items() if value is not None}
+
+
+def _docker(job: str, uuids: Sequence[str]) -> str:
+    """Return the options that give a container a job's GPUs, and say on it and to its processes whose they are.
+
+    The quotation marks are docker's: it reads the value as CSV, of which several devices must be one field.
+    """
+    gpus = [f'--gpus="device={",".join(uuids)}"'] if uuids else []
+    return " ".join([*gpus, "--init", f"--label=gpud.job={job}", "-e GPUD_JOB_ID", "-e GPUD_ATTEMPT"])

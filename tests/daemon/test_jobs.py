@@ -31,7 +31,8 @@ def test_exit_codes_and_signals_are_told_apart(gpud):
 
 
 def test_a_job_learns_who_it_is(gpud):
-    job = gpud.submit("sh", "-c", "env | grep -E '^(GPUD_|CUDA_|NVIDIA_VIS)' | sort", gpus=2, env={"GPUD_JOB_ID": "99"})
+    said = "env | grep -E '^(GPUD_|CUDA_|NVIDIA_VIS)' | grep -v _PORT= | sort"
+    job = gpud.submit("sh", "-c", said, gpus=2, env={"GPUD_JOB_ID": "99"})
     gpud.ended(job)
     uuids = ",".join(gpu["uuid"] for gpu in gpud.ask("gpus")["gpus"])
     node = gpud.job(job)["allocation"][0]["node"]
@@ -39,10 +40,13 @@ def test_a_job_learns_who_it_is(gpud):
         "CUDA_DEVICE_ORDER=PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES=0,1",
         "GPUD_ATTEMPT=1",
+        f"GPUD_CHECKPOINT_DIR={gpud.state}/checkpoints/{job}",
+        f'GPUD_DOCKER_ARGS=--gpus="device={uuids}" --init --label=gpud.job={job} -e GPUD_JOB_ID -e GPUD_ATTEMPT',
         "GPUD_GPU_COUNT=2",
         f"GPUD_GPU_UUIDS={uuids}",
         f"GPUD_JOB_ID={job}",
         f"GPUD_NODE={node}",
+        f"GPUD_PROGRESS_FILE={gpud.state}/logs/progress/{job}.1",
         f"NVIDIA_VISIBLE_DEVICES={uuids}",
     ]
 

@@ -1,7 +1,9 @@
 """What of the submitter's environment a job gets, and what gpud adds."""
 
+import csv
 import ctypes
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,16 @@ def test_an_outer_jobs_gpus_and_ids_do_not_reach_a_job_submitted_from_it():
         "GPUD_GPU_COUNT": "0",
         "GPUD_GPU_UUIDS": "",
         "GPUD_NODE": "box",
+        "GPUD_DOCKER_ARGS": "--init --label=gpud.job=13 -e GPUD_JOB_ID -e GPUD_ATTEMPT",
     }
+
+
+def test_a_shell_splits_what_docker_is_to_be_told():
+    words = ["sh", "-c", 'printf "%s\\n" $GPUD_DOCKER_ARGS']
+    args = subprocess.run(words, env=ADDED, capture_output=True, text=True, check=True).stdout.splitlines()
+    gpus, *rest = args
+    assert rest == ["--init", "--label=gpud.job=12", "-e", "GPUD_JOB_ID", "-e", "GPUD_ATTEMPT"]
+    assert next(csv.reader([gpus.removeprefix("--gpus=")])) == ["device=GPU-a,GPU-b"]  # as docker reads it
 
 
 def test_gpus_are_numbered_or_named_and_always_named_to_gpud_and_to_containers():
