@@ -100,7 +100,7 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
         return Timestamp(max(found.at, now)), None
     if found.behind is not None:
         behind = format_job(found.behind)
-        return None, f"it comes behind job {behind}, and nobody knows how long that runs (no time limit, no estimate)"
+        return None, f"it comes behind job {behind}, and nobody knows how long that runs: it has no time limit"
     if found.beyond:
         return None, "too many jobs come before it"
     match wait:

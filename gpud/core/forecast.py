@@ -1,11 +1,11 @@
 """When everybody who waits will start, if all goes as expected: the scheduler itself, run on a copy of the world.
 
-Jobs take as long as is expected of them (an estimate, earlier runs of their like, a time limit; who overruns that is
-expected to end soon), nobody comes, nobody is cancelled, nothing fails. The order, the placement, backfill, quotas and
-preemption are the real ones, since `cycle` decides here as there.
+Jobs take as long as is expected of them (an estimate, earlier runs of their like, a time limit; who overruns that a
+little is expected to end soon), nobody comes, nobody is cancelled, nothing fails. The order, the placement, backfill,
+quotas and preemption are the real ones, since `cycle` decides here as there.
 
-Where nothing is known of how long a job runs, what starts because it ended starts nobody knows when, and so does what
-follows from that: `behind` names the job of which more should be known. Beyond the first `MOST` jobs of the queue, or
+Where nothing is known of how long a job runs, or it has run for more than twice as long and may go on, what starts
+because it ended starts nobody knows when, and so does what follows from that: `behind` names the job of which more should be known. Beyond the first `MOST` jobs of the queue, or
 `FARTHEST_S` from now, nothing is told; who stands behind those and could slip in between is left out of account.
 
 Cost: what the cycles cost that will decide it all, once (half a second for a thousand jobs); `work` yields after each,
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import OVERRUN_S, expected_end
 from gpud.core.cycle import cycle
 from gpud.core.outcome import Outcome
 from gpud.core.twin import Snapshot, fill, snapshot
@@ -93,8 +93,9 @@ class Forecast:
         world = taken.world
         assert world is not None  # noqa: S101 - it was filled
         for active in world.active.values():
-            self._end(active.job, active.place.attempt, expected_end(world, active, self.now))
-            if not isinstance(active.state, Stopping) and not world.predictor.known(active.terms):
+            end, known = _lasts_until(world, active, self.now)
+            self._end(active.job, active.place.attempt, end)
+            if not known:
                 self._unsure[active.job] = active.job
         yield
         yield from self._play(world)
@@ -181,3 +182,20 @@ class Forecast:
         self._unsure.pop(active.job, None)
         if root is not None or not known:
             self._unsure[active.job] = root or active.job
+
+
+def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:
+    """Return when an active job ends, and whether anything is known of that."""
+    end = expected_end(world, active, now)
+    if isinstance(active.state, Stopping):
+        return end, True
+    if not overruns(world, active, now):
+        return end, world.predictor.known(active.terms)
+    limit_s = active.terms.time_limit_s
+    return (end, False) if limit_s is None else (Timestamp(max(end, active.state.since + limit_s)), True)
+
+
+def overruns(world: World, active: ActiveJob, now: Timestamp) -> bool:
+    """Return whether a job has run for so long that what was expected of it tells nothing any more."""
+    expects_s = world.expects_s[active.job]
+    return now - active.since > 2 * expects_s + OVERRUN_S

@@ -183,6 +183,19 @@ def test_a_limit_bounds_what_is_not_known_and_who_overruns_is_expected_soon():
     assert 0 < forecast(lab).expected(job).at - lab.now <= 120.0
 
 
+@pytest.mark.parametrize("limit", [20 * HOUR, None])
+def test_who_runs_for_twice_as_long_as_expected_is_taken_to_run_to_its_limit_or_nobody_knows_how_long(limit):
+    lab = a_lab(a_node(gpus="1xH100"))
+    (long,) = lab.submit(a_job(1, estimate=60.0, limit=limit))
+    (job,) = lab.submit(a_job(1, estimate=60.0))
+
+    lab.now += 100.0  # a little longer than expected: it will be over soon
+    assert 0 < forecast(lab).expected(job).at - lab.now <= 120.0
+
+    lab.now += HOUR
+    assert forecast(lab).expected(job) == (Expected(behind=long) if limit is None else Expected(NOON + limit))
+
+
 def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
     lab = a_lab(a_node(gpus="1xH100"))
     lab.submit(a_job(1, estimate=60.0))
