@@ -5,8 +5,9 @@ little is expected to end soon), nobody comes, nobody is cancelled, nothing fail
 quotas and preemption are the real ones, since `cycle` decides here as there.
 
 Where nothing is known of how long a job runs, or it has run for more than twice as long and may go on, what starts
-because it ended starts nobody knows when, and so does what follows from that: `behind` names the job of which more should be known. Beyond the first `MOST` jobs of the queue, or
-`FARTHEST_S` from now, nothing is told; who stands behind those and could slip in between is left out of account.
+because it ended starts nobody knows when, and so does what follows from that: `behind` names the job of which more
+should be known. Beyond the first `MOST` jobs of the queue, or `FARTHEST_S` from now, nothing is told; who stands behind
+those and could slip in between is left out of account.
 
 Cost: what the cycles cost that will decide it all, once (half a second for a thousand jobs); `work` yields after each,
 and after every piece of the copy, which are a millisecond or two.
