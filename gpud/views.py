@@ -84,8 +84,7 @@ def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job
     """Return a job as the protocol's page says."""
     world, demand, wait = scene.world, row.terms.demand, why(scene.world, row.job, scene.now)
     expected_at, unknown = outlook(scene.forecast, row.job, wait, scene.now)
-    run, ended = row.run, row.ended_at is not None
-    over = None if run is None else run.exit
+    run, ended, over = row.run, row.ended_at is not None, None if row.run is None else row.run.exit
     shown, started_at = viewer.may_read(row), None if run is None else _started_at(run)
     output, error = _paths(scene, row) if shown and (started_at is not None or not ended) else (None, None)
     job: Job = {
