@@ -216,17 +216,17 @@ def environment(step: Step, rank: int) -> dict[str, str]:
     told = {
         "SLURM_PROCID": rank,
         "SLURM_LOCALID": rank % here,
-        "SLURMNODEID": rank // here,
+        "SLURM_NODEID": rank // here,
         "SLURM_NTASKS": step.tasks,
         "SLURM_NPROCS": step.tasks,
-        "SLURM_NTASKS_PERNODE": here,
-        "SLURM_TASKS_PERNODE": here if step.nodes == 1 else f"{here}(x{step.nodes})",
+        "SLURM_NTASKS_PER_NODE": here,
+        "SLURM_TASKS_PER_NODE": here if step.nodes == 1 else f"{here}(x{step.nodes})",
         "SLURM_STEP_ID": os.getpid(),
         "SLURM_STEPID": os.getpid(),
         "SLURM_STEP_NUM_TASKS": step.tasks,
-        "SLURM_STEP_NUMNODES": step.nodes,
-        "SLURM_STEP_TASKS_PERNODE": here if step.nodes == 1 else f"{here}(x{step.nodes})",
-        "SLURM_STEPNODELIST": ",".join(os.environ.get("SLURM_JOBNODELIST", NODE).split(",")[: step.nodes]),
+        "SLURM_STEP_NUM_NODES": step.nodes,
+        "SLURM_STEP_TASKS_PER_NODE": here if step.nodes == 1 else f"{here}(x{step.nodes})",
+        "SLURM_STEP_NODELIST": ",".join(os.environ.get("SLURM_JOB_NODELIST", NODE).split(",")[: step.nodes]),
         "SLURM_GTIDS": ",".join(
             str(each) for each in range(rank // here * here, min(rank // here * here + here, step.tasks))
         ),

@@ -132,6 +132,20 @@ def test_a_step_s_tasks_see_the_gpus_that_the_script_said(bind, words, seen):
     assert sorted(ended(step)[1].splitlines()) == seen
 
 
+def test_every_task_is_told_where_it_is_by_slurm_s_own_names():
+    names = (
+        "NODEID PROCID LOCALID NTASKS NTASKS_PER_NODE TASKS_PER_NODE STEP_NUM_NODES STEP_TASKS_PER_NODE STEP_NODELIST"
+    )
+    job = {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "a,b", "SLURM_NODEID": "0", "GPUD_STEP_TASKS": "4"}
+    told = "echo " + " ".join(f"$SLURM_{name}" for name in names.split())
+    assert sorted(ended(srun("sh", "-c", told, environ=job))[1].splitlines()) == [
+        "0 0 0 4 2 2(x2) 2 2(x2) a,b",
+        "0 1 1 4 2 2(x2) 2 2(x2) a,b",
+        "1 2 0 4 2 2(x2) 2 2(x2) a,b",
+        "1 3 1 4 2 2(x2) 2 2(x2) a,b",
+    ]
+
+
 def test_of_a_job_of_several_parts_the_first_one_s_steps_run():
     assert ended(srun("--het-group=0", "-n1", "echo", "here"))[:2] == (0, "here\n")
     status, _, err = ended(srun("--pack-group=1", "-n1", "echo", "here"))
