@@ -7,7 +7,7 @@ one.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
@@ -71,7 +71,7 @@ class Job(Told):
         self.refresh()
         return [Job(self._client, row["id"], row) for row in self.shown.get("elements", ())]
 
-    def logs(self, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, *, follow: bool = False) -> Generator[str]:
         """Yield the lines of its output; with `follow`, until it has ended."""
         return self._client.logs(self, follow=follow)
 
@@ -197,7 +197,7 @@ class Client:
             waiting.wait_for(connection, ids, keep, within_s=timeout)
         return [ended[job] for job in ids]
 
-    def logs(self, job: JobLike, *, follow: bool = False) -> Iterator[str]:
+    def logs(self, job: JobLike, *, follow: bool = False) -> Generator[str]:
         """Yield the lines of a job's output; with `follow`, until it has ended."""
         self._refuse_afar()
         return reading.lines(self.connect(), wanted.ids(job)[0], follow=follow)
@@ -248,8 +248,8 @@ class Client:
         """Return how gpud is: its version, and counts of jobs and GPUs by state."""
         return self.request("status")
 
-    def events(self, *jobs: Jobs, since: int | None = None) -> "Iterator[Event]":
-        """Return an iterator over what happens from now on, or after event number `since`, without end.
+    def events(self, *jobs: Jobs, since: int | None = None) -> "Generator[Event]":
+        """Return an iterator over what happens from now on, or after event number `since`, without end; `close` it.
 
         >>> from gpuctl import Client
         >>> with Client() as client:
@@ -266,7 +266,7 @@ class Client:
         last = connection.request("subscribe", **asked)["last"]
         return self._events(connection, narrowed, last if since is None else since)
 
-    def _events(self, connection: Connection, narrowed: dict[str, Any], last: int) -> "Iterator[Event]":
+    def _events(self, connection: Connection, narrowed: dict[str, Any], last: int) -> "Generator[Event]":
         with connection:
             while True:
                 try:
@@ -278,7 +278,7 @@ class Client:
                     waiting.await_back(connection, lost)
                     connection.request("subscribe", since=last, **narrowed)
 
-    def watch(self, *, most: int = 100) -> Iterator[dict[str, Any]]:
+    def watch(self, *, most: int = 100) -> Generator[dict[str, Any]]:
         """Yield `status`, `gpus` and `jobs` as they are now, and again whenever something changed, without end.
 
         >>> from gpuctl import Client

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from gpuctl.client import ConnectionLostError, checked, unreachable
-from gpuctl.errors import GpuctlError, refusal
+from gpuctl.client import TRIES, ConnectionLostError, TurnedAwayError, checked, unreachable
+from gpuctl.errors import GpuctlError, UnreachableError, refusal
 from gpud import __version__
 from gpud.wire import address
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, pack
@@ -174,15 +174,24 @@ class AsyncEvents:
             return message
 
     async def _subscribed(self) -> Stream:
-        if self._stream is None:
-            stream = await self._connect()
+        left = TRIES
+        while self._stream is None:
+            try:
+                stream = await self._connect()
+            except UnreachableError:
+                if self._since is None:
+                    raise
+                continue  # whoever has begun to listen waits, however long that takes
             try:
                 asked = self._narrowed if self._since is None else {**self._narrowed, "since": self._since}
                 reply = await stream.ask("subscribe", asked)
-            except BaseException:
+            except BaseException as error:
                 stream.close()
-                raise
-            if self._since is None:
-                self._since = reply["last"]
-            self._stream = stream
+                left -= 1
+                if not left or not isinstance(error, ConnectionLostError) or isinstance(error, TurnedAwayError):
+                    raise
+                await asyncio.sleep(0.1)  # it was just going
+            else:
+                self._since = reply["last"] if self._since is None else self._since
+                self._stream = stream
         return self._stream

@@ -75,6 +75,8 @@ class Options(TypedDict, total=False):
     output: str | os.PathLike[str]
     error: str | os.PathLike[str]
     grace: Duration
+    checkpoint_signal: str | int
+    checkpoint_interval: Duration
 
 
 class Filters(TypedDict, total=False):

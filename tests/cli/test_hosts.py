@@ -1,11 +1,15 @@
 """`gpuctl -H`: gpuctl on other machines, with an ssh that runs on this one what sshd would run there."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -199,6 +203,24 @@ def test_watching_several_hosts_tells_of_every_change(hosts):
     assert first == {"one", "two"}
 
 
+def test_the_screen_of_several_hosts_is_left_with_q(hosts):
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("=4H", 24, 120, 0, 0))
+    command = [sys.executable, "-m", "gpuctl", "-H", "one,nowhere", "watch"]
+    environ = hosts.environ | {"TERM": "xterm"}
+    with subprocess.Popen(command, env=environ, stdin=follower, stdout=follower, stderr=follower) as process:
+        os.close(follower)
+        said = b""
+        while b"no answer" not in said or b"2 GPUs" not in said:
+            said += os.read(leader, 4096)
+        os.write(leader, b"q")
+        with contextlib.suppress(OSError):  # the last who had it has left
+            while os.read(leader, 4096):
+                pass
+        assert process.wait(WITHIN_S) == 0
+    os.close(leader)
+
+
 def test_a_client_reaches_another_machine_through_a_relay_and_again_after_a_restart(hosts, monkeypatch):
     for name, value in hosts.environ.items():
         monkeypatch.setenv(name, value)
@@ -212,6 +234,7 @@ def test_a_client_reaches_another_machine_through_a_relay_and_again_after_a_rest
 
         assert client.job(held).cancel()["changed"] == [held]
         assert next(event["job"] for event in events if event["kind"] == "cancelled") == held
+        events.close()
         with pytest.raises(RefusedError):
             client.job("999")
         with pytest.raises(GpuctlError, match="on the machine"):

@@ -9,18 +9,18 @@ import time
 import pytest
 from gpud_process import until
 
-from gpuctl import Client, JobError, aio, api
+from gpuctl import Client, JobError, UnreachableError, aio, api
 from gpuctl.aio import AsyncClient
 
 pytestmark = pytest.mark.usefixtures("ours")
 WITHIN_S = 30
 
 
-def run(main):
+def run(main, *, start=True):
     """Run a coroutine function with a client of its own, and no longer than anything takes."""
 
     async def bounded():
-        async with asyncio.timeout(WITHIN_S), AsyncClient() as client:
+        async with asyncio.timeout(WITHIN_S), AsyncClient(start=start) as client:
             return await main(client)
 
     return asyncio.run(bounded())
@@ -155,5 +155,14 @@ def test_requests_waits_and_events_outlive_a_restart_of_gpud(a_gpud, monkeypatch
         await asyncio.to_thread(restart.join)
         return ended[0].state, (await client.request("ping"))["ok"]
 
-    assert run(main) == ("completed", True)
+    assert run(main, start=False) == ("completed", True)
     until(go.exists)
+
+
+def test_where_there_is_no_gpud_and_none_is_to_be_started_it_says_so(tmp_path):
+    async def main():
+        async with AsyncClient(str(tmp_path / "gpud.sock"), start=False):
+            pass
+
+    with pytest.raises(UnreachableError, match="does not answer"):
+        asyncio.run(main())
