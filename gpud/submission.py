@@ -48,8 +48,8 @@ def spec_of(
 
     `begin_at` is the message's, taken from the wall clock to the daemon's; `after` its jobs, which have been looked up.
     """
-    command, claim = message["command"], message.get("claim", False)
-    if not claim:
+    command = message["command"]
+    if not message.get("claim", False):
         check_command(command)
     elif command:
         raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
@@ -60,21 +60,7 @@ def spec_of(
     array, throttle = _array(message.get("array"))
     return JobSpec(
         nonce=_bounded_nonce(message["nonce"]),
-        terms=Terms(
-            demand=demand_of(message["demand"]),
-            uid=uid,
-            user=user,
-            tenant=tenant,
-            grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
-            retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
-            time_limit_s=_duration("the time limit", message.get("time_limit_s")),
-            estimate_s=_duration("the estimate", message.get("estimate_s")),
-            name_group=name_group(name),
-            preemptible=message.get("preemptible"),
-            retry_on=_retry_on(message.get("retry_on", []), message.get("retries", 0)),
-            claim=claim,
-            idle_after_s=_duration("the idle time", message.get("idle_after_s")),
-        ),
+        terms=_terms(message, name, uid=uid, user=user, tenant=tenant),
         name=name,
         command=tuple(command),
         workdir=message["workdir"],
@@ -96,6 +82,24 @@ def spec_of(
         group=_word("the group", message.get("group")),
         key=_key(message),
         **_comforts(message),
+    )
+
+
+def _terms(message: Submit, name: str, *, uid: int, user: str, tenant: str) -> Terms:
+    return Terms(
+        demand=demand_of(message["demand"]),
+        uid=uid,
+        user=user,
+        tenant=tenant,
+        grace_s=_between("the grace time", message.get("grace_s", 30.0), 0.0, _GRACE_MOST_S),
+        retries=int(_between("the number of retries", message.get("retries", 0), 0, _RETRIES_MOST)),
+        time_limit_s=_duration("the time limit", message.get("time_limit_s")),
+        estimate_s=_duration("the estimate", message.get("estimate_s")),
+        name_group=name_group(name),
+        preemptible=message.get("preemptible"),
+        retry_on=_retry_on(message.get("retry_on", []), message.get("retries", 0)),
+        claim=message.get("claim", False),
+        idle_after_s=_duration("the idle time", message.get("idle_after_s")),
     )
 
 
