@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import re
 import sys
 from datetime import UTC, datetime
 
 from gpud.config import Config
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _PRIORITIES = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}  # syslog(3)
 
 
@@ -23,7 +25,16 @@ class _Json(logging.Formatter):
         return json.dumps(line)
 
 
-class _Journal(logging.Formatter):
+class _Lines(logging.Formatter):
+    """A line for each message, whatever names others gave to what it tells of."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """Return the message with nothing in it that begins a line, or moves a cursor."""
+        record.message = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], record.message)
+        return super().formatMessage(record)
+
+
+class _Journal(_Lines):
     """Every line with its level as journald reads it (sd-daemon(3)); the time is journald's own."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -42,6 +53,6 @@ def start_log(config: Config) -> None:
     elif os.environ.get("JOURNAL_STREAM") == f"{about.st_dev}:{about.st_ino}":
         formatter = _Journal("%(message)s")
     else:
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        formatter = _Lines("%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.setFormatter(formatter)

@@ -11,13 +11,14 @@ import click
 import gpud
 from gpuctl import session
 from gpuctl.errors import GpuctlError
+from gpuctl.following import Log, LogError
 from gpuctl.parse import JOB, POSITIVE, RULE
 from gpuctl.render.text import Column, clock, table
 from gpuctl.session import Session, note
 
 Map = dict[str, Any]
 
-_LOG_MOST = 64 * 1024
+_LINES_MOST = 100
 _COLUMNS = (
     Column("NOTICE", right=True),
     Column("JOB", right=True),
@@ -78,9 +79,11 @@ def _why_not(notice: Map) -> str:
     if not notice["error"]:
         return ""
     try:
-        with open(notice["log"], encoding="utf-8", errors="replace") as file:
-            said = file.read(_LOG_MOST).split("\n")
-    except (OSError, KeyError):
+        log = Log(notice["log"], owner=os.stat(os.path.dirname(notice["log"])).st_uid)
+        log.start_at_last(_LINES_MOST)
+        said = log.lines()
+        log.close()
+    except (OSError, LogError, KeyError):
         return str(notice["error"])
     return next((line.strip() for line in reversed(said) if line.strip()), str(notice["error"]))
 

@@ -7,10 +7,11 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from daemon.test_many_users import ADA, BOB, System, being
-from gpud_process import ENDS, ROOT
+from gpud_process import ENDS, ROOT, until
 
 from gpuctl.errors import RefusedError
 
@@ -95,6 +96,21 @@ def test_root_who_looks_at_a_log_reads_what_its_user_could_and_no_more(system, b
             told = printed(system, *words, ended["id"], check=False)
             assert SECRET.strip() not in told, words
             assert shown is None or shown in told, words
+
+
+def test_root_who_looks_at_notices_reads_no_more_of_their_logs_than_their_user_could(system, bobs):
+    system.ended(system.submitted(ADA, "true", notify=[["end", "command:echo said-by-ada; exit 1"]]))
+    notice = until(lambda: next((each for each in system.ask("notices")["notices"] if each["error"]), None))
+    log = Path(notice["log"])
+    assert log.exists()
+    for make in (lambda: log.symlink_to(bobs), lambda: os.mkfifo(log)):
+        with being(ADA):
+            log.unlink()
+            make()
+        told = printed(system, "notify", "log")
+        assert SECRET.strip() not in told
+        assert "said-by-ada" not in told.replace("command:echo said-by-ada", "")
+        assert str(notice["number"]) in told
 
 
 def test_a_chosen_output_gets_no_further_than_its_user(system, bobs):

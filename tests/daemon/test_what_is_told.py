@@ -2,9 +2,11 @@
 
 import os
 import pwd
+import subprocess
+import sys
 import time
 
-from gpud_process import until
+from gpud_process import ROOT, until
 
 
 def test_a_gpu_that_is_drained_while_it_is_busy_stays_busy_and_is_told_as_drained(gpud):
@@ -95,3 +97,17 @@ def test_events_of_operators_name_them(gpud):
     events = {event["kind"]: event["detail"]["by"] for event in gpud.ask("events")["events"]}
     me = pwd.getpwuid(os.getuid()).pw_name
     assert events == dict.fromkeys(("drained", "undrained", "paused", "resumed"), me)
+
+
+def test_a_message_is_one_line_of_the_log_whatever_names_are_in_it():
+    evil = "eve\n<0>the machine burns\x1b[2J\u202e"
+    code = f"""if True:
+        import logging
+        from gpud.config import Config
+        from gpud.journal import start_log
+        start_log(Config())
+        logging.error("GPU 0 is used by %s", {evil!r})
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("GPU 0 is used by eve\\n<0>the machine burns\\x1b[2J\\u202e")
