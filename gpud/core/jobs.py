@@ -125,6 +125,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     reason = verdict.reason and f"{verdict.reason}{beside}"
     if isinstance(verdict, lifecycle.Over):
         world.groups.count(seen.job, verdict.end, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
+        world.recent.ended(seen.job, seen.attempt, verdict.end)
         finish(world, out, seen.job, verdict.end, seen.exit, reason)
         return
     if verdict.word == "retried" and guest is None:
@@ -132,6 +133,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         if wanted is None:
             world.groups.count(seen.job, End.FAILED, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
             over = f"{lifecycle.said(seen.exit)}{beside}; not tried again: {said}"
+            world.recent.ended(seen.job, seen.attempt, End.FAILED)
             finish(world, out, seen.job, End.FAILED, seen.exit, over)
             return
         if said is not None:

@@ -61,6 +61,7 @@ class Outcome:
             self.changes.append(ArrayPut(job, self.now, array.state, end, reason if over else None))
             if over:
                 del world.arrays[job]
+                world.recent.over(job, array.state)
                 world.unwait(job)
                 world.groups.leave(job, aggregate(array.state))
         if world.groups.changed:

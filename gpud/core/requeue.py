@@ -82,6 +82,7 @@ def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | No
     job, key = loaded.job, array_of(loaded.job)
     if job in world.active or world.waiting(job) is not None:
         return "is queued already"
+    loaded = world.recent.as_it_is(loaded)
     array = world.arrays.get(key)
     before = loaded.place
     place = Place(priority=before.priority, queued_us=world.moment_us(out.now), not_before=before.not_before)

@@ -22,6 +22,7 @@ from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue
+from gpud.core.recent import Recent
 from gpud.core.room import Hold
 from gpud.core.rules import Rules
 from gpud.core.samples import Samples
@@ -100,6 +101,7 @@ class World:
         self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
         self.after = Dependencies()
         self.groups = Groups()
+        self.recent = Recent()
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
         self.judged: dict[Demand, tuple[str, str | None] | None] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted

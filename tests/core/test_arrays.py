@@ -3,6 +3,7 @@
 import pytest
 from playbook import Play, a_cluster, a_job, element
 
+from gpud.core.commands import Requeue
 from gpud.core.waits import Held, NoCapacity, Throttled
 from gpud.model.array import index_set
 from gpud.model.changes import Added, ArrayPut, Ended, Moved, Unfolded
@@ -281,3 +282,34 @@ def test_dropped_sets_are_ranges():
     assert state is not None
     assert state.dropped == type(state.dropped)((range(4, 99_999, 2),))
     assert index_set(range(3)) == index_set([2, 0, 1])
+
+
+def test_an_element_that_runs_again_brings_nothing_back_that_was_cancelled_since_somebody_looked():
+    play = a_cluster(gpus="1xH100")
+    (array,) = play.submit(a_job(array="0-3"))
+    play.hold(array)
+    play.starts(element(array, 0))
+    play.ends(element(array, 0))
+    looked = play.ledger.finished(element(array, 0))
+    play.cancel(array)
+    assert play.state(array) == "cancelled"
+
+    play.cycle(Requeue(1, (), (looked,)))
+
+    assert not play.world.arrays[array].state.pending
+    assert play.running == [element(array, 0)]
+
+
+def test_a_job_that_ran_again_since_somebody_looked_is_not_started_twice_under_one_attempt():
+    play = a_cluster(gpus="1xH100")
+    (job,) = play.submit(a_job())
+    play.starts(job)
+    play.ends(job, code=3)
+    looked = play.ledger.finished(job)
+    play.requeue(ended=[job])
+    play.starts(job)
+    play.ends(job)
+
+    play.cycle(Requeue(1, (), (looked,)))
+
+    assert play.attempt(job) == 3

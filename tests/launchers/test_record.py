@@ -102,3 +102,25 @@ def test_a_damaged_record_is_told_from_a_missing_one(tmp_path):
 )
 def test_a_right_checksum_makes_no_record_of_what_is_none(content):
     assert record.decode(record.encode(content)) is None
+
+
+def test_what_is_over_and_nobody_knows_of_is_removed_and_nothing_else(tmp_path):
+    record.prepare(str(tmp_path))
+    about = {"boot": record.boot_id(), "zygote": [1, 1], "shim": [1, 1], "pid": 1, "start": 1}
+    about |= {"at": 0.0, "offset": 0.0, "grace_s": 1.0, "limit_at": None}
+    there = {
+        "1.1": about | {"state": record.DONE},
+        "2.1": about | {"state": record.DONE},  # known: its end has not been told
+        "3.1": about | {"state": record.CLAIMED},  # it runs
+        "4_7.2": about | {"state": record.CLAIMED, "boot": "another"},
+        "0_3.1": about | {"state": record.DONE},  # a delivery's
+    }
+    for name, content in there.items():
+        os.close(record.claim(f"{tmp_path}/{name}", record.encode(content)))
+    record.bury(f"{tmp_path}/5.1")
+    record.set_limit(f"{tmp_path}/1.1", 5.0, None)
+
+    record.clear(str(tmp_path), {"2.1"})
+
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {record.TOMBSTONE_FILE, "2.1", "3.1", "0_3.1", "5.1"}
