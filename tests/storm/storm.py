@@ -465,4 +465,6 @@ def weather(seed, happenings=HAPPENINGS):
         told = "\n".join(f"{at:12.6f}  {words}" for at, words in storm.story)
         command = f"python tests/storm/replay.py {seed} {happenings}"
         raise AssertionError(f"{told}\nseed {seed}: {error!r}\nreplay it: {command}") from error
+    finally:
+        storm.connection.close()
     return storm
