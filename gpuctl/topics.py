@@ -80,7 +80,8 @@ GPUD_PROGRESS_FILE       a file to tell progress in: 40/100
 TMPDIR                   a directory of its own, removed at its end
 
 Everything else is as it was in your shell at submit, but for what dies with a session (DISPLAY, SSH_*, TMUX, ...).
-What gpuctl itself reads: GPUD_HOST, GPUD_SSH, GPUD_SOCKET, GPUD_STATE_DIR, GPUD_PAGER, PAGER, NO_COLOR, FORCE_COLOR, TERM.
+What gpuctl itself reads: GPUD_HOST, GPUD_SSH, GPUD_SOCKET, GPUD_STATE_DIR, GPUD_PAGER, PAGER, NO_COLOR, FORCE_COLOR,
+TERM.
 Every setting of gpud is a variable too, GPUD_ and its name: gpud --help.
 """
 
