@@ -51,7 +51,8 @@ class _Loop:
         self._said = said
         self._source = Source(client)
         self._board = Board(self._source.seen, os.getuid())
-        self._color = not os.environ.get("NO_COLOR")
+        mono = os.environ.get("TERM", "").startswith(("vt1", "vt2", "vt3")) or "-mono" in os.environ.get("TERM", "")
+        self._color = not mono and not os.environ.get("NO_COLOR")
         encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
         # The console of Linux knows UTF-8, and has no parts of blocks in its font.
         self._ascii = encoding != "utf8" or os.environ.get("TERM") == "linux"
@@ -91,7 +92,9 @@ class _Loop:
         if path is None:
             self._source.seen.log = Tail()
         elif not self._board.up:
-            self._source.seen.log = tail(path, self._source.seen.log)
+            answer = self._source.seen.answer
+            owner = None if answer is None else answer["job"]["uid"]
+            self._source.seen.log = tail(path, self._source.seen.log, owner=owner)
 
     def _log_path(self) -> str | None:
         answer = self._source.seen.answer

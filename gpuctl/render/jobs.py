@@ -260,6 +260,8 @@ def _left_over(attempts: Sequence[dict[str, Any]]) -> str | None:
 def _used(attempts: Sequence[dict[str, Any]]) -> str | None:
     """Return what the last attempt took of the machine."""
     last = attempts[-1] if attempts else {}
+    if last.get("could_not_start"):
+        return None  # it would be what gpud itself had for trying
     words = [] if last.get("cpu_s") is None else [f"{format_duration(last['cpu_s'])} of CPU time"]
     if last.get("peak_mib") is not None:
         words.append(f"{format_size(last['peak_mib'])} of memory at most")

@@ -9,6 +9,7 @@ def test_logs_of_a_job_that_could_not_start_say_why_and_fail(gpuctl):
         done = gpuctl("logs", job["id"])
         assert (done.returncode, "it never started" in done.stderr) == (1, True)
         assert job["reason"] in done.stderr
+        assert "  used  " not in gpuctl.ok("show", job["id"])
 
 
 def test_a_gpu_that_is_drained_while_busy_is_shown_so(gpuctl):

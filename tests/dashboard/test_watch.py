@@ -242,9 +242,10 @@ def test_a_new_size_is_drawn_at_once(watched):
 
 
 def test_without_colour_there_is_none_and_with_eight_only_those(busy):
-    with Watched(busy, NO_COLOR="1") as watched:
-        watched.until("train-b")
-        assert not any(b"\x1b[%dm" % code in watched.sent for code in range(30, 38))
+    for without in ({"NO_COLOR": "1"}, {"TERM": "vt220"}):
+        with Watched(busy, **without) as watched:
+            watched.until("train-b")
+            assert not any(b"\x1b[%dm" % code in watched.sent for code in range(30, 38))
     with Watched(busy, TERM="xterm") as watched:
         watched.until("train-b")
         assert b"\x1b[32m" in watched.sent
