@@ -96,7 +96,7 @@ class Log:
     def _opened(self) -> int | None:
         if self._file is None:
             try:
-                with _being(self._owner):
+                with being(self._owner):
                     file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
@@ -166,7 +166,7 @@ class Changes:
 
 
 @contextlib.contextmanager
-def _being(owner: int | None) -> Iterator[None]:
+def being(owner: int | None) -> Iterator[None]:
     """Be that user meanwhile, where we are root: a path that somebody chose leads root no further than them."""
     if os.geteuid() or not owner:
         yield

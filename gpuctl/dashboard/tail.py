@@ -5,6 +5,8 @@ import re
 import stat
 from dataclasses import dataclass
 
+from gpuctl.following import being
+
 _MOST = 256 << 10  # bytes: some thousands of lines, decoded in a millisecond
 # Colours, cursor movements and titles that programs write for a terminal of their own.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -22,10 +24,11 @@ class Tail:
     mark: tuple[int, ...] = ()
 
 
-def tail(path: str, before: Tail | None = None) -> Tail:
-    """Return the end of a file; `before` where that is still how it is."""
+def tail(path: str, before: Tail | None = None, *, owner: int | None = None) -> Tail:
+    """Return the end of a file; `before` where that is still how it is. `owner`: of the job that it is the log of."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with being(owner):
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return Tail(problem="log, not there yet")
     except OSError as error:

@@ -13,6 +13,7 @@ import pytest
 from daemon.test_many_users import ADA, BOB, System, being
 from gpud_process import ENDS, ROOT, until
 
+from gpuctl.dashboard.tail import tail
 from gpuctl.errors import RefusedError
 
 pytestmark = [
@@ -96,6 +97,7 @@ def test_root_who_looks_at_a_log_reads_what_its_user_could_and_no_more(system, b
             told = printed(system, *words, ended["id"], check=False)
             assert SECRET.strip() not in told, words
             assert shown is None or shown in told, words
+        assert tail(str(own_log), owner=ADA).lines == (() if shown is None else (shown,))
 
 
 def test_root_who_looks_at_notices_reads_no_more_of_their_logs_than_their_user_could(system, bobs):
