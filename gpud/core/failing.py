@@ -14,12 +14,12 @@ from gpud.model.spec import Park
 def hold_failing(world: World, out: Outcome) -> None:
     """Hold the groups of which too many failed in this cycle."""
     due, world.groups.due = world.groups.due, {}
-    for group in due:
+    for group, before in due.items():
         reason = world.groups.reason(group)
         hold = partial(jobs.hold, reason=reason)
-        for job in world.groups.members(group):
-            jobs.every(world, out, job, hold)
-        out.changes.append(Told(out.now, "group_held", {"group": group[1], "reason": reason}))
+        held = [job for job in world.groups.members(group) if jobs.every(world, out, job, hold) is None]
+        if held or before is None:
+            out.changes.append(Told(out.now, "group_held", {"group": group[1], "reason": reason}))
         _let_go(world, group)
 
 

@@ -32,11 +32,14 @@ class Streak:
 
 
 class Groups:
-    """The groups of jobs that have not ended. `changed`: `plain()` is to be made durable; `due`: groups to hold."""
+    """The groups of jobs that have not ended. `changed`: `plain()` is to be made durable; `due`: groups to hold.
+
+    Of those that are held already `due` has the reason until then.
+    """
 
     def __init__(self) -> None:
         self.changed = False
-        self.due: dict[Group, None] = {}
+        self.due: dict[Group, str | None] = {}
         self._of: dict[JobId, Group] = {}
         self._members: dict[Group, dict[JobId, None]] = {}
         self._keys: dict[JobId, Key] = {}
@@ -105,13 +108,13 @@ class Groups:
             streak = self._streaks[group] = Streak()
         streak.failed_at = [before for before in streak.failed_at if before >= at - WITHIN_S] + [at]
         self.changed = True
-        if len(streak.failed_at) >= most and streak.reason is None:
+        if len(streak.failed_at) >= most:
+            self.due[group] = streak.reason  # where it is held: for those of it that were run again since
             streak.reason = (
                 f"group {group[1]} had {len(streak.failed_at)} failures in a row (gpuctl logs {format_job(job)});"
                 f" go on with gpuctl release --group {group[1]}"
             )
             streak.failed_at.clear()
-            self.due[group] = None
 
     def reason(self, group: Group | None) -> str | None:
         """Return why a group is held, None while it is not."""

@@ -179,6 +179,22 @@ def test_after_three_failures_in_a_row_the_rest_of_a_group_is_held(gpud):
     gpud.ask("cancel", select={"group": "bad"})
 
 
+def test_what_is_run_again_of_a_held_group_is_held_too_after_three_failures_more(gpud):
+    waiting = gpud.submit("true", group="again", begin_at=4e9)
+    failed = [gpud.submit("false", group="again", gpus=2) for _ in range(3)]
+    gpud.when(waiting, lambda job: job["state"] == "held")
+    gpud.ask("release", select={"jobs": [waiting]})
+    failed += [gpud.submit("false", group="again", gpus=2) for _ in range(3)]
+    gpud.when(waiting, lambda job: job["state"] == "held")
+
+    gpud.ask("requeue", select={"jobs": failed})
+    last = [gpud.when(job, lambda job: job["attempt"] == 2 and job["state"] in {"failed", "held"}) for job in failed]
+
+    assert [job["state"] for job in last] == ["failed"] * 3 + ["held"] * 3
+    assert "logs " + failed[2] in group_of(gpud, "again")["held"]
+    gpud.ask("cancel", select={"group": "again"})
+
+
 def test_a_group_s_progress_counts_each_key_once(gpud):
     gpud.ended(gpud.submit("false", group="progress", key="k"))
     gpud.ended(gpud.submit("true", group="progress", key="k"))
