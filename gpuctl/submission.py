@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -107,8 +108,14 @@ def _directed(given: dict[str, Any], content: bytes, path: str) -> "Script":
 
     script = directives.read(given, content, path=path, submit_dir=_here())
     for text in script.notes:
-        session.note(text)
+        _note_once(text)
     return script
+
+
+@cache
+def _note_once(text: str) -> None:
+    """Say what is to be said of a script; a file of jobs may name it a thousand times."""
+    session.note(text)
 
 
 def new_nonce() -> str:

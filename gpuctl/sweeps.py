@@ -229,8 +229,12 @@ def _parts(jobs: Sequence[Request]) -> Iterator[Request]:
 
 
 def understood(jobs: Sequence[Request], reply: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what became of each job, for programs; `there`: the state of one that was there already."""
+    """Return what became of each job, for programs; `there`: the state of one that was there already.
+
+    Of one that was not queued `request` is what was understood, less what a shell gives every job.
+    """
     there = reply["there"]
+    hidden = ("environment", "limits", "umask", "script", "where")
     return [
         {
             "id": job,
@@ -239,6 +243,7 @@ def understood(jobs: Sequence[Request], reply: dict[str, Any]) -> list[dict[str,
             "group": request.get("group"),
             "key": request.get("key"),
             "there": there.get(job),
+            **({} if job else {"request": {key: value for key, value in request.items() if key not in hidden}}),
         }
         for request, job in zip(jobs, reply["jobs"], strict=True)
     ]

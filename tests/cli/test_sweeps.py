@@ -94,6 +94,8 @@ def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):
     assert planned.stdout.splitlines()[-1] == "true again"
     assert "5 would be queued" in planned.stderr
     assert gpuctl.json("list", "--all") == []
+    understood = gpuctl.json("submit", "-f", "sweep.txt", "--dry-run", "-t", "5m")
+    assert {each["request"]["time_limit_s"] for each in understood} == {300.0}
 
     jobs = gpuctl.ok("submit", "-f", "sweep.txt", "--group", "s").splitlines()
     assert len(jobs) == 5
@@ -139,3 +141,10 @@ def test_changes_of_mind_are_typed_as_they_are_thought(gpuctl):
     assert "does not run yet" in gpuctl("signal", job, "USR1").stderr
     assert gpuctl("signal", job, "NOSUCH").returncode == 2
     assert gpuctl("submit", "--key", "k", "true").returncode == 2
+
+
+def test_a_script_of_many_jobs_is_remarked_on_once(gpuctl):
+    (gpuctl.directory / "job.sbatch").write_text("#!/bin/sh\n#SBATCH -t 5 -p cpu\ntrue\n")
+    (gpuctl.directory / "seeds.txt").write_text("./job.sbatch --seed {1..9}\n")
+    done = gpuctl("submit", "-f", "seeds.txt")
+    assert (len(done.stdout.split()), done.stderr.count("--partition=cpu")) == (9, 1)
