@@ -156,8 +156,9 @@ def test_the_tools_find_nothing(tool):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_guarantees_name_tests_that_there_are():
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/guarantees.md").read_text()))
+@pytest.mark.parametrize("page", ["guarantees", "security"])
+def test_a_page_of_promises_names_tests_that_there_are(page):
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / f"docs/{page}.md").read_text()))
     there = {
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
