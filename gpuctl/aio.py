@@ -380,7 +380,7 @@ class AsyncClient:
         """Return what `show` says of the array once it has ended."""
         async with self.events(array) as events:
             while True:
-                answer = await self.request("show", job=array)
+                answer = await self.request("show", job=array, soon=True)
                 if answer["job"]["state"] in ENDS:
                     return answer
                 if calls.fails(answer):

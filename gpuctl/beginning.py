@@ -26,7 +26,7 @@ def until_begun(
         try:
             subscribe(client, [job])
             while True:
-                answer = client.request("show", job=job)
+                answer = client.request("show", job=job, soon=True)
                 left = None if end is None else max(0.0, end - time.monotonic())
                 if has_begun(answer["job"]) or left == 0:
                     return answer

@@ -182,7 +182,7 @@ class JobExecutor(Executor):
 
     def _look(self, connection: Connection, job: str) -> None:
         """Look at a job; resolve its future where it has ended."""
-        row = connection.request("show", job=job)["job"]
+        row = connection.request("show", job=job, soon=True)["job"]
         with self._lock:
             number, future = self._left[job]
         if row["state"] not in ENDS:

@@ -126,7 +126,7 @@ class Follower:
             try:
                 subscribe(self._client, [self._job])
                 while True:
-                    answer = self._client.request("show", job=self._job)
+                    answer = self._client.request("show", job=self._job, soon=True)
                     self._waits = answer["job"]["state"] in ("queued", "held")
                     self._started = answer["job"]["started_at"] is not None
                     self._stuck.tell(answer["job"])

@@ -103,7 +103,7 @@ def _ended(mapping: Mapping, client: Client, array: str, within_s: float | None)
         try:
             waiting.subscribe(client, [array])
             while True:
-                answer = client.request("show", job=array)
+                answer = client.request("show", job=array, soon=True)
                 if answer["job"]["state"] in ENDS:
                     return answer
                 if mapping.fails(answer):

@@ -42,7 +42,7 @@ def _followed(client: Client, job: str, stop: int | None) -> Iterator[bytes]:
             try:
                 subscribe(client, [job])
                 while True:
-                    answer = client.request("show", job=job)
+                    answer = client.request("show", job=job, soon=True)
                     log = log or _log(answer)
                     if log is not None:
                         yield from log.read()

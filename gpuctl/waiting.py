@@ -95,7 +95,7 @@ def wait_for(
 
     def look(among: list[str]) -> None:
         for job in among:
-            answer = client.request("show", job=job)
+            answer = client.request("show", job=job, soon=True)
             if answer["job"]["state"] in ENDS:
                 del left[job]
                 ended(answer)

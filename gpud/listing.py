@@ -124,7 +124,8 @@ class Listing:
     async def _show(self, peer: Peer, message: Message) -> Message:
         job = parse_job(message["job"])
         row = await self._row(job)
-        scene, viewer = await self._ahead([row], _PATIENT_S), self._viewer(peer)
+        scene = self._scene() if message.get("soon") else await self._ahead([row], _PATIENT_S)
+        viewer = self._viewer(peer)
         spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
         attempts = await self._reader.run(lambda reader: reader.attempts(job))
         events = await self._reader.run(lambda reader: reader.events(0, spans, _ROWS))

@@ -135,11 +135,15 @@ class ListReply(TypedDict):
 
 
 class Show(TypedDict):
-    """One job, or array, whole. Reply: `ShowReply`. Error `no_such_job`."""
+    """One job, or array, whole. Reply: `ShowReply`. Error `no_such_job`.
+
+    `soon`: without working out when it is expected to start, for who only waits for it.
+    """
 
     op: Literal["show"]
     id: int
     job: str
+    soon: NotRequired[bool]
 
 
 class Results(TypedDict):
