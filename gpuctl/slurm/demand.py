@@ -3,7 +3,7 @@
 As sbatch(1) counts: `--gres` and `--gpus-per-node` are each node's, `--gpus` is the total, `--mem` is each node's,
 memory and CPUs of a task, a CPU or a GPU are multiplied. Where no GPU is asked for there is none.
 
-Who types another number of nodes, or of GPUs, gets as many tasks less or more: else `srun` would start the tasks of two
+Who types another number of nodes, or fewer GPUs, gets as many tasks less: else `srun` would start the tasks of two
 nodes on the one that there is, and more tasks than GPUs.
 """
 
@@ -109,11 +109,11 @@ def _whole(total: "_Gpus | None", on_node: "_Gpus | None", per_task: "_Gpus | No
 
 
 def _fewer(typed: dict[str, Any], tasks: int, gpus: float, nodes: int) -> int:
-    """Return how many tasks there are with the GPUs that are typed, where each had GPUs of its own."""
+    """Return how many tasks there are with the GPUs that are typed, where each has GPUs of its own: no more."""
     wanted = typed.get("gpus") or (typed.get("gpus_per_node") or 0) * nodes
     if tasks == 1 or not gpus or gpus % tasks or not wanted or wanted != int(wanted):
         return tasks
-    return max(1, int(wanted // (gpus // tasks)))
+    return min(tasks, max(1, int(wanted // (gpus // tasks))))
 
 
 class _Gpus(NamedTuple):

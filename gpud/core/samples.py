@@ -1,7 +1,7 @@
 """What readings of GPUs add up to for each attempt that holds some: see `sampling`, which asks for them."""
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any
 
 from gpud.core.alarms import Alarms
@@ -60,6 +60,9 @@ class Tally:
         )
 
 
+_NUMBERS = len(fields(Tally))  # what a later gpud may have added is not known here
+
+
 @dataclass(slots=True)
 class Samples:
     """The tallies of active jobs, by GPU, and when the GPUs of each are looked at next.
@@ -87,4 +90,4 @@ class Samples:
         """Go on with what `plain` gave, of attempts that still run."""
         for job, attempt, tallies in plain if isinstance(plain, list) else ():
             if attempts.get(JobId(job)) == attempt:
-                self.tallies[JobId(job)] = {GpuId(gpu): Tally(*numbers) for gpu, *numbers in tallies}
+                self.tallies[JobId(job)] = {GpuId(gpu): Tally(*numbers[:_NUMBERS]) for gpu, *numbers in tallies}

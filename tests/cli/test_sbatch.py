@@ -102,6 +102,7 @@ def test_nodes_of_a_cluster_can_be_taken_back_on_the_command_line(here):
         ("-n 4 --gpus=8", "-g 4", 4, "2", 2),
         ("-n 4 --gpus=1 -c 2", "-g 2", 2, "4", 8),
         ("-n 4 -c 2", "-g 1", 1, "4", 8),
+        ("-n 4 --gpus=4", "-g 8", 8, "4", 4),
         ("--gpus-per-node=4 --ntasks-per-gpu=1 -c 8", "", 4, "4", 32),
     ],
 )
