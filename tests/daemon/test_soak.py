@@ -35,7 +35,8 @@ def test_memory_and_descriptors_stay_flat_over_20_000_jobs(a_gpud):
     memory, files = zip(*looked, strict=True)
     half = ROUNDS // 2  # by then SQLite's two caches, 8 MiB each, are nearly full
     assert max(files) <= files[0] + 8, files
-    assert memory[-1] - memory[half] < 8 * 1024, memory  # KiB, over 10,000 jobs: one that was kept would take more
+    # KiB. Cycles that nobody holds are collected now and then, so it is a saw with teeth of up to 8 MiB.
+    assert memory[-1] - memory[half] < 12 * 1024, memory
     assert memory[-1] < 64 * 1024, memory
 
 
