@@ -34,7 +34,6 @@ def refusal(gpud, op, **fields):
         ({"gpus": 1, "cpus": 4711}, "never_fits", "4711 CPUs are asked for", ""),
         ({"gpus": 0, "memory_mib": 2**30}, "never_fits", "of memory is asked for", ""),
         ({"gpus": -1}, "usage", "the number of GPUs must be from 0", ""),
-        ({"gpus": 10**30}, "usage", "", ""),
         ({"gpus": 1, "gpu_ids": ["7"]}, "no_such_gpu", "there is no GPU named '7'", "gpuctl gpus"),
         ({"gpus": True}, "usage", "demand.gpus", ""),
         ({"gpus": 1.5}, "usage", "demand.gpus", ""),
@@ -45,10 +44,7 @@ def refusal(gpud, op, **fields):
 @pytest.mark.usefixtures("kept")
 def test_a_demand_that_cannot_be_met_is_refused_with_what_is_possible(kept, demand, code, message, hint):
     request = kept.request_of("true") | {"demand": demand}
-    try:
-        said = refusal(kept, "submit", **request)
-    except OverflowError:  # a number that no message can hold
-        return
+    said = refusal(kept, "submit", **request)
     assert said.code == code
     assert message in said.message
     assert hint in (said.hint or "")
