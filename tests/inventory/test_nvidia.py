@@ -3,6 +3,7 @@
 import os
 import pwd
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from fakenvml.fixture import fake_gpu, fake_uuid
 from inventory.looking import DEADLINE_S
 
-from gpud.model.gpu import ProcessIdentity, Reading, Unreadable
+from gpud.model.gpu import Reading, Unreadable
 from gpud.model.observations import NodeSeen
 
 ERROR_NOT_SUPPORTED, ERROR_NO_PERMISSION, ERROR_RESET_REQUIRED, ERROR_MISMATCH, ERROR_UNKNOWN = 3, 4, 16, 18, 999
@@ -414,7 +415,7 @@ def test_the_shim_of_any_gpud_that_holds_a_gpu_is_named_for_as_long_as_it_does(l
         leases = {seen.look(ZERO).lease for _ in range(20)}  # more often than its backlog has places
         assert [lease.pid for lease in leases] == [process.pid]
         assert leases.pop().start > 0
-        assert looking().reading(ZERO).lease == ProcessIdentity(0, 0)  # somebody's: there is no place left to ask
+        assert looking().reading(ZERO).lease.pid == process.pid  # there is no place left to ask; /proc tells
         assert seen.look(ONE).lease is None
         process.kill()
         process.wait()
@@ -427,20 +428,27 @@ def test_the_shim_of_any_gpud_that_holds_a_gpu_is_named_for_as_long_as_it_does(l
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
-def test_another_user_who_keeps_a_gpu_without_being_on_it_is_named_like_any_stranger(looking):
+@pytest.mark.parametrize("listens", [True, False])
+def test_another_user_who_keeps_a_gpu_without_being_on_it_is_named_like_any_stranger(fake_nvml, looking, listens):
+    number = 1000 + secrets.randbelow(60_000)  # names of leases are the whole machine's
+    fake_nvml.write(fake_gpu(number))
     nobody = pwd.getpwnam("nobody").pw_uid
     ready, told = os.pipe()
     holder = os.fork()
     if not holder:
-        os.setuid(nobody)
-        with socket.socket(socket.AF_UNIX) as lease:
-            lease.bind(f"\0gpud/{ZERO}")
-            lease.listen()
+        try:
+            os.setuid(nobody)
+            lease = socket.socket(socket.AF_UNIX)
+            lease.bind(f"\0gpud/{fake_uuid(number)}")
+            if listens:
+                lease.listen()
             os.write(told, b".")
             signal.pause()
+        finally:
+            os._exit(1)
     try:
         assert os.read(ready, 1)
-        reading = looking().reading(ZERO)
+        reading = looking().reading(fake_uuid(number))
         assert reading.lease.pid == holder
         assert [(each.pid, each.uid, each.user) for each in reading.processes] == [(holder, nobody, "nobody")]
     finally:
