@@ -16,7 +16,7 @@ from gpud.store.schema import APPLICATION_ID, MIGRATIONS
 FIRST_NUMBER = "first_number"  # the setting with the least number that the next job may get
 NO_ENVIRONMENT = "its environment is not in the backup; submit it again"
 _SKIPPED = 10_000
-_CACHE_KIB = 8192
+_CACHE_KIB = 2048  # of the writer and of the reader each: what is read again and again is less
 _WAL_KEPT = 64 * 1024 * 1024
 _FULL = {
     sqlite3.SQLITE_FULL,
