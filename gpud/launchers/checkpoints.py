@@ -38,7 +38,7 @@ class Checkpoints:
         last_at = None
         if stop_at is not None and self.before_s is not None and self._asked_before != stop_at:
             last_at = stop_at - self.before_s
-        return min((at for at in (self._next_at, last_at) if at is not None), default=None)
+        return earliest(self._next_at, last_at)
 
     def ask_if_due(self, stop_at: float | None, members: Callable[[], list[int]]) -> None:
         """Ask it, where the time has come."""
@@ -86,6 +86,13 @@ class Checkpoints:
                 return _content(pid, "comm").rstrip() == _STEP
             case _:
                 return True
+
+
+def earliest(one: float | None, other: float | None) -> float | None:
+    """Return the sooner of two times; None is never."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _catches(pid: int, number: int) -> bool:

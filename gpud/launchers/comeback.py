@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpud.launchers import tree
 from gpud.launchers.environment import is_outer
@@ -17,8 +17,7 @@ from gpud.launchers.environment import is_outer
 ASKS = signal.SIGUSR1
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """How a process was called."""
 
     words: list[bytes]

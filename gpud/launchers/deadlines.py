@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from gpud.launchers import cgroup, record, tree
-from gpud.launchers.checkpoints import Checkpoints
+from gpud.launchers.checkpoints import Checkpoints, earliest
 
 SAVE_AND_STOP = signal.SIGUSR1
 GIVE_UP_S = 30.0
@@ -18,6 +18,7 @@ SIGNALS = frozenset(
     {signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP}
     | {*range(signal.SIGRTMIN, signal.SIGRTMAX + 1)}  # the first is for signal 1, and so on
 )
+_SAVES_NOTHING = Checkpoints(None, 0)
 
 
 class Deadlines:
@@ -40,7 +41,7 @@ class Deadlines:
         saves: Checkpoints | None = None,
     ) -> None:
         self.members = members
-        self.saves = saves or Checkpoints(None, 0)
+        self.saves = saves or _SAVES_NOTHING
         self.look = look
         self.group = group
         self.nap_s = nap_s
@@ -60,7 +61,7 @@ class Deadlines:
         elif self.kill_at is not None:  # who stops has no other deadline
             due = self.kill_at if self.end_at is None else self.end_at
         else:
-            due = min((at for at in (self.stop_at, self.saves.due_at(self.stop_at)) if at is not None), default=None)
+            due = earliest(self.stop_at, self.saves.due_at(self.stop_at))
         nap_s = self.nap_s
         if due is not None:
             nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))

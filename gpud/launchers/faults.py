@@ -6,7 +6,6 @@ a person sees at once, unless it belongs to a file system that /etc/fstab knows 
 
 import errno
 import os
-from pathlib import Path
 
 # What another moment, or another machine, may well not answer.
 _MACHINE = frozenset(
@@ -58,7 +57,8 @@ def no_entry(directory: str, error: OSError, fstab: str = "/etc/fstab") -> Canno
 def _not_mounted(directory: str, fstab: str) -> str | None:
     """Return where a file system should be that holds a directory, and is not; see fstab(5)."""
     try:
-        lines = [line.split() for line in Path(fstab).read_text(errors="replace").splitlines()]
+        with open(fstab, encoding="utf-8", errors="replace") as file:
+            lines = [line.split() for line in file]
     except OSError:
         return None
     for words in lines:

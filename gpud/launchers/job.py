@@ -156,7 +156,9 @@ def _exec(
             of_slurm = ("SLURM_TMPDIR",) if "SLURM_JOB_ID" in added else ()  # many clusters' name of it
             added = added | dict.fromkeys(("TMPDIR", *of_slurm), tmp)
             claimed["tmp"] = [tmp, order["uid"], order["gid"]]
-            record.write(file, record.encode(claimed))
+    encoded = record.encode(claimed)
+    if "tmp" in claimed:
+        record.write(file, encoded)
     variables = environment.compose(submitted, added, runtime_dir_exists=kept is not None and os.path.isdir(kept))
     argv = list(order["command"])
     if order["script_bytes"] is None:
@@ -165,7 +167,7 @@ def _exec(
         program, argv = _keep_script(order, blobs)
     if order["keeper"]:
         program, argv = order["keeper"][0], [*order["keeper"], program, *argv]
-    pass_on(conversation, order["key"], record.encode(claimed))
+    pass_on(conversation, order["key"], encoded)
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])
     _limit(order["limits"])

@@ -29,6 +29,8 @@ class Leases:
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
         self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._messages = 0  # in flight
+        self._ports = _choices()
 
     @property
     def files(self) -> Sequence[int]:
@@ -83,13 +85,9 @@ class Leases:
 
     def hold_port(self) -> int | None:
         """Lease a port that nobody listens on now, and that the kernel gives nobody who asks for any; None for none."""
-        low, high = _given_by_the_kernel()
-        choices = range(_PORTS_FROM, low) if low - _PORTS_FROM >= _PORTS_LEAST else range(high + 1, 1 << 16)
-        if len(choices) < _PORTS_LEAST:  # they are all the kernel's to give
-            choices = range(_PORTS_FROM, 1 << 16)
         first = int.from_bytes(os.urandom(2), "big")
         for at in range(_PORTS_TRIED):
-            port = choices[(first + at) % len(choices)]
+            port = self._ports[(first + at) % len(self._ports)]
             lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 lease.bind(f"\0gpud/port-{port}")
@@ -118,12 +116,17 @@ class Leases:
             files = [lease.fileno() for lease in leases[at : at + _FILES]]
             rights = struct.pack(f"{len(files)}i", *files)
             self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+            self._messages += 1
 
     def release(self) -> None:
         """Let others have the GPUs."""
-        if self._held:
-            drop([*self._held, *self.take()])
-            self._held.clear()
+        with contextlib.suppress(OSError):  # they were taken
+            while self._messages:
+                self._messages -= 1
+                self._ends[1].recv(1, socket.MSG_DONTWAIT)  # without a place for them the files go with the message
+        self._messages = 0
+        drop(self._held)
+        self._held.clear()
 
     def close(self) -> None:
         """Drop everything."""
@@ -134,6 +137,13 @@ def drop(leases: Iterable[socket.socket]) -> None:
     """Close them all."""
     for lease in leases:
         lease.close()
+
+
+def _choices() -> Sequence[int]:
+    """Return the ports that jobs may have: those that the kernel gives nobody by itself, where that leaves enough."""
+    low, high = _given_by_the_kernel()
+    choices = range(_PORTS_FROM, low) if low - _PORTS_FROM >= _PORTS_LEAST else range(high + 1, 1 << 16)
+    return choices if len(choices) >= _PORTS_LEAST else range(_PORTS_FROM, 1 << 16)
 
 
 def _given_by_the_kernel() -> tuple[int, int]:

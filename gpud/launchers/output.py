@@ -35,22 +35,38 @@ _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "gpfs", "b
 
 
 class Bounds:
-    """The files of one attempt that may hold `most` bytes each. Made by the shim, inherited by the job's process."""
+    """The files of a shim's attempt that may hold `most` bytes each. Made by the shim, inherited by each job's process.
 
-    def __init__(self, most: int | None) -> None:
-        self.most = most
+    Made once for all attempts: a pair of sockets costs more than all that goes through it.
+    """
+
+    def __init__(self) -> None:
+        self.most: int | None = None
         self.files: dict[int, int] = {}  # each with where what is still there of the job's output begins
         self.cut = False
-        self._ends = None if most is None else socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._waits = False  # nobody has looked since the attempt began
+        self._ends: tuple[socket.socket, socket.socket] | None = None
+
+    def begin(self, most: int | None) -> None:
+        """Be those of the next attempt; None: it may write what it likes."""
+        self.most = most
+        self.cut = False
+        self._waits = True
+        if most is not None and self._ends is None:
+            self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def entrust(self, files: Sequence[int]) -> None:
         """Let the shim look after those of these files that are plain, and of this machine. For the job's process."""
-        if self._ends is None:
+        if self._ends is None or self.most is None:
             return
-        kept = [file for file in files if _is_local(file)]
+        kept: dict[int, int] = {}
+        for file in files:
+            about = os.fstat(file)
+            if _is_local(about):
+                kept[file] = about.st_size
         if kept:
             rights = struct.pack(f"{len(kept)}i", *kept)
-            begins = struct.pack(f"{len(kept)}q", *(os.fstat(file).st_size for file in kept))
+            begins = struct.pack(f"{len(kept)}q", *kept.values())
             try:
                 self._ends[0].sendmsg([begins], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
             except OSError:
@@ -60,19 +76,31 @@ class Bounds:
         """Cut what is too long. Return after how many seconds to come again; None for never."""
         if self._ends is None or self.most is None:
             return None
+        if self._waits:  # it has only just begun, and many have ended by the next time
+            self._waits = False
+            return max(_NAP_S, self.most / _FASTEST)
         if not self.files:
             self._take(self._ends[1])
         held = [self._tend(file) for file in self.files]
         return max(_NAP_S, (self.most - max(held, default=0)) / _FASTEST)
 
+    def end(self) -> None:
+        """Look at them no more; nobody sends any of this attempt's from here on."""
+        if self.files:
+            for file in self.files:
+                os.close(file)
+            self.files.clear()
+        elif self._ends is not None:
+            try:
+                self._ends[1].recv(1, socket.MSG_DONTWAIT)  # without a place for them the files go with the message
+            except OSError:
+                pass  # none was sent
+
     def close(self) -> None:
-        """Look at them no more."""
-        for file in self.files:
-            os.close(file)
-        self.files.clear()
+        """Take no more."""
         if self._ends is not None:
-            for end in self._ends:
-                end.close()
+            for each in self._ends:
+                each.close()
             self._ends = None
 
     def _take(self, end: socket.socket) -> None:
@@ -114,9 +142,8 @@ def finding(path: str) -> str | None:
     return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
 
 
-def _is_local(file: int) -> bool:
+def _is_local(about: os.stat_result) -> bool:
     """Tell whether this is a plain file on a disk of this machine's."""
-    about = os.fstat(file)
     if not stat.S_ISREG(about.st_mode):
         return False
     if os.major(about.st_dev):  # a disk's own number; what has none (btrfs, tmpfs, networks) has a number of its mount

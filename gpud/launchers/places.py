@@ -17,12 +17,24 @@ _LONGEST = 80  # of a path that the record has room for
 
 def make(added: Mapping[str, str]) -> None:
     """Make the directories for what a job saves, and for the file that tells how far it is."""
-    for path in (os.path.dirname(added.get(PROGRESS, "")), added.get(CHECKPOINTS)):
-        if path and not os.path.isdir(path):
-            try:
-                os.makedirs(path, mode=0o700, exist_ok=True)
-            except OSError:
-                pass  # who writes there says it better
+    if PROGRESS in added:
+        directory = added[PROGRESS].rpartition("/")[0]
+        if not os.access(directory, os.F_OK):
+            _make(directory)
+    if CHECKPOINTS in added:
+        _make(added[CHECKPOINTS])
+
+
+def _make(directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileNotFoundError:
+        try:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        except OSError:
+            pass  # who writes there says it better
+    except OSError:
+        pass  # it is there, mostly
 
 
 def make_tmp(key: str, submitted: Mapping[str, str]) -> str | None:

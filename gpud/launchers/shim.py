@@ -68,6 +68,7 @@ class Shim:
         conversation: socket.socket,
         lineage: record.Record,
         leases: Leases,
+        bounds: output.Bounds,
         last: Callable[[], None],
     ) -> None:
         self.order = order
@@ -85,7 +86,8 @@ class Shim:
         if order["checkpoint"] is not None:
             self.lineage["checkpoint"] = order["checkpoint"]
         self.record: record.Record | None = None
-        self.bounds = output.Bounds(order["log_max"])
+        self.bounds = bounds
+        bounds.begin(order["log_max"])
         self.rss_kib = 0
         self.cpu_s = 0.0
 
@@ -121,7 +123,7 @@ class Shim:
             self.lineage["grace_s"],
             group=self.order["cgroup"],
             look=lambda: record.limit_of(self.order["record"], self.lineage["limit_at"]),
-            saves=Checkpoints(self.order["checkpoint"], pid),
+            saves=None if self.order["checkpoint"] is None else Checkpoints(self.order["checkpoint"], pid),
         )
         while self._reap(pid, deadlines) and not deadlines.given_up():
             if self.record is not None and deadlines.kill_at is None:
@@ -136,7 +138,9 @@ class Shim:
             self._release()
             return True
         tmp = self.record.pop("tmp", [None])[0]
-        again = self.order["uid"] is None and not deadlines.given_up() and (tmp is None or places.removed(tmp))
+        if tmp is not None and self.order["uid"] is None and places.removed(tmp):
+            tmp = None
+        again = self.order["uid"] is None and not deadlines.given_up() and tmp is None
         if not again:
             self.last()
         self._finish(deadlines, tmp)
@@ -268,7 +272,7 @@ class Shim:
                 self.record["finding"] = f"out of memory: it used more than the {most} MiB asked for"
         if self.order["joins"] is not None:
             cgroup.leave(self.order["joins"])
-        self.bounds.close()
+        self.bounds.end()
         self.leases.release()
 
     def _now(self) -> float:
@@ -296,6 +300,7 @@ def attend(
     tree.adopt_orphans()
     tree.rename(b"gpud-shim")
     lineage |= {"shim": [os.getpid(), record.start_time(os.getpid())]}
+    bounds = output.Bounds()
     for left in reversed(range(_ORDERS)):
         message, files = receive(channel)
         if not message:
@@ -313,7 +318,7 @@ def attend(
         beside = order["beside"]
         order["cgroup"] = None if cgroups is None or beside is not None else f"{cgroups}/job-{key}"
         order["joins"] = None if cgroups is None or beside is None else f"{cgroups}/job-{beside}"
-        if not Shim(order, blobs, talk, lineage, leases, channel.close).run():
+        if not Shim(order, blobs, talk, lineage, leases, bounds, channel.close).run():
             return
 
 

@@ -29,6 +29,7 @@ from gpud.launchers.deadlines import SIGNALS
 from gpud.launchers.job import Limits, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
+from gpud.launchers.output import Bounds
 
 SPARES = 4
 REHEARSALS = 10  # Python specialises what has run eight times
@@ -98,14 +99,15 @@ class Zygote:
         order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
         if self.means["unfenced"] is None:
             order["fence"] = [fence.DEVICES, []]
-        leases = Leases()
+        leases, bounds = Leases(), Bounds()
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
             os.write(blobs, b"{}")
             with contextlib.suppress(OSError):
-                shim.Shim(order, blobs, self.talk, self.lineage, leases, lambda: None).run()
+                shim.Shim(order, blobs, self.talk, self.lineage, leases, bounds, lambda: None).run()
                 os.unlink(path)
         leases.close()
+        bounds.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _attend(self, file: int) -> None:

@@ -104,6 +104,7 @@ def test_a_job_that_asked_for_cpus_gets_as_many_and_every_other_job_runs_anywher
         import os, resource, signal, socket, sys
         from gpud.launchers import record, shim
         from gpud.launchers.leases import Leases
+        from gpud.launchers.output import Bounds
         records, group, cpus = sys.argv[1:]
         signal.pthread_sigmask(signal.SIG_BLOCK, shim.SIGNALS)
         blobs = os.memfd_create("blobs")
@@ -112,7 +113,7 @@ def test_a_job_that_asked_for_cpus_gets_as_many_and_every_other_job_runs_anywher
         order = shim.NOTHING | {"record": records + "/1.1", "limits": limits, "cgroup": group, "cpus": int(cpus)}
         lineage = {"zygote": [1, 1], "boot": record.boot_id(), "shim": [1, 1]}
         talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        shim.Shim(order, blobs, talk, lineage, Leases(), lambda: None).run()
+        shim.Shim(order, blobs, talk, lineage, Leases(), Bounds(), lambda: None).run()
         print(record.read(order["record"])["status"])
     """
     words = [sys.executable, "-c", program, str(group.parent), str(group), str(asked)]
