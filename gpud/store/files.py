@@ -60,10 +60,7 @@ def _in_words(path: str, error: sqlite3.Error) -> StoreError | None:
     if code in _FULL:
         return StoreFullError(f"cannot write to {path}: {error}", "make space on that disk; nothing was lost")
     if kind in _BROKEN:
-        return StoreError(
-            f"{path} is damaged: {error}",
-            "it was left as it is; move it away to start with an empty queue, or put a backup in its place",
-        )
+        return _damaged(path, error)
     if kind in _UNREACHABLE:
         return StoreError(f"cannot write to {path}: {error}", _ELSEWHERE)
     if kind in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -73,6 +70,11 @@ def _in_words(path: str, error: sqlite3.Error) -> StoreError | None:
             f"cannot read or write {path}: {error}", "does the disk work? the kernel's log may say: dmesg"
         )
     return None
+
+
+def _damaged(path: str, how: object) -> StoreError:
+    hint = "it was left as it is; move it away to start with an empty queue, or put a backup in its place"
+    return StoreError(f"{path} is damaged: {how}", hint)
 
 
 def open_writer(
@@ -100,10 +102,17 @@ def open_writer(
 
 
 def check_database(path: str) -> None:
-    """Return if a gpud could take a database, or make one; nothing is changed. Raises StoreError."""
+    """Return if a gpud could take a database, or make one, after reading all of it; nothing is changed.
+
+    Raises StoreError.
+    """
     with told(path):
         if Path(path).exists() and Path(path).stat().st_size > 0:
             _check(path, len(MIGRATIONS))
+            with closing(_connect(path, "ro")) as connection:
+                found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise _damaged(path, found.splitlines()[-1])
 
 
 def open_reader(path: str) -> sqlite3.Connection:

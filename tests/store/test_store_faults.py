@@ -17,7 +17,7 @@ from stored import T0, TERMS, a_whole_life, added, rows, starting
 
 import gpud
 from gpud.model.job import job_id
-from gpud.store.files import StoreError, open_writer
+from gpud.store.files import StoreError, check_database, open_writer
 from gpud.store.jobs import Store
 from gpud.store.lock import lock_state
 from gpud.store.reader import Reader
@@ -137,6 +137,19 @@ def test_a_file_that_cannot_be_used_is_refused_and_left_as_it_was(tmp_path, made
     assert refused.value.hint
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*.backup"))
+
+
+def test_a_page_that_is_damaged_anywhere_is_found_by_who_checks_the_database(tmp_path):
+    path = tmp_path / "gpud.sqlite"
+    content = a_database(path)
+    check_database(str(path))
+
+    for at in range(4096, len(content), 4096):
+        if content[at] not in {2, 5, 10, 13}:  # of a page that holds no tree, as a long text's
+            continue
+        path.write_bytes(content[:at] + bytes(range(256)) * 16 + content[at + 4096 :])
+        with pytest.raises(StoreError, match="is damaged"):
+            check_database(str(path))
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path):
