@@ -14,10 +14,9 @@ from gpud.launchers.checkpoints import Checkpoints, earliest
 SAVE_AND_STOP = signal.SIGUSR1
 GIVE_UP_S = 30.0
 _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does not
-SIGNALS = frozenset(
-    {signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP}
-    | {*range(signal.SIGRTMIN, signal.SIGRTMAX + 1)}  # the first is for signal 1, and so on
-)
+_NAMED = (signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
+_PASSED_ON = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)  # the first is for signal 1, and so on
+SIGNALS = frozenset(map(int, (*_NAMED, *_PASSED_ON)))  # plain numbers lie side by side, enums on a page each
 _SAVES_NOTHING = Checkpoints(None, 0)
 
 

@@ -19,7 +19,7 @@ from gpud.launchers import cgroup, environment, faults, fence, places, record
 from gpud.launchers.output import Bounds
 
 # Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
-_set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
+set_mask: Any = getattr(sys.modules["_signal"], "pthread_sigmask")  # noqa: B009 - typeshed does not know it
 
 _PRIVATE = 0o066
 _SOONER = 100  # of 1,000: a tenth of the machine's memory (proc_pid_oom_score_adj(5))
@@ -171,7 +171,7 @@ def _exec(
     record.reached(order["key"], "job before exec")
     os.umask(order["umask"])
     _limit(order["limits"])
-    _set_mask(signal.SIG_SETMASK, ())
+    set_mask(signal.SIG_SETMASK, ())
     try:
         os.execve(program, argv, variables)  # noqa: S606 - without a shell: that is the promise
     except (OSError, ValueError) as error:

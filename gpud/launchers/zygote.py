@@ -26,7 +26,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
 
 from gpud.launchers import cgroup, comeback, faults, fence, record, shim, tree
 from gpud.launchers.deadlines import SIGNALS
-from gpud.launchers.job import Limits, tell
+from gpud.launchers.job import Limits, set_mask, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
 from gpud.launchers.output import Bounds
@@ -94,7 +94,7 @@ class Zygote:
         more of its own. What does not work now will be told when a job asks for it.
         """
         path = f"{self.records}/.rehearsal.{os.getpid()}"
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        set_mask(signal.SIG_BLOCK, SIGNALS)
         group = None if self.cgroup is None else f"{self.cgroup}/rehearsal"
         order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
         if self.means["unfenced"] is None:
@@ -108,7 +108,7 @@ class Zygote:
                 os.unlink(path)
         leases.close()
         bounds.close()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        set_mask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _attend(self, file: int) -> None:
         if file == self.wake:
@@ -190,13 +190,13 @@ class Zygote:
         leases = Leases()
         with its:
             # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            set_mask(signal.SIG_BLOCK, SIGNALS)
             try:
                 pid = os.fork()
                 if pid == 0:
                     self._become_shim(its, leases)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                set_mask(signal.SIG_UNBLOCK, SIGNALS)
         self.channels[pid] = own
         self.leases[pid] = leases
         self.idle.append(pid)
