@@ -13,6 +13,7 @@ from gpuctl.errors import GpuctlError
 from gpud.wire import address
 
 _ROOM_MIB = 256
+_LEAST_MIB = 16  # a commit of many jobs takes as much
 _SLOW_MS = 50.0
 _TRIES = 9
 
@@ -36,8 +37,11 @@ def state(patient: Patient) -> Iterator[Finding]:
     else:
         space = os.statvfs(there)
         free_mib = space.f_bavail * space.f_frsize >> 20
-        result = "warning" if free_mib < _ROOM_MIB else "ok"
+        result = "problem" if free_mib < _LEAST_MIB else "warning" if free_mib < _ROOM_MIB else "ok"
         yield Finding(result, "state", f"{patient.state}, {free_mib} MiB free", "logs and the queue need room")
+    if patient.status is not None and patient.status.get("storage") is not None:
+        hint = "nothing that is asked is accepted until it can; jobs that run go on"
+        yield Finding("problem", "queue", patient.status["storage"], hint)
 
 
 def permissions(patient: Patient) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from cli.conftest import Gpuctl
 from gpud_process import ROOT, lives, until
 
 from gpuctl.errors import RefusedError
@@ -95,6 +96,9 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     assert "cannot write to" in said.message
     assert said.hint == "make space on that disk; nothing was lost"
     assert gpud.ask("status")["storage"] == f"{said.message}; {said.hint}"
+    doctor = Gpuctl(gpud)("doctor", "--socket", gpud.socket)
+    assert doctor.returncode == 1
+    assert f"problem  queue: {said.message}; {said.hint}" in doctor.stdout
     refused(gpud, "cancel", select={"jobs": [printed[0]]})
     ends_now.write_text("go\n")
     until(lambda: not lives(ending))
