@@ -11,6 +11,7 @@ import signal
 import socket
 import struct
 import termios
+import time
 import tty
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
@@ -208,19 +209,25 @@ def attend(client: Client, job: str, interrupts: Interrupts | None = None) -> di
             await_back(client, lost)
 
 
-def connect(path: str, client: Client) -> socket.socket | None:
+def connect(path: str, client: Client, within_s: float | None = None) -> socket.socket | None:
     """Return a connection to a terminal's socket, waiting until somebody listens there.
 
     None once `client` is told of something, as the job's end: whoever subscribed to that looks at the job again.
+    Raises GpuctlError where nobody does in the time given.
     """
+    late_at = None if within_s is None else time.monotonic() + within_s
+    look_s = _LOOK_S if within_s is None else min(_LOOK_S, within_s)
     while True:
         changes = Changes([path], [client.fileno()])
         try:
             found = _connected(path)
-            if found is not None or client.has_pushed() or changes.wait(_LOOK_S):
+            if found is not None or client.has_pushed() or changes.wait(look_s):
                 return found
         finally:
             changes.close()
+        if late_at is not None and time.monotonic() >= late_at:
+            hint = "gpud's Python, or its state directory, is closed to who runs the job, or the disk is full"
+            raise GpuctlError(f"nobody has come to listen at {path}", hint=hint)
 
 
 def _connected(path: str) -> socket.socket | None:

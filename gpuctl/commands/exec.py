@@ -12,6 +12,8 @@ from gpuctl.parse import JOB
 from gpuctl.session import Session
 from gpuctl.waiting import subscribe
 
+_BEGINS_WITHIN_S = 30.0  # on the most loaded machine; what has not then never will
+
 
 class ExecCommand(JobStatusCommand):
     """A command whose options end at the job; `--` may stand behind that."""
@@ -56,10 +58,10 @@ def exec_(session: Session, job: str, command: tuple[str, ...], *, pty: bool | N
         if reply["fault"] is not None:
             click.echo(f"gpuctl: it could not start: {reply['fault']}", err=True)
             return 127 if reply["not_found"] else 126
-        connection = attaching.connect(reply["terminal"], client)
+        connection = attaching.connect(reply["terminal"], client, _BEGINS_WITHIN_S)
         while connection is None and client.request("show", job=job)["job"]["state"] == "running":
             client.pushed(wait=False)
-            connection = attaching.connect(reply["terminal"], client)
+            connection = attaching.connect(reply["terminal"], client, _BEGINS_WITHIN_S)
     if connection is None:
         raise GpuctlError(f"job {job} has ended", hint=f"gpuctl show {job}")
     with attaching.Attachment(connection, raw=pty) as attachment:

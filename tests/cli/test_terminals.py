@@ -9,6 +9,10 @@ from cli.conftest import Gpuctl
 from cli.typing_at import Person
 from gpud_process import Gpud, lives, until
 
+from gpuctl import attaching
+from gpuctl.client import Client
+from gpuctl.errors import GpuctlError
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
@@ -196,6 +200,11 @@ def test_a_command_runs_inside_a_running_job(gpuctl, served):
     assert gpuctl("exec", job, "--", "sh", "-c", "kill -9 $$").returncode == 137
     missing = gpuctl("exec", job, "--", "no-such-program")
     assert (missing.returncode, "no such command" in missing.stderr) == (127, True)
+
+
+def test_a_command_that_nobody_keeps_is_not_waited_for_for_ever(served, tmp_path):
+    with Client(str(served.socket)) as client, pytest.raises(GpuctlError, match="nobody has come to listen"):
+        attaching.connect(str(tmp_path / "nobody"), client, 0.1)
 
 
 def test_a_command_in_a_job_may_have_a_terminal_and_ends_with_the_job(gpuctl, person, served):
