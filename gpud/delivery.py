@@ -5,7 +5,7 @@ standard library. Targets:
 
 * `https://...`, `http://...`: the data is POSTed as JSON. With `$GPUD_WEBHOOK_SECRET` the header `X-Gpud-Signature`
   is `sha256=` and the hex HMAC of the body (RFC 2104), as GitHub's webhooks have it.
-* `command:...`: run by /bin/sh, the data on its stdin.
+* `command:...`: run by /bin/sh in the home directory, the data on its stdin.
 * `desktop`: notify-send, on the user's own session bus.
 * `mailto:...`: the machine's sendmail; where there is none, and for every other scheme, apprise.
 
@@ -91,13 +91,22 @@ def _post(notice: dict[str, Any]) -> None:
 
 def _run(words: list[str], given: str) -> None:
     try:
-        done = subprocess.run(words, input=given.encode(), timeout=PATIENCE_S, check=False)
+        done = subprocess.run(words, input=given.encode(), cwd=_home(), timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         raise UndeliverableError(f"it did not end within {PATIENCE_S:.0f} s", later=True) from None
     except OSError as error:
         raise UndeliverableError(f"it cannot be run: {error}", later=False) from None
     if done.returncode:
         raise UndeliverableError(f"it ended with {done.returncode}", later=True)
+
+
+def _home() -> str | None:
+    """Return where a command may put what it writes; None where there is no such place."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:
+        return None
+    return home if os.access(home, os.X_OK) else None
 
 
 def _show(notice: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import json
+import os
+import pwd
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Queue
@@ -89,9 +91,11 @@ def test_a_webhook_is_told_of_the_start_and_the_end_signed(gpud, hook):
 
 def test_a_command_runs_as_a_job_would_and_is_told_on_its_stdin(gpud):
     there = gpud.work / "told"
-    job = gpud.submit("true", notify=[["end", f"command:cat > {there}.new; mv {there}.new {there}"]])
+    place = gpud.work / "place"
+    job = gpud.submit("true", notify=[["end", f"command:pwd > {place}; cat > {there}.new; mv {there}.new {there}"]])
     until(there.exists)
     assert json.loads(there.read_text())["job"]["id"] == job
+    assert place.read_text() == f"{pwd.getpwuid(os.getuid()).pw_dir}\n"
     (notice,) = settled(gpud)
     assert (notice["job"], notice["event"], notice["state"], notice["tries"]) == (job, "end", "sent", 1)
 
@@ -155,7 +159,9 @@ def test_who_waits_for_long_is_told_of(a_gpud, hook):
     assert "has waited for" in data["text"]
 
 
-@pytest.mark.parametrize("rule", [["sometimes", "desktop"], ["end", "nobody"], ["end", "x"], ["end"]])
+@pytest.mark.parametrize(
+    "rule", [["sometimes", "desktop"], ["end", "nobody"], ["end", "x"], ["end", "http://"], ["end"]]
+)
 def test_what_cannot_be_meant_is_refused_and_queues_nothing(gpud, rule):
     with pytest.raises(GpuctlError):
         gpud.submit("true", notify=[rule])
