@@ -125,8 +125,11 @@ def _of_bar(found: re.Match[str]) -> Progress | None:
 
 def _remaining(told: Progress, took_s: float, ago_s: float) -> float | None:
     """Return how long it takes still, if it goes on as it went until it said so."""
-    part = told["done"] / told["total"]
-    return max(0.0, took_s * (1 - part) / part - ago_s) if part > 0 and took_s > 0 else None
+    part: float = told["done"] / told["total"]
+    if part <= 0 or took_s <= 0:
+        return None
+    left_s = took_s * (1 - part) / part - ago_s
+    return left_s if left_s > 0 else (took_s + ago_s) * (1 - part) / part  # it has grown slower
 
 
 def _number(text: str) -> float | None:

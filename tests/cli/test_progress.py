@@ -109,6 +109,15 @@ def test_what_is_recognised_at_the_end_of_a_log(tail, seen):
     assert (None if found is None else tuple(found[key] for key in ("done", "total", "message", "remaining_s"))) == seen
 
 
+def test_who_says_nothing_for_long_is_not_about_to_end(tmp_path):
+    (tmp_path / "progress").write_text("40%")
+    began = time.time() - 100
+    job = {"progress_file": str(tmp_path / "progress"), "uid": os.getuid(), "started_at": began, "output": None}
+    os.utime(tmp_path / "progress", (began + 0.1, began + 0.1))
+    progress.add([job], "/here")
+    assert 149 < job["progress"]["remaining_s"] < 300
+
+
 def test_a_file_that_nobody_writes_holds_up_no_listing(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     pipe = str(tmp_path / "pipe")
