@@ -112,8 +112,9 @@ class Commands(click.Group):
 
             _, command, _ = self.make_parser(ctx).parse_args(list(words))
             named = hosts.named(given)
-            if named:
-                ctx.exit(hosts.run(ctx, named, command, _without_hosts(words[: len(words) - len(command)])))
+            if not named:  # as in -H "$HOST", with nothing in it: not what was meant for here
+                raise click.UsageError("-H names no host; write -H dgx1, or leave it out", ctx)
+            ctx.exit(hosts.run(ctx, named, command, _without_hosts(words[: len(words) - len(command)])))
         return rest
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - Click's signature

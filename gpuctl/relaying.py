@@ -30,6 +30,7 @@ def address_of(host: str) -> str:
         good = parts.hostname and parts.port != 0 and not (parts.query or parts.fragment or parts.password)
     except ValueError:
         good = False
+    good = good and not parts.path.startswith("//")  # http://dgx1
     if not good or parts.netloc.startswith("-") or "\0" in url or any(char.isspace() for char in parts.netloc):
         raise UsageError(f"{host!r} names no host", hint=_HINT)
     return url

@@ -246,6 +246,17 @@ def test_a_client_reaches_another_machine_through_a_relay_and_again_after_a_rest
         Client("ssh://one")
 
 
+@pytest.mark.parametrize("host", ["http://dgx1", "-oProxyCommand=x", "a b", "ssh://"])
+def test_what_names_no_host_is_said_so(host):
+    with pytest.raises(GpuctlError, match="names no host"):
+        relaying.address_of(host)
+
+
+def test_an_empty_name_is_not_here(hosts):
+    done = hosts("-H", "", "list")
+    assert (done.returncode, "names no host" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("host", "ends"),
     [
