@@ -58,7 +58,8 @@ class Upkeep:
 
     def came_up(self) -> None:
         """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""
-        self._store.commit([SettingPut(SERVING, self._boot)])
+        with suppress(StoreError):  # a full disk: the next one then does not hear of a crash of this one
+            self._store.commit([SettingPut(SERVING, self._boot)])
         if self._crashed:
             self._notice(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
 
