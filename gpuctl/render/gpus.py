@@ -17,6 +17,7 @@ _COLUMNS = (
     Column("POWER", right=True, spare=True),
     Column("WHAT IS ON IT", elastic=True),
 )
+_UUID_START = 12  # of a UUID's characters: GPU-1a2b3c4d
 SIMULATED = "simulated GPUs: no hardware is behind them"
 
 
@@ -52,9 +53,9 @@ def health(gpus: Sequence[Gpu]) -> list[str]:
     cells, states = [], []
     for gpu in _nested(gpus):
         wrong = [(fault["level"], clock(fault["since"]), fault["reason"], fault["clears"]) for fault in gpu["faults"]]
-        if gpu["health"] not in {fault["level"] for fault in gpu["faults"]} | {"healthy"} or not wrong:
-            undrain = "gpuctl undrain" if gpu["state"] == "draining" else ""
-            wrong.insert(0, (gpu["health"], "", gpu["health_reason"] or "", undrain))
+        drained = _drained(gpu)
+        if not wrong or drained or gpu["health"] not in {fault["level"] for fault in gpu["faults"]} | {"healthy"}:
+            wrong.insert(0, (gpu["health"], "", gpu["health_reason"] or "", "gpuctl undrain" if drained else ""))
         cells += [(_number(gpu, nodes), *each) for each in wrong]
         states += [gpu["state"]] * len(wrong)
     heading, *lines = table(columns, cells)
@@ -107,8 +108,14 @@ def _row(gpu: Gpu, nodes: bool) -> tuple[str, ...]:
 
 
 def _index(gpu: Gpu) -> str:
-    """Return the number of a GPU; of one that is not there any more, whose number another may have, a dash."""
-    return "-" if gpu["index"] is None else str(gpu["index"])
+    """Return the number of a GPU; of one that is gone, whose number another may have, the start of its UUID."""
+    return (gpu.get("uuid") or "-")[:_UUID_START] if gpu["index"] is None else str(gpu["index"])
+
+
+def _drained(gpu: Gpu) -> bool:
+    """Return whether a person has drained a GPU, whatever else is wrong with it."""
+    drains = gpu["state"] == "draining" or _drains(gpu)
+    return drains and gpu["health_reason"] not in {fault["reason"] for fault in gpu["faults"]}
 
 
 def _drains(gpu: Gpu) -> bool:

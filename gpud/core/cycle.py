@@ -243,8 +243,9 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
     ]
     changed = any(state.drained != asked.reason for state in states)
     absolved = False
-    if asked.reason is None:
-        meant = [gpu for state in states for gpu in (state.gpus if isinstance(state, NodeState) else [state])]
+    if asked.reason is None:  # who gives a drained node back has not looked at each of its GPUs
+        looked_at = [state for state in states if isinstance(state, GpuState) or state.drained is None]
+        meant = [gpu for state in looked_at for gpu in (state.gpus if isinstance(state, NodeState) else [state])]
         absolved = nursing.absolve(world, out, meant)
     for state in states:
         state.drained = asked.reason

@@ -149,6 +149,24 @@ def test_gpus_say_what_is_unknown_and_who_is_on_them():
     assert "job 12" in simulated
 
 
+def test_what_a_person_drained_is_told_beside_what_is_wrong_with_it():
+    fault = {"level": "draining", "since": NOW, "reason": "XID 48", "clears": "a reset"}
+    wrong = a_gpu(state="busy", health="draining", health_reason="XID 48", faults=[fault])
+    both = wrong | {"health_reason": "fan"}
+    drained = both | {"faults": []}
+
+    assert [line.split()[1:2] + line.split()[-2:] for line in render_gpus.health([wrong])[1:]] == [
+        ["draining", "a", "reset"]
+    ]
+    assert ["fan" in line and "gpuctl undrain" in line for line in render_gpus.health([both])[1:]] == [True, False]
+    assert ["fan" in line and "gpuctl undrain" in line for line in render_gpus.health([drained])[1:]] == [True]
+
+
+def test_a_gpu_that_is_gone_is_named_by_what_undrain_takes():
+    gone = a_gpu(index=None, uuid="GPU-1a2b3c4d-0000-0000-0000-000000000000", state="lost")
+    assert render_gpus.rows([gone], width=200)[1].split()[0] == "GPU-1a2b3c4d"
+
+
 def test_gpus_of_several_nodes_are_named_by_their_node():
     assert render_gpus.rows([a_gpu(), a_gpu(node="other")])[1].startswith("box:0")
 

@@ -114,6 +114,20 @@ def test_what_needs_a_person_survives_a_restart_of_gpud_and_ends_with_undrain():
     assert state_of(play) == Condition.FREE
 
 
+def test_a_drained_node_that_is_given_back_keeps_its_sick_gpus_out_of_use():
+    play = real("2xH100")
+    play.xid(ONE, 48)
+    node = play.world.gpus[ONE].node
+    play.drain(nodes=(node,), reason="new kernel")
+
+    assert play.drain(nodes=(node,), reason=None).changed
+    play.look()
+    assert state_of(play) == Condition.UNHEALTHY
+
+    assert play.drain(nodes=(node,), reason=None).changed
+    assert state_of(play) == Condition.FREE
+
+
 def test_a_reboot_ends_what_a_reboot_cures_and_says_so():
     play = real("1xH100")
     play.xid(ONE, 48)
