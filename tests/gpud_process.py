@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UnreachableError
@@ -74,11 +75,15 @@ def marked(folder):
 class Gpud:
     """One state directory, and the gpud that serves it now, if one does."""
 
-    def __init__(self, folder, *options, environment=None, before=()):
-        """Name the folder of everything; `before` is a command that gpud is run by, `environment` what it adds."""
+    def __init__(self, folder, *options, environment=None, before=(), warm=True):
+        """Name the folder of everything; `before` is a command that gpud is run by, `environment` what it adds.
+
+        With `warm=False` it is started as a Python of its own, with a command line and an environment to look at.
+        """
         self.folder = folder
         self.options = options
         self.before = before
+        self.warm = warm
         self.state = folder / "state"
         self.socket = str(self.state / "gpud.sock")
         self.work = folder / "work"
@@ -101,18 +106,25 @@ class Gpud:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, self.log.open("ab") as log:
             name = f"gpud-test-{secrets.token_hex(8)}"
             notified.bind(f"\0{name}")
-            self.process = subprocess.Popen(
-                [*self.before, sys.executable, "-m", "gpud", "--state-dir", str(self.state), *self.options],
-                env={**self.environment, "NOTIFY_SOCKET": f"@{name}"},
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=self.handed,
-            )
+            self.process = self._process({**self.environment, "NOTIFY_SOCKET": f"@{name}"}, log)
             if ready:
                 self._await_ready(notified)
         return self
+
+    def _process(self, environment, log):
+        words = ["--state-dir", str(self.state), *self.options]
+        if self.warm and not self.before and not self.handed and warm.can_start(environment):
+            with Path(os.devnull).open("rb") as nothing:
+                return warm.start("gpud", words, env=environment, cwd=ROOT, files=(nothing, log, log))
+        return subprocess.Popen(
+            [*self.before, sys.executable, "-m", "gpud", *words],
+            env=environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=self.handed,
+        )
 
     def _await_ready(self, notified):
         pidfd = os.pidfd_open(self.process.pid)

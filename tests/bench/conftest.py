@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ def built(folder, name, *flags):
     target = folder / source.stem
     subprocess.run([*compiler(), "-O1", "-Wall", *flags, "-o", str(target), str(source)], check=True)
     return target
+
+
+@pytest.fixture
+def a_gpud(a_gpud):
+    """Start each gpud as a Python of its own: what a start takes, and what a process holds, is all its own."""
+    return partial(a_gpud, warm=False)
 
 
 @pytest.fixture(scope="session")

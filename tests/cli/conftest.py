@@ -1,15 +1,17 @@
 """A gpuctl that is run as a person runs it: a process, with a terminal's environment, in some directory."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import warm
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30
@@ -44,14 +46,31 @@ class Gpuctl:
             finally:
                 process.kill()
 
-    def __call__(self, *words: str, stdin: str | None = None, **settings: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: str, environ: dict[str, str] | None = None, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run gpuctl to its end, with this piped in."""
-        with tempfile.TemporaryFile("w+") as piped:
+        with ExitStack() as stack:
+            piped, out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
             piped.write(stdin or "")
             piped.seek(0)
-            with self.start(*words, stdin=None if stdin is None else piped, **settings) as process:
-                out, err = process.communicate(timeout=DEADLINE_S)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+            files = piped if stdin is not None else stack.enter_context(Path(os.devnull).open()), out, err
+            process = self._begin(words, self.environ | (environ or {}), files)
+            try:
+                process.wait(DEADLINE_S)
+            finally:
+                process.kill()
+                process.wait()
+            for file in (out, err):
+                file.seek(0)
+            return subprocess.CompletedProcess(words, process.returncode, out.read(), err.read())
+
+    def _begin(self, words: Sequence[str], environ: dict[str, str], files: Sequence[IO[str]]) -> Any:
+        if warm.can_start(environ):
+            return warm.start("gpuctl", words, env=environ, cwd=self.directory, files=files)
+        command = [sys.executable, "-m", "gpuctl", *words]
+        stdin, stdout, stderr = files
+        return subprocess.Popen(command, env=environ, cwd=self.directory, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def ok(self, *words: str, **settings: Any) -> str:
         """Run gpuctl, which must do as asked; return what it printed."""

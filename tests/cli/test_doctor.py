@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from cli.conftest import Gpuctl
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def test_another_program_called_gpud_is_said(alone, findings):
     assert f"{folder}/gpud is another program" in found["message"]
 
 
-def test_a_gpud_that_does_not_answer_is_named(gpud, gpuctl):
+def test_a_gpud_that_does_not_answer_is_named(a_gpud):
+    gpud = a_gpud("--simulate", "2xRTX4090", warm=False)  # by whose command line it is known
+    gpuctl = Gpuctl(gpud)
     os.unlink(gpud.socket)  # noqa: PTH108 - a name
     gpud.signal(signal.SIGSTOP)  # so that it does not make it anew
     try:

@@ -57,6 +57,7 @@ class VirtualLauncher:
     """Jobs that run in the clock's time; `started` tells of each when it started, and where."""
 
     pid = 1
+    means = {}  # noqa: RUF012 - nobody adds to it
 
     def __init__(self, clock, durations):
         self.clock = clock
@@ -111,7 +112,9 @@ class Talk:
 
     async def hear(self):
         while not self.heard:
-            self.heard += self.frames.feed(await self.reader.read(1 << 16))
+            read = await self.reader.read(1 << 16)
+            assert read, "the daemon has ended"
+            self.heard += self.frames.feed(read)
         return self.heard.pop(0)
 
     async def ask(self, op, **fields):
@@ -168,6 +171,7 @@ async def played(rows, policy, folder):
     talk = Talk(*await asyncio.open_unix_connection(config.socket))
     talk.writer.write(pack({"protocol": [0, 1], "version": "0"}))
     await talk.hear()
+    loop.add_done_callback(lambda _: talk.reader.feed_eof())
 
     async def settled():
         """Have the daemon decide about all that there is by now."""
