@@ -114,6 +114,17 @@ def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):
     assert [job["id"] for job in gpuctl.json("list", "--group", "s", "--state", "failed")] == [jobs[1], ids[1]]
 
 
+def test_a_group_that_is_waited_for_too_late_says_how_it_ended_all_the_same(gpuctl):
+    once = ("--group", "late", "--key", "k", "-g", "0", "--", "sh", "-c")
+    gpuctl.ended(*once, "exit 3")
+    late = gpuctl("wait", "--group", "late")
+    assert (late.returncode, "1 of it did not complete" in late.stderr) == (3, True)
+    gpuctl.ended(*once, "exit 0")  # of a key the newest counts
+    assert gpuctl("wait", "--group", "late").returncode == 0
+    missing = gpuctl("wait", "--group", "laet")
+    assert (missing.returncode, "no group 'laet'" in missing.stderr) == (125, True)
+
+
 def test_a_bad_line_refuses_all_and_is_named(gpuctl):
     for text, told in (
         ("-g 0 true\n-g 99 true\n", "stdin:2: 99 GPUs are asked for"),
