@@ -1,15 +1,15 @@
 # gpuctl for bash; made by `gpuctl completion bash`: change the commands, not this file
-_gpuctl_verb() { # sets options, valued, words, takes of a command
-    options='' valued='' words='' takes=''
+_gpuctl_verb() { # sets options, valued, words, takes, first of a command
+    options='' valued='' words='' takes='' first=''
     case $1 in
     '') options='--version -H --host --json --socket --color --no-pager -h --help'; valued='-H --host --socket --color'; words='submit run claim kernel exec attach status list show why logs wait group watch progress events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate relay config help man completion ls queue ps log tail top kill rm' ;;
     'submit') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --checkpoint-signal --checkpoint-interval --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket -f --file --dry-run -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --checkpoint-signal --checkpoint-interval --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket -f --file'; takes=command ;;
     'run') options='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --checkpoint-signal --checkpoint-interval --retries --retry-on --after --tenant --preemptible --no-preemptible --array --begin --hold --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --json --socket --pty --unattended --immediate --pass-signals -h --help'; valued='-g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --checkpoint-signal --checkpoint-interval --retries --retry-on --after --tenant --array --begin --group --key --notify --label -e --env --env-file -C --workdir -o --output --error --grace --socket --unattended --immediate'; takes=command ;;
-    'claim') options='--for --idle --release -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name --after --tenant --preemptible --no-preemptible --begin --hold --group --notify --label --json --socket -h --help'; valued='--for --idle -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name --after --tenant --begin --group --notify --label --socket'; takes=ids ;;
+    'claim') options='--for --idle --release -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name --after --tenant --preemptible --no-preemptible --begin --hold --group --notify --label --json --socket -h --help'; valued='--for --idle -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name --after --tenant --begin --group --notify --label --socket'; takes=claims ;;
     'kernel') options='-h --help'; valued=''; words='install' ;;
     'kernel install') options='--name --display-name --python --remove --json --socket -h --help'; valued='--name --display-name --python --socket' ;;
-    'exec') options='-T -t --pty --no-pty --json --socket -h --help'; valued='--socket'; takes=command ;;
-    'attach') options='--json --socket -h --help'; valued='--socket'; takes=ids ;;
+    'exec') options='-T -t --pty --no-pty --json --socket -h --help'; valued='--socket'; takes=command; first=running ;;
+    'attach') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
     'status') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
     'show') options='--csv --json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=ids ;;
@@ -31,7 +31,7 @@ _gpuctl_verb() { # sets options, valued, words, takes of a command
     'requeue') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=ids ;;
     'priority') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
     'update') options='-m --mine -u --user -s --state --group --json --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --retry-on --preemptible --no-preemptible --begin --label -e --env --env-file -C --workdir -o --output --error --grace -h --help'; valued='-u --user -s --state --group --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --retry-on --begin --label -e --env --env-file -C --workdir -o --output --error --grace'; takes=live ;;
-    'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=running ;;
     'gpus') options='--topology --health --columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
     'nodes') options='--columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
@@ -91,7 +91,7 @@ _gpuctl_asked() { # what gpud knows now
 }
 
 _gpuctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes at=1 word
+    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes first at=1 word
     COMPREPLY=()
     _gpuctl_verb ''
     while ((at < COMP_CWORD)); do
@@ -101,6 +101,8 @@ _gpuctl() {
             break
         elif [[ $word == -* ]]; then
             [[ " $valued " == *" $word "* ]] && ((at++))
+        elif [[ -n $first ]]; then
+            first=''
         elif [[ $takes == command ]]; then
             break
         elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
@@ -124,6 +126,8 @@ _gpuctl() {
         'submit -C' | 'submit --workdir' | 'run -C' | 'run --workdir' | 'update -C' | 'update --workdir') _gpuctl_files -d ;;
         ' --socket' | 'submit --env-file' | 'submit -o' | 'submit --output' | 'submit --error' | 'submit --socket' | 'submit -f' | 'submit --file' | 'run --env-file' | 'run -o' | 'run --output' | 'run --error' | 'run --socket' | 'claim --socket' | 'kernel install --socket' | 'exec --socket' | 'attach --socket' | 'status --socket' | 'list --socket' | 'show --socket' | 'why --socket' | 'logs --socket' | 'wait --socket' | 'group --socket' | 'watch --socket' | 'events --socket' | 'notify log --socket' | 'notify test --socket' | 'usage --socket' | 'stats --socket' | 'cancel --socket' | 'hold --socket' | 'release --socket' | 'requeue --socket' | 'priority --socket' | 'update --socket' | 'update --env-file' | 'update -o' | 'update --output' | 'update --error' | 'signal --socket' | 'gpus --socket' | 'nodes --socket' | 'drain --socket' | 'undrain --socket' | 'policy --socket' | 'tenant create --socket' | 'tenant delete --socket' | 'tenant list --socket' | 'tenant set --socket' | 'tenant show --socket' | 'reserve create --socket' | 'reserve delete --socket' | 'reserve list --socket' | 'pause --socket' | 'resume --socket' | 'daemon backup --socket' | 'daemon install --socket' | 'daemon logs --socket' | 'daemon reload --socket' | 'daemon restart --socket' | 'daemon start --socket' | 'daemon status --socket' | 'daemon stop --socket' | 'daemon uninstall --socket' | 'doctor --socket' | 'simulate --plot' | 'simulate --socket' | 'relay --socket' | 'config --socket' | 'help --socket' | 'man --socket' | 'completion --socket' | 'ls --socket' | 'queue --socket' | 'ps --socket' | 'log --socket' | 'tail --socket' | 'top --socket' | 'kill --socket' | 'rm --socket') _gpuctl_files -f ;;
         esac
+    elif [[ -n $first && $current != -* ]]; then
+        _gpuctl_asked "$first"
     elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset $at

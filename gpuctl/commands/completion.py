@@ -97,6 +97,11 @@ def _jobs(client: Client, **narrowed: Any) -> Words:
     return [(job["id"], f"{job['state']} {job['name']}") for job in jobs]
 
 
+def _claims(client: Client) -> Words:
+    jobs = client.request("list", limit=1000, state=_UNFINISHED)["jobs"]
+    return [(job["id"], f"{job['state']} {job['name']}") for job in jobs if job["claim"] and job["uid"] == os.getuid()]
+
+
 def _gpus(client: Client) -> Words:
     gpus = [gpu for gpu in client.request("gpus", fresh=False)["gpus"] if gpu["index"] is not None]
     nodes = _nodes(client)
@@ -143,6 +148,8 @@ def _settings(client: Client) -> Words:
 _WORDS = {
     "ids": _jobs,
     "live": lambda client: _jobs(client, state=_UNFINISHED),
+    "running": lambda client: _jobs(client, state=("running",)),
+    "claims": _claims,
     "gpus": _gpus,
     "nodes": _nodes,
     "types": _types,

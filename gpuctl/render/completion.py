@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 import click
 
 _FILES = frozenset({"FILE", "PATH"})
-# What gpud is asked for on TAB: jobs, those that have not ended, GPUs and nodes, and names of other things.
+# What gpud is asked for on TAB: jobs (all, unfinished ones, those that run, one's claims), GPUs, nodes, other names.
 ASKED = {
     "ids": "job",
     "live": "job",
+    "running": "job",
+    "claims": "claim",
     "gpus": "GPU or node",
     "nodes": "node",
     "types": "GPU type",
@@ -19,7 +21,8 @@ ASKED = {
     "policies": "policy",
     "settings": "setting",
 }
-_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait", "update", "signal"})
+_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait", "update", "attach"})
+_ON_OTHERS = {"exec": "running", "signal": "running", "claim": "claims"}
 _OF_ARGUMENTS = {"jobs": "ids", "job": "ids", "targets": "gpus", "command": "command"}
 _OF_NAMES = {"group": "groups", "policy": "policies", "show": "tenants", "set": "tenants", "delete": "tenants"}
 _OF_OPTIONS = {
@@ -50,12 +53,16 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A command. `takes` is what follows the options: of `ASKED`, `command` (another program's line), or nothing."""
+    """A command. `takes` is what follows the options: of `ASKED`, `command` (another program's line), or nothing.
+
+    `first` of `ASKED` is one word before another program's line.
+    """
 
     name: str
     help: str
     flags: tuple[Flag, ...]
     takes: str = ""
+    first: str = ""
     words: tuple[str, ...] = ()
     verbs: tuple["Verb", ...] = ()
 
@@ -84,7 +91,7 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
             found = command.get_command(context, each)
             if found is not None:
                 verbs.append(_verb(each, found, click.Context(found, info_name=each, parent=context)))
-    takes, words = "", tuple(verb.name for verb in verbs)
+    takes, first, words = "", "", tuple(verb.name for verb in verbs)
     for parameter in command.params:
         if not isinstance(parameter, click.Argument):
             continue
@@ -93,9 +100,13 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
         of = _OF_NAMES.get(name, "") if parameter.name == "name" else _OF_ARGUMENTS.get(parameter.name or "", "")
         if name == "config" and parameter.name == "key":
             of = "settings"
-        takes = ("live" if of == "ids" and name in _ON_LIVE else of) or takes
+        if of == "ids":
+            of = "live" if name in _ON_LIVE else _ON_OTHERS.get(name, of)
+        if of == "command":
+            first = takes
+        takes = of or takes
     flags = tuple(_flag(each, name) for each in command.get_params(context) if isinstance(each, click.Option))
-    return Verb(name, command.get_short_help_str(100), flags, takes, words, tuple(verbs))
+    return Verb(name, command.get_short_help_str(100), flags, takes, first, words, tuple(verbs))
 
 
 def _flag(option: click.Option, verb: str) -> Flag:
@@ -121,6 +132,8 @@ def bash(root: Verb) -> str:
             lines.append(f"words='{' '.join(verb.words)}'")
         if verb.takes:
             lines.append(f"takes={verb.takes}")
+        if verb.first:
+            lines.append(f"first={verb.first}")
         cases.append(f"    '{path}') {'; '.join(lines)} ;;")
     values: dict[str, list[str]] = {}
     for path, verb in _paths(root):
@@ -139,8 +152,8 @@ def bash(root: Verb) -> str:
 
 
 _BASH = r"""# gpuctl for bash; %(made)s
-_gpuctl_verb() { # sets options, valued, words, takes of a command
-    options='' valued='' words='' takes=''
+_gpuctl_verb() { # sets options, valued, words, takes, first of a command
+    options='' valued='' words='' takes='' first=''
     case $1 in
 %(cases)s
     *) return 1 ;;
@@ -159,7 +172,7 @@ _gpuctl_asked() { # what gpud knows now
 }
 
 _gpuctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes at=1 word
+    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes first at=1 word
     COMPREPLY=()
     _gpuctl_verb ''
     while ((at < COMP_CWORD)); do
@@ -169,6 +182,8 @@ _gpuctl() {
             break
         elif [[ $word == -* ]]; then
             [[ " $valued " == *" $word "* ]] && ((at++))
+        elif [[ -n $first ]]; then
+            first=''
         elif [[ $takes == command ]]; then
             break
         elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
@@ -180,6 +195,8 @@ _gpuctl() {
         case "$path ${COMP_WORDS[COMP_CWORD - 1]}" in
 %(answers)s
         esac
+    elif [[ -n $first && $current != -* ]]; then
+        _gpuctl_asked "$first"
     elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset $at
@@ -227,6 +244,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
     if verb.verbs:
         specs += ["'1: :->verb'", "'*:: :->rest'"]
     elif verb.takes == "command":
+        specs += [f"'1:{ASKED[verb.first]}: _gpuctl_asked {verb.first}'"] if verb.first else []
         specs.append("'*:::command: _normal'")
     elif verb.takes in ASKED:
         specs.append(f"'*:{ASKED[verb.takes]}: _gpuctl_asked {verb.takes}'")
@@ -277,7 +295,12 @@ def fish(root: Verb) -> str:
         elif verb.takes == "command":
             # The program's line begins behind two words, and behind options; a short one first ends its own options.
             valued = " ".join(sorted(verb.valued, key=lambda name: name.startswith("--")))
-            lines.append(f"complete -c gpuctl -n '{when}' -F -a '(__fish_complete_subcommand --fcs-skip=2 {valued})'")
+            if verb.first:
+                at_first = f"{when}; and test (count (commandline -opc)) -eq 2"
+                lines.append(f"complete -c gpuctl -n '{at_first}' -a '(gpuctl completion {verb.first} 2>/dev/null)'")
+            skip, beyond = (3, "; and test (count (commandline -opc)) -ge 3") if verb.first else (2, "")
+            line = f"(__fish_complete_subcommand --fcs-skip={skip} {valued})"
+            lines.append(f"complete -c gpuctl -n '{when}{beyond}' -F -a '{line}'")
         elif verb.words and not verb.verbs:
             lines.append(f"complete -c gpuctl -n '{when}' -a '{' '.join(verb.words)}'")
         lines += [f"complete -c gpuctl -n '{when}' {_fish_flag(flag)}" for flag in verb.flags]

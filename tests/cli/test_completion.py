@@ -74,6 +74,10 @@ def test_what_is_asked_for_on_tab_is_what_the_command_could_take(gpuctl):
     assert {line.partition("\t")[0] for line in gpuctl.ok("completion", "ids").splitlines()} == {over, held}
     node = gpuctl.json("nodes")[0]["name"]
     assert [line.partition("\t")[0] for line in gpuctl.ok("completion", "gpus").splitlines()] == ["0", "1", node]
+    assert (gpuctl.ok("completion", "running"), gpuctl.ok("completion", "claims")) == ("", "")
+    claim = gpuctl.json("claim", "-g", "1", "--for", "1h")["id"]
+    assert gpuctl.ok("completion", "running") == f"{claim}\trunning claim"
+    assert gpuctl.ok("completion", "claims") == f"{claim}\trunning claim"
     wrong = gpuctl("completion", "tcsh").stderr
     assert ("bash" in wrong, "ids" in wrong, "live" in wrong) == (True, False, False)
 
@@ -143,6 +147,17 @@ def typed(gpuctl, shell: str, keys: str, until: str) -> str:
         process.wait()
         os.close(ours)
     return seen
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
+def test_exec_completes_the_job_and_then_a_command(gpuctl, home, shell):
+    for file in (home / ".bashrc", home / ".zshrc"):
+        file.write_text("PS1='ready> '\n")
+    gpuctl.ok("completion", "install", shell)
+    job = gpuctl.ok("submit", "-g", "0", "-n", "runs", "--", "sleep", "600")
+    (home / "bin" / "unheard-of").symlink_to("gpuctl")
+    found = f"it is gpuctl exec {job} unheard-of"
+    typed(gpuctl, shell, "gpuctl exec \tunheard-o\t\x01echo it is \r", found)
 
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
