@@ -1,5 +1,6 @@
 """gpud as it runs: its settings, whether it answers, its units, and who else bears its name."""
 
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -14,11 +15,16 @@ _OURS = ("gpud.__main__", "gpud-launcher")  # in the script, and in the units
 
 
 def configuration(patient: Patient) -> Iterator[Finding]:
-    """Have gpud itself look at what it would start on, where it is one's own that gpuctl would start."""
+    """Have gpud itself look at what it would start on: one's own that gpuctl would start, for root the machine's."""
     try:
-        if patient.session.socket is not None or not starting.is_own(socket_path(None)):
+        if patient.session.socket is not None:
             return
-        starting.check()
+        if patient.system and os.getuid() == 0:
+            starting.check(["--system"])
+        elif starting.is_own(socket_path(None)):
+            starting.check()
+        else:
+            return
     except GpuctlError as error:
         yield Finding("problem", "configuration", f"gpud cannot start: {error.message}", error.hint)
     except address.AddressError:

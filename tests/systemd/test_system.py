@@ -293,6 +293,21 @@ from gpud.wire.codec import Frames, pack
 """
 
 
+def test_doctor_tells_root_that_the_machines_queue_is_damaged(machine):
+    fine = machine.run("gpuctl doctor", check=False)
+    assert "ok       configuration: gpud can start" in fine.stdout
+    machine.run(
+        "systemctl stop gpud.socket gpud; cd /var/lib/gpud; cp gpud.db /root/kept.db\n"
+        "dd if=/dev/urandom of=gpud.db bs=4096 seek=2 count=3 conv=notrunc"
+    )
+
+    ill = machine.run("gpuctl doctor", check=False)
+    machine.run("cp /root/kept.db /var/lib/gpud/gpud.db; systemctl start gpud.socket gpud")
+
+    assert ill.returncode == 1
+    assert "problem  configuration: gpud cannot start: /var/lib/gpud/gpud.db is damaged" in ill.stdout
+
+
 def test_what_was_asked_before_a_stop_is_answered(machine):
     script = (
         ASK
