@@ -35,6 +35,8 @@ class GpuctlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")  # a traceback shows it
 
 
 class UsageError(GpuctlError):
