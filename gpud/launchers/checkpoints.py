@@ -13,6 +13,7 @@ from typing import Any
 from gpud.launchers import record, tree
 
 _STEP = b"gpud-srun"  # what `srun` calls itself
+_NOT_YET = frozenset({b"gpud-launcher", b"gpud-shim"})  # a job's first process, with our handlers, before it is one
 _AGAIN_S = 1.0
 _LEAVE_S = 5.0  # of the grace, at most, for who has saved and is asked to end
 
@@ -74,7 +75,7 @@ class Checkpoints:
         for pid in members:  # parents first
             if pid in parents and parents[pid][0] in below:
                 below.add(pid)
-            elif self._is_meant(pid) and _catches(pid, number):
+            elif self._is_meant(pid) and _catches(pid, number) and _content(pid, "comm").rstrip() not in _NOT_YET:
                 below.add(pid)
                 yield pid
 

@@ -1,11 +1,14 @@
 """A job is asked to save what it has: every so often, before its time limit, and before it is stopped for others."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
 from launchers.workplace import Workplace, kill
 
-from gpud.launchers import tree
+from gpud.launchers import record, tree
+from gpud.launchers.checkpoints import Checkpoints
 from gpud.model.effects import Stop
 
 USR1 = int(signal.SIGUSR1)
@@ -89,6 +92,31 @@ def test_the_time_limit_too_lets_a_job_save_first(workplace, before_s):
     job = train(workplace, 1, time_limit_s=1.5, grace_s=1.0, checkpoint_before_s=before_s)
     assert workplace.ended(job).timed_out
     assert workplace.output(job) == "ready\nsaved\nends\n"
+
+
+def test_what_is_asked_of_a_process_that_is_not_the_program_yet_is_asked_again():
+    program = f"""
+import signal
+signal.signal({USR1}, lambda *_: print("saved", flush=True))
+for name in ("gpud-shim", "trainer"):
+    open("/proc/self/comm", "w").write(name)
+    print(name, flush=True)
+    input()
+"""
+    words = [sys.executable, "-c", program]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        saves = Checkpoints([USR1, None, 1e6, "all"], job.pid)
+        stop_at = record.boot_time() + 0.5  # asked before its limit as soon as it is due, which is always
+        for name in ("gpud-shim", "trainer"):
+            assert job.stdout.readline() == f"{name}\n"
+            saves.ask_if_due(stop_at, lambda: [job.pid])
+            assert (saves.due_at(stop_at) is None) is (name == "trainer")
+            saves.before_s = 1e6
+            if name == "trainer":
+                assert job.stdout.readline() == "saved\n"
+            job.stdin.write("\n")
+            job.stdin.flush()
+        assert job.stdout.read() == ""
 
 
 def test_a_job_that_has_saved_before_its_limit_and_left_has_not_timed_out(workplace):
