@@ -8,8 +8,10 @@ there on it is `python -m gpud` or `python -m gpuctl` as ever, only that /proc h
 environment for it. Who needs those, or a start of Python's own, starts a Python.
 """
 
+import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -146,6 +148,20 @@ def _become(files):
     return sys.modules[f"{order['program']}.__main__"]
 
 
+def _leave(status):
+    """End as Python does, but for taking apart what was imported: the dear part, and nobody sees it."""
+    if not isinstance(status, int | None):
+        sys.stderr.write(f"{status}\n")
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        raise SystemExit(status) from None  # as Python says it
+    os._exit(status if isinstance(status, int) else int(status is not None))
+
+
 def main():
     """Import all that gpud and gpuctl ever do, then fork, and be what was asked for."""
     sys.path[0] = str(ROOT)
@@ -154,12 +170,19 @@ def main():
         for module in pkgutil.walk_packages(found.__path__, f"{package}."):
             if not module.name.startswith(("gpud.slurm", "gpud.simulator")):
                 importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()  # so that no collection copies the pages that all of them share
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     with socket.socket(fileno=int(sys.argv[1])) as asked:
         asked.set_inheritable(False)
         files = _serve(asked)
         asked.detach()
-    _become(files).main()
+    program = _become(files)
+    try:
+        program.main()
+    except SystemExit as end:
+        _leave(end.code)
+    _leave(0)
 
 
 if __name__ == "__main__":

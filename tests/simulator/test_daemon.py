@@ -224,6 +224,6 @@ def simulated(rows, policy, folder):
 def test_a_real_gpud_starts_the_same_jobs_at_the_same_moments_on_the_same_gpus(tmp_path, policy):
     sizes = (1, 1, 1, 2, 4, 8, 0.5)
     # So long that there is always a queue, and something to preempt.
-    rows = [(at, 6 * lasts, gpus, getpass.getuser()) for at, lasts, gpus, _ in a_mix(60, seed=3, gpus=sizes)]
+    rows = [(at, 6 * lasts, gpus, getpass.getuser()) for at, lasts, gpus, _ in a_mix(30, seed=3, gpus=sizes)]
 
     assert simulated(rows, policy, tmp_path) == asyncio.run(played(rows, policy, tmp_path))
