@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from gpud_process import until
 
 from gpuctl.cli import COMMANDS, cli
 from gpuctl.render import completion
@@ -155,6 +156,7 @@ def test_exec_completes_the_job_and_then_a_command(gpuctl, home, shell):
         file.write_text("PS1='ready> '\n")
     gpuctl.ok("completion", "install", shell)
     job = gpuctl.ok("submit", "-g", "0", "-n", "runs", "--", "sleep", "600")
+    until(lambda: gpuctl.json("show", job)["state"] == "running")
     (home / "bin" / "unheard-of").symlink_to("gpuctl")
     found = f"it is gpuctl exec {job} unheard-of"
     typed(gpuctl, shell, "gpuctl exec \tunheard-o\t\x01echo it is \r", found)
