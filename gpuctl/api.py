@@ -7,14 +7,15 @@ one.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
 from gpuctl import reading, submission, waiting, wanted
+from gpuctl.client import COMES_BACK_S, ConnectionLostError, socket_path
 from gpuctl.client import Client as Connection
-from gpuctl.client import ConnectionLostError, socket_path
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, UnreachableError
 from gpuctl.overview import look
 from gpuctl.session import Session
 from gpuctl.told import Told
@@ -125,6 +126,7 @@ class Client:
         self._session = Session()
         self._session.socket = socket
         self._start = start
+        self._reached = False
         self._asking = threading.Lock()
         self._pid = os.getpid()
         self._connection = self.connect()
@@ -376,8 +378,18 @@ class Client:
         return JobExecutor(self, options)
 
     def connect(self) -> Connection:
-        """Return a connection of its own, for what is told on it."""
-        return self._session.connect(start=self._start)
+        """Return a connection of its own, for what is told on it. One that was reached before may be starting again."""
+        end = time.monotonic() + (COMES_BACK_S if self._reached else 0.0)
+        while True:
+            try:
+                connection = self._session.connect(start=self._start)
+            except UnreachableError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(0.1)
+            else:
+                self._reached = True
+                return connection
 
     def _refuse_afar(self) -> None:
         """Raise GpuctlError over ssh: files, environments and directories are those of the other machine."""

@@ -46,7 +46,7 @@ from gpud.roles import Roles, check_right, right_of
 from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
-from gpud.submitting import Submitting, check_priority
+from gpud.submitting import Submitting, check_priority, first_look
 from gpud.updating import changes_of, checked_signal
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message
@@ -99,6 +99,7 @@ class Requests:
         self._reader = reader
         self._names = names
         self._roles = roles
+        self._seen = seen
         self._notices = notices
         self._errands = errands
         self._config = config
@@ -152,7 +153,7 @@ class Requests:
             case "tenant_create" | "tenant_set" | "reserve":
                 return self._administer(peer, message)
             case op if op in ADMINISTRATION:
-                if self._names.known(peer.uid) is None:
+                if self._names.known(peer.uid) is None or not self._seen.is_set():
                     return self._administer(peer, message)
                 self._ask(peer, message, self._command(peer, message))
             case _:
@@ -252,6 +253,7 @@ class Requests:
     async def _administer(self, peer: Peer, message: Message) -> None:
         """Ask for what names users and groups once these are known to exist."""
         await self._names.name(peer.uid)
+        await first_look(self._seen)
         await look_up(self._world(), self._names, message)
         self._ask(peer, message, self._command(peer, message))
 

@@ -41,6 +41,14 @@ SETS_MOST = 4  # of which a user has so many that are not whole
 _BREATH = 50  # jobs looked at before others are attended to
 
 
+async def first_look(seen: asyncio.Event) -> None:
+    """Wait, a moment at most, until the inventory has said what there is."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_S):
+            await seen.wait()
+    seen.set()
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of one submit before the loop is asked."""
@@ -180,10 +188,7 @@ class Submitting:
         groups: frozenset[str] = frozenset()
         if wants_groups(self._world().tenants):
             groups = await self._names.groups((peer.gid, *peer.groups()))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LOOK_S):
-                await self._seen.wait()
-        self._seen.set()
+        await first_look(self._seen)
         return who, groups
 
     async def _before(self, after: dict[str, list[str]] | None) -> Predecessors:

@@ -50,6 +50,7 @@ SECRET = "hunter2"  # noqa: S105 - to be looked for
 @contextlib.contextmanager
 def being(uid, *groups):
     """Be somebody else for what is done inside, as far as the kernel tells others."""
+    own = os.getgroups()
     try:
         os.setgroups(groups)
         os.setegid(uid)
@@ -58,7 +59,7 @@ def being(uid, *groups):
     finally:
         os.seteuid(0)
         os.setegid(0)
-        os.setgroups([0])
+        os.setgroups(own)
 
 
 class System(Gpud):
