@@ -78,7 +78,7 @@ class Daemon:
         self.world, self._looks = self._world_of(loaded)
         self.subscriptions = Subscriptions(parts.reader)
         self.subscriptions.last = loaded.last_event
-        self._looking = Looking(parts.inventory, self.subscriptions, self._present)
+        self._looking = Looking(parts.inventory, self.subscriptions, self._present, self._seen)
         self.upkeep = Upkeep(
             parts,
             world=lambda: self.world,

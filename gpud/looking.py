@@ -2,31 +2,50 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from gpud.inventory.protocol import Inventory
 from gpud.model.gpu import GpuId
 from gpud.subscriptions import Subscriptions
 
+_FIRST_S = 5.0  # how long one who asks waits for the inventory to speak at all
 _FRESH_S = 1.5  # how long one who asks waits for GPUs that do not answer
 _WATCH_S = 2.0
 _TELL_S = 0.1  # the readings of one round are told of together
 
 
+async def first_look(seen: asyncio.Event) -> None:
+    """Wait, a moment at most, until the inventory has said what there is."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FIRST_S):
+            await seen.wait()
+    seen.set()
+
+
 class Looking:
-    """What the daemon asks of its inventory on behalf of people. `present` tells which GPUs there are."""
+    """What the daemon asks of its inventory on behalf of people.
+
+    `present` tells which GPUs there are, once it is `known`.
+    """
 
     def __init__(
-        self, inventory: Inventory, subscriptions: Subscriptions, present: Callable[[], Iterable[GpuId]]
+        self,
+        inventory: Inventory,
+        subscriptions: Subscriptions,
+        present: Callable[[], Iterable[GpuId]],
+        known: asyncio.Event,
     ) -> None:
         self._inventory = inventory
         self._subscriptions = subscriptions
         self._present = present
+        self._known = known
         self._waiting: list[tuple[set[GpuId], asyncio.Future[None]]] = []
         self._watching = False
         self._telling: asyncio.TimerHandle | None = None
 
     async def at_all(self) -> None:
         """Have every GPU looked at, and wait a moment for the answers; who does not answer is as last seen."""
+        await first_look(self._known)
         left = set(self._present())
         if not left:
             return

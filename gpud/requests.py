@@ -36,6 +36,7 @@ from gpud.core.commands import (
 )
 from gpud.core.world import World
 from gpud.errands import Errands
+from gpud.looking import first_look
 from gpud.model.job import JobId, array_of, format_job
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -46,7 +47,7 @@ from gpud.roles import Roles, check_right, right_of
 from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
-from gpud.submitting import Submitting, check_priority, first_look
+from gpud.submitting import Submitting, check_priority
 from gpud.updating import changes_of, checked_signal
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message

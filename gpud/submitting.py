@@ -6,7 +6,6 @@ them is queued before that, and then all are, in one commit.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from gpud.core.commands import Command, Submit, SubmitMany
 from gpud.core.cycle import Input
 from gpud.core.world import World
 from gpud.credentials import granted
+from gpud.looking import first_look
 from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import End, JobId, format_job
 from gpud.model.units import Timestamp, format_duration
@@ -34,19 +34,10 @@ from gpud.wire.codec import Message
 Work = Coroutine[None, None, None]
 Ask = Callable[[Peer, Message, Callable[[int], Command]], None]
 
-FIRST_LOOK_S = 5.0
 MANY_MOST = 100_000  # jobs that are submitted at once
 PARTS_MOST = 32  # and in so many parts
 SETS_MOST = 4  # of which a user has so many that are not whole
 _BREATH = 50  # jobs looked at before others are attended to
-
-
-async def first_look(seen: asyncio.Event) -> None:
-    """Wait, a moment at most, until the inventory has said what there is."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(FIRST_LOOK_S):
-            await seen.wait()
-    seen.set()
 
 
 @dataclass(frozen=True, slots=True)
