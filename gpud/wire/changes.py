@@ -2,6 +2,8 @@
 
 from typing import Literal, NotRequired, TypedDict
 
+from gpud.wire.submission import DemandParts
+
 
 class Selection(TypedDict):
     """Which jobs: ids (`12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`), or every job that the filters leave.
@@ -46,25 +48,11 @@ class Signal(TypedDict):
     signal: int
 
 
-class PartOfDemand(TypedDict):
+class PartOfDemand(DemandParts):
     """What is new of a job's `DemandMap`; what is left out stays. `whole`: no share of a GPU, no MIG instance."""
 
     gpus: NotRequired[int]
-    nodes: NotRequired[int]
-    share_mib: NotRequired[int]
-    share_permille: NotRequired[int]
     whole: NotRequired[bool]
-    mig: NotRequired[str]
-    gpu_memory_mib: NotRequired[int]
-    gpu_type: NotRequired[str]
-    gpu_ids: NotRequired[list[str]]
-    cpus: NotRequired[int]
-    memory_mib: NotRequired[int]
-    node_labels: NotRequired[dict[str, str]]
-    excluded_nodes: NotRequired[list[str]]
-    excluded_gpus: NotRequired[list[str]]
-    pool: NotRequired[str]
-    spread: NotRequired[bool]
 
 
 class Update(TypedDict):

@@ -3,15 +3,9 @@
 from typing import Literal, NotRequired, TypedDict
 
 
-class DemandMap(TypedDict):
-    """What a job needs; left out means none asked.
+class DemandParts(TypedDict):
+    """What a job may need beside a number of GPUs; left out means none asked: see `DemandMap`."""
 
-    `gpus` are counted in total, over all `nodes`: whole ones, shares of `share_mib` of each one's memory or of
-    `share_permille` thousandths of it, or MIG instances of the profile `mig`. `cpus` and `memory_mib` are each node's.
-    GPUs are named as in `drain`; `excluded_...` are what it must not get.
-    """
-
-    gpus: int
     nodes: NotRequired[int]
     share_mib: NotRequired[int]
     share_permille: NotRequired[int]
@@ -26,6 +20,17 @@ class DemandMap(TypedDict):
     excluded_gpus: NotRequired[list[str]]
     pool: NotRequired[str]
     spread: NotRequired[bool]
+
+
+class DemandMap(DemandParts):
+    """What a job needs; left out means none asked.
+
+    `gpus` are counted in total, over all `nodes`: whole ones, shares of `share_mib` of each one's memory or of
+    `share_permille` thousandths of it, or MIG instances of the profile `mig`. `cpus` and `memory_mib` are each node's.
+    GPUs are named as in `drain`; `excluded_...` are what it must not get.
+    """
+
+    gpus: int
 
 
 class Wanted(TypedDict):

@@ -1,7 +1,6 @@
 """Jobs get GPUs that are linked, and MIG instances by name: on a real driver library."""
 
 import os
-import secrets
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from gpuctl.errors import RefusedError
 
 TELL = 'echo "$CUDA_VISIBLE_DEVICES $NVIDIA_VISIBLE_DEVICES"'
 PROFILES = ("2g.10gb", "2g.10gb", "1g.5gb")
-
-
-@pytest.fixture
-def own():
-    """Return a function that makes UUIDs of the fake's this test's own: leases are the whole machine's."""
-    series = secrets.token_hex(4)
-    return lambda text: text.replace("-fa4e", f"-{series}-")
 
 
 @pytest.fixture

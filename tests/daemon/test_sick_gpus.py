@@ -1,7 +1,6 @@
 """GPUs that misbehave under a real gpud, on a real driver library: who is told, who is ended, what is kept."""
 
 import os
-import secrets
 
 import pytest
 from cli.conftest import Gpuctl
@@ -9,13 +8,6 @@ from fakenvml.fixture import fake_gpu, fake_uuid
 from gpud_process import until
 
 WAITS = ("sh", "-c", "read line < go")
-
-
-@pytest.fixture
-def own():
-    """Return a function that makes UUIDs of the fake's this test's own: leases are the whole machine's."""
-    series = secrets.token_hex(4)
-    return lambda text: text.replace("-fa4e", f"-{series}-")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ What a line may say stands at the top of fakenvml.c. A GPU line by itself is an 
 
 import fcntl
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,10 @@ def old_nvml(fake_nvml: FakeNvml, fake_nvml_libraries: dict[str, Path]) -> FakeN
     """Give the test the library of a driver before R510: no v3 process lists, no v2 memory, no MIG, no links."""
     fake_nvml.library = str(fake_nvml_libraries["old"])
     return fake_nvml
+
+
+@pytest.fixture
+def own():
+    """Return a function that makes UUIDs of the fake's this test's own: leases are the whole machine's."""
+    series = secrets.token_hex(4)
+    return lambda text: text.replace("-fa4e", f"-{series}-")
