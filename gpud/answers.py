@@ -9,37 +9,27 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from gpud import __version__, devices, views
+from gpud import __version__, devices
 from gpud.backup import Backups
 from gpud.check import Wrong, nearest
-from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
-from gpud.core.world import World
-from gpud.forecasting import Forecaster
 from gpud.inforce import settings_maps
 from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
-from gpud.launchers.protocol import Launcher
+from gpud.instance import Instance
 from gpud.listing import Listing
 from gpud.model.units import Timestamp
-from gpud.names import Names
 from gpud.notices import Notices
-from gpud.orders import confined_map, launcher_map, log_dir
-from gpud.reading import ReadThread
+from gpud.orders import launcher_map
 from gpud.requests import refuse
-from gpud.roles import SEES_ALL, Roles
+from gpud.seeing import scene_of, viewer_of
 from gpud.selection import parse_job
 from gpud.server import Peer
 from gpud.statistics import Cycles, Statistics
 from gpud.store.files import StoreError
-from gpud.store.rows import JobRow
 from gpud.usage import UsageReport
-from gpud.views import Scene, Viewer
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
 log = logging.getLogger(__name__)
@@ -49,67 +39,21 @@ _NOTICES = 100
 _NOTICES_MOST = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What a running gpud knows about itself, for `status`; `not_stored`: why nothing can be made durable now.
-
-    `config` is what it was started with, `settings` what is in force.
-    """
-
-    config: Config
-    settings: Callable[[], Config]
-    started_at: Timestamp
-    launcher: Launcher
-    not_stored: Callable[[], StoreError | None]
-    cycles: Cycles
-
-
 class Answers:
-    """Answers reads.
-
-    `fresh` waits, a moment at most, until every GPU was looked at anew; `last_event` numbers the newest durable event.
-    """
+    """Answers reads. `fresh` waits, a moment at most, until every GPU was looked at anew."""
 
     def __init__(
-        self,
-        *,
-        world: Callable[[], World],
-        clock: Callable[[], Timestamp],
-        reader: ReadThread,
-        names: Names,
-        roles: Roles,
-        notices: Notices,
-        facts: Facts,
-        fresh: Callable[[], Awaitable[None]],
-        last_event: Callable[[], int],
+        self, gpud: Instance, *, notices: Notices, cycles: Cycles, fresh: Callable[[], Awaitable[None]]
     ) -> None:
-        self._world = world
-        self._clock = clock
-        self._reader = reader
-        self._facts = facts
-        self._roles = roles
+        self._gpud = gpud
         self._notices = notices
         self._fresh = fresh
-        self._statistics = Statistics(world, clock, reader, facts.cycles)
-        self._used = UsageReport(world, clock, reader, facts.config)
-        config = facts.config
-        self._log_dir: Callable[[int], str] = lambda uid: log_dir(config, uid)
+        self._statistics = Statistics(gpud, cycles)
+        self._used = UsageReport(gpud)
         self._asked: dict[Peer | int, deque[tuple[Peer, Message]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        forecasts = Forecaster(world, clock, last_event)
-        listing = Listing(
-            world=world,
-            clock=clock,
-            reader=reader,
-            names=names,
-            scene=self._scene,
-            viewer=self.viewer,
-            last_event=last_event,
-            forecast=forecasts.newest,
-            confined=partial(confined_map, facts.launcher),
-        )
         self._by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
-            **listing.by_op,
+            **Listing(gpud).by_op,
             "gpus": self._gpus,
             "nodes": self._nodes,
             "status": self._status,
@@ -120,7 +64,7 @@ class Answers:
             "policies": self._policies,
             "notices": self._told,
             "config": self._settings,
-            "backup": Backups(config.state_dir).make,
+            "backup": Backups(gpud.parts.config.state_dir).make,
         }
 
     @property
@@ -133,7 +77,7 @@ class Answers:
 
         Of who may see everything each client has a turn of its own, as in a gpud of one's own.
         """
-        whose = peer if self.viewer(peer).private else peer.uid
+        whose = peer if viewer_of(self._gpud, peer).private else peer.uid
         asked = self._asked.setdefault(whose, deque())
         asked.append((peer, message))
         if len(asked) == 1:
@@ -162,17 +106,10 @@ class Answers:
             log.exception("%s was not answered", message["op"])
             peer.error(message["id"], {"code": "refused", "message": "gpud failed to answer", "hint": "see its log"})
 
-    def viewer(self, peer: Peer) -> Viewer:
-        """Return what this client may see."""
-        return Viewer(uid=peer.uid, private=self._roles.of(peer) >= SEES_ALL)
-
-    def _scene(self) -> Scene:
-        return Scene(world=self._world(), now=self._clock(), log_dir=self._log_dir)
-
     async def _gpus(self, peer: Peer, message: Message) -> Message:
         if message.get("fresh", True):
             await self._fresh()
-        scene, viewer = self._scene(), self.viewer(peer)
+        scene, viewer = scene_of(self._gpud), viewer_of(self._gpud, peer)
         states = [state for node in scene.world.nodes.values() for state in node.gpus]
         kept = kept_for(scene.world, scene.now)
         maps = [{**devices.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
@@ -182,24 +119,24 @@ class Answers:
 
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message
-        scene = self._scene()
+        scene = scene_of(self._gpud)
         return {"nodes": [devices.node_map(scene, node) for node in scene.world.nodes.values()]}
 
     async def _tenants(self, peer: Peer, message: Message) -> Message:
         del peer  # everybody may see what everybody may have
-        world, name = self._world(), message.get("name")
+        world, name = self._gpud.world, message.get("name")
         if name is not None and name not in world.tenants:
             refused = no_such_tenant(world, name)
             raise Wrong(refused.message, refused.hint, refused.code)
         shown = world.tenants.values() if name is None else [world.tenants[name]]
-        return {"tenants": [tenant_map(world, each, self._clock()) for each in shown]}
+        return {"tenants": [tenant_map(world, each, self._gpud.clock()) for each in shown]}
 
     async def _policies(self, peer: Peer, message: Message) -> Message:
         del peer, message
-        return policies_map(self._world())
+        return policies_map(self._gpud.world)
 
     async def _settings(self, peer: Peer, message: Message) -> Message:
-        found = settings_maps(self._facts.settings(), self._world(), secrets=self.viewer(peer).private)
+        found = settings_maps(self._gpud.config, self._gpud.world, secrets=viewer_of(self._gpud, peer).private)
         key = message.get("key")
         chosen = [each for each in found if key in (None, each["key"])]
         if not chosen:
@@ -209,34 +146,29 @@ class Answers:
 
     async def _reservations(self, peer: Peer, message: Message) -> Message:
         del peer, message
-        world, now = self._world(), self._clock()
+        world, now = self._gpud.world, self._gpud.clock()
         windows = sorted(world.windows.values(), key=lambda window: (window.at, window.number))
         return {"reservations": [reservation_map(world, each, now) for each in windows if now < each.until]}
-
-    def as_its_owner(self, row: JobRow) -> dict[str, Any]:
-        """Return a job as its owner sees it."""
-        scene = self._scene()
-        return {**views.job_map(scene, row, Viewer(uid=row.terms.uid, private=True), None)}
 
     async def _told(self, peer: Peer, message: Message) -> Message:
         job = parse_job(message["job"]) if "job" in message else None
         limit = message.get("limit", _NOTICES)
         if not 0 < limit <= _NOTICES_MOST:
             raise Wrong(f"the limit must be from 1 to {_NOTICES_MOST}, not {limit}")
-        uid = None if self.viewer(peer).private else peer.uid
+        uid = None if viewer_of(self._gpud, peer).private else peer.uid
         return {"notices": await self._notices.history(uid, job, limit)}
 
     async def _status(self, peer: Peer, message: Message) -> Message:
         del peer, message
-        counts = await self._reader.run(lambda reader: reader.counts(Timestamp(self._clock() - _DAY_S)))
-        scene, config = self._scene(), self._facts.config
-        lost = self._facts.not_stored()
+        counts = await self._gpud.reader.run(lambda reader: reader.counts(Timestamp(self._gpud.clock() - _DAY_S)))
+        scene, config = scene_of(self._gpud), self._gpud.parts.config
+        lost = self._gpud.not_stored
         driver = next((node.node.driver for node in scene.world.nodes.values() if node.node.driver), None)
         return {
             "version": __version__,
             "pid": os.getpid(),
             "protocol": [PROTOCOL_OLDEST, PROTOCOL],
-            "started_at": self._facts.started_at,
+            "started_at": self._gpud.started_at,
             "state_dir": config.state_dir,
             "socket": config.socket,
             "config_file": config.files[-1] if config.files else None,
@@ -248,7 +180,7 @@ class Answers:
             "gpus": devices.gpu_counts(scene),
             "driver": driver,
             "problem": scene.world.problem(),
-            "launcher": launcher_map(config, self._facts.launcher),
+            "launcher": launcher_map(config, self._gpud.launcher),
             "memory_mib": _resident_mib(),
             "storage": None if lost is None else f"{lost}; {lost.hint}",
         }

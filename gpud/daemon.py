@@ -10,10 +10,8 @@ import gc
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
 
-from gpud.answers import Answers, Facts
+from gpud.answers import Answers
 from gpud.check import Wrong
 from gpud.config import Config
 from gpud.core.choice import world_of
@@ -24,14 +22,14 @@ from gpud.core.restore import carry_over, restore
 from gpud.core.world import World
 from gpud.errands import Errands
 from gpud.inbox import Inbox
+from gpud.instance import Instance
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
-from gpud.model.gpu import GpuId
 from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
-from gpud.notices import Notices, Sources
+from gpud.notices import Notices
 from gpud.orders import order_for
 from gpud.parts import Parts
 from gpud.requests import Requests, refuse
@@ -40,7 +38,7 @@ from gpud.server import Peer
 from gpud.statistics import Cycles
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError
-from gpud.store.rows import Committed, JobRow, Loaded
+from gpud.store.rows import Committed, Loaded
 from gpud.submitting import once_each
 from gpud.subscriptions import Subscriptions
 from gpud.upkeep import SERVING, Upkeep
@@ -61,95 +59,50 @@ class Daemon:
 
     def __init__(self, parts: Parts, loaded: Loaded) -> None:
         self._parts = parts
-        self._config = parts.config
+        names = Names()
+        world, self._looks = _world_of(parts.config, parts.boot, loaded)
+        self._gpud = gpud = Instance(
+            parts=parts,
+            world=world,
+            config=parts.config,
+            names=names,
+            roles=Roles(parts.config, names),
+            started_at=parts.clock(),
+            last_event=loaded.last_event,
+        )
         self._writer = ThreadPoolExecutor(1, "gpud-write")
         self._inbox: Inbox[Input] = Inbox()
         self._stopping = False
         self._lost: StoreError | None = None
-        self._not_stored: StoreError | None = None
         self._reconfigured = False
-        self._seen = asyncio.Event()
-        self._names = Names()
-        self._roles = Roles(parts.config, self._names)
         self.on_config: Callable[[Config], None] = lambda _: None
         self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.world, self._looks = self._world_of(loaded)
-        self.subscriptions = Subscriptions(parts.reader)
-        self.subscriptions.last = loaded.last_event
-        self._looking = Looking(parts.inventory, self.subscriptions, self._present, self._seen)
-        self.upkeep = Upkeep(
-            parts,
-            world=lambda: self.world,
-            writer=self._writer,
-            notice=self._inbox.post,
-            served=loaded.settings.get(SERVING),
-            keep_days=lambda: self._config.keep_days,
-        )
-        self.notices = self._make_notices()
-        self._errands = Errands(parts, world=lambda: self.world, config=lambda: self._config, roles=self._roles)
-        self.requests = Requests(
-            world=lambda: self.world,
-            post=self._inbox.post,
-            clock=parts.clock,
-            wall=parts.clock.wall,
-            reader=parts.reader,
-            names=self._names,
-            roles=self._roles,
-            seen=self._seen,
-            config=lambda: self._config,
-            notices=self.notices,
-            errands=self._errands,
-        )
-        self.answers = self._make_answers()
+        self._subscriptions = Subscriptions(gpud)
+        self._looking = Looking(gpud, self._subscriptions)
+        self.upkeep = Upkeep(gpud, writer=self._writer, notice=self._inbox.post, served=loaded.settings.get(SERVING))
+        self._notices = Notices(gpud)
+        self._errands = Errands(gpud)
+        self._requests = Requests(gpud, post=self._inbox.post, notices=self._notices, errands=self._errands)
+        self._answers = Answers(gpud, notices=self._notices, cycles=self._cycles, fresh=self._looking.at_all)
 
-    def _make_answers(self) -> Answers:
-        parts = self._parts
-        return Answers(
-            world=lambda: self.world,
-            clock=parts.clock,
-            reader=parts.reader,
-            names=self._names,
-            roles=self._roles,
-            notices=self.notices,
-            facts=Facts(
-                config=parts.config,
-                settings=lambda: self._config,
-                started_at=parts.clock(),
-                launcher=parts.launcher,
-                not_stored=lambda: self._not_stored,
-                cycles=self._cycles,
-            ),
-            fresh=self._looking.at_all,
-            last_event=lambda: self.subscriptions.last,
-        )
-
-    def _make_notices(self) -> Notices:
-        parts = self._parts
-        return Notices(
-            Sources(
-                config=lambda: self._config,
-                clock=parts.clock,
-                reader=parts.reader,
-                launcher=parts.launcher,
-                last_event=lambda: self.subscriptions.last,
-                shown=self._as_its_owner,
-                boot=parts.boot,
-            )
-        )
+    @property
+    def world(self) -> World:
+        """Return the daemon's memory."""
+        return self._gpud.world
 
     def on_request(self, peer: Peer, message: Message) -> None:
         """Take a checked request."""
         if message["op"] == "subscribe":
             self._spawn(self._subscribe(peer, message))
         else:
-            self.requests.take(peer, message)
+            self._requests.take(peer, message)
 
     def on_gone(self, peer: Peer) -> None:
         """Forget a client."""
-        self.subscriptions.gone(peer)
-        self.requests.forget(peer)
+        self._subscriptions.gone(peer)
+        self._requests.forget(peer)
         self._looking.follow_watchers()
 
     def still_here(self) -> bool:
@@ -174,8 +127,8 @@ class Daemon:
             self._parts.launcher.perform(look)
         self._parts.launcher.keep((job, active.place.attempt) for job, active in self.world.active.items())
         self._parts.inventory.start(self._see)
-        await self._roles.begin(self._config)
-        self.notices.begin()
+        await self._gpud.roles.begin(self._gpud.config)
+        self._notices.begin()
         self._errands.begin()
         gc.collect()
         gc.freeze()
@@ -192,7 +145,7 @@ class Daemon:
                 if self._reconfigured:  # between turns: a world loaded beside a commit would lack what it makes durable
                     self._reconfigured = False
                     await self._load_again()
-                    self.upkeep.report_unkept(self._config)
+                    self.upkeep.report_unkept()
                 until = None
                 if self._wake_at is not None:
                     until = loop.time() + max(0.0, self._wake_at - self._parts.clock())
@@ -207,16 +160,16 @@ class Daemon:
         """Decide and answer what has been asked already, for a moment at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _FINISH_S
-        while (self.requests.busy or self.answers.busy or self._tasks) and loop.time() < end:
+        while (self._requests.busy or self._answers.busy or self._tasks) and loop.time() < end:
             await self._turn(self._without_repeats(await self._inbox.drain(loop.time() + 0.02)))
         await self.upkeep.went_down()
 
     async def close(self) -> None:
         """Leave everything as it is: jobs run on, and the next gpud finds them."""
-        self._roles.end()
+        self._gpud.roles.end()
         for task in list(self._tasks):
             task.cancel()
-        await self.notices.close()
+        await self._notices.close()
         self._parts.inventory.close()
         await self._parts.launcher.close()
         self._writer.shutdown()
@@ -226,17 +179,16 @@ class Daemon:
     def reconfigure(self, config: Config) -> None:
         """Take a configuration that was read again; only what may change in a running gpud is different in it."""
         log.info("configuration read again")
-        self._parts = replace(self._parts, config=config)
-        self._config = config
+        self._gpud.config = config
         self._reconfigured = True
         self.on_config(config)
-        self._names.forget()
-        self._roles.follow(config)
+        self._gpud.names.forget()
+        self._gpud.roles.follow(config)
         self._inbox.wake()
 
     def _observe(self, seen: Observation) -> None:
         """Take what the launcher saw. That a job started is safe in its record; a short one's end comes with it."""
-        if self._errands.observed(seen) or self.notices.observed(seen):
+        if self._errands.observed(seen) or self._notices.observed(seen):
             return
         if isinstance(seen, Started):
             self._inbox.post_soon(seen, _STARTED_S)
@@ -245,7 +197,9 @@ class Daemon:
 
     def _see(self, seen: GpuSeen | NodeSeen | XidSeen) -> None:
         """Take what the inventory saw; from any thread."""
-        self._inbox.post_threadsafe(NodeSeen(self._config.labelled(seen.node)) if isinstance(seen, NodeSeen) else seen)
+        self._inbox.post_threadsafe(
+            NodeSeen(self._gpud.config.labelled(seen.node)) if isinstance(seen, NodeSeen) else seen
+        )
 
     async def _turn(self, batch: Sequence[Input]) -> None:
         now = self._parts.clock()
@@ -265,22 +219,22 @@ class Daemon:
                 self._answer_known(batch, taken)
                 return
             except StoreError as error:
-                self._not_stored = error
+                self._gpud.not_stored = error
                 log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 await self._load_again()
                 self._wake_at = Timestamp(now + _RETRY_S)
                 self._refuse_batch(batch, error)
                 return
-            self._not_stored = None
+            self._gpud.not_stored = None
         self.upkeep.report_alerts(outcome.changes)
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
         self._notice(batch)
         for token, reply in outcome.replies:
-            self.requests.answer(token, reply)
+            self._requests.answer(token, reply)
         for token in outcome.asked:
-            self.answers.take(*self.requests.asked(token))
-        self.subscriptions.publish(committed.events)
-        self.notices.publish(committed.events)
+            self._answers.take(*self._requests.asked(token))
+        self._subscriptions.publish(committed.events)
+        self._notices.publish(committed.events)
         if committed.events:
             self.upkeep.status_changed()
 
@@ -294,7 +248,7 @@ class Daemon:
                 self._parts.inventory.read(effect.gpus)
             elif isinstance(effect, Launch):
                 means, offset = self._parts.launcher.means, self._parts.clock.offset
-                order = order_for(self._config, self.world, effect, specs[effect], offset, means)
+                order = order_for(self._gpud.config, self.world, effect, specs[effect], offset, means)
                 self._parts.launcher.perform(effect, order)
             else:
                 self._parts.launcher.perform(effect)
@@ -303,43 +257,21 @@ class Daemon:
         """Wake those who wait for the inventory."""
         read = {each.gpu for each in batch if isinstance(each, GpuSeen)}
         if any(isinstance(each, NodeSeen) for each in batch):
-            self._seen.set()
-            self.upkeep.report_nodes(batch, self._config)
+            self._gpud.seen.set()
+            self.upkeep.report_nodes(batch)
             self.upkeep.status_changed()
         if read:
             self._looking.seen(read)
 
-    def _as_its_owner(self, row: JobRow) -> dict[str, Any]:
-        return self.answers.as_its_owner(row)
-
-    def _present(self) -> set[GpuId]:
-        return {state.gpu.id for state in self.world.gpus.values() if state.present}
-
     async def _subscribe(self, peer: Peer, message: Message) -> None:
         try:
-            check_right(self._roles.of(peer), "subscribe")
-            most = self._config.subscriptions_per_user
-            await self.subscriptions.add(peer, message, self.answers.viewer(peer), most)
+            check_right(self._gpud.roles.of(peer), "subscribe")
+            await self._subscriptions.add(peer, message)
         except Wrong as wrong:
             refuse(peer, message, wrong)
         except StoreError as error:  # the past cannot be read: better no events than some with a gap
             peer.cut(str(error))
         self._looking.follow_watchers()
-
-    def _world_of(self, loaded: Loaded) -> tuple[World, list[Look | SetLimit]]:
-        world = world_of(self._config.rules, self._parts.boot)
-        looks = restore(
-            world,
-            nodes=loaded.nodes,
-            waiting=loaded.waiting,
-            others=loaded.others,
-            settings=loaded.settings,
-            next_number=loaded.next_number,
-            runs=loaded.runs,
-            accounts=loaded.accounts,
-            grouped=loaded.grouped,
-        )
-        return world, looks
 
     async def _load_again(self) -> None:
         """Forget the world and load it from the store; what was seen of the hardware stays known.
@@ -348,10 +280,10 @@ class Daemon:
         """
         loaded = await asyncio.get_running_loop().run_in_executor(self._writer, self._parts.store.load)
         before = self.world
-        self.world, _ = self._world_of(loaded)
+        self._gpud.world, _ = _world_of(self._gpud.config, self._parts.boot, loaded)
         for node in before.nodes.values():
             if node.present:
-                self.world.see_node(self._config.labelled(node.node))
+                self.world.see_node(self._gpud.config.labelled(node.node))
         carry_over(before, self.world)
         self._wake_at = self._parts.clock()
 
@@ -363,7 +295,7 @@ class Daemon:
 
     def _answer_known(self, batch: Sequence[Input], taken: NonceTakenError) -> None:
         for each in batch:
-            if not self.requests.accepted_before(each, taken.jobs):
+            if not self._requests.accepted_before(each, taken.jobs):
                 self._inbox.post(each)
 
     def _refuse_batch(self, batch: Sequence[Input], error: StoreError) -> None:
@@ -372,9 +304,9 @@ class Daemon:
             if isinstance(each, Observation):
                 observed.append(each)
             elif isinstance(each, Asked):
-                self.answers.take(*self.requests.asked(each.token))
+                self._answers.take(*self._requests.asked(each.token))
             else:
-                self.requests.fail(each.token, error)
+                self._requests.fail(each.token, error)
         asyncio.get_running_loop().call_later(_RETRY_S, self._post_all, observed)
 
     def _post_all(self, items: Sequence[Input]) -> None:
@@ -395,3 +327,19 @@ class Daemon:
 def _may_wait(effect: Effect) -> bool:
     """Return whether nobody waits for an effect: the record of what ended may go after the next job was started."""
     return isinstance(effect, Forget)
+
+
+def _world_of(config: Config, boot: str, loaded: Loaded) -> tuple[World, list[Look | SetLimit]]:
+    world = world_of(config.rules, boot)
+    looks = restore(
+        world,
+        nodes=loaded.nodes,
+        waiting=loaded.waiting,
+        others=loaded.others,
+        settings=loaded.settings,
+        next_number=loaded.next_number,
+        runs=loaded.runs,
+        accounts=loaded.accounts,
+        grouped=loaded.grouped,
+    )
+    return world, looks

@@ -9,22 +9,19 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from gpud.check import Wrong
-from gpud.config import Config
 from gpud.core.active import ActiveJob
-from gpud.core.world import World
+from gpud.instance import Instance
 from gpud.model.effects import Forget, Launch, Look
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, Exit, JobId, Running, format_job, index_of, job_id, number_of
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.spec import Terms
 from gpud.orders import Command, log_dir, order_beside, order_for
-from gpud.parts import Parts
-from gpud.roles import Roles, right_of
+from gpud.roles import right_of
 from gpud.selection import parse_job
 from gpud.server import Peer
 from gpud.submission import check_command, check_size
@@ -39,31 +36,18 @@ _GRACE_S = 5.0
 class Errands:
     """The commands of one gpud. Everything is called on the event loop's thread."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        *,
-        world: Callable[[], World],
-        config: Callable[[], Config],
-        roles: Roles,
-    ) -> None:
-        self._world = world
-        self._config = config
-        self._clock = parts.clock
-        self._reader = parts.reader
-        self._launcher = parts.launcher
-        self._roles = roles
-        self._boot = parts.boot
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
         self._running: dict[JobId, int] = {}  # and whose they are
         self._begun: dict[JobId, asyncio.Future[Exit | None]] = {}
 
     def begin(self) -> None:
         """Look after those that an earlier gpud started: their records are to go when they have ended."""
         with suppress(FileNotFoundError):
-            for path in Path(f"{self._config().state_dir}/records").iterdir():
+            for path in Path(f"{self._gpud.config.state_dir}/records").iterdir():
                 found = re.fullmatch(r"0_(\d+)\.1", path.name)
                 if found is not None and int(found[1]) >= _FIRST:
-                    self._launcher.perform(Look(job_id(0, int(found[1])), 1, self._boot))
+                    self._gpud.launcher.perform(Look(job_id(0, int(found[1])), 1, self._gpud.parts.boot))
 
     def observed(self, seen: Observation) -> bool:
         """Take what became of a command; return False for what is none."""
@@ -74,7 +58,7 @@ class Errands:
             begun.set_result(seen.exit if isinstance(seen, Exited) else None)
         if isinstance(seen, Exited):
             self._running.pop(seen.job, None)
-            self._launcher.perform(Forget(seen.job, seen.attempt))
+            self._gpud.launcher.perform(Forget(seen.job, seen.attempt))
         return True
 
     async def run(self, peer: Peer, message: Message) -> None:
@@ -82,7 +66,7 @@ class Errands:
         check_command(message["command"])
         command = Command(tuple(message["command"]), check_size(message.get("terminal")), message.get("term"))
         active = self._found(peer, message["job"])
-        (spec,) = await self._reader.run(lambda reader: reader.specs([active.job]))
+        (spec,) = await self._gpud.reader.run(lambda reader: reader.specs([active.job]))
         active = self._found(peer, message["job"])
         state, uid = active.state, active.terms.uid
         assert isinstance(state, Running)  # noqa: S101 - it was looked for
@@ -90,8 +74,15 @@ class Errands:
             raise Wrong(f"{_AT_ONCE} commands run in your jobs already", "end some of them", "busy")
         errand = job_id(0, _FIRST + secrets.randbelow(_FIRST - 2))
         launched = Launch(active.job, active.place.attempt, state.allocation)
-        socket = terminal_path(log_dir(self._config(), uid), f"{format_job(errand)}.1")
-        own = order_for(self._config(), self._world(), launched, spec, self._clock.offset, self._launcher.means)
+        socket = terminal_path(log_dir(self._gpud.config, uid), f"{format_job(errand)}.1")
+        own = order_for(
+            self._gpud.config,
+            self._gpud.world,
+            launched,
+            spec,
+            self._gpud.clock.offset,
+            self._gpud.launcher.means,
+        )
         terms = Terms(demand=Demand(gpus=0), uid=uid, user=active.terms.user, tenant="", grace_s=_GRACE_S)
         order = order_beside(
             own, f"{format_job(active.job)}.{active.place.attempt}", state.process, command, socket, terms
@@ -99,7 +90,7 @@ class Errands:
         begun = self._begun[errand] = asyncio.get_running_loop().create_future()
         self._running[errand] = uid
         try:
-            self._launcher.perform(Launch(errand, 1, Allocation(node=NodeName(""))), order)
+            self._gpud.launcher.perform(Launch(errand, 1, Allocation(node=NodeName(""))), order)
             over = await begun
         finally:
             del self._begun[errand]
@@ -109,12 +100,12 @@ class Errands:
 
     def _found(self, peer: Peer, word: str) -> ActiveJob:
         """Return a running job of whoever asks. Raises Wrong."""
-        job, world = parse_job(word), self._world()
+        job, world = parse_job(word), self._gpud.world
         active = world.active.get(job)
         if active is None:
             what = "is an array; name an element" if job in world.arrays else "does not run"
             raise Wrong(f"job {word} {what}", f"see: gpuctl show {word}", "refused")
-        if active.terms.uid != peer.uid and self._roles.of(peer) < right_of("exec").others:
+        if active.terms.uid != peer.uid and self._gpud.roles.of(peer) < right_of("exec").others:
             raise Wrong(f"job {word} is not yours", "a command runs as the job's user", "not_permitted")
         if not isinstance(active.state, Running):
             raise Wrong(f"job {word} is just starting, or ending", "try again in a moment", "refused")

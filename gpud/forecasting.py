@@ -9,11 +9,10 @@ one before.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from gpud.core.forecast import Forecast
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
-from gpud.core.world import World
+from gpud.instance import Instance
 from gpud.model.job import JobId, format_job
 from gpud.model.units import Seconds, Timestamp
 
@@ -28,14 +27,10 @@ Outlook = tuple[Timestamp | None, str | None]
 
 
 class Forecaster:
-    """Keeps the newest forecast. `last_event` numbers what has happened."""
+    """Keeps the newest forecast."""
 
-    def __init__(
-        self, world: Callable[[], World], clock: Callable[[], Timestamp], last_event: Callable[[], int]
-    ) -> None:
-        self._world = world
-        self._clock = clock
-        self._last_event = last_event
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
         self._newest: Forecast | None = None
         self._as_of = 0
         self._rests_until = 0.0
@@ -50,8 +45,8 @@ class Forecaster:
         return self._newest
 
     def _stands(self) -> bool:
-        now, known = self._clock(), self._newest
-        if known is None or self._as_of != self._last_event() or now > known.now + _OLD_S:
+        now, known = self._gpud.clock(), self._newest
+        if known is None or self._as_of != self._gpud.last_event or now > known.now + _OLD_S:
             return False
         return known.first_at is None or now <= known.first_at
 
@@ -65,9 +60,9 @@ class Forecaster:
             self._task = None
 
     async def _work(self) -> None:
-        as_of, spent_s = self._last_event(), 0.0
+        as_of, spent_s = self._gpud.last_event, 0.0
         began = time.thread_time()
-        made = Forecast(self._world(), self._clock())
+        made = Forecast(self._gpud.world, self._gpud.clock())
         for _ in made.work():
             piece_s = time.thread_time() - began
             if piece_s >= _PIECE_S:

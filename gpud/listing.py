@@ -9,18 +9,18 @@ from itertools import accumulate, islice
 
 from gpud import views
 from gpud.check import Wrong
-from gpud.core.forecast import Forecast
-from gpud.core.world import World
 from gpud.explaining import why_map
+from gpud.forecasting import Forecaster
+from gpud.instance import Instance
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Seconds, Timestamp
-from gpud.names import Names
-from gpud.reading import ReadThread
+from gpud.orders import confined_map
 from gpud.results import happened, results
+from gpud.seeing import scene_of, viewer_of
 from gpud.selection import checked_states, no_such_job, parse_job, parse_jobs
 from gpud.server import Peer
 from gpud.store.rows import JobQuery, JobRow
-from gpud.views import Scene, Viewer
+from gpud.views import Scene
 from gpud.wire.codec import FRAME_MAX, Message, pack
 from gpud.wire.messages import Job
 
@@ -35,33 +35,11 @@ _PATIENT_S = 1.0  # and who asks for one job
 
 
 class Listing:
-    """Answers what is asked of jobs. `viewer` says what a client may see, `scene` how things are now.
+    """Answers what is asked of jobs."""
 
-    `forecast` tells what is expected, and is waited for so long.
-    """
-
-    def __init__(
-        self,
-        *,
-        world: Callable[[], World],
-        clock: Callable[[], Timestamp],
-        reader: ReadThread,
-        names: Names,
-        scene: Callable[[], Scene],
-        viewer: Callable[[Peer], Viewer],
-        last_event: Callable[[], int],
-        forecast: Callable[[Seconds], Awaitable[Forecast | None]],
-        confined: Callable[[JobId, int], Message | None],
-    ) -> None:
-        self._world = world
-        self._clock = clock
-        self._reader = reader
-        self._names = names
-        self._scene = scene
-        self._viewer = viewer
-        self._last_event = last_event
-        self._forecast = forecast
-        self._confined = confined
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
+        self._forecasts = Forecaster(gpud)
         self.by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
             "list": self._list,
             "show": self._show,
@@ -76,11 +54,13 @@ class Listing:
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
-        me = await self._names.name(peer.uid)
-        own = None if message.get("all") else (me, Timestamp(self._clock() - _DAY_S))
+        me = await self._gpud.names.name(peer.uid)
+        own = None if message.get("all") else (me, Timestamp(self._gpud.clock() - _DAY_S))
         labels = tuple(_label(word) for word in message.get("labels", ()))
         user = me if message.get("mine") else message.get("user")
-        if labels and not self._viewer(peer).private:  # others' labels are not told, neither by asking for each
+        if (
+            labels and not viewer_of(self._gpud, peer).private
+        ):  # others' labels are not told, neither by asking for each
             if user not in {None, me}:
                 return {"jobs": [], "more": 0}
             user = me
@@ -98,11 +78,11 @@ class Listing:
             shown=True,
             first=self._first(states, limit),
         )
-        rows, more = await self._reader.run(lambda reader: reader.jobs(query))
+        rows, more = await self._gpud.reader.run(lambda reader: reader.jobs(query))
         for word in words or ():
             if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
                 raise no_such_job(word.text)
-        scene, viewer = await self._ahead(rows, _SOON_S), self._viewer(peer)
+        scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
         places = views.positions(scene.world) or {}
         maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
         told = _what_fits(maps)
@@ -110,7 +90,7 @@ class Listing:
 
     def _first(self, states: frozenset[str], limit: int) -> tuple[JobId, ...]:
         """Return which jobs a listing keeps before others: those that run; where all wait, the next in line."""
-        world = self._world()
+        world = self._gpud.world
         if states and states <= _WAITING:
             return tuple(islice(views.positions(world) or {}, limit))
         return tuple(world.active)
@@ -118,27 +98,27 @@ class Listing:
     async def _ahead(self, rows: Sequence[JobRow], patience_s: Seconds) -> Scene:
         """Return how things are, and what is expected where one of these jobs waits."""
         waits = any(row.ended_at is None and row.state in {"queued", "held"} for row in rows)
-        forecast = await self._forecast(patience_s) if waits else None
-        return replace(self._scene(), forecast=forecast)
+        forecast = await self._forecasts.newest(patience_s) if waits else None
+        return replace(scene_of(self._gpud), forecast=forecast)
 
     async def _show(self, peer: Peer, message: Message) -> Message:
         job = parse_job(message["job"])
         row = await self._row(job)
-        scene = self._scene() if message.get("soon") else await self._ahead([row], _PATIENT_S)
-        viewer = self._viewer(peer)
+        scene = scene_of(self._gpud) if message.get("soon") else await self._ahead([row], _PATIENT_S)
+        viewer = viewer_of(self._gpud, peer)
         spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
-        attempts = await self._reader.run(lambda reader: reader.attempts(job))
-        events = await self._reader.run(lambda reader: reader.events(0, spans, _ROWS))
+        attempts = await self._gpud.reader.run(lambda reader: reader.attempts(job))
+        events = await self._gpud.reader.run(lambda reader: reader.events(0, spans, _ROWS))
         private = viewer.may_read(row)
-        names = await self._reader.run(lambda reader: reader.environment(job)) if private else None
+        names = await self._gpud.reader.run(lambda reader: reader.environment(job)) if private else None
         shown = views.job_map(scene, row, viewer, scene.world.queue.position(job))
         answer: Message = {
             "job": shown,
             "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
             "events": [views.event_map(event, viewer) for event in events],
             "environment": names,
-            **(await self._reader.run(lambda reader: reader.recorded(job)) if private else _UNRECORDED),
-            "confined": self._confined(job, row.place.attempt),
+            **(await self._gpud.reader.run(lambda reader: reader.recorded(job)) if private else _UNRECORDED),
+            "confined": confined_map(self._gpud.launcher, job, row.place.attempt),
             "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
             "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
             "happened": happened(row, events) if private else None,
@@ -146,7 +126,7 @@ class Listing:
         }
         if row.array is not None:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
-            rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
+            rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
             answer["elements"] = _what_fits([views.row_map(scene, each, viewer, None) for each in rows])
             running = {"starting", "running", "stopping"}
             if row.ended_at is None and any(each.state in running for each in rows):
@@ -161,18 +141,18 @@ class Listing:
             return 0, None
         states = frozenset(End) - {End.COMPLETED}
         query = JobQuery(spans=((JobId(row.job + 1), _last_of(row.job)),), states=states, limit=_ROWS_MOST)
-        rows, _ = await self._reader.run(lambda reader: reader.jobs(query))
+        rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
         over = next((each.run.exit for each in rows if each.run is not None and each.run.exit is not None), None)
         return (None, None) if over is None else (over.exit_code, over.signal)
 
     async def _why(self, peer: Peer, message: Message) -> Message:
-        viewer = self._viewer(peer)
+        viewer = viewer_of(self._gpud, peer)
         limit = message.get("limit", 100)
         if "job" in message:
             rows, deep = [await self._row(parse_job(message["job"]))], True
         else:
             query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
-            rows, deep = (await self._reader.run(lambda reader: reader.jobs(query)))[0], False
+            rows, deep = (await self._gpud.reader.run(lambda reader: reader.jobs(query)))[0], False
         scene = await self._ahead(rows, _PATIENT_S)
         places = views.positions(scene.world) if not deep else None
         told = []
@@ -183,7 +163,7 @@ class Listing:
         return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
 
     async def _events(self, peer: Peer, message: Message) -> Message:
-        viewer = self._viewer(peer)
+        viewer = viewer_of(self._gpud, peer)
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
         for word in words or ():
             if word.alone:
@@ -192,29 +172,29 @@ class Listing:
         since, limit = message.get("since"), message.get("limit", _ROWS)
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
-        last = self._last_event()
-        events = await self._reader.run(lambda reader: reader.events(since, spans, limit))
+        last = self._gpud.last_event
+        events = await self._gpud.reader.run(lambda reader: reader.events(since, spans, limit))
         if since is not None or (events and events[-1].seq > last):
             last = events[-1].seq if events else since or 0
         return {"events": [views.event_map(event, viewer) for event in events], "last": last}
 
     async def _groups(self, peer: Peer, message: Message) -> Message:
         del peer  # everybody may see how far the queue is
-        name, since = message.get("name"), Timestamp(self._clock() - _DAY_S)
-        rows = await self._reader.run(lambda reader: reader.groups(name, since))
+        name, since = message.get("name"), Timestamp(self._gpud.clock() - _DAY_S)
+        rows = await self._gpud.reader.run(lambda reader: reader.groups(name, since))
         if name is not None and not rows:
             raise Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
         rows.sort(key=lambda row: row.submitted_at)
-        return {"groups": [views.group_map(self._scene(), row) for row in rows]}
+        return {"groups": [views.group_map(scene_of(self._gpud), row) for row in rows]}
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""
-        row = await self._reader.run(lambda reader: reader.job(job))
+        row = await self._gpud.reader.run(lambda reader: reader.job(job))
         if row is not None:
             return row
         index = index_of(job)
         if index is not None:
-            array = await self._reader.run(lambda reader: reader.job(array_of(job)))
+            array = await self._gpud.reader.run(lambda reader: reader.job(array_of(job)))
             state = None if array is None else array.array_state
             if array is not None and state is not None and (index in state.pending or index in state.dropped):
                 word = array.state if index in state.pending else End.CANCELLED.value

@@ -1,10 +1,9 @@
 """Looks at GPUs for people: a fresh one where somebody asks, regular ones while somebody watches, none otherwise."""
 
 import asyncio
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from gpud.inventory.protocol import Inventory
+from gpud.instance import Instance
 from gpud.model.gpu import GpuId
 from gpud.subscriptions import Subscriptions
 
@@ -23,30 +22,20 @@ async def first_look(seen: asyncio.Event) -> None:
 
 
 class Looking:
-    """What the daemon asks of its inventory on behalf of people.
+    """What the daemon asks of its inventory on behalf of people."""
 
-    `present` tells which GPUs there are, once it is `known`.
-    """
-
-    def __init__(
-        self,
-        inventory: Inventory,
-        subscriptions: Subscriptions,
-        present: Callable[[], Iterable[GpuId]],
-        known: asyncio.Event,
-    ) -> None:
-        self._inventory = inventory
+    def __init__(self, gpud: Instance, subscriptions: Subscriptions) -> None:
+        self._gpud = gpud
+        self._inventory = gpud.parts.inventory
         self._subscriptions = subscriptions
-        self._present = present
-        self._known = known
         self._waiting: list[tuple[set[GpuId], asyncio.Future[None]]] = []
         self._watching = False
         self._telling: asyncio.TimerHandle | None = None
 
     async def at_all(self) -> None:
         """Have every GPU looked at, and wait a moment for the answers; who does not answer is as last seen."""
-        await first_look(self._known)
-        left = set(self._present())
+        await first_look(self._gpud.seen)
+        left = {state.gpu.id for state in self._gpud.world.gpus.values() if state.present}
         if not left:
             return
         future = asyncio.get_running_loop().create_future()

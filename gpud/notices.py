@@ -14,15 +14,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
-from gpud.clock import Clock
-from gpud.config import Config
-from gpud.launchers.protocol import Launcher
+from gpud.instance import Instance
 from gpud.model.effects import Forget, Launch, Look
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, Exit, JobId, format_job, job_id, number_of
@@ -30,11 +28,10 @@ from gpud.model.observations import Exited, Observation
 from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Seconds, Timestamp
 from gpud.orders import notice_log, notice_order
-from gpud.reading import ReadThread
 from gpud.store.files import StoreError
 from gpud.store.outbox import Notice, Outbox
 from gpud.store.reader import Reader
-from gpud.store.rows import Event, JobRow
+from gpud.store.rows import Event
 from gpud.telling import Telling
 from gpud.wire.notices import NoticeMap
 
@@ -48,25 +45,12 @@ _PAGE = 1_000
 _NUMBERS = 1 << 23  # of the elements of job 0; the other half of them are `errands`
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What notices are made of and sent by. `shown` makes of a job what its owner would see of it."""
-
-    config: Callable[[], Config]
-    clock: Clock
-    reader: ReadThread
-    launcher: Launcher
-    last_event: Callable[[], int]
-    shown: Callable[[JobRow], dict[str, Any]]
-    boot: str
-
-
 class Notices:
     """The notices of one gpud. Everything is called on the event loop's thread."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._from = sources
-        self._path = f"{sources.config().state_dir}/notices.db"
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
+        self._path = f"{gpud.parts.config.state_dir}/notices.db"
         self._thread = ThreadPoolExecutor(1, "gpud-notices")
         self._outbox: Outbox | None = None
         self._events: deque[Event] = deque()
@@ -76,12 +60,12 @@ class Notices:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._telling = Telling(sources.reader, sources.shown)
+        self._telling = Telling(gpud)
 
     def begin(self) -> None:
         """Go on where an earlier gpud was, if anybody ever asked to be told of anything."""
-        if self._from.config().alerts or Path(self._path).exists():
-            self._opening = asyncio.create_task(self._open(self._from.last_event()))
+        if self._gpud.config.alerts or Path(self._path).exists():
+            self._opening = asyncio.create_task(self._open(self._gpud.last_event))
 
     @property
     def ready(self) -> bool:
@@ -91,7 +75,7 @@ class Notices:
     async def expect(self) -> None:
         """Be ready for a job that asks for notices, before it is submitted. Raises StoreError."""
         if self._outbox is None:
-            await self._open(self._from.last_event())
+            await self._open(self._gpud.last_event)
 
     def publish(self, events: Sequence[Event]) -> None:
         """Take events that are durable now."""
@@ -109,7 +93,7 @@ class Notices:
             if notice is not None:
                 self._over.append((notice, seen.exit))
                 self._wake.set()
-            self._from.launcher.perform(Forget(job, seen.attempt))
+            self._gpud.launcher.perform(Forget(job, seen.attempt))
         return True
 
     async def history(self, uid: int | None, job: JobId | None, limit: int) -> list[NoticeMap]:
@@ -143,7 +127,7 @@ class Notices:
         for notice in await self._run(self._box.sending):
             number = _element(notice)
             self._sending[number] = notice
-            self._from.launcher.perform(Look(number, notice.tries, self._from.boot))
+            self._gpud.launcher.perform(Look(number, notice.tries, self._gpud.parts.boot))
         while True:
             try:
                 taken = list(self._events)
@@ -155,37 +139,37 @@ class Notices:
                 due = await self._next_due_at()
             except StoreError as error:
                 log.error("notices wait: %s", error)  # noqa: TRY400 - told in its own words
-                due = Timestamp(self._from.clock() + _AGAIN_S[0])
+                due = Timestamp(self._gpud.clock() + _AGAIN_S[0])
             with suppress(TimeoutError):
-                async with asyncio.timeout(None if due is None else max(0.0, due - self._from.clock())):
+                async with asyncio.timeout(None if due is None else max(0.0, due - self._gpud.clock())):
                     await self._wake.wait()
             self._wake.clear()
 
     async def _catch_up(self, last_event: int) -> int:
         """Take the events that an earlier gpud did not come to; return up to which they are taken."""
         mark: int = await self._run(partial(self._box.mark, last_event))
-        for job, at in await self._from.reader.run(lambda reader: reader.unfinished_with_notices("waiting")):
+        for job, at in await self._gpud.reader.run(lambda reader: reader.unfinished_with_notices("waiting")):
             self._await(job, at)
-        await self._run(partial(self._box.prune, Timestamp(self._from.clock() - _KEEP_S)))
+        await self._run(partial(self._box.prune, Timestamp(self._gpud.clock() - _KEEP_S)))
         while True:
-            past = await self._from.reader.run(partial(Reader.events, since=mark, spans=None, limit=_PAGE))
+            past = await self._gpud.reader.run(partial(Reader.events, since=mark, spans=None, limit=_PAGE))
             mark = await self._keep(mark, past)
             if len(past) < _PAGE:
                 return mark
 
     def _await(self, job: JobId, at: Timestamp) -> None:
-        heappush(self._late, (Timestamp(at + self._from.config().long_wait_s), job))
+        heappush(self._late, (Timestamp(at + self._gpud.config.long_wait_s), job))
 
     async def _keep(self, mark: int, events: Sequence[Event]) -> int:
         """Put what events come to into the outbox; return up to which they are taken."""
         fresh = [event for event in events if event.seq > mark]
-        now = self._from.clock()
+        now = self._gpud.clock()
         late = []
         while self._late and self._late[0][0] <= now:
             late.append(heappop(self._late)[1])
         if not fresh and not late:
             return mark
-        notices = self._telling.of_alerts(fresh, self._from.config().alerts)
+        notices = self._telling.of_alerts(fresh, self._gpud.config.alerts)
         notices += await self._telling.of_jobs(fresh, late, now)
         for job, at in self._telling.waiting:
             self._await(job, at)
@@ -196,21 +180,21 @@ class Notices:
 
     async def _send(self) -> None:
         for _ in range(_AT_ONCE - len(self._sending)):
-            notice = await self._run(partial(self._box.due, self._from.clock(), self._busy()))
+            notice = await self._run(partial(self._box.due, self._gpud.clock(), self._busy()))
             if notice is None:
                 return
             spec = await self._spec(notice)
             if spec is None:
-                now = self._from.clock()
+                now = self._gpud.clock()
                 await self._run(partial(self._box.failed, notice.number, now, "its job is not kept any more", None))
                 continue
             number = _element(notice)
             self._sending[number] = notice
             said = json.dumps({"id": notice.number, "target": notice.target, **json.loads(notice.body)})
-            config, means = self._from.config(), self._from.launcher.means
-            order = notice_order(config, spec, self._from.clock.offset, notice.number, said, means)
+            config, means = self._gpud.config, self._gpud.launcher.means
+            order = notice_order(config, spec, self._gpud.clock.offset, notice.number, said, means)
             nothing = Allocation(node=NodeName(""))
-            self._from.launcher.perform(Launch(number, notice.tries, nothing), order)
+            self._gpud.launcher.perform(Launch(number, notice.tries, nothing), order)
 
     def _busy(self) -> list[int | None]:
         """Return who has as many on their way as one may have."""
@@ -223,7 +207,7 @@ class Notices:
         if notice.uid is None or job is None:
             return _own_spec()
         try:
-            found = await self._from.reader.run(lambda reader: reader.specs([job]))
+            found = await self._gpud.reader.run(lambda reader: reader.specs([job]))
         except LookupError:
             return None
         spec = found[0]
@@ -236,7 +220,7 @@ class Notices:
         """Note what became of deliveries."""
         while self._over:
             notice, ended = self._over.popleft()
-            now = self._from.clock()
+            now = self._gpud.clock()
             if ended.exit_code == 0:
                 await self._run(partial(self._box.sent, notice.number, now))
                 continue
@@ -249,7 +233,7 @@ class Notices:
     async def _next_due_at(self) -> Timestamp | None:
         """Return when there is something to do unless something happens before."""
         if self._events or self._over:
-            return self._from.clock()
+            return self._gpud.clock()
         full = len(self._sending) >= _AT_ONCE
         due = None if full else await self._run(partial(self._box.next_due_at, self._busy()))
         moments = [each for each in (due, self._late[0][0] if self._late else None) if each is not None]
@@ -267,7 +251,7 @@ class Notices:
             "due_at": notice.due_at if notice.state == "due" else None,
             "ended_at": notice.ended_at,
             "error": notice.error,
-            "log": notice_log(self._from.config(), notice.uid, notice.number),
+            "log": notice_log(self._gpud.config, notice.uid, notice.number),
         }
 
     @property

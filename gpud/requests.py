@@ -13,7 +13,6 @@ from itertools import count
 
 from gpud.administration import command_of, look_up, resolve_names
 from gpud.check import Wrong
-from gpud.config import Config
 from gpud.core.admit import Refused
 from gpud.core.commands import (
     Accepted,
@@ -34,16 +33,13 @@ from gpud.core.commands import (
     SubmitMany,
     Submitted,
 )
-from gpud.core.world import World
 from gpud.errands import Errands
+from gpud.instance import Instance
 from gpud.looking import first_look
 from gpud.model.job import JobId, array_of, format_job
-from gpud.model.units import Timestamp
-from gpud.names import Names
 from gpud.notices import Notices
-from gpud.reading import ReadThread
 from gpud.reasons import in_words
-from gpud.roles import Roles, check_right, right_of
+from gpud.roles import check_right, right_of
 from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
@@ -72,53 +68,16 @@ class Pending:
 
 
 class Requests:
-    """Takes requests in, and gives replies out.
+    """Takes requests in, and gives replies out. `post` hands the loop a command."""
 
-    `world` and `clock` are the loop's; `post` hands it a command; `wall` is the wall clock, for begin times. `seen` is
-    set once the inventory has spoken: before, nobody can say whether a job fits.
-    """
-
-    def __init__(
-        self,
-        *,
-        world: Callable[[], World],
-        post: Callable[[Command], None],
-        clock: Callable[[], Timestamp],
-        wall: Callable[[], float],
-        reader: ReadThread,
-        names: Names,
-        roles: Roles,
-        seen: asyncio.Event,
-        config: Callable[[], Config],
-        notices: Notices,
-        errands: Errands,
-    ) -> None:
-        self._world = world
+    def __init__(self, gpud: Instance, *, post: Callable[[Command], None], notices: Notices, errands: Errands) -> None:
+        self._gpud = gpud
         self._post = post
-        self._clock = clock
-        self._wall = wall
-        self._reader = reader
-        self._names = names
-        self._roles = roles
-        self._seen = seen
-        self._notices = notices
         self._errands = errands
-        self._config = config
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
-        self._submitting = Submitting(
-            world=world,
-            ask=self._ask,
-            clock=clock,
-            wall=wall,
-            reader=reader,
-            names=names,
-            roles=roles,
-            seen=seen,
-            config=config,
-            notices=notices,
-        )
+        self._submitting = Submitting(gpud, ask=self._ask, notices=notices)
 
     @property
     def busy(self) -> bool:
@@ -143,7 +102,7 @@ class Requests:
 
     def _take(self, peer: Peer, message: Message) -> Work | None:
         """Hand a request to the loop, or return what must be waited for first. Raises Wrong."""
-        check_right(self._roles.of(peer), message["op"])
+        check_right(self._gpud.roles.of(peer), message["op"])
         match message["op"]:
             case "submit" | "submit_many":
                 return self._submitting.take(peer, message)
@@ -154,7 +113,7 @@ class Requests:
             case "tenant_create" | "tenant_set" | "reserve":
                 return self._administer(peer, message)
             case op if op in ADMINISTRATION:
-                if self._names.known(peer.uid) is None or not self._seen.is_set():
+                if self._gpud.names.known(peer.uid) is None or not self._gpud.seen.is_set():
                     return self._administer(peer, message)
                 self._ask(peer, message, self._command(peer, message))
             case _:
@@ -201,7 +160,7 @@ class Requests:
                 if there is not None:
                     told["there"] = there
                 elif pending.message.get("next") and job is not None:
-                    reason = None if wait is None else in_words(self._world(), job, wait, self._clock())[1]
+                    reason = None if wait is None else in_words(self._gpud.world, job, wait, self._gpud.clock())[1]
                     told |= {"position": position, "reason": reason}
                 peer.reply(request, told)
             case Submitted(jobs):
@@ -253,21 +212,21 @@ class Requests:
 
     async def _administer(self, peer: Peer, message: Message) -> None:
         """Ask for what names users and groups once these are known to exist."""
-        await self._names.name(peer.uid)
-        await first_look(self._seen)
-        await look_up(self._world(), self._names, message)
+        await self._gpud.names.name(peer.uid)
+        await first_look(self._gpud.seen)
+        await look_up(self._gpud.world, self._gpud.names, message)
         self._ask(peer, message, self._command(peer, message))
 
     def _command(self, peer: Peer, message: Message) -> Callable[[int], Command]:
-        by = self._names.known(peer.uid) or str(peer.uid)
-        return command_of(self._world(), message, by=by, now=self._clock(), wall=self._wall())
+        by = self._gpud.names.known(peer.uid) or str(peer.uid)
+        return command_of(self._gpud.world, message, by=by, now=self._gpud.clock(), wall=self._gpud.clock.wall())
 
     async def _change(self, peer: Peer, message: Message) -> None:
         """Look the jobs up, then ask the loop for what concerns those that have not ended."""
-        me = Owner(peer.uid, await self._names.name(peer.uid))
+        me = Owner(peer.uid, await self._gpud.names.name(peer.uid))
         op = message["op"]
-        may_all = self._roles.of(peer) >= right_of(op).others
-        chosen = await self._reader.run(
+        may_all = self._gpud.roles.of(peer) >= right_of(op).others
+        chosen = await self._gpud.reader.run(
             lambda reader: resolve(reader, message["select"], me, may_all=may_all, ended=op == "requeue")
         )
         chosen, notes = await self._within_groups(peer, op, chosen)
@@ -287,13 +246,13 @@ class Requests:
             self._ask(peer, message, lambda token: Interrupt(token, live, me.name), notes)
         elif op == "priority":
             priority = message["priority"]
-            check_priority(self._world(), self._roles.of(peer), priority)
+            check_priority(self._gpud.world, self._gpud.roles.of(peer), priority)
             self._ask(peer, message, lambda token: SetPriority(token, live, priority), notes)
         elif op == "signal":
             number = checked_signal(message["signal"])
             self._ask(peer, message, lambda token: Signal(token, live, number, me.name), notes)
         elif op == "release":
-            bare = await self._reader.run(lambda reader: reader.without_environment(live))
+            bare = await self._gpud.reader.run(lambda reader: reader.without_environment(live))
             able = tuple(job for job in live if bare.isdisjoint((job, array_of(job))))
             notes += tuple((job, NO_ENVIRONMENT) for job in live if not bare.isdisjoint((job, array_of(job))))
             self._ask(peer, message, lambda token: Release(token, able), notes)
@@ -302,10 +261,10 @@ class Requests:
 
     async def _within_groups(self, peer: Peer, op: str, chosen: Chosen) -> tuple[Chosen, Notes]:
         """Return what of one's own may start again, and why others may not: nobody goes back into a group that way."""
-        if op not in {"requeue", "release"} or not self._config().system or not peer.uid:
+        if op not in {"requeue", "release"} or not self._gpud.config.system or not peer.uid:
             return chosen, ()
         gids = (peer.gid, *peer.groups())
-        gone = await self._reader.run(lambda reader: reader.beyond(chosen.jobs, peer.uid, gids))
+        gone = await self._gpud.reader.run(lambda reader: reader.beyond(chosen.jobs, peer.uid, gids))
         over = [job for job in chosen.jobs if not gone.isdisjoint((job, array_of(job)))]
         kept = {job: state for job, state in chosen.states.items() if job not in over}
         return Chosen(kept), tuple(
@@ -314,20 +273,20 @@ class Requests:
 
     async def _update(self, peer: Peer, message: Message, chosen: Chosen) -> None:
         """Ask for what is new of jobs, worked out from what they were submitted with."""
-        by, priority = Owner(peer.uid, await self._names.name(peer.uid)), message.get("priority")
+        by, priority = Owner(peer.uid, await self._gpud.names.name(peer.uid)), message.get("priority")
         if priority is not None:
-            check_priority(self._world(), self._roles.of(peer), priority)
-        resolve_names(self._world(), message.get("demand", {}))
-        make, notes = await self._reader.run(lambda reader: changes_of(reader, message, chosen, by=by))  # type: ignore[arg-type]  # the server has held it to this type
+            check_priority(self._gpud.world, self._gpud.roles.of(peer), priority)
+        resolve_names(self._gpud.world, message.get("demand", {}))
+        make, notes = await self._gpud.reader.run(lambda reader: changes_of(reader, message, chosen, by=by))  # type: ignore[arg-type]  # the server has held it to this type
         begin_at = message.get("begin_at")
         if begin_at is not None:
-            begin_at = self._clock() + (begin_at - self._wall())
+            begin_at = self._gpud.clock() + (begin_at - self._gpud.clock.wall())
         self._ask(peer, message, lambda token: replace(make, token=token, begin_at=begin_at), notes)
 
     async def _requeue(
         self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...], notes: Notes
     ) -> None:
-        found = await self._reader.run(lambda reader: reader.finished(ended))
+        found = await self._gpud.reader.run(lambda reader: reader.finished(ended))
         again = tuple(loaded for loaded in found.values() if loaded is not None)
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)

@@ -5,7 +5,7 @@ The history is read off the loop, and told again for a few seconds: who asks eve
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 
@@ -15,11 +15,11 @@ from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.queue import Line, job_of
 from gpud.core.world import World
+from gpud.instance import Instance
 from gpud.model.effects import Launch
 from gpud.model.job import format_job
 from gpud.model.spec import Park
 from gpud.model.units import Seconds, Timestamp
-from gpud.reading import ReadThread
 from gpud.store.history import Past
 from gpud.wire.codec import Message
 from gpud.wire.statistics import CountMap, CycleMap, LineMap, Percentiles, PeriodMap
@@ -67,22 +67,18 @@ class _History:
 class Statistics:
     """Answers `stats`."""
 
-    def __init__(
-        self, world: Callable[[], World], clock: Callable[[], Timestamp], reader: ReadThread, cycles: Cycles
-    ) -> None:
-        self._world = world
-        self._clock = clock
-        self._reader = reader
+    def __init__(self, gpud: Instance, cycles: Cycles) -> None:
+        self._gpud = gpud
         self._cycles = cycles
         self._history: _History | None = None
 
     async def answer(self) -> Message:
         """Return a `StatsReply`. Raises StoreError."""
         history = await self._read()
-        world = self._world()
+        world = self._gpud.world
         gpus = sum(state.present and not state.gpu.split for state in world.gpus.values())
         tenants = _counts(world.books.tenants) if world.tenants else []
-        lines, more = _lines(world, self._clock())
+        lines, more = _lines(world, self._gpud.clock())
         return {
             "jobs": _by_state(world),
             "users": _counts(world.books.users),
@@ -97,15 +93,15 @@ class Statistics:
         }
 
     async def _read(self) -> _History:
-        now = self._clock()
+        now = self._gpud.clock()
         known = self._history
         if known is not None and now < known.at + _AGAIN_S:
             return known
-        first = [(each.job, each.since) for each in self._world().active.values() if each.place.attempt == 1]
+        first = [(each.job, each.since) for each in self._gpud.world.active.values() if each.place.attempt == 1]
         moments = [Timestamp(now - length_s) for _, length_s in PERIODS]
-        past = await self._reader.run(lambda reader: reader.past(moments, first))
-        begun = await self._reader.run(lambda reader: reader.begun_at())
-        running = [(each.since, each.terms.demand.gpu_weight) for each in self._world().active.values()]
+        past = await self._gpud.reader.run(lambda reader: reader.past(moments, first))
+        begun = await self._gpud.reader.run(lambda reader: reader.begun_at())
+        running = [(each.since, each.terms.demand.gpu_weight) for each in self._gpud.world.active.values()]
         self._history = _History(now, now if begun is None else begun, past, running)
         return self._history
 

@@ -12,20 +12,19 @@ from typing import Any
 from gpud.administration import resolve_names
 from gpud.allowance import Submitted
 from gpud.check import Wrong
-from gpud.config import Config
 from gpud.core.choice import in_force
 from gpud.core.commands import Command, Submit, SubmitMany
 from gpud.core.cycle import Input
 from gpud.core.world import World
 from gpud.credentials import granted
+from gpud.instance import Instance
 from gpud.looking import first_look
 from gpud.membership import fill_in, tenant_of, wants_groups
 from gpud.model.job import End, JobId, format_job
-from gpud.model.units import Timestamp, format_duration
-from gpud.names import Account, Names
+from gpud.model.units import format_duration
+from gpud.names import Account
 from gpud.notices import Notices
-from gpud.reading import ReadThread
-from gpud.roles import ABOVE_ZERO, ANY_TENANT, Role, Roles
+from gpud.roles import ABOVE_ZERO, ANY_TENANT, Role
 from gpud.selection import Predecessors, predecessors
 from gpud.server import Peer
 from gpud.submission import PRIORITY_MOST, spec_of
@@ -51,31 +50,11 @@ class Known:
 
 
 class Submitting:
-    """Takes submits; `ask` hands a command to the loop, the rest is as in `Requests`."""
+    """Takes submits. `ask` hands the loop a command."""
 
-    def __init__(
-        self,
-        *,
-        world: Callable[[], World],
-        ask: Ask,
-        clock: Callable[[], Timestamp],
-        wall: Callable[[], float],
-        reader: ReadThread,
-        names: Names,
-        roles: Roles,
-        seen: asyncio.Event,
-        config: Callable[[], Config],
-        notices: Notices,
-    ) -> None:
-        self._world = world
+    def __init__(self, gpud: Instance, *, ask: Ask, notices: Notices) -> None:
+        self._gpud = gpud
         self._ask = ask
-        self._clock = clock
-        self._wall = wall
-        self._reader = reader
-        self._names = names
-        self._roles = roles
-        self._seen = seen
-        self._config = config
         self._notices = notices
         self._parts: dict[Peer, list[Message]] = {}
         self._submitted = Submitted()
@@ -84,10 +63,10 @@ class Submitting:
         """Queue a job at once where nothing has to be waited for. Raises Wrong."""
         if message["op"] == "submit_many":
             return self._many(peer, message)
-        who, groups = self._names.known_account(peer.uid), self._groups(peer)
+        who, groups = self._gpud.names.known_account(peer.uid), self._groups(peer)
         slow = message.get("notify") and not self._notices.ready
         slow = slow or message.get("retry") or "after" in message or "key" in message
-        if slow or who is None or groups is None or not self._seen.is_set():
+        if slow or who is None or groups is None or not self._gpud.seen.is_set():
             return self._slowly(peer, message)
         self._queue(peer, message, Known(who, groups))
         return None
@@ -99,7 +78,7 @@ class Submitting:
     async def _slowly(self, peer: Peer, message: Message) -> None:
         if message.pop("retry", False):
             nonce = message["nonce"]
-            known = await self._reader.run(lambda reader: reader.nonces([nonce]))
+            known = await self._gpud.reader.run(lambda reader: reader.nonces([nonce]))
             if nonce in known:
                 peer.reply(message["id"], {"job": format_job(known[nonce])})
                 return
@@ -165,7 +144,7 @@ class Submitting:
     async def _known(self, peer: Peer, message: Message, jobs: list[Message]) -> bool:
         """Answer many submits that were made durable when they were first sent; False where they were not."""
         nonces = [job["nonce"] for job in jobs]
-        known = await self._reader.run(lambda reader: reader.nonces(nonces))
+        known = await self._gpud.reader.run(lambda reader: reader.nonces(nonces))
         if not known:
             return False
         there = await self._there(peer, jobs)
@@ -175,15 +154,15 @@ class Submitting:
 
     async def _identity(self, peer: Peer) -> tuple[Account, frozenset[str]]:
         """Return who submits, once that is known, and what there is to submit for."""
-        who = await self._names.account(peer.uid)
+        who = await self._gpud.names.account(peer.uid)
         groups: frozenset[str] = frozenset()
-        if wants_groups(self._world().tenants):
-            groups = await self._names.groups((peer.gid, *peer.groups()))
-        await first_look(self._seen)
+        if wants_groups(self._gpud.world.tenants):
+            groups = await self._gpud.names.groups((peer.gid, *peer.groups()))
+        await first_look(self._gpud.seen)
         return who, groups
 
     async def _before(self, after: dict[str, list[str]] | None) -> Predecessors:
-        return await self._reader.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
+        return await self._gpud.reader.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
 
     async def _there(self, peer: Peer, jobs: list[Message]) -> dict[tuple[str, str], tuple[JobId, End | None]]:
         """Return, by group and key, the jobs that have the keys of these, as the store knows it."""
@@ -191,19 +170,19 @@ class Submitting:
         if not keys:
             return {}
         asked = [(peer.uid, *key) for key in keys]
-        found = await self._reader.run(lambda reader: reader.holders(asked))
+        found = await self._gpud.reader.run(lambda reader: reader.holders(asked))
         return {(group, key): holder for (_, group, key), holder in found.items()}
 
     def _submit(self, peer: Peer, message: Message, known: Known) -> Submit:
         """Return the command for a job of which everything is known that has to be looked up. Raises Wrong."""
-        user, config, role = known.who.name, self._config(), self._roles.of(peer)
+        user, config, role = known.who.name, self._gpud.config, self._gpud.roles.of(peer)
         begin_at = message.get("begin_at")
         if begin_at is not None:
-            begin_at = self._clock() + (begin_at - self._wall())
-        resolve_names(self._world(), message["demand"])
-        check_priority(self._world(), role, message.get("priority", 0))
-        tenant = tenant_of(self._world(), user, known.groups, message.get("tenant"), operator=role >= ANY_TENANT)
-        fill_in(self._world(), message)
+            begin_at = self._gpud.clock() + (begin_at - self._gpud.clock.wall())
+        resolve_names(self._gpud.world, message["demand"])
+        check_priority(self._gpud.world, role, message.get("priority", 0))
+        tenant = tenant_of(self._gpud.world, user, known.groups, message.get("tenant"), operator=role >= ANY_TENANT)
+        fill_in(self._gpud.world, message)
         if config.system:
             message["limits"] = granted(peer.pid, peer.uid, message["limits"])
             message["environment"] = known.who.completed(message["environment"])
@@ -220,7 +199,7 @@ class Submitting:
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
         most = None if dry_run or config.submit_mib_per_day is None else config.submit_mib_per_day << 20
-        wait_s = self._submitted.take(peer.uid, spec, most, self._clock())
+        wait_s = self._submitted.take(peer.uid, spec, most, self._gpud.clock())
         if wait_s:
             hint = f"try again in {format_duration(wait_s)}; what is large, and what many jobs share, goes into files"
             raise Wrong(f"you have submitted {config.submit_mib_per_day} MiB within a day", hint, "busy")
@@ -228,9 +207,9 @@ class Submitting:
 
     def _groups(self, peer: Peer) -> frozenset[str] | None:
         """Return the names of a user's groups, where they matter; None while they are not known."""
-        if not wants_groups(self._world().tenants):
+        if not wants_groups(self._gpud.world.tenants):
             return frozenset()
-        return self._names.known_groups((peer.gid, *peer.groups()))
+        return self._gpud.names.known_groups((peer.gid, *peer.groups()))
 
 
 def once_each(batch: list[Input]) -> tuple[list[Input], list[Input]]:

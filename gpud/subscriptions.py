@@ -6,8 +6,9 @@ from functools import partial
 
 from gpud.allowance import allows
 from gpud.check import Wrong
+from gpud.instance import Instance
 from gpud.model.job import JobId
-from gpud.reading import ReadThread
+from gpud.seeing import viewer_of
 from gpud.selection import parse_jobs
 from gpud.server import Peer
 from gpud.store.reader import Reader
@@ -35,33 +36,30 @@ class _Subscription:
 class Subscriptions:
     """All subscriptions; they end with their connections."""
 
-    def __init__(self, reader: ReadThread) -> None:
-        self._reader = reader
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
         self._all: list[_Subscription] = []
-        self.last = 0  # the number of the newest durable event
 
     @property
     def readings_wanted(self) -> bool:
         """Return whether anybody looks at GPUs."""
         return any(each.readings for each in self._all)
 
-    async def add(self, peer: Peer, message: Message, viewer: Viewer, most: int | None = None) -> None:
-        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError.
-
-        `most` is how many subscriptions one user may have.
-        """
+    async def add(self, peer: Peer, message: Message) -> None:
+        """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError."""
+        most = self._gpud.config.subscriptions_per_user
         spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
         if not allows(most, peer.uid, 1 + sum(each.peer.uid == peer.uid for each in self._all)):
             raise Wrong(f"you have {most} subscriptions already", "end one, then try again", "busy")
-        subscription = _Subscription(peer, viewer, spans, message.get("readings", False))
-        last = self.last
+        subscription = _Subscription(peer, viewer_of(self._gpud, peer), spans, message.get("readings", False))
+        last = self._gpud.last_event
         if peer.closed:  # it hung up before its turn came, and nobody would ever take it off the list
             return
         self._all.append(subscription)
         peer.reply(message["id"], {"last": last})
         since = message.get("since", last)
         while since < last and not peer.closed:
-            past = await self._reader.run(partial(Reader.events, since=since, spans=spans, limit=_PAGE))
+            past = await self._gpud.reader.run(partial(Reader.events, since=since, spans=spans, limit=_PAGE))
             _push(subscription, (event for event in past if event.seq <= last))
             since = past[-1].seq if len(past) == _PAGE else last
         late, subscription.late = subscription.late, None
@@ -74,7 +72,7 @@ class Subscriptions:
     def publish(self, events: Sequence[Event]) -> None:
         """Push events that are durable now."""
         if events:
-            self.last = events[-1].seq
+            self._gpud.last_event = events[-1].seq
         for each in self._all:
             wanted = [event for event in events if each.wants(event)]
             if each.late is not None:

@@ -2,13 +2,14 @@
 
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from gpud.instance import Instance
 from gpud.model.job import End, JobId, format_job, index_of
 from gpud.model.units import Timestamp, format_duration
-from gpud.reading import ReadThread
+from gpud.seeing import as_its_owner
 from gpud.store.outbox import Notice
 from gpud.store.rows import Event, JobRow
 
@@ -30,14 +31,13 @@ _SAYS = {
 
 
 class Telling:
-    """Makes notices of events. `shown` makes of a job what its owner would see of it.
+    """Makes notices of events.
 
     `waiting` gathers the jobs, and when they were submitted, whose long wait somebody wants to hear of.
     """
 
-    def __init__(self, reader: ReadThread, shown: Callable[[JobRow], dict[str, Any]]) -> None:
-        self._reader = reader
-        self._shown = shown
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
         self.waiting: list[tuple[JobId, Timestamp]] = []
 
     def of_alerts(self, events: Sequence[Event], targets: Sequence[str]) -> list[Notice]:
@@ -60,7 +60,7 @@ class Telling:
         jobs = {job for job, event in of_jobs if event.kind in _OF_INTEREST or event.kind == "submitted"} | set(late)
         if not jobs:
             return []
-        rules = await self._reader.run(lambda reader: reader.notice_rules(sorted(jobs)))
+        rules = await self._gpud.reader.run(lambda reader: reader.notice_rules(sorted(jobs)))
         notices: list[Notice] = []
         for job, event in of_jobs:
             if event.kind == "submitted" and any(word == "waiting" for word, _ in rules.get(job, ())):
@@ -78,10 +78,10 @@ class Telling:
 
     async def _of_job(self, job: JobId, word: str, target: str, at: Timestamp, kind: str | None) -> list[Notice]:
         """Return the notice that a job did this; of one that is said to wait, only if it does."""
-        row = await self._reader.run(lambda reader: reader.job(job))
+        row = await self._gpud.reader.run(lambda reader: reader.job(job))
         if row is None or (kind is None and row.state not in {"queued", "held"}):
             return []
-        shown = self._shown(row)
+        shown = as_its_owner(self._gpud, row)
         says = f"has waited for {format_duration(at - row.submitted_at)}" if kind is None else _SAYS.get(kind, kind)
         reason = None if kind == "running" else shown.get("reason")  # which may be of its end already
         text = f"job {format_job(job)} ({row.name}) {says}" + (f": {reason}" if reason else "")
@@ -89,10 +89,10 @@ class Telling:
 
     async def _of_group(self, job: JobId, target: str, at: Timestamp) -> list[Notice]:
         """Return the notice that a group is done, once nothing of it is left to run."""
-        row = await self._reader.run(lambda reader: reader.job(job))
+        row = await self._gpud.reader.run(lambda reader: reader.job(job))
         if row is None or row.group is None:
             return []
-        counts = await self._reader.run(lambda reader: reader.group_ended_with(job))
+        counts = await self._gpud.reader.run(lambda reader: reader.group_ended_with(job))
         if counts is None:
             return []
         told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(counts.items()))

@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 
-from gpud.config import Config
 from gpud.core.alerts import ALERT, DISK_NEARLY_FULL, RESTARTED
 from gpud.core.cycle import Input
-from gpud.core.world import World
 from gpud.inspection import unkept
+from gpud.instance import Instance
 from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import plural
-from gpud.parts import Parts
 from gpud.pruning import Pruning
 from gpud.store.files import StoreError
 
@@ -31,35 +29,23 @@ _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.I
 class Upkeep:
     """The daemon's side jobs; `begin` and `end` are called on the event loop's thread."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        *,
-        world: Callable[[], World],
-        writer: Executor,
-        notice: Callable[[Noticed], None],
-        served: object,
-        keep_days: Callable[[], int],
-    ) -> None:
+    def __init__(self, gpud: Instance, *, writer: Executor, notice: Callable[[Noticed], None], served: object) -> None:
         """Begin with what is at hand; `served` is what the setting `SERVING` held."""
-        self._world = world
+        self._gpud = gpud
         self._notice = notice
-        self._state_dir = parts.config.state_dir
-        self._boot = parts.boot
-        self._crashed = served == parts.boot
+        self._crashed = served == gpud.parts.boot
         self._disk_at: float | None = None
         self._disk_full = False
-        self._clock = parts.clock
-        self._store = parts.store
         self._writer = writer
-        self._notifier = parts.notifier
         self._told_status: asyncio.TimerHandle | None = None
-        self._pruning = Pruning(clock=parts.clock, store=parts.store, writer=writer, keep_days=keep_days)
+        self._pruning = Pruning(
+            clock=gpud.clock, store=gpud.parts.store, writer=writer, keep_days=lambda: gpud.config.keep_days
+        )
 
     def came_up(self) -> None:
         """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""
         with suppress(StoreError):  # a full disk: the next one then does not hear of a crash of this one
-            self._store.commit([SettingPut(SERVING, self._boot)])
+            self._gpud.parts.store.commit([SettingPut(SERVING, self._gpud.parts.boot)])
         if self._crashed:
             self._notice(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
 
@@ -67,7 +53,7 @@ class Upkeep:
         """Take that word back."""
         taken_back = [SettingPut(SERVING, None)]
         with suppress(StoreError):  # the next one then says that this one crashed
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._store.commit, taken_back)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._gpud.parts.store.commit, taken_back)
 
     def begin(self) -> None:
         """Keep the database small from now on."""
@@ -77,7 +63,7 @@ class Upkeep:
         """Leave the database alone."""
         self._pruning.end()
 
-    def report_nodes(self, batch: Sequence[Input], config: Config) -> None:
+    def report_nodes(self, batch: Sequence[Input]) -> None:
         """Log what the inventory found."""
         for each in batch:
             if isinstance(each, NodeSeen):
@@ -85,11 +71,11 @@ class Upkeep:
                 what = plural(len(node.gpus), "GPU") if node.gpus else "no GPUs"
                 what += f" ({node.problem})" if node.problem else ""
                 log.info("node %s: %s, %d CPUs, %d MiB", node.name, what, node.cpus, node.memory_mib)
-        self.report_unkept(config)
+        self.report_unkept()
 
-    def report_unkept(self, config: Config) -> None:
+    def report_unkept(self) -> None:
         """Log what the configuration says of GPUs and is not so."""
-        for said in unkept(self._world(), config, self._clock()):
+        for said in unkept(self._gpud.world, self._gpud.config, self._gpud.clock()):
             log.warning("configuration: %s", said)
 
     def status_changed(self) -> None:
@@ -99,7 +85,7 @@ class Upkeep:
 
     def _tell_status(self) -> None:
         self._told_status = None
-        self._notifier.status(self.status_line())
+        self._gpud.parts.notifier.status(self.status_line())
         self._check_disk()
 
     def report_alerts(self, changes: Sequence[Change]) -> None:
@@ -125,17 +111,18 @@ class Upkeep:
             return
         self._disk_at = now
         try:
-            disk = os.statvfs(self._state_dir)
+            disk = os.statvfs(self._gpud.parts.config.state_dir)
         except OSError:
             return  # `still_here` sees to a state directory that is gone
         left = disk.f_bavail * disk.f_frsize
         full = left < _SPARE_BYTES and disk.f_bavail < _SPARE * disk.f_blocks
         if full and not self._disk_full:
-            message = f"{left >> 20} MiB are left where gpud keeps its jobs: {self._state_dir}"
+            message = f"{left >> 20} MiB are left where gpud keeps its jobs: {self._gpud.parts.config.state_dir}"
             self._notice(Noticed(DISK_NEARLY_FULL, message))
         self._disk_full = full
 
     def status_line(self) -> str:
         """Return how things are, in one line, for systemctl status."""
-        waiting = len(self._world().queue) + len(self._world().parked)
-        return f"{len(self._world().active)} running, {waiting} waiting, {plural(len(self._world().gpus), 'GPU')}"
+        world = self._gpud.world
+        waiting = len(world.queue) + len(world.parked)
+        return f"{len(world.active)} running, {waiting} waiting, {plural(len(world.gpus), 'GPU')}"

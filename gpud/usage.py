@@ -3,16 +3,15 @@
 Nobody's jobs are in it one by one. Cost: what `spending` says, in the reading thread, and a look at what runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpud.config import Config
 from gpud.core.active import ActiveJob
 from gpud.core.placement import type_matches
 from gpud.core.world import World
+from gpud.instance import Instance
 from gpud.model.gpu import GpuId
 from gpud.model.units import Seconds, Timestamp
-from gpud.reading import ReadThread
 from gpud.store.spending import Spent, hour_of
 from gpud.wire.codec import Message
 from gpud.wire.statistics import UsageMap
@@ -47,20 +46,15 @@ class _Sum:
 class UsageReport:
     """Answers `usage`."""
 
-    def __init__(
-        self, world: Callable[[], World], clock: Callable[[], Timestamp], reader: ReadThread, config: Config
-    ) -> None:
-        self._world = world
-        self._clock = clock
-        self._reader = reader
-        self._config = config
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
 
     async def answer(self, message: Message) -> Message:
         """Return a `UsageReply`. Raises StoreError."""
-        by, asked = message["by"], Timestamp(min(message["since"], self._clock()))
+        by, asked = message["by"], Timestamp(min(message["since"], self._gpud.clock()))
         since = Timestamp(float(hour_of(asked)))
-        found = await self._reader.run(lambda reader: reader.spent(by, since))
-        world, now = self._world(), self._clock()
+        found = await self._gpud.reader.run(lambda reader: reader.spent(by, since))
+        world, now = self._gpud.world, self._gpud.clock()
         for active in world.active.values():
             found += _so_far(world, active, by, since, now)
         sums: dict[str, _Sum] = {}
@@ -72,7 +66,7 @@ class UsageReport:
         return {"by": by, "since_at": since, "until_at": now, "gpus": gpus, "rows": rows}
 
     def _price(self, model: str) -> float:
-        prices = self._config.gpu_hour_price
+        prices = self._gpud.config.gpu_hour_price
         return next((price for pattern, price in prices if model and type_matches(pattern, model)), 0.0)
 
     def _row(self, world: World, by: str, key: str, total: _Sum) -> UsageMap:
@@ -90,7 +84,7 @@ class UsageReport:
             "ended": total.attempts,
             "wait_s": total.wait_s / total.starts if total.starts else None,
             "foreign_gpu_s": total.foreign_s,
-            "cost": total.cost if self._config.gpu_hour_price else None,
+            "cost": total.cost if self._gpud.config.gpu_hour_price else None,
         }
 
 

@@ -195,7 +195,7 @@ class Storm:
         daemon = Daemon(parts, loaded)
         daemon._cycles = Deciding(self)
         for uid in (1000, 1001):
-            daemon._names._known[_account, uid] = Account(f"user{uid}"), float("inf")
+            daemon._gpud.names._known[_account, uid] = Account(f"user{uid}"), float("inf")
         same(picture(daemon.world), told(self.play.ledger), "the world that was loaded is another")
         await daemon.begin()
         self.daemon = daemon
