@@ -30,7 +30,6 @@ _OUTPUT, _ERRORS, _EXIT = b"o", b"e", b"x"
 _PIECE = 1 << 15
 _LOOK_S = 5.0  # how soon to look again for a socket that nothing was told of
 _ESCAPE = b"\x1c"  # Ctrl-\, as in abduco and dtach; then d detaches, and it again is itself
-DETACH = "Ctrl-\\ d"
 _ALTERNATE, _NORMAL = b"\x1b[?1049h", b"\x1b[?1049l"
 # What programs switch on and who leaves them must switch off: colours, a hidden cursor, marked pastes, the mouse.
 _TIDY = b"\x1b[0m\x1b[?25h\x1b[?2004l\x1b[?1l\x1b>\x1b[?1000;1002;1003;1006l"

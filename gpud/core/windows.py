@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from gpud.core.claims import Claim, ClaimKind
 from gpud.core.fleet import GpuState
 from gpud.core.outcome import Outcome
-from gpud.core.placement import suits, type_matches
+from gpud.core.placement import type_matches
 from gpud.core.world import World
 from gpud.model.changes import SettingPut, Told
 from gpud.model.gpu import Gpu, GpuId
-from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
 from gpud.model.window import Window, plain_window
@@ -59,16 +58,6 @@ def misnamed(world: World, now: Timestamp) -> list[str]:
                     words = f"GPU {state.node}:{state.gpu.index} is in the pools {other} and {claim.name}"
                     found.append(f"{words}: no job can get it")
     return found
-
-
-def barred(world: World, terms: Terms, now: Timestamp) -> list[Claim]:
-    """Return the claims that keep jobs of these terms off GPUs which would suit them, for `why`."""
-    return [
-        claim
-        for claim in claims(world, now)
-        if claim.binds(terms)
-        and any(suits(terms.demand, world.gpus[gpu].gpu) for gpu in claim.gpus if gpu in world.gpus)
-    ]
 
 
 def named_by(gpus: Iterable[GpuState], word: str) -> list[GpuState]:
