@@ -115,10 +115,6 @@ class Terminal:
         self._shown = []
         self._send("\x1b[2J")
 
-    def bell(self) -> None:
-        """Ring."""
-        self._send("\a")
-
     def _enter(self) -> None:
         if self._has_keys:
             tty.setcbreak(0)

@@ -198,12 +198,6 @@ class Reader:
         with told(self._path):
             return known_ends(self._db, jobs)
 
-    def exist(self, jobs: Sequence[JobId]) -> set[JobId]:
-        """Return those of these jobs that have a row."""
-        with told(self._path):
-            select = "SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?))"
-            return {job for (job,) in self._db.execute(select, (to_json(list(jobs)),))}
-
     def nodes(self) -> tuple[Node, ...]:
         """Return the nodes, with every GPU ever seen on them."""
         with told(self._path):

@@ -176,9 +176,8 @@ def test_jobs_are_counted_by_state(history):
     assert history.counts(ended_since=T0 + 60) == {"completed": 1, "queued": 2, "running": 1, "starting": 1}
 
 
-def test_nonces_and_ids_are_looked_up(history):
+def test_nonces_are_looked_up(history):
     assert history.nonces(["nonce-5", "nonce-77", "\udcff"]) == {"nonce-5": job_id(5)}
-    assert history.exist([job_id(5), job_id(6, 0), job_id(77)]) == {job_id(5), job_id(6, 0)}
 
 
 def test_a_reader_cannot_write(reader):
