@@ -1,6 +1,5 @@
 """When jobs must be looked at again, even if nothing happens: deadlines are moments in a heap, not timers."""
 
-from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from gpud.model.job import JobId
@@ -23,12 +22,14 @@ class Alarms:
         """Forget a job's alarm."""
         self._at.pop(job, None)
 
-    def due(self, now: Timestamp) -> Iterator[JobId]:
-        """Yield the jobs whose moment has come."""
+    def due(self, now: Timestamp) -> list[JobId]:
+        """Return the jobs whose moment has come, and forget their alarms."""
+        found: list[JobId] = []
         while (at := self.next_at) is not None and at <= now:
             _, job = heappop(self._heap)
             del self._at[job]
-            yield job
+            found.append(job)
+        return found
 
     @property
     def next_at(self) -> Timestamp | None:

@@ -141,12 +141,17 @@ def _look_around(world: World, out: Outcome) -> None:
     At a GPU that a start waits for, or whose job has ended: soon; at one that only a look can free (foreign,
     unreadable): slowly, while a job waits.
     """
-    wakes = [] if world.alarms.next_at is None else [world.alarms.next_at]
+    wakes = [at for at in (world.alarms.next_at, world.rethink_at) if at is not None]
     wakes += [kept.at for kept in world.reservations.values()]
-    wakes += tenants.wake_at(world)
-    wakes += sampling.look(world, out) + nursing.look(world, out)
-    if world.rethink_at is not None:
-        wakes.append(world.rethink_at)
+    wakes += tenants.wakes(world) + sampling.look(world, out) + nursing.look(world, out)
+    if world.real:
+        wakes += _look_at_real(world, out)
+    out.wake_at = min(wakes, default=None)
+
+
+def _look_at_real(world: World, out: Outcome) -> list[Timestamp]:
+    """Ask for looks at GPUs that are not on paper, as above; return when to ask for the next."""
+    wakes: list[Timestamp] = []
     wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]
     soon = {gpu for gpus in wanted for gpu in gpus}
     # What one job waits for is looked at together: one by one, the first would be stale when the last is fresh.
@@ -166,7 +171,7 @@ def _look_around(world: World, out: Outcome) -> None:
                 state.asked_at = out.now
                 out.look(state.node, state.gpu.id)
             wakes.append(Timestamp(state.asked_at + every_s))
-    out.wake_at = min(wakes, default=None)
+    return wakes
 
 
 def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:

@@ -7,6 +7,7 @@ a job stands in its line it is bound no more. Nobody can wait in a circle: who i
 Cost: O(edges of those concerned) an end.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Dependencies:
         self.unsettled: dict[JobId, None] = {}
         self._edges: dict[JobId, _Edges] = {}
         self._dependents: dict[JobId, dict[JobId, None]] = {}
-        self._ended: dict[JobId, End] = {}
+        self._ended: OrderedDict[JobId, End] = OrderedDict()
 
     def follow(self, job: JobId, after: tuple[Dependency, ...], ends: Mapping[JobId, End]) -> None:
         """Have a job wait for others, of which some may have ended."""
@@ -63,7 +64,7 @@ class Dependencies:
         if end is not None:
             self._ended[job] = end
             if len(self._ended) > REMEMBERED:
-                del self._ended[next(iter(self._ended))]
+                self._ended.popitem(last=False)
         for dependent in self._dependents.get(job, ()):
             ends = self._edges[dependent].ends
             if end is None:

@@ -13,6 +13,8 @@ from gpud.model.spec import Park
 
 def hold_failing(world: World, out: Outcome) -> None:
     """Hold the groups of which too many failed in this cycle."""
+    if not world.groups.due:
+        return
     due, world.groups.due = world.groups.due, {}
     for group, before in due.items():
         reason = world.groups.reason(group)

@@ -113,11 +113,10 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         world.spaces.learn(terms.demand)
     if world.policy.ended(active, gpu_s, out.now):
         world.queue.rank_anew(owner_of(terms))
-    place = replace(active.place, attained_s=active.place.attained_s + gpu_s)
     lost = retries.lost_gpus(world, active)
     gone, guest = retries.named(world, lost), blame.guest(world, active, seen.exit)
     most = world.rules.max_mishaps
-    verdict = lifecycle.after(seen.exit, cause, place, terms, out.now, most=most, gone=gone, guest=guest)
+    verdict = lifecycle.after(seen.exit, cause, active.place, terms, out.now, most=most, gone=gone, guest=guest)
     if cause is None:
         nursing.died(world, out, active, seen.exit, seen.exit.at - since)
     world.care.forget(seen.job)
@@ -140,7 +139,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
             terms = wanted
             out.changes.append(TermsPut(seen.job, out.now, terms))
             reason = f"{reason}; {said}"
-    place = _kept_back(world, seen.job, verdict.place)
+    place = replace(verdict.place, attained_s=active.place.attained_s + gpu_s)
+    place = _kept_back(world, seen.job, place)
     out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
     world.wait(seen.job, terms, place)
     throttle(world, seen.job)
@@ -364,7 +364,7 @@ def wait(
 
 
 def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping, by: str | None = None) -> None:
-    world.enter(replace(active, state=state))
+    world.enter(ActiveJob(active.job, active.terms, active.place, state))
     out.changes.append(Moved(active.job, out.now, active.place.attempt, state, by or None))
 
 

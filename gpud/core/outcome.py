@@ -44,6 +44,8 @@ class Outcome:
 
     def count(self, world: World) -> None:
         """Bring the books up to date on arrays that changed."""
+        if not self.touched:
+            return
         for job in self.touched.keys() & world.arrays.keys():
             array = world.arrays[job]
             world.books.pend(job, array.terms, len(array.state.pending))

@@ -40,11 +40,12 @@ class Line:
     `lasts_s` is how long one of them is expected to run. `aside` says why the line is out of its group for now.
     """
 
-    __slots__ = ("aside", "count", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
+    __slots__ = ("aside", "count", "group", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
 
-    def __init__(self, number: int, terms: Terms, rank: int, lasts_s: Seconds) -> None:
+    def __init__(self, number: int, terms: Terms, group: "Group", rank: int, lasts_s: Seconds) -> None:
         self.number = number
         self.terms = terms
+        self.group = group
         self.rank = rank
         self.lasts_s = lasts_s
         self.heap: list[int] = []
@@ -61,9 +62,10 @@ class Line:
 class Group:
     """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries."""
 
-    __slots__ = ("order", "shortest")
+    __slots__ = ("demand", "order", "shortest")
 
-    def __init__(self) -> None:
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
         self.order: list[tuple[int, int, Line]] = []
         self.shortest: list[tuple[Seconds, Line]] = []
 
@@ -163,21 +165,21 @@ class Queue:
         """Yield every line in which somebody stands."""
         yield from self._by_terms.values()
 
-    def heads(self) -> list[tuple[int, int, Demand]]:
-        """Return (rank, entry, demand) of the first job of every demand, as a heap."""
+    def heads(self) -> list[tuple[int, int, Group]]:
+        """Return (rank, entry, group) of the first job of every demand, as a heap."""
         heads = []
-        for demand in list(self._groups):
-            first = self.first(demand)
+        for group in list(self._groups.values()):
+            first = self.first(group)
             if first is not None:
-                heads.append((first[0], first[1], demand))
-            elif self.shortest_s(demand) == inf:
-                del self._groups[demand]
+                heads.append((first[0], first[1], group))
+            elif self.shortest_s(group) == inf:
+                del self._groups[group.demand]
         heapify(heads)
         return heads
 
-    def first(self, demand: Demand) -> tuple[int, int, Line] | None:
-        """Return (rank, entry, line) of the job that comes first of all with this demand, lines set aside apart."""
-        order = self._groups[demand].order if demand in self._groups else None
+    def first(self, group: Group) -> tuple[int, int, Line] | None:
+        """Return (rank, entry, line) of the job that comes first of all with a demand, lines set aside apart."""
+        order = group.order
         while order:
             rank, entry, line = order[0]
             if line.head is entry and line.rank == rank and line.aside is None:
@@ -185,9 +187,9 @@ class Queue:
             heappop(order)
         return None
 
-    def shortest_s(self, demand: Demand) -> Seconds:
-        """Return how long the shortest job with this demand is expected to run, lines set aside included."""
-        shortest = self._groups[demand].shortest
+    def shortest_s(self, group: Group) -> Seconds:
+        """Return how long the shortest job with a demand is expected to run, lines set aside included."""
+        shortest = group.shortest
         while shortest:
             if self._tells_length(shortest[0]):
                 return shortest[0][0]
@@ -259,26 +261,26 @@ class Queue:
         line = self._by_terms.get(terms)
         if line is None:
             number = self._unused.pop() if self._unused else len(self._lines)
-            line = self._by_terms[terms] = Line(number, terms, self._rank(terms), self._lasts(terms))
+            group = self._groups.get(terms.demand)
+            if group is None:
+                group = self._groups[terms.demand] = Group(terms.demand)
+            line = self._by_terms[terms] = Line(number, terms, group, self._rank(terms), self._lasts(terms))
             self._by_owner.setdefault(owner_of(terms), {})[line] = None
             self._lines[number : number + 1] = [line]
             self._note_length(line)
         return line
 
     def _note_length(self, line: Line) -> None:
-        group = self._groups.get(line.terms.demand)
-        if group is None:
-            group = self._groups[line.terms.demand] = Group()
-        shortest = group.shortest
+        shortest = line.group.shortest
         if len(shortest) > 2 * len(self._by_terms) + _SWEEP:
             shortest[:] = {each[1]: each for each in shortest if self._tells_length(each)}.values()
             heapify(shortest)
         heappush(shortest, (line.lasts_s, line))
 
     def _tells_length(self, entry: tuple[Seconds, Line]) -> bool:
-        """Return whether somebody stands in a line, and still lasts as long as was noted."""
+        """Return whether somebody stands in a line (or is about to), and still lasts as long as was noted."""
         lasts_s, line = entry
-        return line.lasts_s == lasts_s and self._by_terms.get(line.terms) is line
+        return line.lasts_s == lasts_s and bool(line.heap)
 
     def _line_of(self, entry: int) -> Line:
         return self._lines[entry >> _JOB_BITS & _LINE_MASK]
@@ -305,7 +307,7 @@ class Queue:
     def _enter_group(self, line: Line) -> None:
         if line.head is None or line.aside is not None:
             return
-        order = self._groups[line.terms.demand].order
+        order = line.group.order
         if len(order) > 2 * len(self._by_terms) + _SWEEP:
             order[:] = {each[2]: each for each in order if each[2].head is each[1] and each[2].rank == each[0]}.values()
             heapify(order)

@@ -1,5 +1,6 @@
 """What has ended a moment ago. Whoever asks that it run again may have looked at the store before that."""
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,8 +16,8 @@ class Recent:
     """The jobs and arrays that ended last, as they were then."""
 
     def __init__(self) -> None:
-        self._jobs: dict[JobId, tuple[int, End]] = {}
-        self._arrays: dict[JobId, ArrayState] = {}
+        self._jobs: OrderedDict[JobId, tuple[int, End]] = OrderedDict()
+        self._arrays: OrderedDict[JobId, ArrayState] = OrderedDict()
 
     def ended(self, job: JobId, attempt: int, end: End) -> None:
         """Remember which attempt of a job, or an element, was its last, and how that ended."""
@@ -35,8 +36,8 @@ class Recent:
         return loaded if state is None else replace(loaded, array=state)
 
 
-def _remember(known: dict[JobId, Value], key: JobId, value: Value) -> None:
-    known.pop(key, None)
-    if len(known) >= _REMEMBERED:
-        del known[next(iter(known))]
+def _remember(known: OrderedDict[JobId, Value], key: JobId, value: Value) -> None:
     known[key] = value
+    known.move_to_end(key)
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)  # of a plain dict the first is found behind all that were there before it

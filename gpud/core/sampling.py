@@ -54,7 +54,7 @@ def end(world: World, job: JobId) -> tuple[GpuUse, ...]:
 def look(world: World, out: Outcome) -> list[Timestamp]:
     """Ask for the looks that are due; return when the next one is, if any ever is."""
     due = world.samples.due
-    for job in list(due.due(out.now)):
+    for job in due.due(out.now):
         active = world.active.get(job)
         if active is None or not world.rules.sample_every_s:
             continue

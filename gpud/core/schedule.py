@@ -20,7 +20,7 @@ from gpud.core.condition import fresh
 from gpud.core.outcome import Outcome
 from gpud.core.placement import suits
 from gpud.core.preemption import Preemption
-from gpud.core.queue import Line, job_of, owner_of
+from gpud.core.queue import Group, Line, job_of, owner_of
 from gpud.core.survey import refresh
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import Reservation, World
@@ -79,8 +79,8 @@ class _Round:
         self.closed: set[tuple[Demand, tuple[int, ...]]] = set()
         self.looking: set[Demand] = set()
         self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
-        # Heads of demands, and (with their lines) blocked jobs behind them that may reserve too.
-        self.heads: list[tuple[int, int, Demand, Line | None]] = []
+        # Heads of groups, and (with their lines) blocked jobs behind them that may reserve too.
+        self.heads: list[tuple[int, int, Group, Line | None]] = []
 
     def run(self) -> None:
         world, queue = self.world, self.world.queue
@@ -89,18 +89,18 @@ class _Round:
         self._serve_patient()
         self._serve_starving()
         self._serve_guaranteed()
-        heads = self.heads = [(rank, entry, demand, None) for rank, entry, demand in queue.heads()]
+        heads = self.heads = [(rank, entry, group, None) for rank, entry, group in queue.heads()]
         while heads:
-            rank, entry, demand, behind = heads[0]
+            rank, entry, group, behind = heads[0]
             if behind is not None:
                 heappop(heads)
                 self._reserve(job_of(entry), behind.terms)
                 continue
-            first = queue.first(demand)
-            if first is None or demand in self.looking:
+            first = queue.first(group)
+            if first is None or group.demand in self.looking:
                 heappop(heads)
             elif first[1] is not entry or first[0] != rank:
-                heapreplace(heads, (first[0], first[1], demand, None))
+                heapreplace(heads, (first[0], first[1], group, None))
             elif not queue.moved(first[2]) and not self._consider(first[2], job_of(entry)):
                 heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
                 if not world.rules.backfill:
@@ -170,7 +170,7 @@ class _Round:
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
             wait = YieldsTo(claimed.reservation.job, claimed.at)
-            if not standing and world.queue.shortest_s(demand) > self.guard.horizon_s(binding):
+            if not standing and world.queue.shortest_s(line.group) > self.guard.horizon_s(binding):
                 world.blocked[demand] = wait
                 return False
             self._set_aside(line, wait)
@@ -178,7 +178,7 @@ class _Round:
         self._reserve(job, line.terms)
         if self.slots > 0 and self.tries > 0:
             for following in world.queue.following(line, self.slots + 1)[1:]:
-                heappush(self.heads, (line.rank, following, demand, line))
+                heappush(self.heads, (line.rank, following, line.group, line))
         if not standing:
             world.blocked[demand] = None
             return False

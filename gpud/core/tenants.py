@@ -41,8 +41,10 @@ def turn(world: World, out: Outcome) -> bool:
     return windows.close_past(world, out) | quota.roll(world, out.now)
 
 
-def wake_at(world: World) -> list[Timestamp]:
+def wakes(world: World) -> list[Timestamp]:
     """Return when to look again though nothing happens."""
+    if not world.windows and not world.tenants:
+        return []
     return [at for at in (windows.wake_at(world), quota.wake_at(world)) if at is not None]
 
 

@@ -63,7 +63,8 @@ class Usage:
         for whose in (user, None):
             account = self.account(tenant, whose, until)
             late = 0.5 ** ((account.at - until) / self.half_life_s)  # heard of after what came later
-            changes.append(self._put(tenant, whose, replace(account, used_s=account.used_s + used_s * late)))
+            counted = Account(account.used_s + used_s * late, account.lifted_s, account.at)
+            changes.append(self._put(tenant, whose, counted))
         return changes
 
     def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:

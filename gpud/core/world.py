@@ -209,7 +209,7 @@ class World:
                     node.held[active.job] = part
                 else:
                     node.held.pop(active.job, None)
-                self.dirty.add(part.node)
+                    self.dirty.add(part.node)  # who starts was counted as it was given its part: see `spaces`
 
     def _end_differs(self, active: ActiveJob) -> None:
         for part in active.state.allocation.parts:

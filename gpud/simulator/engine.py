@@ -7,6 +7,7 @@ What changes would be stored is dropped, what would be looked at is as the simul
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heappop, heappush
 from math import inf
 
@@ -17,7 +18,7 @@ from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import Node, ProcessIdentity
 from gpud.model.job import Exit, JobId
 from gpud.model.observations import Exited, NodeSeen, Started
-from gpud.model.spec import JobSpec
+from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Seconds, Timestamp
 from gpud.simulator.trace import TraceJob
 
@@ -48,6 +49,9 @@ class Run:
     since: Timestamp | None = None  # while it runs
     attempt: int = 0
     had_s: Seconds = 0.0  # ran, in all
+
+
+_End = tuple[Timestamp, int, Run, JobId, int]  # when, in the order made, of which attempt
 
 
 @dataclass(slots=True)
@@ -98,8 +102,8 @@ class Engine:
         self.cycles = 0
         self.wake_at: Timestamp | None = None
         self._came = 0
-        self._number_of: dict[JobId, int] = {}
-        self._ends: list[tuple[Timestamp, int, JobId, int]] = []  # when, in the order made, of which attempt
+        self._run_of: dict[JobId, Run] = {}
+        self._ends: list[_End] = []
         self._made = 0
         self._stopped: list[Exited] = []
         self._started: list[Started] = []
@@ -123,7 +127,7 @@ class Engine:
         if self._stopped or self._started:
             return self.meter.at
         ends, runs, came = self._ends, self.runs, self._came
-        while ends and self._stale(ends[0]):
+        while ends and _stale(ends[0]):
             heappop(ends)
         now = ends[0][0] if ends else inf
         if came < len(runs):
@@ -132,11 +136,6 @@ class Engine:
             now = min(now, self.wake_at)
         return None if now == inf else Timestamp(now)
 
-    def _stale(self, end: tuple[Timestamp, int, JobId, int]) -> bool:
-        """Return whether an attempt was stopped before its end."""
-        run = self.runs[self._number_of[end[2]]]
-        return run.since is None or run.attempt != end[3]
-
     def _due(self, now: Timestamp) -> list[Input]:
         """Return what happens now: starts that were not told yet, ends, then who comes."""
         inputs: list[Input] = [*self._started]
@@ -144,18 +143,18 @@ class Engine:
         ends = self._ends
         while ends and ends[0][0] <= now:
             end = heappop(ends)
-            if not self._stale(end):
-                _, _, job, attempt = end
-                limit_s = self.runs[self._number_of[job]].job.terms.time_limit_s
-                run = self.runs[self._number_of[job]]
+            if not _stale(end):
+                _, _, run, job, attempt = end
+                limit_s = run.job.terms.time_limit_s
                 over = limit_s is not None and run.left_s > limit_s
-                inputs.append(self._end(job, attempt, now, Exit(at=now, exit_code=15 if over else 0, timed_out=over)))
+                how = Exit(at=now, exit_code=15 if over else 0, timed_out=over)
+                inputs.append(self._end(run, job, attempt, now, how))
         if self._stopped:
             inputs += self._stopped
             self._stopped = []
         runs, came = self.runs, self._came
         while came < len(runs) and runs[came].job.submit_s <= now:
-            inputs.append(Submit(came, _spec(runs[came].job)))
+            inputs.append(Submit(came, _spec(runs[came].job.terms, runs[came].job.priority)))
             came += 1
         self._came = came
         return inputs
@@ -166,7 +165,7 @@ class Engine:
         self.cycles += 1
         for token, reply in out.replies:
             if isinstance(reply, Accepted) and reply.job is not None:
-                self._number_of[reply.job] = token
+                self._run_of[reply.job] = self.runs[token]
                 meter.waiting += 1
             else:
                 self.runs[token].refused = True
@@ -180,31 +179,30 @@ class Engine:
         meter.note(now)
 
     def _launch(self, effect: Launch, now: Timestamp) -> None:
-        run = self.runs[self._number_of[effect.job]]
+        run = self._run_of[effect.job]
         run.since, run.attempt = now, effect.attempt
         if run.started_at is None:
             run.started_at = now
         limit_s = run.job.terms.time_limit_s
         lasts_s = run.left_s if limit_s is None else min(run.left_s, limit_s)
         self._made += 1
-        heappush(self._ends, (Timestamp(now + lasts_s), self._made, effect.job, effect.attempt))
+        heappush(self._ends, (Timestamp(now + lasts_s), self._made, run, effect.job, effect.attempt))
         self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
         self.meter.busy += run.job.terms.demand.gpu_weight
         self.meter.waiting -= 1
 
     def _stop(self, effect: Stop, now: Timestamp) -> None:
         """End an attempt at once: what a job does with its grace is its own affair; what it loses is physics."""
-        run = self.runs[self._number_of[effect.job]]
+        run = self._run_of[effect.job]
         if run.since is None or run.attempt != effect.attempt:
             return
         lost_s = self.physics.lost_s
         run.left_s += lost_s - (now - run.since)
         run.preemptions += 1
         run.lost_gpu_s += lost_s * run.job.terms.demand.gpu_weight
-        self._stopped.append(self._end(effect.job, effect.attempt, now, Exit(at=now, signal=15)))
+        self._stopped.append(self._end(run, effect.job, effect.attempt, now, Exit(at=now, signal=15)))
 
-    def _end(self, job: JobId, attempt: int, now: Timestamp, how: Exit) -> Exited:
-        run = self.runs[self._number_of[job]]
+    def _end(self, run: Run, job: JobId, attempt: int, now: Timestamp, how: Exit) -> Exited:
         assert run.since is not None, job  # noqa: S101 - callers looked: only what runs ends
         run.had_s += now - run.since
         run.since = None
@@ -228,15 +226,23 @@ class Engine:
                 run.had_s += at - run.since
 
 
-def _spec(job: TraceJob) -> JobSpec:
+def _stale(end: _End) -> bool:
+    """Return whether an attempt was stopped before its end."""
+    _, _, run, _, attempt = end
+    return run.since is None or run.attempt != attempt
+
+
+@lru_cache(maxsize=1024)
+def _spec(terms: Terms, priority: int) -> JobSpec:
+    """Return what is submitted; it is the same for all that say the same."""
     return JobSpec(
         nonce="",
-        terms=job.terms,
+        terms=terms,
         name="",
         command=(),
         workdir="/",
         environment=b"",
         gid=0,
         groups=(),
-        priority=job.priority,
+        priority=priority,
     )

@@ -302,7 +302,7 @@ def test_the_queue_is_a_sorted_list(story):
     assert sorted(job_of(entry) for entry in entries) == sorted(model)
     assert [model[job_of(entry)][0] for entry in entries] == sorted(order for order, _ in model.values())
     assert [queue.position(job_of(entry)) for entry in entries] == list(range(1, len(entries) + 1))
-    heads = {demand: entry for _, entry, demand in queue.heads()}
+    heads = {group.demand: entry for _, entry, group in queue.heads()}
     for entry in entries:
         demand = queue.terms(job_of(entry)).demand
         assert heads[demand] <= entry
@@ -311,7 +311,7 @@ def test_the_queue_is_a_sorted_list(story):
         demand, entry = min(heads.items(), key=lambda head: head[1])
         assert entry == entries.pop(0)
         queue.remove(job_of(entry))
-        heads = {demand: entry for _, entry, demand in queue.heads()}
+        heads = {group.demand: entry for _, entry, group in queue.heads()}
     assert not entries
 
 
