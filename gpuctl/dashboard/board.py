@@ -31,13 +31,17 @@ class Ask:
 
 @dataclass(slots=True)
 class Prompt:
-    """A question at the foot of the screen: answered by one key of `keys`, or where that is None by a text."""
+    """A question at the foot of the screen: answered by one key of `keys`, or where that is None by a text.
+
+    A text that is `offered` is taken as it is, or goes with the first letter typed.
+    """
 
     question: str
     then: Callable[[str], Ask | None]
     keys: str | None = None
     text: str = ""
     live: bool = False  # told of every letter, as a search is
+    offered: bool = False
 
 
 @dataclass(slots=True)
@@ -93,11 +97,11 @@ class Board:
         return [job for job in rows if all(word in _searched(job) for word in words)]
 
     def settle(self, rows: list[Map], room: int) -> None:
-        """Keep the cursor in sight, and on its job as long as that is in the same phase."""
+        """Keep the cursor in sight, and on its job as long as that is in the same phase; in the first row it stays."""
         self.room = max(1, room)
         found = next((at for at, job in enumerate(rows) if job["id"] == self.cursor), None)
         if found is not None and _phase(rows[found]) == self.phase:
-            self.at = found
+            self.at = found if self.at else 0  # who never moved sees the new ones come, not the old ones go down
         else:  # gone, or among those that run or have ended now: what one looks at does not move away
             self.at = max(0, min(self.at, len(rows) - 1))
         self._stand(rows)
@@ -156,7 +160,9 @@ class Board:
         elif key == "m":
             self.mine, self.user, self.at, self.cursor = not self.mine, None, 0, None
         elif key == "u":
-            self.prompt = Prompt("only jobs of user (empty: everybody)", self._of_user, text=self._user_here())
+            self.prompt = Prompt(
+                "only jobs of user (empty: everybody)", self._of_user, text=self._user_here(), offered=True
+            )
         elif key == "/":
             self.prompt = Prompt("search", self._find, text=self.search, live=True)
         elif key == "esc":
@@ -220,6 +226,7 @@ class Board:
             if prompt.live:
                 prompt.then("")
             return None
+        prompt.text, prompt.offered = "" if prompt.offered else prompt.text, False
         if key.startswith(PASTE):
             prompt.text += " ".join(key.removeprefix(PASTE).split())
         elif key == "backspace":
@@ -264,9 +271,9 @@ class Board:
             self.message = "only what has ended runs again"
 
     def _prioritize(self) -> None:
-        jobs = [job for job in self.chosen() if job["state"] in ("queued", "held")]
+        jobs = [job for job in self.chosen() if job["state"] not in ENDS]
         if not jobs:
-            self.message = "only what waits has a priority to change"
+            self.message = "what has ended has no priority to change"
             return
         ids, named = tuple(job["id"] for job in jobs), _named(jobs)
 

@@ -40,24 +40,24 @@ _JOB_KEYS = (
 )
 _HELP = """\
  Look
-   1 2 3 4, Tab      all, running, queued, finished jobs
-   Up Down j k       choose a job; PgUp PgDn Home End
-   Enter             one job: everything about it, its log following; Esc goes back
-   / words           only jobs in which all the words are found; Esc shows all again
-   m   u             only mine; only one user's
-   g                 GPUs: as there is room, none, nothing else
+   1 2 3 4, Tab   all, running, queued, finished jobs
+   Up Down j k    choose a job; PgUp PgDn Home End
+   Enter          one job: all about it, its log following; Esc goes back
+   / words        only jobs in which all the words are; Esc shows all again
+   m   u          only mine; only one user's
+   g              GPUs: as there is room, none, nothing else
  Change, after a question
-   space             mark jobs: the next key is for all of them
-   c                 cancel: TERM, after its grace KILL; f in the question kills at once
-   h                 hold what waits; release what is held
-   p                 priority of what waits
-   r                 run again what has ended
+   space          mark jobs: the next key is for all of them
+   c              cancel: TERM, after its grace KILL; f in the question: at once
+   h              hold what waits; release what is held
+   p              priority: higher goes first, and may preempt
+   r              run again what has ended
  In the log
-   Up Down PgUp Home scroll; it stands still then. End follows. w wraps long lines
+   Up PgUp Home   scroll, it stands still then; End follows; w wraps long lines
  Words
-   TIME              how long it runs, ran or has waited
-   WHEN              expected start; {at_most} time limit, {about} estimate of what runs; how long ago it ended
-   foreign           used by a process that gpud did not start, and does not give out
+   TIME           how long it runs, ran or has waited
+   WHEN           expected start; {at_most} time limit; {about} estimate; when it ended
+   foreign        used by a process that gpud did not start; not given out
    Ctrl-L draws anew, Ctrl-Z suspends, q or Ctrl-C leaves; jobs do not notice
 
  any key goes back"""
@@ -129,7 +129,7 @@ def _overview(board: Board, canvas: Canvas, room: int) -> list[Line]:
     if board.gpus == "auto":
         most = min(len(board.seen.gpus) + 1, max(room // 2 - 1, room - _ROWS_LEAST - len(rows) - 2))
         lines += gpus.pane(board.seen, canvas, most if room >= 8 else 0)
-    lines.append(queue.tabs(board, len(rows), canvas.width))
+    lines.append(queue.tabs(board, rows, canvas.width))
     about = 1 if room - len(lines) >= 5 else 0
     left = room - len(lines) - about
     board.settle(rows, left - 1)

@@ -30,7 +30,7 @@ class _Columns:
     command: int
 
 
-def tabs(board: Board, shown: int, width: int) -> Line:
+def tabs(board: Board, rows: Sequence[Map], width: int) -> Line:
     """Return the line of tabs, with how many jobs each has; and what narrows it at its end."""
     counts = board.seen.status.get("jobs", {})
     of = {
@@ -43,11 +43,12 @@ def tabs(board: Board, shown: int, width: int) -> Line:
     for number, tab in enumerate(TABS, 1):
         style = "reverse bold" if tab == board.tab else ""
         left += [(f" {number} {tab} {of[tab]} ", style)]
-    words = [f"{len(board.marked)} marked"] if board.marked else []
+    marked = sum(job["id"] in board.marked for job in rows)  # what is out of sight nothing is done to
+    words = [f"{marked} marked"] if marked else []
     words += ["mine"] if board.mine else []
     words += [f"user {board.user}"] if board.user else []
     among = f" in the first {_loaded(board)}" if board.seen.more else ""
-    words += [f"/{board.search} ({shown}{among})"] if board.search else []
+    words += [f"/{board.search} ({len(rows)}{among})"] if board.search else []
     return spread(left, [(" ".join(words) + " ", "bold")] if words else [], width)
 
 

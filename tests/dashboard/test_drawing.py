@@ -108,6 +108,33 @@ def test_the_cursor_stays_where_it_is_when_its_job_ends():
     assert board.cursor == "50"
 
 
+def test_who_has_not_moved_keeps_the_top_in_sight_when_new_jobs_come():
+    board = a_board()
+    active, board.seen.active, board.seen.waiting = board.seen.active, [], []
+    drawn(board, 80, 24)
+    assert board.cursor == board.seen.ended[0]["id"]
+    board.seen.active = active * 10
+    drawn(board, 80, 24)
+    assert (board.top, board.cursor) == (0, active[0]["id"])
+
+
+def test_every_line_of_the_help_has_room_in_eighty_columns():
+    board = a_board()
+    board.press("?")
+    assert not [line for line in drawn(board, 80, 40) if line.endswith("…")]
+
+
+def test_the_user_that_is_offered_goes_with_the_first_letter_typed():
+    board = a_board()
+    drawn(board, 80, 40)
+    for key in ("u", "b", "o", "b", "enter"):
+        board.press(key)
+    assert board.user == "bob"
+    board.press("u")
+    board.press("enter")
+    assert board.user == "bob"
+
+
 def test_a_question_is_about_the_jobs_of_its_moment():
     board = a_board()
     drawn(board, 80, 40)
