@@ -168,6 +168,19 @@ def test_who_was_away_saved_nothing_and_is_served_next_all_the_same():
     assert "ada" in users[:4]
 
 
+def test_who_comes_while_a_burst_starts_is_not_behind_what_that_was_expected_to_use():
+    """Nobody knew how long the jobs of the burst would run, and they run for a second: that is all it had."""
+    play = fair(a_cluster(gpus="4xH100"))
+    play.submit(*(a_job(user="ada") for _ in range(20)))
+    play.later(1)
+    theirs = play.submit(*(a_job(user="bob") for _ in range(4)))
+    play.ends(*play.running)
+    assert play.started == theirs
+    play.later(1)
+    play.ends(*play.running)
+    assert {play.world.active[job].terms.user for job in play.started} == {"ada"}
+
+
 def test_who_moves_among_those_who_are_there_keeps_what_it_has_to_catch_up():
     play = fair(a_cluster(gpus="2xH100"), head_start=0.0)
     play.submit(a_job(2, user="eve"))

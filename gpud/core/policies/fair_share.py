@@ -5,8 +5,9 @@ far, or, from the moment it starts, what it is expected to have, up to `_UPFRONT
 stands behind everybody else's first.
 
 Who has nothing waiting and nothing running saves nothing: whoever comes (back) is counted as having used what the
-least of those who are there has, less a `head_start`. So a newcomer is served next, and nobody's burst pushes the
-others aside for as long as they had been working while it was away. Without tenants users alone are compared.
+least of those who are there had, less a `head_start`. So a newcomer is served next, and nobody's burst pushes the
+others aside for as long as they had been working while it was away. What is only expected of the others' jobs does not
+count here: it may never come, and the newcomer would stay behind for it. Without tenants users alone are compared.
 """
 
 from collections.abc import Mapping
@@ -47,10 +48,13 @@ class _Job:
     upfront_s: Seconds
     counted_s: Seconds
 
+    def ran_s(self, now: Timestamp) -> Seconds:
+        """Return what it has had."""
+        return _weight(self.active.terms) * max(0.0, now - self.active.since)
+
     def count(self, now: Timestamp) -> None:
         """Bring what it is counted for up to now."""
-        ran_s = _weight(self.active.terms) * (now - self.active.since)
-        self.counted_s = max(self.upfront_s, ran_s)
+        self.counted_s = max(self.upfront_s, self.ran_s(now))
 
 
 class FairShare(Priority):
@@ -69,6 +73,7 @@ class FairShare(Priority):
         self._active: dict[JobId, _Job] = {}
         self._running_s: dict[Whose, Seconds] = {}  # what jobs that run count for
         self._counts_s: dict[Whose, Seconds] = {}  # of all who are there: use against share
+        self._to_come_s: dict[Whose, Seconds] | None = None  # what of that their jobs have not had yet; None: not known
         self._seen: set[Whose] = set()
         self._tenants = surroundings.tenants  # as they were at the last count
         self._now = Timestamp(0.0)
@@ -104,7 +109,7 @@ class FairShare(Priority):
                 self._running_s[whose] = self._running_s.get(whose, 0.0) + job.counted_s
         # Those who came before the first count were there: nobody knows since when.
         there = {*self._running_s, *self._seen}
-        self._counts_s = {whose: self._count(whose) for whose in there}
+        self._counts_s, self._to_come_s = {whose: self._count(whose) for whose in there}, None
         self._seen.clear()
         self._next = Timestamp(now + max(_EVERY_LEAST_S, _EVERY * self._world.usage.half_life_s))
         return True
@@ -114,6 +119,7 @@ class FairShare(Priority):
         expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
         job = self._active[active.job] = _Job(active, _weight(active.terms) * expected_s, 0.0)
         job.count(now)
+        self._now = now
         self._change(active.terms, job.counted_s)
         return True
 
@@ -133,6 +139,7 @@ class FairShare(Priority):
         return twin
 
     def _change(self, terms: Terms, by_s: Seconds) -> None:
+        self._to_come_s = None
         for whose in _both(terms):
             self._running_s[whose] = self._running_s.get(whose, 0.0) + by_s
             self._counts_s[whose] = self._count(whose)
@@ -149,7 +156,13 @@ class FairShare(Priority):
         """Count who was not there until now: as the least of those who were, less a head start."""
         used_s = self._count(whose)
         if self._next is not None:
-            alike = (used for (tenant, user), used in self._counts_s.items() if _beside(whose, tenant, user))
+            if self._to_come_s is None:
+                self._to_come_s = self._expected()
+            alike = (
+                used - self._to_come_s.get(other, 0.0) / self._share(other)
+                for other, used in self._counts_s.items()
+                if _beside(whose, *other)
+            )
             least_s = min(alike, default=-inf) - self._head_start_s
             if used_s < least_s:
                 running_s = self._running_s.get(whose, 0.0)
@@ -157,6 +170,15 @@ class FairShare(Priority):
                 used_s = least_s
         self._counts_s[whose] = used_s
         return used_s
+
+    def _expected(self) -> dict[Whose, Seconds]:
+        """Return what everybody is counted for that their jobs have not had yet."""
+        to_come_s: dict[Whose, Seconds] = {}
+        for job in self._active.values():
+            for whose in _both(job.active.terms):
+                ahead_s = max(0.0, job.counted_s - job.ran_s(self._now))
+                to_come_s[whose] = to_come_s.get(whose, 0.0) + ahead_s
+        return to_come_s
 
 
 def _weight(terms: Terms) -> float:
