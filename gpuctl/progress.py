@@ -23,6 +23,10 @@ _LINES = 24
 _BAR = re.compile(r"(\d+)%\|[^|]*\| *([\d.]+)([kMG]?)/([\d.]+)([kMG]?) \[[\d:?]+<([\d:?]+)")  # as tqdm draws it
 _WORDED = re.compile(r"\b(epoch|step|iteration|iter|batch|round)s?\b[ :=#\[(]*(\d+) ?(?:/|of) ?(\d+)\b", re.IGNORECASE)
 _BRACKETED = re.compile(r"[\[(] *(\d+) ?/ ?(\d+) *[\])]")
+_STEPS = re.compile(r"^ *(\d+)/(\d+) [\[━]")  # as Keras draws them
+_EPOCH = re.compile(r"\bepoch\b[ :=#\[(]*(\d+)", re.IGNORECASE)
+_BEGINS = re.compile(r"\b(?:start|begin)", re.IGNORECASE)
+_RULES = " \t:.,;=*#|-_─━)]"  # what a heading is adorned with
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
@@ -55,7 +59,7 @@ def _of(job: Job) -> Progress | None:
         return told | {"told": True, "remaining_s": _remaining(told, changed_at - job["started_at"], now - changed_at)}
     raw, changed_at = _end_of(job["output"], _TAIL) if job.get("output") else ("", now)
     seen = recognise(raw) if changed_at >= job["started_at"] else None
-    if seen is not None and seen["remaining_s"] is None:
+    if seen is not None and seen["remaining_s"] is None and not within_epoch(seen):
         seen["remaining_s"] = _remaining(seen, changed_at - job["started_at"], now - changed_at)
     return None if seen is None else seen | {"told": False}
 
@@ -76,22 +80,32 @@ def parse(text: str) -> Progress | None:
 
 
 def recognise(tail: str) -> Progress | None:
-    """Return how far a log's last lines say that a job is; an epoch before anything else, which is within one."""
+    """Return how far a log's last lines say that a job is: its epochs before anything else, which is within one.
+
+    A line that only names an epoch stands at its beginning, one that says more (its loss) at its end.
+    """
     lines = [line for line in re.split(r"[\r\n]+", tail) if line.strip()][-_LINES:]
-    epochs = (found for line in reversed(lines) for found in _WORDED.finditer(line) if found[1].lower() == "epoch")
-    patterns: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Progress | None]], ...] = (
-        (_BAR, _of_bar),
-        (_WORDED, lambda found: _counted(found[2], found[3], found[1].lower())),
-        (_BRACKETED, lambda found: _counted(found[1], found[2], None)),
-    )
-    for found in epochs:
-        if (seen := _counted(found[2], found[3], "epoch")) is not None:
-            return seen
+    for at in reversed(range(len(lines))):
+        for found in _WORDED.finditer(lines[at]):
+            if found[1].lower() == "epoch" and (seen := _counted(found[2], found[3], "epoch")) is not None:
+                rest = lines[at][found.end() :]
+                within = _newest([rest])
+                begun = within is not None or not rest.strip(_RULES) or _BEGINS.search(lines[at]) is not None
+                within = within or _newest(lines[at + 1 :])
+                part = 0.0 if within is None else within["done"] / within["total"]
+                done = round(max(0.0, seen["done"] - begun) + part, 2)
+                return seen | {"done": min(done, seen["total"])}
+    return _newest(lines)
+
+
+def _newest(lines: Sequence[str]) -> Progress | None:
+    """Return what the last of these lines says that says anything, epochs apart."""
     for line in reversed(lines):
-        for pattern, understood in patterns:
+        for pattern, understood in _PATTERNS:
             for match in pattern.finditer(line):
                 if (seen := understood(match)) is not None:
-                    return seen
+                    epoch = _EPOCH.search(line, 0, match.start())  # of how many, nobody says
+                    return seen if epoch is None else seen | {"message": f"of epoch {epoch[1]}", "remaining_s": None}
     return None
 
 
@@ -99,11 +113,18 @@ def in_words(told: Progress) -> str:
     """Return how far a job is, in a few words; `~` before what gpuctl recognised in its log."""
     percent = f"{'' if told['told'] else '~'}{100 * told['done'] / told['total']:.0f}%"
     left_s = told["remaining_s"]
+    if within_epoch(told):
+        return f"{percent} {told['message']}"
     if left_s is None:
         return percent
     from gpud.model.units import format_duration  # noqa: PLC0415 - for who draws
 
     return f"{percent}, about {format_duration(left_s)} left"
+
+
+def within_epoch(seen: Progress) -> bool:
+    """Return whether it is known how far an epoch is, and not of how many."""
+    return not seen.get("told") and (seen["message"] or "").startswith("of epoch ")
 
 
 def _counted(done: str, total: str, message: str | None) -> Progress | None:
@@ -121,6 +142,14 @@ def _of_bar(found: re.Match[str]) -> Progress | None:
     known = all(part.isdigit() for part in left)
     left_s = sum(int(part) * 60**place for place, part in enumerate(reversed(left))) if known else None
     return {"done": done, "total": total, "message": None, "remaining_s": None if left_s is None else float(left_s)}
+
+
+_PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Progress | None]], ...] = (
+    (_BAR, _of_bar),
+    (_WORDED, lambda found: _counted(found[2], found[3], found[1].lower())),
+    (_BRACKETED, lambda found: _counted(found[1], found[2], None)),
+    (_STEPS, lambda found: _counted(found[1], found[2], None)),
+)
 
 
 def _remaining(told: Progress, took_s: float, ago_s: float) -> float | None:

@@ -8,6 +8,7 @@ from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.gpus import Canvas
 from gpuctl.dashboard.paint import Line, cell, padded, restyled, spread, style_of
 from gpuctl.dashboard.source import Map
+from gpuctl.progress import within_epoch
 from gpuctl.render.jobs import ACTIVE, ENDS, ending, gpus_wanted, where, written_id
 from gpuctl.render.text import cell_len, clean
 from gpud.model.units import format_duration
@@ -174,7 +175,7 @@ def progress(job: Map, size: int, glyphs: Glyphs) -> str:
         return " ".join(filter(None, (words, told.get("message") or "")))
     percent = f"{about}{100 * done / total:.0f}%"
     if size < 12:
-        return percent
+        return f"{percent} {told['message']}" if within_epoch(told) else percent
     drawn = f"{bar(done / total, size - 6 if size < 22 else 12, glyphs)} {percent}"
     rest = size - cell_len(drawn) - 1
     more = f"{done:g}/{total:g} {clean(told.get('message') or '')}"

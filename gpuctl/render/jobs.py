@@ -98,7 +98,8 @@ def _progress(job: Job) -> str | None:
         return None
     count = f"{told['done']:g}/{told['total']:g}"
     source = None if told["told"] else "read in its log"
-    return "; ".join(filter(None, (f"{progress.in_words(told)} ({count})", told["message"], source)))
+    message = None if progress.within_epoch(told) else told["message"]  # it is in the words
+    return "; ".join(filter(None, (f"{progress.in_words(told)} ({count})", message, source)))
 
 
 def _commit(answer: dict[str, Any]) -> str | None:
