@@ -198,6 +198,8 @@ def main(words: list[str]) -> int:
     if "pty" in options:
         os.execvpe(command[0], command, environment(step, 0))  # noqa: S606 - as asked, without a shell
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_FORWARDED})
+    if saves := int(os.environ.get("GPUD_STEP_SIGNAL") or 0):
+        signal.signal(saves, lambda *_: None)  # not called: in /proc it shows that this listens
     running = Running(step)
     running.start()
     return running.attend()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from gpud_process import until
 
+from gpud.launchers.checkpoints import Checkpoints
 from gpud.slurm.scontrol import hostnames, job_name
 
 BIN = Path(__file__).parents[2] / "gpud" / "slurm" / "bin"
@@ -162,11 +163,17 @@ def test_one_that_fails_ends_the_others_only_where_that_is_asked(tmp_path):
     assert (status, out) == (5, "done\n")
 
 
-def test_a_signal_reaches_every_task(tmp_path):
+@pytest.mark.parametrize("saves", [False, True])  # as a person sends it; as gpud asks the steps of a job to save
+def test_a_signal_reaches_every_task(tmp_path, saves):
     waits = "trap 'echo $SLURM_PROCID; exit 0' USR1; : > ready-$SLURM_PROCID; while :; do sleep 0.05; done"
-    process = srun("bash", "-c", waits, cwd=tmp_path)
+    told = {"GPUD_STEP_SIGNAL": str(int(signal.SIGUSR1))} if saves else {}
+    process = srun("bash", "-c", waits, cwd=tmp_path, environ=told)
     until(lambda: len(list(tmp_path.iterdir())) == 2)
-    process.send_signal(signal.SIGUSR1)
+    if saves:
+        asks = Checkpoints([signal.SIGUSR1, None, 90.0, "steps"], os.getpid())
+        assert asks.ask_last(None, 10.0, lambda: [process.pid]) == 5.0
+    else:
+        process.send_signal(signal.SIGUSR1)
     status, out, _ = ended(process)
     assert (status, sorted(out.split())) == (0, ["0", "1"])
 
