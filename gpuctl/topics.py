@@ -26,9 +26,9 @@ would delay job 3 ...        there is room, but starting it now could make an ea
 begins at ...                --begin
 waits for job 12 to ...      --after
 held ...                     gpuctl release; the rest says who held it, or which dependency can never be met
-... of its array run         the %N of --array, or gpuctl update --throttle
+... of its array run         the %N of --array
 the queue is paused          gpuctl resume
-... at the limit             a limit of its user or tenant: gpuctl tenant show; gpuctl config max_running_per_user
+tenant red has 6 of 6 GPUs   a limit of its tenant, its user or everybody: gpuctl tenant show; gpuctl config --all
 guaranteed, reserved ...     the GPUs that are free are set aside for others: gpuctl reserve list, gpuctl tenant list
 no GPU ...                   the driver shows none: gpuctl doctor
 

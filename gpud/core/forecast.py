@@ -1,8 +1,8 @@
 """When everybody who waits will start, if all goes as expected: the scheduler itself, run on a copy of the world.
 
 Jobs take as long as is expected of them (an estimate, earlier runs of their like, a time limit; who overruns that a
-little is expected to end soon), nobody comes, nobody is cancelled, nothing fails. The order, the placement, backfill,
-quotas and preemption are the real ones, since `cycle` decides here as there.
+little is expected to end soon; who is stopped, when its grace is over), nobody comes, nobody is cancelled, nothing
+fails. The order, the placement, backfill, quotas and preemption are the real ones, since `cycle` decides here as there.
 
 Where nothing is known of how long a job runs, or it has run for more than twice as long and may go on, what starts
 because it ended starts nobody knows when, and so does what follows from that: `behind` names the job of which more
@@ -20,6 +20,7 @@ from heapq import heappop, heappush
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import OVERRUN_S, expected_end
 from gpud.core.cycle import cycle
+from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.outcome import Outcome
 from gpud.core.twin import Snapshot, fill, snapshot
 from gpud.core.world import World
@@ -106,7 +107,7 @@ class Forecast:
         told: list[Started] = []
         now: Timestamp | None = self.now
         idle = 0
-        while now is not None and (len(world.queue) or world.parked) and idle < _IDLE:
+        while now is not None and _anybody(world) and idle < _IDLE:
             if now > self.now + FARTHEST_S or len(self._starts) > 2 * self._most:
                 self.give_up()
                 return
@@ -160,7 +161,7 @@ class Forecast:
             if active is None:
                 continue
             if isinstance(active.state, Stopping):
-                self._end(active.job, active.place.attempt, active.state.kill_at)
+                self._end(active.job, active.place.attempt, Timestamp(active.state.kill_at - KILL_SLACK_S))
                 continue
             self._start(active, out.now, root, world.predictor.known(active.terms))
             self._end(active.job, active.place.attempt, Timestamp(out.now + world.expects_s[active.job]))
@@ -185,11 +186,16 @@ class Forecast:
             self._unsure[active.job] = root or active.job
 
 
+def _anybody(world: World) -> bool:
+    """Return whether somebody waits, if only for others of its array."""
+    return bool(len(world.queue) or world.parked or any(each.state.pending for each in world.arrays.values()))
+
+
 def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:
     """Return when an active job ends, and whether anything is known of that."""
     end = expected_end(world, active, now)
     if isinstance(active.state, Stopping):
-        return end, True
+        return Timestamp(max(now, active.state.kill_at - KILL_SLACK_S)), True
     if not overruns(world, active, now):
         return end, world.predictor.known(active.terms)
     limit_s = active.terms.time_limit_s

@@ -5,7 +5,7 @@ The deciding itself needs none of it: a cycle knows that something does not fit,
 Cost: O(GPUs + active jobs).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from gpud.core import quota
@@ -145,8 +145,9 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
     """Return what a running job may have to give way to; None where nothing is."""
     rules, place, terms = world.rules, active.place, active.terms
     priority = place.priority + rules.preempt_margin if active.job in world.preemptible else None
-    # Not `policy.preempts`: a policy counts who asked it.
-    policy = terms.preemptible is not False and world.policy.holding(active, now) > world.policy.standing(Place())
+    # Not `policy.preempts`: a policy counts who asked it; nor `holding`, which is as of when somebody last waited.
+    holding = world.policy.standing(replace(place, attained_s=active.attained_s(now)))
+    policy = terms.preemptible is not False and holding > world.policy.standing(Place())
     others = (each for each in world.tenants.values() if each.guaranteed_gpus and each.name != terms.tenant)
     borrowed = milli(terms.demand) > 0 and any(others) and quota.borrows(world, terms.tenant) > 0
     if priority is None and not policy and not borrowed:

@@ -12,6 +12,7 @@ from gpud.core.choice import world_of
 from gpud.core.commands import Hold, Pause, Submit
 from gpud.core.cycle import cycle
 from gpud.core.forecast import Expected, Forecast
+from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.outcome import Outcome
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
@@ -66,7 +67,7 @@ class Lab:
         for effect in self.out.effects:
             active = self.world.active.get(getattr(effect, "job", None))
             if isinstance(effect, Stop):
-                heappush(self.ends, (active.state.kill_at, len(self.starts), effect.job, effect.attempt))
+                heappush(self.ends, (active.state.kill_at - KILL_SLACK_S, len(self.starts), effect.job, effect.attempt))
             elif isinstance(effect, Launch):
                 for job in (effect.job, array_of(effect.job)):
                     self.starts.setdefault(job, self.now)
@@ -211,6 +212,12 @@ def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
 
     lab._cycle(Pause(1, "moving house", "ada"))
     assert forecast(lab).expected(waiting) == Expected()
+
+
+def test_an_array_that_waits_for_its_own_elements_alone_is_expected_when_the_first_of_them_ends():
+    lab = a_lab(a_node(gpus="4xH100"))
+    (array,) = lab.submit(a_job(1, estimate=60.0, array="0-9%2"))
+    assert forecast(lab).expected(array) == Expected(NOON + 60.0)
 
 
 def test_of_a_long_queue_the_beginning_is_told_and_the_world_is_as_it_was():

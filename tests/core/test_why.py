@@ -217,6 +217,14 @@ def test_a_running_job_is_told_who_may_preempt_it_and_a_preempted_one_for_whom()
     assert told(a_running(), JobId(1 << 24))["details"][-1] == "nobody may preempt it"
 
 
+def test_who_had_its_share_under_las_is_told_so_also_while_nobody_waits():
+    play = a_running()
+    play._ask(ChoosePolicy(1, "las", (("first_level", 600.0),)))
+    assert details(play, play.running[0]).endswith("nobody may preempt it")
+    play.later(601)
+    assert details(play, play.running[0]).endswith("by one that stands better with the policy las")
+
+
 def a_running() -> Play:
     play = a_cluster()
     play.starts(*play.submit(a_job()))
