@@ -63,8 +63,8 @@ _gpuctl_verb() { # sets options, valued, words, takes, first of a command
     'demo') options='-h --help'; valued='' ;;
     'simulate') options='--cluster --policy --history --since --until --set --share --rules --saturate --seeds --placement --metric --plot --json --socket -h --help'; valued='--cluster --policy --since --until --set --share --rules --saturate --seeds --placement --metric --plot --socket' ;;
     'relay') options='--again --json --socket -h --help'; valued='--socket' ;;
-    'config') options='-a --all --json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
-    'help') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
+    'config') options='-a --all --json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=settings ;;
+    'help') options='--json --socket --color --no-pager -h --help'; valued='--socket --color'; words='submit run claim kernel exec attach status list show why logs wait group watch progress events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate relay config help man completion ls queue ps log tail top kill rm states reasons sizes durations ids variables exit policies files scripts' ;;
     'man') options='--json --socket -h --help'; valued='--socket' ;;
     'completion') options='--uninstall --json --socket -h --help'; valued='--socket'; words='bash zsh fish' ;;
     'ls') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
@@ -85,22 +85,34 @@ _gpuctl_files() { # of any name, spaces and all
     COMPREPLY=($(compgen "$@" -- "$current"))
 }
 
-_gpuctl_asked() { # what gpud knows now
-    local IFS=$'\n'
-    COMPREPLY=($(compgen -W "$(gpuctl completion "$1" 2>/dev/null | cut -f1)" -- "$current"))
+_gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
+    local each quoted
+    while IFS=$'\t' read -r each _; do
+        printf -v quoted %q "$each"
+        [[ $each == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+    done < <(gpuctl completion "$1" 2>/dev/null)
 }
 
-_gpuctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes first at=1 word
+_gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `from` where each begins
+    local current path='' options valued words takes first at=1 word raw option='' whole line=() from=()
+    for ((raw = 0; raw <= COMP_CWORD; raw++)); do
+        word=${COMP_WORDS[raw]} whole=${line[*]: -1}
+        if [[ ${#line[@]} -gt 1 && ( $word == [=:]* || $whole == *[=:] ) ]]; then
+            line[${#line[@]} - 1]+=$word
+        else
+            line+=("$word") from+=($raw)
+        fi
+    done
+    current=${line[*]: -1}
     COMPREPLY=()
     _gpuctl_verb ''
-    while ((at < COMP_CWORD)); do
-        word=${COMP_WORDS[at]}
+    while ((at < ${#line[@]} - 1)); do
+        word=${line[at]}
         if [[ $word == -- && $takes == command ]]; then
             ((at++))
             break
         elif [[ $word == -* ]]; then
-            [[ " $valued " == *" $word "* ]] && ((at++))
+            [[ " $valued " == *" $word "* ]] && option=$word && ((at++))
         elif [[ -n $first ]]; then
             first=''
         elif [[ $takes == command ]]; then
@@ -110,8 +122,12 @@ _gpuctl() {
         fi
         ((at++))
     done
-    if ((at > COMP_CWORD)); then # the value of an option
-        case "$path ${COMP_WORDS[COMP_CWORD - 1]}" in
+    if [[ $at -eq $((${#line[@]} - 1)) && $current == --*=* ]]; then
+        option=${current%%=*} current=${current#*=}
+        ((at++))
+    fi
+    if ((at >= ${#line[@]})); then # the value of an option
+        case "$path $option" in
         ' --color' | 'status --color' | 'list --color' | 'show --color' | 'why --color' | 'group --color' | 'events --color' | 'usage --color' | 'stats --color' | 'gpus --color' | 'nodes --color' | 'policy --color' | 'config --color' | 'help --color' | 'ls --color' | 'queue --color' | 'ps --color') COMPREPLY=($(compgen -W 'auto always never' -- "$current")) ;;
         'list -s' | 'list --state' | 'cancel -s' | 'cancel --state' | 'hold -s' | 'hold --state' | 'release -s' | 'release --state' | 'requeue -s' | 'requeue --state' | 'priority -s' | 'priority --state' | 'update -s' | 'update --state' | 'signal -s' | 'signal --state' | 'ls -s' | 'ls --state' | 'queue -s' | 'queue --state' | 'ps -s' | 'ps --state' | 'kill -s' | 'kill --state' | 'rm -s' | 'rm --state') COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         'simulate --rules') COMPREPLY=($(compgen -W 'physical muri' -- "$current")) ;;
@@ -128,10 +144,11 @@ _gpuctl() {
         esac
     elif [[ -n $first && $current != -* ]]; then
         _gpuctl_asked "$first"
-    elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
+    elif [[ $takes == command && ( $at -lt $((${#line[@]} - 1)) || $current != -* ) ]]; then
         if declare -F _command_offset >/dev/null; then
-            _command_offset $at
-        elif ((at == COMP_CWORD)); then
+            _command_offset ${from[at]}
+            return
+        elif ((at == ${#line[@]} - 1)); then
             _gpuctl_files -c -f
         else
             _gpuctl_files -f
@@ -143,5 +160,8 @@ _gpuctl() {
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
+    raw=${COMP_WORDS[COMP_CWORD]}
+    [[ $raw == [=:]* ]] && raw=''
+    COMPREPLY=("${COMPREPLY[@]#"${current%"$raw"}"}") # bash replaces the last part alone
 }
 complete -F _gpuctl gpuctl

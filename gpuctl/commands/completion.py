@@ -142,7 +142,8 @@ def _policies(client: Client) -> Words:
 
 
 def _settings(client: Client) -> Words:
-    return [(setting["key"], setting["help"]) for setting in client.request("config")["settings"]]
+    settings = client.request("config")["settings"]
+    return [("set", "change one"), ("unset", "as it comes"), *((each["key"], each["help"]) for each in settings)]
 
 
 _WORDS = {

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import click
 
+from gpuctl.topics import TOPICS
+
 _FILES = frozenset({"FILE", "PATH"})
 # What gpud is asked for on TAB: jobs (all, unfinished ones, those that run, one's claims), GPUs, nodes, other names.
 ASKED = {
@@ -80,8 +82,10 @@ def tree(command: click.Command) -> Verb:
         replace(by_name[words[0]], name=alias, help=f"As gpuctl {' '.join(words)}")
         for alias, words in getattr(command, "aliases", {}).items()
     ]
-    verbs = (*root.verbs, *more)
-    return replace(root, verbs=verbs, words=tuple(verb.name for verb in verbs))
+    names = tuple(verb.name for verb in (*root.verbs, *more))
+    explained = (*names, *(topic for topic in TOPICS if topic not in names))
+    verbs = (replace(verb, words=explained) if verb.name == "help" else verb for verb in (*root.verbs, *more))
+    return replace(root, verbs=tuple(verbs), words=names)
 
 
 def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
@@ -98,7 +102,7 @@ def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
         if isinstance(parameter.type, click.Choice):
             words = tuple(str(word) for word in parameter.type.choices)
         of = _OF_NAMES.get(name, "") if parameter.name == "name" else _OF_ARGUMENTS.get(parameter.name or "", "")
-        if name == "config" and parameter.name == "key":
+        if name == "config":
             of = "settings"
         if of == "ids":
             of = "live" if name in _ON_LIVE else _ON_OTHERS.get(name, of)
@@ -166,22 +170,34 @@ _gpuctl_files() { # of any name, spaces and all
     COMPREPLY=($(compgen "$@" -- "$current"))
 }
 
-_gpuctl_asked() { # what gpud knows now
-    local IFS=$'\n'
-    COMPREPLY=($(compgen -W "$(gpuctl completion "$1" 2>/dev/null | cut -f1)" -- "$current"))
+_gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
+    local each quoted
+    while IFS=$'\t' read -r each _; do
+        printf -v quoted %%q "$each"
+        [[ $each == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+    done < <(gpuctl completion "$1" 2>/dev/null)
 }
 
-_gpuctl() {
-    local current=${COMP_WORDS[COMP_CWORD]} path='' options valued words takes first at=1 word
+_gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `from` where each begins
+    local current path='' options valued words takes first at=1 word raw option='' whole line=() from=()
+    for ((raw = 0; raw <= COMP_CWORD; raw++)); do
+        word=${COMP_WORDS[raw]} whole=${line[*]: -1}
+        if [[ ${#line[@]} -gt 1 && ( $word == [=:]* || $whole == *[=:] ) ]]; then
+            line[${#line[@]} - 1]+=$word
+        else
+            line+=("$word") from+=($raw)
+        fi
+    done
+    current=${line[*]: -1}
     COMPREPLY=()
     _gpuctl_verb ''
-    while ((at < COMP_CWORD)); do
-        word=${COMP_WORDS[at]}
+    while ((at < ${#line[@]} - 1)); do
+        word=${line[at]}
         if [[ $word == -- && $takes == command ]]; then
             ((at++))
             break
         elif [[ $word == -* ]]; then
-            [[ " $valued " == *" $word "* ]] && ((at++))
+            [[ " $valued " == *" $word "* ]] && option=$word && ((at++))
         elif [[ -n $first ]]; then
             first=''
         elif [[ $takes == command ]]; then
@@ -191,16 +207,21 @@ _gpuctl() {
         fi
         ((at++))
     done
-    if ((at > COMP_CWORD)); then # the value of an option
-        case "$path ${COMP_WORDS[COMP_CWORD - 1]}" in
+    if [[ $at -eq $((${#line[@]} - 1)) && $current == --*=* ]]; then
+        option=${current%%%%=*} current=${current#*=}
+        ((at++))
+    fi
+    if ((at >= ${#line[@]})); then # the value of an option
+        case "$path $option" in
 %(answers)s
         esac
     elif [[ -n $first && $current != -* ]]; then
         _gpuctl_asked "$first"
-    elif [[ $takes == command && ( $at -lt $COMP_CWORD || $current != -* ) ]]; then
+    elif [[ $takes == command && ( $at -lt $((${#line[@]} - 1)) || $current != -* ) ]]; then
         if declare -F _command_offset >/dev/null; then
-            _command_offset $at
-        elif ((at == COMP_CWORD)); then
+            _command_offset ${from[at]}
+            return
+        elif ((at == ${#line[@]} - 1)); then
             _gpuctl_files -c -f
         else
             _gpuctl_files -f
@@ -212,6 +233,9 @@ _gpuctl() {
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
+    raw=${COMP_WORDS[COMP_CWORD]}
+    [[ $raw == [=:]* ]] && raw=''
+    COMPREPLY=("${COMPREPLY[@]#"${current%%"$raw"}"}") # bash replaces the last part alone
 }
 complete -F _gpuctl gpuctl
 """
@@ -233,6 +257,13 @@ _gpuctl_asked() {
     _describe -t $1 $1 words
 }
 
+_gpuctl_command() { # a program, or a script that lies here; then what that takes
+    local found=1
+    ((CURRENT == 1)) && _files && found=0
+    _normal && found=0
+    return found
+}
+
 %(functions)s
 _gpuctl "$@"
 """
@@ -245,7 +276,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
         specs += ["'1: :->verb'", "'*:: :->rest'"]
     elif verb.takes == "command":
         specs += [f"'1:{ASKED[verb.first]}: _gpuctl_asked {verb.first}'"] if verb.first else []
-        specs.append("'*:::command: _normal'")
+        specs.append("'*:::command: _gpuctl_command'")
     elif verb.takes in ASKED:
         specs.append(f"'*:{ASKED[verb.takes]}: _gpuctl_asked {verb.takes}'")
     elif verb.words:

@@ -53,6 +53,9 @@ def bash_completes(*words: str) -> list[str]:
         (["gpuctl", "submit", "-g", "2", "--gpu-t"], ["--gpu-type"]),
         (["gpuctl", "daemon", "rest"], ["restart"]),
         (["gpuctl", "list", "--state", "ti"], ["timed_out"]),
+        (["gpuctl", "list", "--state", "=", "ti"], ["timed_out"]),
+        (["gpuctl", "submit", "-e", "A", "=", "b", ":", "c", "--gpu-t"], ["--gpu-type"]),
+        (["gpuctl", "help", "vari"], ["variables"]),
         (["gpuctl", "completion", "f"], ["fish"]),
         (["gpuctl", "submit", "--", "cat", "/etc/hostna"], ["/etc/hostname"]),
         (["gpuctl", "submit", "-C", "/et"], ["/etc"]),
@@ -164,7 +167,7 @@ def test_exec_completes_the_job_and_then_a_command(gpuctl, home, shell):
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
 def test_installed_by_one_command_a_shell_completes_commands_jobs_and_groups(gpuctl, home, shell):
-    gpuctl.ok("submit", "--hold", "--group", "my-sweep", "--", "true")
+    gpuctl.ok("submit", "--hold", "--group", "my $(touch run)", "--", "true")
     startup = [home / ".bashrc", home / ".zshrc"]
     for file in startup:
         file.write_text("PS1='ready> '\n")
@@ -173,8 +176,12 @@ def test_installed_by_one_command_a_shell_completes_commands_jobs_and_groups(gpu
     assert json.loads(said)["shell"] == shell
     assert json.loads(gpuctl.ok("completion", "install", shell, "--json"))["done"] == []
     # TAB is pressed for the command, the one job, an option and its value; then echo is put before the line.
-    found = f"it is gpuctl release 1 --group{'=' if shell == 'zsh' else ' '}my-sweep"
+    found = f"it is gpuctl release 1 --group{'=' if shell == 'zsh' else ' '}my $(touch run)"
     typed(gpuctl, shell, "gpuctl rele\t\t--gro\tmy\t\x01echo it is \r", found)
+    assert not (gpuctl.directory / "run").exists()
+    script = "it is gpuctl submit --group=my $(touch run) lies-here.sh"
+    (gpuctl.directory / "lies-here.sh").touch()
+    typed(gpuctl, shell, "gpuctl submit --group=m\tlies-h\t\x01echo it is \r", script)
 
     removed = json.loads(gpuctl.ok("completion", "install", shell, "--uninstall", "--json"))["done"]
     assert removed
