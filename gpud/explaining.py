@@ -74,7 +74,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
         details += _prospects(scene, active) if deep else []
     elif wait is not None and deep:
         found = _in_the_way(scene, row.job, row.terms, wait)
-        details += _outlook(world, row.terms, wait, kept, found, now)
+        later = kept is not None and expected_at is not None and expected_at + 1 < kept.at  # others give way before
+        details += _outlook(world, row.terms, wait, None if later else kept, found, now)
         details += _lines(scene, found, [] if kept is None else kept.allocation.all_gpus, len(details))
     if deep:
         told["blockers"] = [_blocker(world, each) for each in found.blockers[:_LINES]]
@@ -180,7 +181,10 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
     for each in blockers[:shown]:
         active = world.active[each.job]
         where = _places(world, each.gpus) if each.gpus else f"CPUs of {active.state.allocation.node}"
-        lines.append(f"{_named(world, each.job)} holds {where}: {_ends(world, active, scene.now)}")
+        yields = (
+            "" if each.yields_at is None else f"; may have to give way in {format_duration(each.yields_at - scene.now)}"
+        )
+        lines.append(f"{_named(world, each.job)} holds {where}: {_ends(world, active, scene.now)}{yields}")
     lines += _more(len(blockers) - shown, "such job")
     left = room - len(lines)
     told = [
@@ -222,7 +226,8 @@ def _denial(scene: Scene, denied: Denied) -> str:
     kept = denied.reservation
     if kept is not None:
         soon = f", in {format_duration(kept.at - now)}" if kept.at > now else ""
-        return f"free, but reserved for {_named(scene.world, kept.job)}{soon}"
+        what = "" if denied.short is None else f"{denied.short} there {'are' if denied.short == 'CPUs' else 'is'} "
+        return f"free, but {what}reserved for {_named(scene.world, kept.job)}{soon}"
     if denied.short is not None:
         return f"free, but there are too few {denied.short} on {state.node}".replace("few memory", "little memory")
     return "free, but not enough alone"

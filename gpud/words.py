@@ -132,7 +132,8 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
         said = f"has {used} of {limit} GPUs in use{lacks}"
     else:
         said = f"has {used} of {limit} jobs running"
-    hint = f"see its limits: gpuctl tenant show {name}" if kind == "tenant" else None
+    setting = f"max_{'gpus' if wait.what == 'GPUs' else 'running'}{'_per_user' if kind else ''}"
+    hint = f"see its limits: gpuctl tenant show {name}" if kind == "tenant" else f"see: gpuctl config {setting}"
     return "quota", f"{wait.whose or 'this gpud'} {said}", hint
 
 

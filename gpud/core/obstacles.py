@@ -22,18 +22,22 @@ from gpud.core.why import suitable
 from gpud.core.windows import claims
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
-from gpud.model.job import JobId, StopCause, Stopping, array_of
+from gpud.model.job import Demand, JobId, Running, StopCause, Stopping, array_of
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Mib, Timestamp
 
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """An active job that has what another needs, on these GPUs; `ends_at` is when it is expected to end."""
+    """An active job that has what another needs, on these GPUs; `ends_at` is when it is expected to end.
+
+    `yields_at`: when it will have run for long enough to give way to the other, where it may have to.
+    """
 
     job: JobId
     gpus: tuple[GpuId, ...]
     ends_at: Timestamp
+    yields_at: Timestamp | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,8 @@ class Denied:
     """A GPU that would suit, and the first of the reasons for which it is not given.
 
     Its `condition`, where that is one in which nobody gets it; a `claim`; a `reservation` of another; for one that is
-    shared, too little `left_mib`. None of them: there are not enough of its kind on its node, or `short` of CPUs or
-    memory, or only a quota is in the way.
+    shared, too little `left_mib`; its node is `short` of CPUs or memory, or will be for the `reservation`. None of
+    them: there are not enough of its kind on its node, or only a quota is in the way.
     """
 
     state: GpuState
@@ -77,18 +81,17 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     demand, rooms = terms.demand, world.spaces.rooms
     claimed, reserved = _claimed(world, terms, now), _reserved(world, job, terms, now)
     open_to = {name for name, node in world.nodes.items() if name in rooms and admits(demand, rooms[name])}
-    held: dict[JobId, list[GpuId]] = {}
+    holders: list[tuple[NodeName, JobId, GpuId]] = []
     denied: list[Denied] = []
     ready: dict[NodeName, int] = dict.fromkeys(open_to, 0)
-    for state in suitable(world, demand):
+    for state in suitable(world, demand) if demand.gpus else ():
         gpu = state.gpu.id
         now_is = condition(world, state, now)
         if now_is in {Condition.BUSY, Condition.SHARED}:
             left = Mib(nominal_mib(state.gpu.memory_total_mib) - state.declared_mib)
             share = share_of(demand, nominal_mib(state.gpu.memory_total_mib))
             if now_is is Condition.BUSY or share is None or share > left:
-                for holder in state.holders:
-                    held.setdefault(holder, []).append(gpu)
+                holders += [(state.node, holder, gpu) for holder in state.holders]
                 if now_is is Condition.SHARED and share is not None:
                     denied.append(Denied(state=state, condition=now_is, left_mib=left))
                 continue
@@ -102,14 +105,25 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
             ready[state.node] += 1
         short = rooms[state.node].lacks(demand) if state.node in rooms else None
         denied.append(Denied(state=state, condition=now_is, claim=claim, reservation=kept, short=short))
+    enough = demand.gpus // demand.nodes
+    held: dict[JobId, list[GpuId]] = {}
+    for name, holder, gpu in holders:
+        if ready.get(name, enough) < enough:  # elsewhere its end would give nothing that is missing
+            held.setdefault(holder, []).append(gpu)
     for name in open_to if not demand.gpus or any(each.short for each in denied) else ():
         if not demand.gpus or rooms[name].lacks(demand) is not None:
             for holder, part in world.nodes[name].held.items():
                 if part.cpus or part.memory_mib:
                     held.setdefault(holder, list(part.gpus))
-    enough = demand.gpus // demand.nodes
-    fitting = sum(1 for name, count in ready.items() if count >= enough and rooms[name].lacks(demand) is None)
-    return Obstacles(_in_order(world, held, now), denied, fitting)
+    fitting = {name for name, count in ready.items() if count >= enough and rooms[name].lacks(demand) is None}
+    denied = [_beside(world, job, demand, each) if each.state.node in fitting else each for each in denied]
+    waiting = world.waiting(job)
+    blockers = _in_order(world, held, now)
+    if waiting is not None:
+        blockers = [
+            replace(each, yields_at=_yields_at(world, terms, waiting.place, each.job, now)) for each in blockers
+        ]
+    return Obstacles(blockers, denied, len(fitting))
 
 
 def over_quota(world: World, wait: OverQuota, now: Timestamp) -> list[Blocker]:
@@ -144,7 +158,8 @@ def gives_way_to(world: World, active: ActiveJob) -> JobId | None:
 def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None:
     """Return what a running job may have to give way to; None where nothing is."""
     rules, place, terms = world.rules, active.place, active.terms
-    priority = place.priority + rules.preempt_margin if active.job in world.preemptible else None
+    by_priority = world.policy.reserves and active.job in world.preemptible
+    priority = place.priority + rules.preempt_margin if by_priority else None
     # Not `policy.preempts`: a policy counts who asked it; nor `holding`, which is as of when somebody last waited.
     holding = world.policy.standing(replace(place, attained_s=active.attained_s(now)))
     policy = terms.preemptible is not False and holding > world.policy.standing(Place())
@@ -154,6 +169,35 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
         return None
     at = Timestamp(max(now, active.since + rules.preempt_after_s))
     return Exposure(at=at, priority=priority, policy=policy, borrowed=borrowed)
+
+
+def _yields_at(world: World, terms: Terms, place: Place, job: JobId, now: Timestamp) -> Timestamp | None:
+    """Return when a job may have to give way to a waiting one, where it has not run for long enough yet."""
+    active = world.active[job]
+    exposed = exposure(world, active, now) if isinstance(active.state, Running) else None
+    if exposed is None or exposed.at <= now:
+        return None
+    alike = not world.policy.personal or active.terms.user == terms.user
+    standing, has = world.policy.standing(place), replace(active.place, attained_s=active.attained_s(now))
+    yields = (
+        (exposed.priority is not None and alike and place.priority >= exposed.priority)
+        or (exposed.policy and standing < world.policy.standing(has))
+        or (exposed.borrowed and quota.may_reclaim(world, terms, active))
+    )
+    return exposed.at if yields else None
+
+
+def _beside(world: World, job: JobId, demand: Demand, denied: Denied) -> Denied:
+    """Name for whom a node's CPUs or memory are kept, where of GPUs there are enough."""
+    if denied.claim is not None or denied.reservation is not None or denied.left_mib is not None:
+        return denied
+    for kept in world.reservations.values():
+        for part in kept.allocation.parts if kept.job != job else ():
+            short = "CPUs" if part.cpus and demand.cpus_counted else None
+            short = short or ("memory" if part.memory_mib and demand.memory_mib else None)
+            if part.node == denied.state.node and short:
+                return replace(denied, reservation=kept, short=short)
+    return denied
 
 
 def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:

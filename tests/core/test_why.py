@@ -176,6 +176,15 @@ def test_what_is_short_beside_gpus_is_named_with_those_who_have_it():
     assert [each["job"] for each in told(play, none)["blockers"]] == ["1"]
 
 
+def test_where_only_cpus_are_short_only_those_who_have_them_and_for_whom_they_are_kept_are_named():
+    play = a_cluster(gpus="4xH100", cpus=8)
+    play.starts(*play.submit(a_job(cpus=6, limit=60), a_job()))
+    first, later, none = play.submit(a_job(cpus=8, limit=600), a_job(cpus=1), a_job(0, cpus=1))
+    assert [each["job"] for each in told(play, first)["blockers"]] == ["1"]
+    assert details(play, later).endswith("GPU 2, GPU 3 are free, but CPUs there are reserved for job 3 of ada, in 1m")
+    assert told(play, none)["gpus"] == []
+
+
 def test_a_gang_is_told_how_many_nodes_are_missing():
     play = a_cluster(*(a_node(f"n{number}", "2xH100") for number in range(3)))
     play.submit(a_job(2), a_job(1))
@@ -215,6 +224,15 @@ def test_a_running_job_is_told_who_may_preempt_it_and_a_preempted_one_for_whom()
     assert found["reason"] == "being stopped: preempted, for job 3 of bob"
     assert "it goes back to its place in the queue" in found["details"]
     assert told(a_running(), JobId(1 << 24))["details"][-1] == "nobody may preempt it"
+
+
+@pytest.mark.parametrize("priority", [0, 5])
+def test_who_waits_for_another_to_have_run_long_enough_to_give_way_is_told_when(priority):
+    play = a_cluster(gpus="1xH100", rules=Rules(preemptible=True))
+    play.starts(*play.submit(a_job()))
+    (waits,) = play.submit(a_job(priority=priority))
+    gives_way = details(play, waits).endswith("no time limit; may have to give way in 1m")
+    assert gives_way is bool(priority)
 
 
 def test_who_had_its_share_under_las_is_told_so_also_while_nobody_waits():
