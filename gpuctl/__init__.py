@@ -25,3 +25,8 @@ def __getattr__(name: str) -> object:
     module = "api" if name in ("Client", "Job") else "errors"
     found: object = getattr(__import__(f"gpuctl.{module}", fromlist=[name]), name)
     return found
+
+
+def __dir__() -> list[str]:
+    """Return the public names, for whoever completes them: most are not here until they are asked for."""
+    return __all__

@@ -77,8 +77,11 @@ def screen(gathered: Gathered, names: Sequence[str], draw: Callable[[Answers, in
                 size = terminal.size
                 terminal.forget()
             answers = [(name, known[at]) for at, name in enumerate(names) if at in known]
-            drawn = draw(answers, size[1] - 1) if answers else [f"asking {', '.join(names)}"]
-            terminal.draw([f"{line}\x1b[K" for line in [*drawn[: size[1] - 1], "q leaves"]])
+            asked = ", ".join(name for at, name in enumerate(names) if at not in known)
+            foot = f"asking {asked}; q leaves" if asked else "q leaves"
+            drawn = draw(answers, size[1] - 1) if answers else []
+            # Erased before it is written: behind a line that fills the row its last character would go.
+            terminal.draw([f"\x1b[K{line}" for line in [*drawn[: size[1] - 1], foot]])
             ready = select.select([gathered.wake, *terminal.readable], [], [])[0]
             if gathered.wake in ready:
                 os.read(gathered.wake, 4096)

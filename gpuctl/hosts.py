@@ -22,7 +22,7 @@ from gpuctl.errors import GpuctlError, UnreachableError, UsageError
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render import jobs as render_jobs
 from gpuctl.render.fields import JOBS
-from gpuctl.render.text import Column, table, terminal_height
+from gpuctl.render.text import Column, plural, table, terminal_height
 from gpuctl.session import Session, note
 from gpuctl.shaping import Shape
 
@@ -165,8 +165,10 @@ def screen(answers: Sequence[tuple[str, dict[str, Any] | GpuctlError]], height: 
     order = {"queued": 1, "held": 2} | dict.fromkeys(render_jobs.ENDS, 3)
     jobs.sort(key=lambda job: order.get(job["state"], 0))
     lines = table(_HOSTS, cells)
-    room = max(1, height - len(lines) - 2)
-    return [*lines, "", *render_jobs.rows(jobs[:room])] if jobs else lines
+    room = max(2, height - len(lines) - 2)
+    more = len(jobs) - room + 1 if len(jobs) > room else 0
+    rest = [f"... {plural(more, 'job')} more"] if more else []
+    return [*lines, "", *render_jobs.rows(jobs[: room - len(rest)]), *rest] if jobs else lines
 
 
 def _watch(session: Session, hosts: Sequence[str], _given: dict[str, Any]) -> int:

@@ -185,6 +185,8 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     assert hosts("-H", "nowhere,neither", "list").returncode == 69
     assert "one host at a time" in hosts(*both, "submit", "true").stderr
     assert hosts.ok(*both, "list", "-s", "held", "--format", "{host}:{name}").split() == ["one:on-one", "two:on-two"]
+    columns = hosts.ok(*both, "list", "-s", "held", "--columns", "host,name")
+    assert columns.split() == ["HOST", "NAME", "one", "on-one", "two", "on-two"]
 
 
 def test_watching_several_hosts_tells_of_every_change(hosts):
@@ -219,6 +221,8 @@ def test_the_screen_of_several_hosts_is_left_with_q(hosts):
                 pass
         assert process.wait(WITHIN_S) == 0
     os.close(leader)
+    assert b"asking one, nowhere" in said
+    assert said.count(b"\x1b[K") == said.count(b"H\x1b[K")  # never behind a line: that may have filled its row
 
 
 def test_a_client_reaches_another_machine_through_a_relay_and_again_after_a_restart(hosts, monkeypatch):
