@@ -27,6 +27,8 @@ _WORDS = {
     type(None): "null",
 }
 _INT_MAX = 2**63 - 1  # what SQLite keeps
+# Most numbers with a fraction are times: from the years 68 to 9892, so that every calendar can write them.
+_TIMES = (-6e10, 2.5e11)
 
 
 class Wrong(Exception):  # noqa: N818 - reads as what it is: the request is wrong, nothing failed
@@ -100,12 +102,12 @@ def _whole(value: object, where: str) -> None:
 
 
 def _number(value: object, where: str) -> None:
-    if type(value) is int:
-        _whole(value, where)
-    elif type(value) is not float:
+    if type(value) is not int and type(value) is not float:
         raise _wrong(where, _WORDS[float], value)
-    elif not math.isfinite(value):
+    if not math.isfinite(value):
         raise Wrong(f"{where} must be a number, not {value}")
+    if not _TIMES[0] <= value <= _TIMES[1]:
+        raise Wrong(f"{where} is too large a number: {value:g}")
 
 
 def _one_of(words: frozenset[str]) -> _Check:

@@ -53,8 +53,7 @@ def spec_of(
         check_command(command)
     elif command:
         raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
-    if not message["workdir"].startswith("/"):
-        raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
+    _check_workdir(message["workdir"])
     name = _name(message)
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))
@@ -139,8 +138,7 @@ def checked(terms: Terms) -> Terms:
 
 def rewrite_of(message: Update) -> Rewrite:
     """Return what is new in a job's spec beside its terms. Raises Wrong."""
-    if not message.get("workdir", "/").startswith("/"):
-        raise Wrong(f"the working directory must be an absolute path, not {message['workdir']!r}")
+    _check_workdir(message.get("workdir", "/"))
     return Rewrite(
         name=_word("the name", message.get("name")),
         workdir=message.get("workdir"),
@@ -321,6 +319,11 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
     if len(labels) > 100:
         raise Wrong("a job has at most 100 labels")
     return labels
+
+
+def _check_workdir(path: str) -> None:
+    if not path.startswith("/") or "\0" in path or len(path) > 4096:
+        raise Wrong(f"the working directory must be an absolute path, not {path!r}")
 
 
 def _path_pattern(what: str, pattern: str | None) -> str | None:

@@ -75,6 +75,7 @@ def kept(tmp_path_factory):
         ({"command": [""]}, "the command is empty"),
         ({"command": ["a\0b"]}, "zero byte"),
         ({"workdir": "relative"}, "absolute path"),
+        ({"workdir": "/a\0"}, "absolute path"),
         ({"priority": 10**7}, "the priority must be from"),
         ({"retries": -1}, "the number of retries must be from 0"),
         ({"time_limit_s": 0.0}, "the time limit must be from"),

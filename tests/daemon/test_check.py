@@ -37,6 +37,8 @@ def test_a_request_that_is_what_its_type_says_passes():
         ({"time_limit_s": "1h"}, "time_limit_s must be a number, not text", None),
         ({"time_limit_s": float("nan")}, "time_limit_s must be a number, not nan", None),
         ({"time_limit_s": float("inf")}, "time_limit_s must be a number, not inf", None),
+        ({"begin_at": 1e300}, "begin_at is too large a number: 1e+300", None),
+        ({"begin_at": -(2**60)}, "begin_at is too large a number", None),
         ({"command": "true"}, "command must be a list, not text", None),
         ({"command": ["a", 1]}, "command[1] must be text, not a whole number", None),
         ({"environment": {"A": None}}, "environment.A must be text, not null", None),
