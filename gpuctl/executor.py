@@ -86,7 +86,7 @@ class JobExecutor(Executor):
     """Calls functions in jobs of their own, each with the options that it was made with. See `Client.executor`.
 
     A call whose job did not get to its end raises `gpuctl.errors.JobError`, which names the job and its log. A program
-    that ends without `shutdown` leaves its jobs running.
+    that ends without `shutdown` leaves its jobs running; one that is interrupted in a `with` cancels them.
     """
 
     def __init__(self, client: Caller, options: wanted.Options) -> None:
@@ -131,6 +131,23 @@ class JobExecutor(Executor):
             self._tidy()
         elif self._thread is not None and wait:
             self._thread.join()
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        """Wait for the calls. Ctrl-C, before or meanwhile, is not waited for: it cancels them, those that run too."""
+        try:
+            if kind is not None and not issubclass(kind, Exception):
+                self._cancel()
+            self.shutdown()
+        except KeyboardInterrupt:
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
+        with self._lock:
+            jobs = list(self._left)
+        if jobs:
+            with contextlib.suppress(GpuctlError):  # they have ended just now, or gpud is away
+                self._client.request("cancel", select={"jobs": jobs})
 
     def _watch(self) -> None:
         """Wait for the jobs, until none is left and no more can come."""

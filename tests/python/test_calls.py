@@ -1,6 +1,7 @@
 """Functions called in jobs: `Client.map`, and the executor."""
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import subprocess
@@ -167,6 +168,15 @@ def test_shutdown_may_cancel_what_waits_and_waits_for_what_runs(client):
     down.join(30)
 
     assert running.result(0) == go
+
+
+def test_an_interrupted_program_cancels_its_calls_those_that_run_too(client):
+    with contextlib.suppress(KeyboardInterrupt), client.executor(gpus=2) as executor:
+        running, waiting = executor.submit(time.sleep, 1000), executor.submit(time.sleep, 1000)
+        until(running.running)
+        raise KeyboardInterrupt
+    assert [future.job.refresh().state for future in (running, waiting)] == ["cancelled", "cancelled"]
+    assert isinstance(running.exception(0), JobError)
 
 
 def test_a_job_that_somebody_cancels_or_that_leaves_gives_an_exception(client):
