@@ -16,9 +16,8 @@ from gpuctl.slurm.lines import Directive, directives
 from gpuctl.slurm.lines import options as sbatch_options
 from gpuctl.slurm.mapping import Understood, passed_on, understood
 
-_TOGETHER = frozenset(
-    {"label", "env", "node_label", "notify"}
-)  # what is said of these in several places holds together
+# What is said of these in several places holds together.
+_TOGETHER = frozenset({"label", "env", "node_label", "notify", "not_gpu", "not_node"})
 _ONE_OF = (frozenset({"gpus", "gpus_per_node"}), frozenset({"retries", "retry_on"}))  # who says one of these, says all
 _INSTEAD = (
     ("of type", "--gpu-type '*'"),

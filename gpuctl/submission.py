@@ -30,7 +30,7 @@ _GPUD_SETS_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
     *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
-_DIRECTIVES = re.compile(rb"\n(?:#SBATCH|#GPUCTL|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
+_DIRECTIVES = re.compile(rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 
@@ -47,7 +47,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     if content is not None and _DIRECTIVES.search(content):
         script = _directed(given, content, command[0])
         given, content = script.given, script.content
-    given = _with_preferences(given)
+    given = with_preferences(given)
     workdir = directory(given["workdir"])
     request: dict[str, Any] = {
         "demand": _demand(given),
@@ -91,7 +91,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     return (request if script is None else script.fields | request), script
 
 
-def _with_preferences(given: dict[str, Any]) -> dict[str, Any]:
+def with_preferences(given: dict[str, Any]) -> dict[str, Any]:
     """Return the options with one's own defaults for what was not said. Raises UsageError for a wrong one."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     path = f"{home}/gpud/gpuctl.toml"
@@ -167,7 +167,7 @@ def _demand(given: dict[str, Any]) -> dict[str, Any]:
 
 def part_of_demand(given: dict[str, Any]) -> dict[str, Any]:
     """Return what options change of a demand, for an `update`. Raises UsageError."""
-    counted = any(given[key] is not None for key in ("gpus", "nodes", "gpus_per_node", "gpu_ids"))
+    counted = any(given[key] not in (None, ()) for key in ("gpus", "nodes", "gpus_per_node", "gpu_ids"))
     new = _demand(given)
     if not counted and not given["share"]:
         del new["gpus"]
@@ -214,9 +214,9 @@ def _share(given: dict[str, Any]) -> tuple[int | None, int | None]:
 
 
 def _names(given: dict[str, Any], key: str, shown_by: str) -> list[str] | None:
-    """Return the words of a list. Raises UsageError for an empty one."""
-    text = given[key]
-    names = None if text is None else [word.strip() for word in text.split(",")]
+    """Return the words of lists that hold together, or None. Raises UsageError for an empty one."""
+    text = ",".join(given[key])
+    names = [word.strip() for word in text.split(",")] if given[key] else None
     if names is not None and not all(names):
         option, what = f"--{key.replace('_', '-')}", "node" if key == "not_node" else "GPU"
         raise UsageError(f"{option} {text!r} names no {what}", hint=f"write {option} A,B; {shown_by} shows them")

@@ -168,5 +168,6 @@ TOPICS: dict[str, tuple[str, str]] = {
 
 ALSO = {"environment": "variables", "env": "variables", "status": "exit", "exit-status": "exit", "size": "sizes"}
 ALSO |= {"duration": "durations", "time": "durations", "times": "durations", "id": "ids", "state": "states"}
-ALSO |= {"reason": "reasons", "notifications": "notify", "script": "scripts", "file": "files"}
+ALSO |= {"reason": "reasons", "notifications": "notify", "file": "files"}
+ALSO |= dict.fromkeys(("script", "slurm", "sbatch"), "scripts")
 """Other words for them; a command of that name goes first."""

@@ -17,7 +17,7 @@ _UNSHOWN = ("environment", "limits", "umask", "script")
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
 
-def written(command: click.Command, given: dict[str, Any]) -> list[str]:
+def written(command: click.Command, given: dict[str, Any], *, literal: bool = False) -> list[str]:
     """Return options, by their parameters' names, and the command as words of a command line."""
     words: list[str] = []
     for param in command.params:
@@ -25,7 +25,7 @@ def written(command: click.Command, given: dict[str, Any]) -> list[str]:
             value = given[param.name]
             for each in value if param.multiple else [value]:
                 words += _option(param, each)
-    return [*words, *given["command"]]
+    return [*words, *(["--"] if literal else []), *given["command"]]
 
 
 def line(words: list[str]) -> str:

@@ -85,6 +85,8 @@ def _failure(row: JobRow, run: AttemptRow, over: Exit) -> str:
         return f"it used more memory than the {asked} that it asked for, and was killed for that{had}"
     if "out of memory" in finding:
         return f"it ran out of GPU memory: {reason}"
+    if finding.startswith("nobody attended"):
+        return f"{finding}, and it was hung up"
     if over.signal == SIGKILL:
         return "somebody killed it (SIGKILL), and not gpud: the system does so when the machine's memory runs out"
     if over.signal is not None:

@@ -1,5 +1,6 @@
 """GPUs by hand: a job that runs nothing, and holds GPUs for what its user starts in a shell of their own."""
 
+import os
 import shlex
 from math import inf
 from typing import Any
@@ -98,6 +99,8 @@ def _release(session: Session, jobs: tuple[str, ...]) -> int:
         return 0
     for job in reply["changed"]:
         note(f"claim {job} is given back")
+    if os.environ.get("GPUD_CLAIM") in reply["changed"]:
+        note("this shell still names its GPUs: unset CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES GPUD_CLAIM")
     for job, why in reply["notes"].items():
         note(f"claim {job} {why}")
     if not named:

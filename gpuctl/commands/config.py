@@ -34,14 +34,20 @@ def config(session: Session, words: tuple[str, ...], *, all_: bool) -> None:
     match words:
         case ("set", key, value):
             _change(session, key, value)
+        case ("set", pair) if "=" in pair:
+            _change(session, *pair.split("=", 1))
         case ("unset", key):
             _change(session, key, None)
         case ("set" | "unset", *_):
             raise UsageError(f"{words[0]} what?", hint="gpuctl config set KEY VALUE, gpuctl config unset KEY")
+        case ("get", key):
+            _show(session, key.replace("-", "_"), all_=all_)
         case () | (_,):
             _show(session, words[0].replace("-", "_") if words else None, all_=all_)
         case _:
-            raise UsageError("one setting at a time", hint=f"to change it: gpuctl config set {' '.join(words)}")
+            raise UsageError(
+                "one setting at a time", hint="gpuctl config KEY; to change it: gpuctl config set KEY VALUE"
+            )
 
 
 def _show(session: Session, key: str | None, *, all_: bool) -> None:

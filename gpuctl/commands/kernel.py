@@ -46,7 +46,9 @@ def install(
     folder = os.path.join(_data_dir(), "kernels", name)
     path = os.path.join(folder, "kernel.json")
     if remove:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(path):
+            raise GpuctlError(f"there is no kernelspec {folder}", hint="jupyter kernelspec list")
+        shutil.rmtree(folder)
         note(f"removed {folder}")
         return
     try:

@@ -80,6 +80,8 @@ def _submit_file(context: click.Context, file: str, *, dry_run: bool) -> None:
         click.echo("\n".join(map(sweeps.line, jobs)))
     else:
         click.echo("\n".join(reply["jobs"]))
+    if odd := sweeps.unexpanded(jobs):
+        note(odd)
     if dry_run or reply["there"] or on_terminal():
         note(sweeps.said(reply, dry_run=dry_run))
 
@@ -100,7 +102,8 @@ def _show_understood(context: click.Context, fields: dict[str, Any], script: "Sc
 
     session: Session = context.obj
     given = context.params if script is None else script.given
-    words = understanding.written(context.command, given)
+    literal = context.meta["gpuctl.literal"]
+    words = understanding.written(context.command, submission.with_preferences(given), literal=literal)
     refused = None
     with session.connect() as client:
         try:
@@ -109,7 +112,7 @@ def _show_understood(context: click.Context, fields: dict[str, Any], script: "Sc
             refused = error
     if session.json:
         session.print_json(understanding.document(words, fields, script, refused))
-    elif script is not None:
+    else:
         click.echo(understanding.line(words))
     for word in understanding.beside(script):
         note(word)

@@ -20,11 +20,7 @@ def main(words: list[str]) -> int:
     rest, options = list(words), []
     try:
         while rest and rest[0].startswith("-"):
-            option = option_of(0, rest)
-            if isinstance(option, str):
-                sys.stderr.write(f"sbatch: {option}\n")
-            else:
-                options.append(option)
+            options.append(_known(option_of(0, rest)))
         name, text = _script(options, rest)
     except (UsageError, OSError) as error:
         sys.stderr.write(f"sbatch: error: {error}\n")
@@ -39,6 +35,13 @@ def main(words: list[str]) -> int:
         parsable = any(each.name == "parsable" for each in options)
         sys.stdout.write(done.stdout if parsable else f"Submitted batch job {done.stdout}")
     return done.returncode
+
+
+def _known(option: Option | str) -> Option:
+    """Return an option. Raises UsageError for an unknown one: it may have taken the script for its value."""
+    if isinstance(option, str):
+        raise UsageError(option.removesuffix("; left out"))
+    return option
 
 
 def _script(options: list[Option], rest: list[str]) -> tuple[str, str]:

@@ -25,6 +25,7 @@ _OUT_OF_MEMORY = (
     b"RESOURCE_EXHAUSTED: Out of memory",
     b"CUBLAS_STATUS_ALLOC_FAILED",
 )
+_UNATTENDED = b"\ngpud: nobody attended this terminal for "
 
 _fallocate: Any = ctypes.CDLL(None).fallocate
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # linux/falloc.h
@@ -139,7 +140,11 @@ def finding(path: str) -> str | None:
         tail = os.pread(log, _TAIL, max(0, about.st_size - _TAIL))
     finally:
         os.close(log)
-    return "cuda out of memory" if any(words in tail for words in _OUT_OF_MEMORY) else None
+    if any(words in tail for words in _OUT_OF_MEMORY):
+        return "cuda out of memory"
+    _, unattended, for_how_long = tail.partition(_UNATTENDED)
+    said = unattended.removeprefix(b"\ngpud: ") + for_how_long.partition(b"\r\n")[0]
+    return said.decode(errors="replace") or None
 
 
 def _is_local(about: os.stat_result) -> bool:

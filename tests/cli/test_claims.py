@@ -59,7 +59,8 @@ def test_a_shell_exports_what_a_claim_prints_and_gives_it_back(gpuctl, served):
 
     plain = gpuctl.ok("submit", "-g", "1", "--", "sleep", "600")
     assert gpuctl("claim", "--release", plain).returncode == 1  # only claims are given back so
-    gpuctl.ok("claim", "--release")
+    gpuctl.environ = {**gpuctl.environ, "GPUD_CLAIM": job}
+    assert "unset CUDA_VISIBLE_DEVICES" in gpuctl("claim", "--release").stderr
     assert served.ended(job)["state"] == "cancelled"
     assert served.running(plain)["state"] == "running"
 

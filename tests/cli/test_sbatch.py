@@ -65,9 +65,9 @@ def test_the_shelf_is_understood_as_it_is_written_down():
 
 
 def test_the_command_line_wins_over_gpuctl_lines_and_those_over_sbatch_lines(here):
-    lines = ("#SBATCH --gres=gpu:v100:1 -t 60 -J slurm -o o.txt", "#GPUCTL -g 2 -n own -e A=1 -e B=1 --retries 2")
-    request, _, _ = asked("-t", "5m", "-e", "B=2", script_of(here, *lines))
-    assert request["demand"] == {"gpus": 2, "gpu_type": "v100"}
+    lines = ("#SBATCH --gres=gpu:v100:1 -t 60 -J slurm -o o.txt", "#GPUCTL -g 2 -n own -e A=1 -e B=1 --not-gpu 7")
+    request, _, _ = asked("-t", "5m", "-e", "B=2", "--not-gpu=5", script_of(here, *lines))
+    assert request["demand"] == {"gpus": 2, "gpu_type": "v100", "excluded_gpus": ["7", "5"]}
     assert (request["time_limit_s"], request["name"], request["output"]) == (300.0, "own", f"{here}/o.txt")
     assert (request["environment"]["A"], request["environment"]["B"]) == ("1", "2")
     assert request["sbatch"] is True
@@ -246,6 +246,7 @@ def test_moments_are_read_as_sbatch_reads_them(written, at):
         ("#SBATCh --nodes=1", "write #SBATCH"),
         ("#sbatch -t 5", "write #SBATCH"),
         ("#SBATC -t 5", "write #SBATCH"),
+        ("  #SBATCH -t 5", "it does not begin at the start of its line"),
         ("!#SBATCH --signal=USR1@90", "write #SBATCH"),
         ("#GPUCLT -g 2", "write #GPUCTL"),
         ("#PBS -l select=1:ngpus=1", "is not read: gpud does not read #PBS lines"),

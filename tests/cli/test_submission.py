@@ -84,6 +84,7 @@ def test_every_option_arrives(here):
 
 def test_gpus_that_are_named_are_as_many_as_their_names():
     assert request_of("--gpu-ids", "0,2", "true")["demand"] == {"gpus": 2, "gpu_ids": ["0", "2"]}
+    assert request_of("--gpu-ids", "0", "--gpu-ids", "2", "true")["demand"] == {"gpus": 2, "gpu_ids": ["0", "2"]}
     assert "names no GPU" in hint_of("--gpu-ids", "0,,2", "true")
 
 
@@ -103,7 +104,7 @@ def test_gpus_that_are_named_are_as_many_as_their_names():
         ("-g 2 --share --gpu-memory 8G", {"gpus": 2, "share_mib": 8192}),
         ("-g 2 --mig 2g.10gb", {"gpus": 2, "mig": "2g.10gb"}),
         ("--gpu-type A100|H100", {"gpus": 1, "gpu_type": "A100|H100"}),
-        ("--not-gpu 0,b:1 --not-node c", {"gpus": 1, "excluded_gpus": ["0", "b:1"], "excluded_nodes": ["c"]}),
+        ("--not-gpu 0 --not-gpu b:1 --not-node c", {"gpus": 1, "excluded_gpus": ["0", "b:1"], "excluded_nodes": ["c"]}),
         ("--node-label rack=b2 --node-label net=ib", {"gpus": 1, "node_labels": {"rack": "b2", "net": "ib"}}),
         ("--pool debug --spread", {"gpus": 1, "pool": "debug", "spread": True}),
         ("--pack", {"gpus": 1}),

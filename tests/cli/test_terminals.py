@@ -116,6 +116,7 @@ def test_a_job_whose_terminal_went_ends_after_a_while(gpuctl, person, served):
     ended = served.ended(job)
     assert (ended["state"], ended["signal"]) == ("failed", signal.SIGHUP)
     assert "nobody attended this terminal for 1 seconds" in gpuctl.ok("logs", job)
+    assert "  end        nobody attended this terminal for 1 seconds, and it was hung up" in gpuctl.ok("show", job)
 
 
 def test_a_terminal_lives_through_the_death_of_gpud(person, served):
