@@ -1,4 +1,4 @@
-"""What `{a,b,c}` and `{1..5}` stand for, as in bash; `{}` and `{name}` mean themselves."""
+"""What `{a,b,c}`, `{1..5}` and `{a..c}` stand for, as in bash; `{}` and `{name}` mean themselves."""
 
 import itertools
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gpuctl.errors import UsageError
 
 _GROUP = re.compile(r"\{([^{}]*)\}")
+_LETTERS = re.compile(r"([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z])")
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
 
 
@@ -27,6 +28,11 @@ def _variants(word: str) -> list[str]:
 
 def _values(inside: str) -> list[str] | None:
     """Return what stands in braces, one by one; None for braces that mean themselves, such as `{}` or `{name}`."""
+    letters = _LETTERS.fullmatch(inside)
+    if letters is not None:
+        first, last = (ord(letter) for letter in letters.groups() if letter)
+        step = 1 if first <= last else -1
+        return [chr(letter) for letter in range(first, last + step, step)]
     span = _SPAN.fullmatch(inside)
     if span is None:
         return inside.split(",") if "," in inside else None

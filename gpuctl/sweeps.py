@@ -1,10 +1,11 @@
 """Many jobs from one file: what `submit -f` reads, and how it is sent so that all are queued, or none.
 
 jobs.txt has a job a line, as one would type it behind `gpuctl submit`; jobs.toml has [defaults] and [[job]] with the
-same options by name. `{a,b}` and `{1..5}` outside quotes make a job of each, of several every combination.
+same options by name. `{a,b}`, `{1..5}` and `{a..c}` outside quotes make a job of each, of several every combination.
 """
 
 import hashlib
+import re
 import shlex
 import sys
 from collections import Counter
@@ -22,12 +23,13 @@ from gpud.wire.codec import pack
 
 Request = dict[str, Any]
 
-_PART = 1_000  # jobs of one message
+_PART = 4_000  # jobs of one message; gpud takes 32 of them together
 _PART_BYTES = 8 << 20
 _TRIES = 4
 _KEY_MOST = 1_000
 _QUOTED = str.maketrans("{},.", "\ue000\ue001\ue002\ue003")
 _PLAIN = str.maketrans("\ue000\ue001\ue002\ue003", "{},.")
+_SHELL = re.compile(r"&&|\|\|?|;|&|\d?>>?|<|\d>&\d|\$\{?\w+.*")
 _MANY = ("label", "env", "after", "node_label", "retry_on", "notify")
 
 
@@ -90,6 +92,10 @@ class _Jobs:
             request = {**base, "command": command}
         else:
             request = submission.asked(given | {"command": command}, literal=literal)[0]
+        if self.context.params["dry_run"]:
+            from gpuctl import understanding  # noqa: PLC0415 - only a dry run tells
+
+            request["typed"] = understanding.written(self.context.command, given | {"command": command, "file": None})
         if "group" in request and "key" not in request:
             key = key_of([*given["env"], *command])
             self.keys[key] += 1  # the same line twice is two jobs, also when the file is submitted again
@@ -104,6 +110,10 @@ class _Jobs:
             if options in self.known and rest and (options[-1:] == ("--",) or not rest[0].startswith("-")):
                 return options, words[length:]
         line = self.context.command.make_context("submit", list(words), parent=self.context.parent)
+        for name in ("file", "dry_run"):
+            if line.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} is for all of the file", hint="leave it out of the line")
         command = list(line.params["command"])
         options = tuple(words[: len(words) - len(command)])
         given, literal = self._given(line), bool(line.meta["gpuctl.literal"])
@@ -145,6 +155,9 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
                 text = file.read()
     except OSError as error:
         raise UsageError(f"cannot read {called}: {error.strerror}") from error
+    text = text.removeprefix("\ufeff")  # which editors of Windows put there
+    if "\0" in text:
+        raise UsageError(f"{called} is no text in UTF-8", hint="save it as UTF-8")
     if path.endswith(".toml"):
         from gpuctl import sweeps_toml  # noqa: PLC0415 - most files are lines
 
@@ -206,6 +219,7 @@ def _parts(jobs: Sequence[Request]) -> Iterator[Request]:
     for job in jobs:
         own = dict(job)
         environment, umask, limits = own.pop("environment"), own.pop("umask"), own.pop("limits")
+        own.pop("typed", None)
         fits = part and size < _PART_BYTES and len(part["jobs"]) < _PART
         if not fits or not environment.keys() >= part["environment"].keys():
             if part:
@@ -234,7 +248,7 @@ def understood(jobs: Sequence[Request], reply: dict[str, Any]) -> list[dict[str,
     Of one that was not queued `request` is what was understood, less what a shell gives every job.
     """
     there = reply["there"]
-    hidden = ("environment", "limits", "umask", "script", "where")
+    hidden = ("environment", "limits", "umask", "script", "where", "typed")
     return [
         {
             "id": job,
@@ -250,8 +264,18 @@ def understood(jobs: Sequence[Request], reply: dict[str, Any]) -> list[dict[str,
 
 
 def line(job: Request) -> str:
-    """Return a job's command as one would type it."""
-    return shlex.join(job["command"])
+    """Return a job of a dry run as one could type it."""
+    return shlex.join(job["typed"])
+
+
+def unexpanded(jobs: Sequence[Request]) -> str | None:
+    """Return what to tell of the first command that looks as if a shell were to read it; of a shell's own, nothing."""
+    for job in jobs:
+        odd = next((word for word in job["command"] if _SHELL.fullmatch(word)), None)
+        if odd is not None and "-c" not in job["command"]:
+            words = f"{job['where']}: {odd} goes to the command as it is: there is no shell in between"
+            return f"{words}; to have one, write: bash -c '...'"
+    return None
 
 
 def said(reply: dict[str, Any], *, dry_run: bool) -> str:

@@ -103,12 +103,12 @@ class Submitting:
             raise Wrong("parts of these jobs are missing", "send all of them again, from the first", "busy")
         parts.append(message)
         others = sum(each.uid == peer.uid for each in self._parts)
-        if len(parts) > PARTS_MOST or (others > SETS_MOST and peer.uid):
+        if others > SETS_MOST and peer.uid:
             self.forget(peer)
             raise Wrong("too many parts of submits that are not whole", "send them one after the other", "busy")
-        if sum(len(part["jobs"]) for part in parts) > MANY_MOST:
+        if len(parts) > PARTS_MOST or sum(len(part["jobs"]) for part in parts) > MANY_MOST:
             self.forget(peer)
-            raise Wrong(f"more than {MANY_MOST} jobs at once", "submit an array, or less of them")
+            raise Wrong(f"that is too much at once: {MANY_MOST} jobs at most", "submit an array, or less of them")
         if message.get("more"):
             peer.reply(message["id"], {"jobs": [], "there": {}})
             return

@@ -17,10 +17,11 @@ _COLUMNS = (
     Column("RUNNING", right=True),
     Column("WAITING", right=True),
     Column("FAILED", right=True),
+    Column("CANCELLED", right=True),
     Column("ENDS"),
 )
 _CELLS = 20
-_BAD = ("failed", "timed_out", "lost", "cancelled")
+_BAD = ("failed", "timed_out", "lost")
 
 
 @click.command()
@@ -55,11 +56,12 @@ def _row(group: dict[str, Any]) -> tuple[str, ...]:
     return (
         group["name"],
         group["user"],
-        bar(counts.get("completed", 0), bad, total),
+        bar(counts.get("completed", 0), bad + counts.get("cancelled", 0), total),
         f"{done}/{total}",
         str(total - done - waiting or ""),
         f"{waiting or ''}{' held' if group['held'] is not None else ''}",
         str(bad or ""),
+        str(counts.get("cancelled") or ""),
         ends,
     )
 

@@ -28,6 +28,9 @@ def commands_of(text):
         ("{0..10..5}", ["0", "5", "10"]),
         ("{,x}", ["", "x"]),
         ("{a,b}{1,2}", ["a1", "a2", "b1", "b2"]),
+        ("x{c..a}", ["xc", "xb", "xa"]),
+        ("{A..B}", ["A", "B"]),
+        ("{a..C}", ["{a..C}"]),
         ("{}", ["{}"]),
         ("{name}", ["{name}"]),
         ("{a", ["{a"]),
@@ -91,7 +94,7 @@ def test_what_is_wrong_in_a_table_is_told_with_its_line(text, where):
 def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):
     (gpuctl.directory / "sweep.txt").write_text(SWEEP)
     planned = gpuctl("submit", "-f", "sweep.txt", "--dry-run")
-    assert planned.stdout.splitlines()[-1] == "true again"
+    assert planned.stdout.splitlines()[-1] == "--gpus 0 --label kind=b true again"
     assert "5 would be queued" in planned.stderr
     assert gpuctl.json("list", "--all") == []
     understood = gpuctl.json("submit", "-f", "sweep.txt", "--dry-run", "-t", "5m")
@@ -112,6 +115,14 @@ def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):
     assert "1 queued; already there: 4 completed" in again.stderr
     gpuctl("wait", "--group", "s")
     assert [job["id"] for job in gpuctl.json("list", "--group", "s", "--state", "failed")] == [jobs[1], ids[1]]
+
+
+def test_what_a_file_says_that_is_not_meant_is_told(gpuctl):
+    shell = gpuctl("submit", "-f", "-", "--dry-run", stdin="\ufeff-g 0 echo a > b\nsh -c 'echo a > b'\n")
+    assert shell.stdout.splitlines()[0] == "--gpus 0 echo a '>' b"
+    assert "stdin:1: > goes to the command as it is" in shell.stderr
+    inside = gpuctl("submit", "-f", "-", stdin="true\n--dry-run true\n")
+    assert (inside.returncode, "stdin:2: --dry-run is for all of the file" in inside.stderr) == (2, True)
 
 
 def test_a_group_that_is_waited_for_too_late_says_how_it_ended_all_the_same(gpuctl):
