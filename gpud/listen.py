@@ -82,6 +82,10 @@ class Doorplate:
         self._made: tuple[int, int] | None = None
         self._folder = -1
 
+    def lets_in(self, uid: int) -> bool:
+        """Return whether this user is meant; who finds a socket of one user's open is not (a chmod, a container)."""
+        return self._open_to_all or uid in {0, os.geteuid()}
+
     def bind(self) -> socket.socket:
         """Return a socket that has the name. Raises ListenError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

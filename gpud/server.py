@@ -100,7 +100,10 @@ class Peer(asyncio.Protocol):
         (self.pid, self.uid, self.gid), self._groups = credentials(sock), groups(sock)
         transport.set_write_buffer_limits(high=_PAUSE_AT)
         wait_s = self._server.buckets.take(self.uid, self._loop.time())
-        if wait_s:
+        if not self._server.lets_in(self.uid):
+            hint = "without --socket and GPUD_SOCKET you get your own"
+            self._refuse("not_permitted", "this gpud serves another user alone", hint)
+        elif wait_s:
             self._refuse("busy", "too many requests of yours", f"try again in {wait_s:.1f} s", retry_after_s=wait_s)
         elif self._server.admit(self):
             self._set_deadline(self._server.hello_timeout_s, "no hello")
@@ -195,13 +198,9 @@ class Peer(asyncio.Protocol):
             return
         agreed = min(high, PROTOCOL)
         if agreed < max(low, PROTOCOL_OLDEST):
-            theirs = f"{low} to {high}"
-            self._refuse(
-                "protocol",
-                f"gpud speaks versions {PROTOCOL_OLDEST} to {PROTOCOL} of the protocol, the client {theirs}",
-                f"update the older of the two: {'gpud' if low > PROTOCOL else 'gpuctl'}",
-                protocol=[PROTOCOL_OLDEST, PROTOCOL],
-            )
+            said = f"gpud speaks versions {PROTOCOL_OLDEST} to {PROTOCOL} of the protocol, the client {low} to {high}"
+            hint = f"update the older of the two: {'gpud' if low > PROTOCOL else 'gpuctl'}"
+            self._refuse("protocol", said, hint, protocol=[PROTOCOL_OLDEST, PROTOCOL])
             return
         self.protocol = agreed
         self._set_deadline(None)
@@ -310,6 +309,7 @@ class Server:
         self._empty = asyncio.Event()
         self._listening: list[asyncio.Server] = []
         self._name = Doorplate(address, mode)
+        self.lets_in = self._name.lets_in
         self._name_changed = asyncio.Event()
         self._guard: asyncio.Task[None] | None = None
 

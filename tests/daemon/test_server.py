@@ -355,6 +355,28 @@ def test_the_socket_is_open_to_whom_it_should_be(tmp_path, mode):
     assert story(body, tmp_path, mode=mode) == mode
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="connects as another user")
+@pytest.mark.parametrize(("mode", "heard"), [(0o600, {"not_permitted"}), (0o666, set())])
+def test_one_users_gpud_serves_no_other_even_where_its_socket_was_opened(tmp_path, monkeypatch, mode, heard):
+    async def body(_):
+        path.chmod(0o666)
+        with socket.socket(socket.AF_UNIX) as other:
+            os.seteuid(65534)
+            try:
+                other.connect(path.name)
+            finally:
+                os.seteuid(0)
+            client = Client(*await asyncio.open_unix_connection(sock=other))
+            client.say(HELLO, LIST)
+            first = await client.hear()
+        return {first["error"]["code"]} if "error" in first else set()
+
+    path = tmp_path / "gpud.sock"
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the directories above it are closed
+    assert story(body, tmp_path, mode=mode) == heard
+
+
 @pytest.mark.parametrize(("mode", "folder"), [(0o600, 0o700), (0o666, 0o755)])
 def test_a_directory_made_for_the_socket_lets_in_whom_the_socket_does(tmp_path, mode, folder):
     async def body(_):
