@@ -234,7 +234,14 @@ def _checkpoint(given: dict[str, Any]) -> dict[str, Any]:
     """Return when a job is asked to save what it has, and how."""
     word = given.get("checkpoint_signal")
     number, before_s = (None, None) if word is None else parse_checkpoint(word)
-    every_s = given.get("checkpoint_interval")
+    every_s, limit_s = given.get("checkpoint_interval"), given.get("time_limit")
+    if before_s is not None and limit_s is not None and before_s >= limit_s:
+        from gpud.model.units import format_duration  # noqa: PLC0415 - most calls are right
+
+        early = f"{format_duration(before_s)} before a time limit of {format_duration(limit_s)}, it has not begun"
+        raise UsageError(
+            f"--checkpoint-signal {word}: {early}", hint="name a shorter time behind the @, or a longer --time-limit"
+        )
     return {"checkpoint_signal": number, "checkpoint_before_s": before_s, "checkpoint_every_s": every_s}
 
 

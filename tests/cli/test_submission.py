@@ -125,6 +125,7 @@ def test_what_is_asked_for_is_what_is_sent(words, demand):
         ("-g 0.5 --nodes 2", "leave --nodes"),
         ("--retry-on oom", "--retries 3"),
         ("--not-node ,", "gpuctl nodes"),
+        ("-t 1h --checkpoint-signal USR1@1h", "behind the @"),
     ],
 )
 def test_what_does_not_go_together_gets_a_hint(words, hint):
