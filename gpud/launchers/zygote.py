@@ -99,12 +99,12 @@ class Zygote:
         order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
         if self.means["unfenced"] is None:
             order["fence"] = [fence.DEVICES, []]
-        leases, bounds = Leases(), Bounds()
+        leases, bounds, lineage = Leases(), Bounds(), self.lineage | {"shim": self.lineage["zygote"]}
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
             os.write(blobs, b"{}")
             with contextlib.suppress(OSError):
-                shim.Shim(order, blobs, self.talk, self.lineage, leases, bounds, lambda: None).run()
+                shim.Shim(order, blobs, self.talk, lineage, leases, bounds, lambda: None).run()
                 os.unlink(path)
         leases.close()
         bounds.close()
