@@ -10,7 +10,7 @@ import shutil
 _OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S")
 _PROGRAM = re.compile(
-    r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*(squeue|sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b"
+    r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*(sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b"
 )
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")

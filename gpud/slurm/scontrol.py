@@ -39,6 +39,12 @@ def job_name(word: str) -> str:
     return number
 
 
+def job_number(name: str) -> str:
+    """Return the number that SLURM_JOB_ID has of a job: the inverse of `job_name`."""
+    number, _, index = name.partition("_")
+    return str((int(number) << _SHIFT) + int(index) + 1) if index.isdigit() else number
+
+
 def about(env: dict[str, str]) -> str:
     """Return this job as `scontrol show job` does, in what scripts look for."""
     job, output = env.get("SLURM_JOB_ID", ""), env.get("GPUD_STEP_OUTPUT", "")
@@ -89,10 +95,16 @@ def main(words: list[str]) -> int:
 
 def gpuctl(*words: str) -> int:
     """Let gpuctl do it."""
+    command = [*gpuctl_words(), *words]
+    os.execv(command[0], command)  # noqa: S606 - without a shell
+
+
+def gpuctl_words() -> list[str]:
+    """Return how gpuctl is called from here."""
     python = os.environ.get("GPUD_STEP_PYTHON", sys.executable)
     begin = "import sys; sys.path.append(sys.argv.pop(1)); from gpuctl.__main__ import main; main()"
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    os.execv(python, [python, "-I", "-c", begin, root, *words])  # noqa: S606 - without a shell
+    return [python, "-I", "-c", begin, root]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from gpud.model.job import JobId, index_of, number_of
 from gpud.model.spec import JobSpec
 
 BIN = f"{os.path.dirname(os.path.abspath(__file__))}/bin"  # as text, for PATH
-_PROGRAMS = ("srun", "scontrol", "sbatch", "scancel")
+_PROGRAMS = ("srun", "scontrol", "sbatch", "scancel", "squeue")
 
 
 def variables(

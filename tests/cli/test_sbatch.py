@@ -280,7 +280,7 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("left=$(squeue -h -j $SLURM_JOB_ID -o %L)", "line 3: there is no command 'squeue' here"),
+        ("used=$(sacct -n -j $SLURM_JOB_ID -o cputime)", "line 3: there is no command 'sacct' here"),
         ("sacct -j $SLURM_JOB_ID", "there is no command 'sacct' here"),
         ("srun -n 1 --gpus=1 julia gs.jl", "srun --gpus=1: the job asks for no GPU"),
         ("srun --ntasks=1 --container-image=${IMAGE} bash", "srun --container-image cannot be had here"),

@@ -1,5 +1,6 @@
 """Scripts with `#SBATCH` lines, run: what they are told, and what they find of Slurm."""
 
+import getpass
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import pytest
 from gpud_process import until
 
 from gpud.launchers.checkpoints import Checkpoints
-from gpud.slurm.scontrol import hostnames, job_name
+from gpud.slurm.scontrol import hostnames, job_name, job_number
 
 BIN = Path(__file__).parents[2] / "gpud" / "slurm" / "bin"
 DDP = """#!/bin/bash -l
@@ -213,6 +214,8 @@ scancel --signal=USR1 $SLURM_JOB_ID
 until wait; do :; done
 scancel -s SIGUSR1 -b $SLURM_JOB_ID
 scancel -n other || echo "status $?"
+squeue -h --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
+squeue -t PD -O state:9,name
 echo end
 """
 
@@ -222,8 +225,9 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     job = gpuctl.ok("submit", "signalled.sbatch")
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
-    told = ("room", "task", "script", "status 1", "end")
-    assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1", "end"]
+    told = ("room", "task", "script", "status 1")
+    assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1"]
+    assert said[-3:] == [f"   R|RUNNING|{getpass.getuser()[:3]}|5:00|gpud|1", "STATE    NAME", "end"]
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
     subprocess.run([BIN / "scancel", "--me", "--state=PENDING"], env=environ, check=True)
@@ -232,4 +236,4 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
 
 def test_lists_of_hosts_and_numbers_of_elements_are_read():
     assert hostnames("gpu[01-03,7],head,a[1-2]-ib") == ["gpu01", "gpu02", "gpu03", "gpu7", "head", "a1-ib", "a2-ib"]
-    assert [job_name("12"), job_name("12_7"), job_name(str((12 << 24) + 8))] == ["12", "12_7", "12_7"]
+    assert [job_name("12"), job_name("12_7"), job_name(job_number("12_7"))] == ["12", "12_7", "12_7"]

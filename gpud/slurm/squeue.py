@@ -1,0 +1,165 @@
+"""A small `squeue`: gpud's unfinished jobs, in the columns that scripts ask for.
+
+    squeue [-h] [-j JOB,...] [-u USER,... | --me] [-t STATE,...] [-n NAME,...] [-o FORMAT | -O FIELD,...]
+
+What it is asked beside that is named and left out. Standard library only; gpuctl knows the jobs.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from gpud.slurm.scontrol import gpuctl_words, job_name, job_number
+
+Row = dict[str, Any]
+_STATES = {
+    **dict.fromkeys(("held", "queued"), ("PD", "PENDING")),
+    "starting": ("CF", "CONFIGURING"),
+    "running": ("R", "RUNNING"),
+    "stopping": ("CG", "COMPLETING"),
+}
+_DEFAULT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+_LONG = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
+
+
+def _clock(seconds: float | None) -> str:
+    """Return a time as Slurm writes it: `3:05`, `1:00:00`, `2-12:00:00`."""
+    if seconds is None:
+        return "UNLIMITED"
+    minutes, second = divmod(max(0, int(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}-{hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def _moment(text: str | None) -> float | None:
+    return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
+def _date(at: float | None) -> str:
+    return "N/A" if at is None else time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
+
+
+def _used_s(row: Row) -> float:
+    began = _moment(row["started_at"])
+    return 0.0 if began is None else time.time() - began
+
+
+def _end(row: Row) -> float | None:
+    began = _moment(row["started_at"])
+    return None if began is None or row["time_limit_s"] is None else began + row["time_limit_s"]
+
+
+def _where(row: Row) -> str:
+    nodes = ",".join(part["node"] for part in row["allocation"])
+    return nodes or f"({row['reason'] or 'None'})"
+
+
+# What -o and -O call a column, its title, and what stands there.
+_COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
+    "i": ("jobarrayid", "JOBID", lambda row: f"{row['id']}_[{row['array']}]" if row.get("array") else row["id"]),
+    "A": ("jobid", "JOBID", lambda row: job_number(row["id"])),
+    "F": ("arrayjobid", "ARRAY_JOB_ID", lambda row: row["id"].partition("_")[0]),
+    "K": ("arraytaskid", "ARRAY_TASK_ID", lambda row: "N/A" if row["array_index"] is None else row["array_index"]),
+    "j": ("name", "NAME", lambda row: row["name"]),
+    "u": ("username", "USER", lambda row: row["user"]),
+    "t": ("statecompact", "ST", lambda row: _STATES[row["state"]][0]),
+    "T": ("state", "STATE", lambda row: _STATES[row["state"]][1]),
+    "M": ("timeused", "TIME", lambda row: _clock(_used_s(row))),
+    "l": ("timelimit", "TIME_LIMIT", lambda row: _clock(row["time_limit_s"])),
+    "L": (
+        "timeleft",
+        "TIME_LEFT",
+        lambda row: _clock(None if row["time_limit_s"] is None else row["time_limit_s"] - _used_s(row)),
+    ),
+    "D": ("numnodes", "NODES", lambda row: row["nodes"]),
+    "C": ("numcpus", "CPUS", lambda row: row["cpus"] or 1),
+    "m": ("minmemory", "MIN_MEMORY", lambda row: f"{row['memory_mib'] or 0}M"),
+    "b": ("tres-per-node", "TRES_PER_NODE", lambda row: f"gres/gpu:{row['gpus']}" if row["gpus"] else "N/A"),
+    "N": ("nodelist", "NODELIST", lambda row: ",".join(part["node"] for part in row["allocation"])),
+    "R": ("reasonlist", "NODELIST(REASON)", _where),
+    "r": ("reason", "REASON", lambda row: row["reason"] or "None"),
+    "P": ("partition", "PARTITION", lambda row: row["labels"].get("partition", "gpud")),
+    "a": ("account", "ACCOUNT", lambda row: row["labels"].get("account", "(null)")),
+    "q": ("qos", "QOS", lambda row: row["labels"].get("qos", "normal")),
+    "Q": ("prioritylong", "PRIORITY", lambda row: row["priority"]),
+    "S": ("starttime", "START_TIME", lambda row: _date(_moment(row["started_at"] or row["expected_start_at"]))),
+    "e": ("endtime", "END_TIME", lambda row: _date(_end(row))),
+    "V": ("submittime", "SUBMIT_TIME", lambda row: _date(_moment(row["submitted_at"]))),
+    "Z": ("workdir", "WORK_DIR", lambda row: row["workdir"]),
+    "o": ("command", "COMMAND", lambda row: row["command"][0] if row["command"] else "(null)"),
+}
+_LETTERS = {name: letter for letter, (name, _, _) in _COLUMNS.items()}
+
+
+def line(form: str, row: Row | None) -> str:
+    """Return a job as a format of -o has it, `%.8j %T`; None: the titles."""
+
+    def put(found: re.Match[str]) -> str:
+        right, width, letter = found.groups()
+        _, title, value = _COLUMNS.get(letter, ("", "N/A", lambda _: "N/A"))
+        text = title if row is None else str(value(row))
+        if width:
+            text = text[: int(width)].rjust(int(width)) if right else text[: int(width)].ljust(int(width))
+        return text
+
+    return re.sub(r"%(\.?)(\d*)([a-zA-Z])", put, form)
+
+
+def _form(asked: argparse.Namespace) -> str:
+    if asked.Format is None:
+        return str(asked.format or (_LONG if asked.long else _DEFAULT))
+    fields = (word.partition(":") for word in asked.Format.split(","))
+    return "".join(
+        f"%{re.sub('[^0-9]', '', width) or 20}{_LETTERS.get(name.lower(), 'y')}" for name, _, width in fields
+    )
+
+
+def _jobs(asked: argparse.Namespace) -> list[Row] | None:
+    """Return the unfinished jobs that are asked for; None where gpuctl fails, and says why."""
+    named = [job_name(word) for word in (asked.jobs or "").split(",") if word]
+    words = [*named, *(["--mine"] if asked.me else [])]
+    done = subprocess.run([*gpuctl_words(), "--json", "list", *words], stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        return None
+    users, names = ((text or "").split(",") for text in (asked.user, asked.name))
+    states = (asked.states or "all").upper().split(",")
+    return [
+        row
+        for row in json.loads(done.stdout)
+        if row["state"] in _STATES
+        and (asked.user is None or row["user"] in users or str(row["uid"]) in users)
+        and (asked.name is None or row["name"] in names)
+        and ("ALL" in states or {*_STATES[row["state"]]} & {*states})
+    ]
+
+
+def main(words: list[str]) -> int:
+    """Print the queue; return the exit status."""
+    parser = argparse.ArgumentParser("squeue", add_help=False)
+    for names in (("-h", "--noheader"), ("--me",), ("-l", "--long")):
+        parser.add_argument(*names, action="store_true")
+    pairs = (("-j", "--jobs"), ("-u", "--user"), ("-t", "--states"), ("-n", "--name"), ("-o", "--format"))
+    for short, long in (*pairs, ("-O", "--Format")):
+        parser.add_argument(short, long)
+    asked, unknown = parser.parse_known_args(words)
+    if unknown:
+        sys.stderr.write(f"squeue: {' '.join(unknown)}: cannot be had here; left out\n")
+    jobs, form = _jobs(asked), _form(asked)
+    if jobs is None:
+        return 1
+    for row in [*(() if asked.noheader else (None,)), *jobs]:
+        print(line(form, row).rstrip())  # noqa: T201 - it is what was asked for
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
