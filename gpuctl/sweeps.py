@@ -79,6 +79,7 @@ class _Jobs:
     def __init__(self, context: click.Context) -> None:
         self.context = context
         self.known: dict[tuple[str, ...], tuple[dict[str, Any], bool, Request]] = {}
+        self.lengths: set[int] = set()  # of those
         self.keys: Counter[str] = Counter()
 
     def request(self, words: list[str]) -> Request:
@@ -104,7 +105,7 @@ class _Jobs:
 
     def _split(self, words: list[str]) -> tuple[tuple[str, ...], list[str]]:
         """Return the options in front, and the command."""
-        for length in {len(options) for options in self.known}:
+        for length in self.lengths:
             options = tuple(words[:length])
             rest = words[length : length + 1]
             if options in self.known and rest and (options[-1:] == ("--",) or not rest[0].startswith("-")):
@@ -121,6 +122,7 @@ class _Jobs:
         if "name" in base and given["name"] is None:
             del base["name"]
         self.known[options] = (given, literal, base)
+        self.lengths.add(len(options))
         return options, command
 
     def _given(self, line: click.Context) -> dict[str, Any]:
