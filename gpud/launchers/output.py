@@ -86,16 +86,13 @@ class Bounds:
         return max(_NAP_S, (self.most - max(held, default=0)) / _FASTEST)
 
     def end(self) -> None:
-        """Look at them no more; nobody sends any of this attempt's from here on."""
-        if self.files:
-            for file in self.files:
-                os.close(file)
-            self.files.clear()
-        elif self._ends is not None:
-            try:
-                self._ends[1].recv(1, socket.MSG_DONTWAIT)  # without a place for them the files go with the message
-            except OSError:
-                pass  # none was sent
+        """Cut for the last time: nobody sends any of this attempt's from here on."""
+        if not self.files and self._ends is not None:
+            self._take(self._ends[1])
+        for file in self.files:
+            self._tend(file)
+            os.close(file)
+        self.files.clear()
 
     def close(self) -> None:
         """Take no more."""

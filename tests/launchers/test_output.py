@@ -53,3 +53,10 @@ def test_a_log_within_its_bound_stays_whole_and_so_does_what_is_no_plain_file(wo
 
     assert ended.finding is None
     assert workplace.log(job).read_bytes() == b"x\n" * MIB
+
+
+def test_a_log_that_was_written_too_fast_to_be_looked_at_is_cut_at_the_end(workplace, log):
+    job = workplace.shell(1, "yes x | head -c 8M", output=str(log), log_max=MIB)
+
+    assert workplace.ended(job).finding == "it wrote more than 1 MiB: the log's head was dropped"
+    assert holds(log) < 2 * MIB
