@@ -9,6 +9,7 @@ import re
 import resource
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 from gpud.check import Wrong
@@ -27,6 +28,7 @@ _RETRIES_MOST = 1_000
 _GRACE_MOST_S = 86_400.0
 _NAME_MOST = 1_000
 _NOTICES_MOST = 20
+_TOLD_WITHOUT_APPRISE = frozenset({"http", "https", "command", "desktop", "mailto"})
 _STARTED_MOST = 6 << 20  # bytes of words and variables, whatever its stack may be (execve(2))
 _MIG = re.compile(r"(\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -168,6 +170,10 @@ def _comforts(message: Submit) -> dict[str, Any]:
             check_rule(event, target)
         except ValueError as error:
             raise Wrong(str(error)) from None
+        scheme = target.partition(":")[0].lower()
+        if scheme not in _TOLD_WITHOUT_APPRISE and find_spec("apprise") is None:
+            hint = "install it where gpud is: pip install 'gpud[apprise]'"
+            raise Wrong(f"{scheme}: nobody is told there: this gpud lacks apprise", hint)
     return {
         "checkpoint_signal": signal,
         "checkpoint_every_s": every_s,

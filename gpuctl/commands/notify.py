@@ -54,7 +54,7 @@ def log(session: Session, /, job: str | None, limit: int) -> None:
     named = {} if job is None else {"job": job}
     found = session.request("notices", limit=limit, **named)["notices"]
     if session.json:
-        session.print_json(found)
+        session.print_json([each | {"error": _why_not(each) or None} for each in found])
     elif found:
         rows = [
             (

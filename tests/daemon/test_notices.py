@@ -7,6 +7,7 @@ import os
 import pwd
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from queue import Queue
 
 import pytest
@@ -166,6 +167,13 @@ def test_what_cannot_be_meant_is_refused_and_queues_nothing(gpud, rule):
     with pytest.raises(GpuctlError):
         gpud.submit("true", notify=[rule])
     assert gpud.ask("list")["jobs"] == []
+
+
+@pytest.mark.skipif(find_spec("apprise") is not None, reason="apprise is here")
+def test_whom_only_apprise_could_tell_is_refused_where_it_is_not(gpud):
+    with pytest.raises(GpuctlError, match="lacks apprise") as told:
+        gpud.submit("true", notify=[["end", "slack://a/b/c"]])
+    assert "gpud[apprise]" in told.value.hint
 
 
 def test_an_alert_reaches_who_administers(a_gpud, hook):
