@@ -1,6 +1,6 @@
 """A small `squeue`: gpud's unfinished jobs, in the columns that scripts ask for.
 
-    squeue [-h] [-j JOB,...] [-u USER,... | --me] [-t STATE,...] [-n NAME,...] [-o FORMAT | -O FIELD,...]
+    squeue [-hlr] [-j JOB,...] [-u USER,... | --me] [-t STATE,...] [-n NAME,...] [-o FORMAT | -O FIELD,...]
 
 What it is asked beside that is named and left out. Standard library only; gpuctl knows the jobs.
 """
@@ -65,7 +65,11 @@ def _where(row: Row) -> str:
 
 # What -o and -O call a column, its title, and what stands there.
 _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
-    "i": ("jobarrayid", "JOBID", lambda row: f"{row['id']}_[{row['array']}]" if row.get("array") else row["id"]),
+    "i": (
+        "jobarrayid",
+        "JOBID",
+        lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array") else row["id"],
+    ),
     "A": ("jobid", "JOBID", lambda row: job_number(row["id"])),
     "F": ("arrayjobid", "ARRAY_JOB_ID", lambda row: row["id"].partition("_")[0]),
     "K": ("arraytaskid", "ARRAY_TASK_ID", lambda row: "N/A" if row["array_index"] is None else row["array_index"]),
@@ -123,6 +127,18 @@ def _form(asked: argparse.Namespace) -> str:
     )
 
 
+def _elements(row: Row) -> list[Row]:
+    """Return an array's row as one for each element that has not started; another as it is."""
+    if not row.get("array"):
+        return [row]
+    indices: list[int] = []
+    for part in row["array_pending"].split(","):
+        ends, _, step = part.partition(":")
+        first, _, last = ends.partition("-")
+        indices += range(int(first), int(last or first) + 1, int(step or 1))
+    return [row | {"id": f"{row['id']}_{index}", "array": None, "array_index": index} for index in indices]
+
+
 def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     """Return the unfinished jobs that are asked for; None where gpuctl fails, and says why."""
     named = [job_name(word) for word in (asked.jobs or "").split(",") if word]
@@ -133,8 +149,9 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     users, names = ((text or "").split(",") for text in (asked.user, asked.name))
     states = (asked.states or "all").upper().split(",")
     return [
-        row
+        each
         for row in json.loads(done.stdout)
+        for each in (_elements(row) if asked.array else [row])
         if row["state"] in _STATES
         and (asked.user is None or row["user"] in users or str(row["uid"]) in users)
         and (asked.name is None or row["name"] in names)
@@ -145,7 +162,7 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
 def main(words: list[str]) -> int:
     """Print the queue; return the exit status."""
     parser = argparse.ArgumentParser("squeue", add_help=False)
-    for names in (("-h", "--noheader"), ("--me",), ("-l", "--long")):
+    for names in (("-h", "--noheader"), ("--me",), ("-l", "--long"), ("-r", "--array")):
         parser.add_argument(*names, action="store_true")
     pairs = (("-j", "--jobs"), ("-u", "--user"), ("-t", "--states"), ("-n", "--name"), ("-o", "--format"))
     for short, long in (*pairs, ("-O", "--Format")):

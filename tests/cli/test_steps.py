@@ -215,7 +215,9 @@ until wait; do :; done
 scancel -s SIGUSR1 -b $SLURM_JOB_ID
 scancel -n other || echo "status $?"
 squeue -h --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
-squeue -t PD -O state:9,name
+sbatch --hold --array=1,4-8:2 --wrap=true
+squeue -t PD -r -O state:9,name:5,arraytaskid:2
+scancel --me -t PD
 echo end
 """
 
@@ -227,7 +229,9 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
     told = ("room", "task", "script", "status 1")
     assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1"]
-    assert said[-3:] == [f"   R|RUNNING|{getpass.getuser()[:3]}|5:00|gpud|1", "STATE    NAME", "end"]
+    assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
+    assert f"   R|RUNNING|{getpass.getuser()[:3]}|5:00|gpud|1" in said
+    assert said[-1] == "end"
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
     subprocess.run([BIN / "scancel", "--me", "--state=PENDING"], env=environ, check=True)
