@@ -328,7 +328,7 @@ def _labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 def _check_workdir(path: str) -> None:
-    if not path.startswith("/") or "\0" in path or len(path) > 4096:
+    if not path.startswith("/") or "\0" in path:
         raise Wrong(f"the working directory must be an absolute path, not {path!r}")
 
 
