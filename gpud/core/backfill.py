@@ -73,9 +73,9 @@ class Guard:
             if hold is None:
                 return False
             holds[part.node] = hold
-        waiting = self._world.waiting(reservation.job)
         borrower = None
-        if self._world.tenants and waiting is not None and not (reservation.taken or reservation.strict):
+        waiting = self._world.waiting(reservation.job) if self._world.tenants else None
+        if waiting is not None and not (reservation.taken or reservation.strict):
             borrower = None if quota.guaranteed(self._world, waiting.terms) else waiting.terms.tenant
         self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
@@ -173,22 +173,23 @@ def earliest(
     """
     demand, rooms = terms.demand, world.spaces.rooms
     each = demand.gpus // demand.nodes if not demand.shared else 0
-    bounds = [
-        (bound, order, room)
-        for order, room in enumerate(rooms.values() if among is None else [rooms[n] for n in rooms if n in among])
-        if (bound := _bound(world, room, each, now)) is not None
-    ]
+    bounds: list[tuple[float, int, Room]] = []
+    for order, room in enumerate(rooms.values() if among is None else [rooms[n] for n in sorted(among) if n in rooms]):
+        known = room.node.bounds  # kept until the node changes
+        bound = known[each] if each in known else known.setdefault(each, _soonest(world, room, each, now))
+        if bound is not None:
+            bounds.append((bound, order, room))
     heapify(bounds)
     found: list[tuple[Timestamp, int, Allocation]] = []
     while bounds and not (len(found) >= demand.nodes and found[demand.nodes - 1][0] <= bounds[0][0]):
         bound, order, room = heappop(bounds)
-        now_is = _bound(world, room, each, now, anew=True)
+        now_is = room.node.bounds[each] = _soonest(world, room, each, now)
         if now_is is None:
             continue
-        if now_is > bound:  # what was overdue then is more so now: others may come first
+        if now_is > bound:  # what was overdue then is more so now, never less: others may come first
             heappush(bounds, (now_is, order, room))
             continue
-        option = _earliest_on(world, terms, room, now, holds.get(room.name))
+        option = _earliest_on(world, terms, room, now, holds.get(room.name), bound)
         if option is not None:
             insort(found, (option[0], order, option[1]), key=_first_two)
     if len(found) < demand.nodes:
@@ -230,18 +231,8 @@ def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:
     return node.ends
 
 
-def _bound(world: World, room: Room, gpus: int, now: Timestamp, *, anew: bool = False) -> float | None:
-    """Return a moment before which a node cannot have that many whole GPUs free; None if it never has.
-
-    Kept until the node changes, unless asked for `anew`: what is overdue comes later the longer it is, never earlier.
-    """
-    bounds = room.node.bounds
-    if anew or gpus not in bounds:
-        bounds[gpus] = _soonest(world, room, gpus, now)
-    return bounds[gpus]
-
-
 def _soonest(world: World, room: Room, gpus: int, now: Timestamp) -> float | None:
+    """Return a moment before which a node cannot have that many whole GPUs free; None if it never has."""
     missing = gpus - len(room.free)
     if missing <= 0:
         return now
@@ -284,15 +275,20 @@ def _whole(node: NodeState, gpu: GpuId) -> Allocation:
 
 
 def _earliest_on(
-    world: World, terms: Terms, room: Room, now: Timestamp, hold: Hold | None
+    world: World, terms: Terms, room: Room, now: Timestamp, hold: Hold | None, bound: float
 ) -> tuple[Timestamp, Allocation] | None:
-    """Return the first moment at which a node, as it gets things back one by one, has room, and what is taken then."""
+    """Return the first moment at which a node, as it gets things back one by one, has room, and what is taken then.
+
+    It has none before `bound`.
+    """
     future = room.copy()
-    part = fit(terms.demand, future, hold)
+    part = None if bound > now else fit(terms.demand, future, hold)
     if part is not None:
         return now, part
     for at, back in _returns(world, room.node, now):
         future.give_back(back)
+        if at < bound:
+            continue
         part = fit(terms.demand, future, hold)
         if part is not None:
             return at, part

@@ -9,6 +9,7 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 
 from collections.abc import Sequence
 from functools import partial
+from math import inf
 
 from gpud.core import arrays, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
 from gpud.core.alerts import alert
@@ -70,16 +71,20 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
         jobs.come_due(world, out, job)
         stirred = True
     for each in inputs:
-        if isinstance(each, Asked):
-            out.asked.append(each.token)
-            continue
-        # A start frees nothing; at most it brings an end, and with it a reservation, some seconds nearer.
-        stirred |= not isinstance(each, Started) or _starts_matter(world)
         match each:
+            case Asked():
+                out.asked.append(each.token)
+                continue
             case Started():
+                stirred |= start_matters(world, each)
                 jobs.started(world, out, each)
+                continue
             case Exited():
                 jobs.exited(world, out, each)
+            case Submit():
+                submits.submit(world, out, each, told)
+            case SubmitMany():
+                submits.submit_many(world, out, each)
             case NodeSeen(node):
                 _see_node(world, out, node)
             case GpuSeen() | XidSeen():
@@ -87,12 +92,9 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                     _see_gpu(world, out, world.gpus[each.gpu], each)
             case Noticed(what, message):
                 alert(out, what, message)
-            case Submit():
-                submits.submit(world, out, each, told)
-            case SubmitMany():
-                submits.submit_many(world, out, each)
             case _:
                 _command(world, out, each)
+        stirred = True
     if stirred:
         hold_failing(world, out)
         settle(world, out)
@@ -130,9 +132,16 @@ def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSee
     world.sooner.add(state.node)
 
 
-def _starts_matter(world: World) -> bool:
-    """Return whether it depends on when somebody started what others may have, or when."""
-    return bool(world.reservations or world.preemptible or world.tenants) or not world.policy.reserves
+def start_matters(world: World, seen: Started) -> bool:
+    """Return whether it depends on when a job started what others may have, or when.
+
+    A start frees nothing. At most it brings an end some seconds nearer, and with it what is reserved for later, or for
+    several nodes, for which any change is looked at.
+    """
+    if world.preemptible or world.tenants or not world.policy.reserves:
+        return True
+    end = seen.at + world.expects_s.get(seen.job, inf)
+    return any(kept.at > end or kept.allocation.rest for kept in world.reservations.values())
 
 
 def _look_around(world: World, out: Outcome) -> None:

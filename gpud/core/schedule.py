@@ -16,15 +16,13 @@ from math import inf
 from gpud.core import jobs, patience, quota
 from gpud.core.backfill import Guard, Holds, earliest, told_end
 from gpud.core.claims import Claim
-from gpud.core.condition import fresh
 from gpud.core.outcome import Outcome
-from gpud.core.placement import suits
 from gpud.core.preemption import Preemption
 from gpud.core.queue import Group, Line, job_of, owner_of
-from gpud.core.survey import refresh
+from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import Reservation, World
-from gpud.model.gpu import Allocation, GpuId, NodeName
+from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
@@ -76,7 +74,7 @@ class _Round:
         self.tries = RESERVE_TRIES
         self.kept = world.reservations
         self.made: dict[JobId, Reservation] = {}
-        self.closed: set[tuple[Demand, tuple[int, ...]]] = set()
+        self.closed: set[tuple[Group, tuple[int, ...]]] = set()
         self.looking: set[Demand] = set()
         self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
         # Heads of groups, and (with their lines) blocked jobs behind them that may reserve too.
@@ -97,7 +95,7 @@ class _Round:
                 self._reserve(job_of(entry), behind.terms)
                 continue
             first = queue.first(group)
-            if first is None or group.demand in self.looking:
+            if first is None or (self.looking and group.demand in self.looking):
                 heappop(heads)
             elif first[1] is not entry or first[0] != rank:
                 heapreplace(heads, (first[0], first[1], group, None))
@@ -113,7 +111,6 @@ class _Round:
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
         world, terms = self.world, line.terms
-        demand = terms.demand
         wait = quota.over(world, terms, self.now)
         if wait is not None:
             self._shut(line, wait)
@@ -124,21 +121,21 @@ class _Round:
             return True
         binding = self.guard.binding(terms)
         allocation = None
-        if (demand, binding) not in self.closed:
+        if (line.group, binding) not in self.closed:
             allocation = self.guard.best(terms, binding)
         if allocation is None:
-            self.closed.add((demand, binding))
+            self.closed.add((line.group, binding))
             return self._no_room(line, job, binding)
         return self._give(job, terms, allocation, binding)
 
     def _give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
         """Start a job; False if its GPUs must be looked at first, and are given to nobody meanwhile."""
-        world, stale = self.world, self._stale(terms.demand, allocation)
+        world, unseen = self.world, stale(self.world, terms.demand, allocation, self.now)
         world.spaces.take(allocation)
         self.guard.took(binding, allocation)
-        if stale:
+        if unseen:
             world.dirty.update(part.node for part in allocation.parts)
-            world.blocked[terms.demand] = Looking(tuple(stale))
+            world.blocked[terms.demand] = Looking(tuple(unseen))
             return False
         self._start(job, terms, allocation)
         return True
@@ -210,14 +207,14 @@ class _Round:
         """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
         kept = self.kept.get(job)
         if kept is not None and kept.at > self.now:  # else it was for the end of a job that overruns
-            sooner = self.world.sooner if terms.demand.nodes == 1 or not self.world.sooner else None
-            better = self._soonest(job, terms, sooner)
+            sooner = self.world.sooner
+            better = self._soonest(job, terms, sooner if terms.demand.nodes == 1 else None) if sooner else None
             if better is None or kept.at <= better.at:
                 better = kept
-            if self._clear(better) and self._keep(replace(better, strict=strict)):
+            if self._clear(better) and self._keep(better, strict=strict):
                 return True
         found = self._soonest(job, terms)
-        return found is not None and self._keep(replace(found, strict=strict))
+        return found is not None and self._keep(found, strict=strict)
 
     def _soonest(self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None) -> Reservation | None:
         """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
@@ -229,7 +226,7 @@ class _Round:
             if then is None:
                 return None
             if found is not None and set(self.guard.standing_at(terms, then)) <= set(standing):
-                return replace(found, at=then)
+                return found if then == found.at else replace(found, at=then)
             at = then
         return None
 
@@ -243,8 +240,10 @@ class _Round:
             for share in part.shares
         )
 
-    def _keep(self, reservation: Reservation) -> bool:
+    def _keep(self, reservation: Reservation, *, strict: bool) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
+        if reservation.strict is not strict:
+            reservation = replace(reservation, strict=strict)
         if reservation.at <= self.now or not self.guard.reserve(reservation):
             return False
         self.made[reservation.job] = reservation
@@ -273,7 +272,7 @@ class _Round:
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
             if self._serve(job, line.terms) is None:
-                self._keep(kept)
+                self._keep(kept, strict=kept.strict)
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
@@ -333,17 +332,6 @@ class _Round:
             return False
         self.made[job] = preempting
         return True
-
-    def _stale(self, demand: Demand, allocation: Allocation) -> list[GpuId]:
-        """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
-        world, stale = self.world, list[GpuId]()
-        for part in allocation.parts:
-            if all(fresh(world.gpus[gpu], self.now) for gpu in part.gpus):
-                continue
-            room = world.spaces.rooms[part.node]
-            able = {state.gpu.id for state in room.free if suits(demand, state.gpu)} | set(part.gpus)
-            stale += [gpu for gpu in able if not fresh(world.gpus[gpu], self.now)]
-        return sorted(stale)
 
 
 def _starving(world: World, now: Timestamp) -> JobId | None:

@@ -1,10 +1,12 @@
 """What every node has to give now, counted anew only where something changed."""
 
-from gpud.core.condition import RELEASE_S, Condition, condition
+from gpud.core.condition import RELEASE_S, Condition, condition, fresh
 from gpud.core.fleet import NodeState
+from gpud.core.placement import suits
 from gpud.core.room import Room
 from gpud.core.world import World
-from gpud.model.gpu import nominal_mib
+from gpud.model.gpu import Allocation, GpuId, nominal_mib
+from gpud.model.job import Demand
 from gpud.model.units import Timestamp
 
 
@@ -28,6 +30,18 @@ def refresh(world: World, now: Timestamp) -> None:
         if released:
             world.settling[name] = Timestamp(min(released) + RELEASE_S)
     world.dirty.clear()
+
+
+def stale(world: World, demand: Demand, allocation: Allocation, now: Timestamp) -> list[GpuId]:
+    """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
+    found = list[GpuId]()
+    for part in allocation.parts:
+        if part.node not in world.real or all(fresh(world.gpus[gpu], now) for gpu in part.gpus):
+            continue
+        room = world.spaces.rooms[part.node]
+        able = {state.gpu.id for state in room.free if suits(demand, state.gpu)} | set(part.gpus)
+        found += [gpu for gpu in able if not fresh(world.gpus[gpu], now)]
+    return sorted(found)
 
 
 def room_of(world: World, node: NodeState, now: Timestamp) -> Room:

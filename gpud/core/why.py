@@ -54,16 +54,14 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     found: Wait | None = Next()
     if line is not None and line.aside is not None:
         found = line.aside
-        if isinstance(found, Full):
-            if demand not in world.lacking:
-                world.lacking[demand] = capacity(world, demand, now)
-            return world.lacking[demand]
         if isinstance(found, OverQuota | Guaranteed):  # with the numbers of now
             return quota.over(world, waiting.terms, now) or found
     elif demand in world.blocked:
         found = world.blocked[demand]
-    if found is None:
-        found = world.blocked[demand] = capacity(world, demand, now)  # the next with this demand asks the same
+    if found is None or isinstance(found, Full):
+        if demand not in world.lacking:
+            world.lacking[demand] = capacity(world, demand, now)
+        return world.lacking[demand]  # the next with this demand asks the same
     return found
 
 

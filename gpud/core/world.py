@@ -108,7 +108,7 @@ class World:
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
-        self.lacking: dict[Demand, NoCapacity] = {}  # what was told to those whose lines are aside; of the last cycle
+        self.lacking: dict[Demand, NoCapacity] = {}  # the explanations since the last cycle
         self.aside: list[Line] = []  # lines that the last cycle set aside
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
         self.eased: set[str] = set()  # tenants and users who have less than before

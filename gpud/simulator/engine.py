@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from gpud.core.commands import Accepted, Submit
-from gpud.core.cycle import Input, cycle
+from gpud.core.cycle import Input, cycle, start_matters
 from gpud.core.world import World
 from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import Node, ProcessIdentity
@@ -124,7 +124,7 @@ class Engine:
 
     def _next(self) -> Timestamp | None:
         """Return when something happens next."""
-        if self._stopped or self._started:
+        if self._stopped or any(start_matters(self.world, each) for each in self._started):
             return self.meter.at
         ends, runs, came = self._ends, self.runs, self._came
         while ends and _stale(ends[0]):
@@ -132,8 +132,9 @@ class Engine:
         now = ends[0][0] if ends else inf
         if came < len(runs):
             now = min(now, runs[came].job.submit_s)
-        if self.wake_at is not None:
-            now = min(now, self.wake_at)
+        if self.wake_at is not None and self.wake_at <= now:
+            # Starts are told with what comes next, but before the core wonders what became of them.
+            now = self.wake_at if self.meter.at is None or not self._started else self.meter.at
         return None if now == inf else Timestamp(now)
 
     def _due(self, now: Timestamp) -> list[Input]:
