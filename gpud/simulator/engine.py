@@ -29,10 +29,14 @@ _TELL_EVERY = 512  # steps
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Physics:
-    """How work takes to being moved: every duration is multiplied by `work`, a preemption costs `lost_s` of it."""
+    """How work takes to being moved: every duration is multiplied by `work`, a preemption costs `lost_s` of it.
+
+    `anew`: whenever anything happens all jobs are packed anew, and it is everybody who runs that this costs `lost_s`.
+    """
 
     work: float = 1.0
     lost_s: Seconds = 60.0
+    anew: bool = False
 
 
 @dataclass(slots=True)
@@ -45,13 +49,13 @@ class Run:
     ended_at: Timestamp | None = None
     left_s: Seconds = 0.0  # work
     preemptions: int = 0
-    lost_gpu_s: float = 0.0
+    lost_s: Seconds = 0.0
     since: Timestamp | None = None  # while it runs
     attempt: int = 0
     had_s: Seconds = 0.0  # ran, in all
 
 
-_End = tuple[Timestamp, int, Run, JobId, int]  # when, in the order made, of which attempt
+_End = tuple[float, int, Run, JobId, int]  # when (see `_late_s`), in the order made, of which attempt
 
 
 @dataclass(slots=True)
@@ -104,6 +108,7 @@ class Engine:
         self._came = 0
         self._run_of: dict[JobId, Run] = {}
         self._ends: list[_End] = []
+        self._late_s: Seconds = 0.0  # for being packed anew, until now: so much later all ends come
         self._made = 0
         self._stopped: list[Exited] = []
         self._started: list[Started] = []
@@ -114,8 +119,11 @@ class Engine:
         """Let everything happen, up to a moment; `tell` hears now and then which part of the jobs has ended."""
         idle = 0
         while (now := self._next()) is not None and now <= until and idle < _IDLE_WAKES:
+            before = self.meter.at
             self.meter.advance(now)
             inputs = self._due(now)
+            if self.physics.anew and before is not None:
+                self._pack_anew(min(self.physics.lost_s, now - before))
             idle = 0 if inputs or self.world.active or self._came < len(self.runs) else idle + 1
             self._cycle(inputs, now)
             if not self.cycles % _TELL_EVERY:
@@ -129,7 +137,7 @@ class Engine:
         ends, runs, came = self._ends, self.runs, self._came
         while ends and _stale(ends[0]):
             heappop(ends)
-        now = ends[0][0] if ends else inf
+        now = ends[0][0] + self._late_s if ends else inf
         if came < len(runs):
             now = min(now, runs[came].job.submit_s)
         if self.wake_at is not None and self.wake_at <= now:
@@ -142,7 +150,7 @@ class Engine:
         inputs: list[Input] = [*self._started]
         self._started = []
         ends = self._ends
-        while ends and ends[0][0] <= now:
+        while ends and ends[0][0] + self._late_s <= now:
             end = heappop(ends)
             if not _stale(end):
                 _, _, run, job, attempt = end
@@ -187,20 +195,29 @@ class Engine:
         limit_s = run.job.terms.time_limit_s
         lasts_s = run.left_s if limit_s is None else min(run.left_s, limit_s)
         self._made += 1
-        heappush(self._ends, (Timestamp(now + lasts_s), self._made, run, effect.job, effect.attempt))
+        heappush(self._ends, (now + lasts_s - self._late_s, self._made, run, effect.job, effect.attempt))
         self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
         self.meter.busy += run.job.terms.demand.gpu_weight
         self.meter.waiting -= 1
+
+    def _pack_anew(self, lost_s: Seconds) -> None:
+        """Let all that still run do so much of their work again, as nothing of it was done since the last time."""
+        self._late_s += lost_s
+        for job in self.world.active:
+            run = self._run_of[job]
+            if run.since is not None:
+                run.left_s += lost_s
+                run.lost_s += lost_s
 
     def _stop(self, effect: Stop, now: Timestamp) -> None:
         """End an attempt at once: what a job does with its grace is its own affair; what it loses is physics."""
         run = self._run_of[effect.job]
         if run.since is None or run.attempt != effect.attempt:
             return
-        lost_s = self.physics.lost_s
+        lost_s = 0.0 if self.physics.anew else self.physics.lost_s
         run.left_s += lost_s - (now - run.since)
+        run.lost_s += lost_s
         run.preemptions += 1
-        run.lost_gpu_s += lost_s * run.job.terms.demand.gpu_weight
         self._stopped.append(self._end(run, effect.job, effect.attempt, now, Exit(at=now, signal=15)))
 
     def _end(self, run: Run, job: JobId, attempt: int, now: Timestamp, how: Exit) -> Exited:

@@ -20,7 +20,7 @@ def figures(engine: Engine) -> dict[str, Any]:
     """Return what is to be said of a replay. Jobs that did not end are counted, and left out of the averages."""
     done = [run for run in engine.runs if run.ended_at is not None]
     jcts = sorted(_jct(run) for run in done)
-    waits = sorted(_wait(run, engine) for run in done)
+    waits = sorted(map(_wait, done))
     meter = engine.meter
     first = engine.runs[0].job.submit_s if engine.runs else 0.0
     makespan_s = (meter.at if meter.at is not None else first) - first
@@ -41,9 +41,9 @@ def figures(engine: Engine) -> dict[str, Any]:
         "utilization": _ratio(meter.busy_gpu_s, meter.gpus * makespan_s),
         "fragmentation": _ratio(meter.idle_gpu_s, meter.gpus * meter.waited_s),
         "preemptions": sum(run.preemptions for run in engine.runs),
-        "lost_gpu_s": sum(run.lost_gpu_s for run in engine.runs),
+        "lost_gpu_s": sum(run.lost_s * run.job.terms.demand.gpu_weight for run in engine.runs),
         "fairness": _jain([group["avg_slowdown"] for group in groups.values() if group["avg_slowdown"] is not None]),
-        "wait_by_gpus": _by_class(done, engine),
+        "wait_by_gpus": _by_class(done),
         "tenants": groups,
         "cycles": engine.cycles,
     }
@@ -53,7 +53,7 @@ def curves(engine: Engine) -> dict[str, list[tuple[float, float]]]:
     """Return what a plot shows: jobs waiting and GPUs in use over time, and the waits' distribution."""
     series = engine.meter.series or []
     first = engine.runs[0].job.submit_s if engine.runs else 0.0
-    waits = sorted(_wait(run, engine) for run in engine.runs if run.ended_at is not None)
+    waits = sorted(_wait(run) for run in engine.runs if run.ended_at is not None)
     step = max(1, len(waits) // _POINTS)
     return {
         "waiting": _steps([(at - first, waiting) for at, _, waiting in series]),
@@ -84,25 +84,20 @@ def _jct(run: Run) -> float:
     return run.ended_at - run.job.submit_s
 
 
-def _wait(run: Run, engine: Engine) -> float:
-    return max(0.0, _jct(run) - _work(run, engine))
-
-
-def _work(run: Run, engine: Engine) -> float:
-    lost_s = run.preemptions * engine.physics.lost_s
-    return run.had_s - lost_s
+def _wait(run: Run) -> float:
+    return max(0.0, _jct(run) - (run.had_s - run.lost_s))
 
 
 def _slowdown(run: Run) -> float:
     return max(1.0, _jct(run) / max(run.job.duration_s or 0.0, _BOUND_S))
 
 
-def _by_class(done: Sequence[Run], engine: Engine) -> dict[str, dict[str, float | None]]:
+def _by_class(done: Sequence[Run]) -> dict[str, dict[str, float | None]]:
     """Return waits by the number of GPUs that a job asked for."""
     found: dict[str, list[float]] = {}
     for run in done:
         weight = run.job.terms.demand.gpu_weight
-        found.setdefault(next(name for most, name in _CLASSES if weight <= most), []).append(_wait(run, engine))
+        found.setdefault(next(name for most, name in _CLASSES if weight <= most), []).append(_wait(run))
     return {
         name: {"jobs": len(found[name]), "avg_s": _mean(found[name]), "max_s": max(found[name])}
         for _, name in _CLASSES
@@ -126,7 +121,7 @@ def _tenants(engine: Engine, done: Sequence[Run]) -> dict[str, dict[str, Any]]:
             "jobs": len(runs),
             "gpu_s": had[name],
             "gpu_share": _ratio(had[name], total),
-            "avg_wait_s": _mean([_wait(run, engine) for run in runs]),
+            "avg_wait_s": _mean([_wait(run) for run in runs]),
             "avg_slowdown": _mean([_slowdown(run) for run in runs]),
         }
         for name, runs in sorted(theirs.items())

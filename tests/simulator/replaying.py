@@ -13,11 +13,20 @@ def written(path, *rows, columns="submit_s,duration_s,gpus"):
     return str(path)
 
 
-def replayed(folder, *rows, cluster="1x1xV100", policy="fcfs", columns="submit_s,duration_s,gpus", until=None, **said):
+def replayed(
+    folder,
+    *rows,
+    cluster="1x1xV100",
+    policy="fcfs",
+    columns="submit_s,duration_s,gpus",
+    until=None,
+    rules="physical",
+    **said,
+):
     """Replay rows of a trace, and return the engine that did."""
     nodes = read_cluster(cluster)
     trace = read_trace(written(folder / "t.csv", *rows, columns=columns), per_node=per_node(nodes))
-    engine = engine_for(policy, trace.jobs, nodes, GROUNDS["physical"], said=said)
+    engine = engine_for(policy, trace.jobs, nodes, GROUNDS[rules], said=said)
     engine.run(*([] if until is None else [until]))
     return engine
 

@@ -41,6 +41,15 @@ def test_the_shortest_remaining_goes_first_and_who_gives_way_does_a_minute_again
     assert (said["preemptions"], said["lost_gpu_s"], said["max_wait_s"]) == (1, 60.0, 160.0)
 
 
+def test_under_the_rules_of_muri_all_that_run_do_ten_seconds_again_whenever_anything_happens(tmp_path):
+    rows = [(0, 1000, 1), (100, 1000, 1), (104, 2000, 1)]
+    engine = replayed(tmp_path, *rows, cluster="1x3xV100", rules="muri")
+
+    # One comes, one comes 4 s later, in which nothing was done; then one ends, and another.
+    assert ends(engine) == pytest.approx([1015 + 14, 100 + 1015 + 4 + 10, 104 + 2030 + 10 + 10])
+    assert figures(engine)["lost_gpu_s"] == pytest.approx(14 + 14 + 20)
+
+
 def test_a_gang_takes_its_nodes_together_and_a_fraction_leaves_the_rest_to_others(tmp_path):
     rows = [(0, 100, 16), (1, 10, 0.5), (2, 10, 0.5), (3, 10, 0.25)]
     engine = replayed(tmp_path, *rows, cluster="2x8xV100")
