@@ -3,7 +3,8 @@
 Rows come from the reading thread; what the world adds is put to them on the loop afterwards.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
 
@@ -17,16 +18,17 @@ from gpud.model.units import Seconds, Timestamp
 from gpud.orders import confined_map
 from gpud.results import happened, results
 from gpud.seeing import scene_of, viewer_of
-from gpud.selection import checked_states, no_such_job, parse_job, parse_jobs
+from gpud.selection import Named, checked_states, no_such_job, parse_job, parse_jobs
 from gpud.server import Peer
 from gpud.store.rows import JobQuery, JobRow
-from gpud.views import Scene
+from gpud.views import Scene, Viewer
 from gpud.wire.codec import FRAME_MAX, Message, pack
 from gpud.wire.messages import Job
 
 _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
+_BREATH = 200
 _UNRECORDED: Message = {"commit": None, "dirty": None}
 _WAITING = frozenset({"queued", "held"})
 _ROWS_BYTES = FRAME_MAX * 3 // 4
@@ -50,7 +52,7 @@ class Listing:
 
     async def _list(self, peer: Peer, message: Message) -> Message:
         states = checked_states(message.get("state", ()))
-        limit = message.get("limit", _ROWS)
+        limit = message.get("limit", self._usual())
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
@@ -65,7 +67,7 @@ class Listing:
                 return {"jobs": [], "more": 0}
             user = me
         query = JobQuery(
-            spans=None if words is None else tuple(word.span for word in words),
+            spans=None if words is None else tuple(span for word in words for span in _spans(word)),
             ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
             own=own,
             limit=limit,
@@ -79,14 +81,20 @@ class Listing:
             first=self._first(states, limit),
         )
         rows, more = await self._gpud.reader.run(lambda reader: reader.jobs(query))
+        if words is not None:
+            rows = [part for row in rows for part in _named(row, words)]
+        there = {job for row in rows for job in (row.job, array_of(row.job))}
         for word in words or ():
-            if word.alone and not any(word.names(row.job) or array_of(row.job) == job_id(word.first) for row in rows):
-                raise no_such_job(word.text)
+            if word.alone and word.span[0] not in there:
+                await self._row(word.span[0])  # it is none of these, or there is none
         scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
-        places = views.positions(scene.world) or {}
-        maps = [views.row_map(scene, row, viewer, places.get(row.job)) for row in rows]
-        told = _what_fits(maps)
-        return {"jobs": told, "more": more + len(maps) - len(told)}
+        told = await _told(scene, rows, viewer, views.positions(scene.world) or {})
+        return {"jobs": told, "more": more + len(rows) - len(told)}
+
+    def _usual(self) -> int:
+        """Return how many rows a listing has where nobody says: all that has not ended, and some of what has."""
+        world = self._gpud.world
+        return min(_ROWS_MOST, _ROWS + len(world.active) + len(world.queue) + len(world.parked))
 
     def _first(self, states: frozenset[str], limit: int) -> tuple[JobId, ...]:
         """Return which jobs a listing keeps before others: those that run; where all wait, the next in line."""
@@ -127,7 +135,7 @@ class Listing:
         if row.array is not None:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
             rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
-            answer["elements"] = _what_fits([views.row_map(scene, each, viewer, None) for each in rows])
+            answer["elements"] = await _told(scene, rows, viewer, {})
             running = {"starting", "running", "stopping"}
             if row.ended_at is None and any(each.state in running for each in rows):
                 shown["state"] = "running"
@@ -195,22 +203,60 @@ class Listing:
         index = index_of(job)
         if index is not None:
             array = await self._gpud.reader.run(lambda reader: reader.job(array_of(job)))
-            state = None if array is None else array.array_state
-            if array is not None and state is not None and (index in state.pending or index in state.dropped):
-                word = array.state if index in state.pending else End.CANCELLED.value
-                ended_at = None if index in state.pending else array.updated_at
-                return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
+            element = None if array is None else _element(array, index)
+            if element is not None:
+                return element
         if index is None:
             raise no_such_job(format_job(job))
         hint = f"see what there is: gpuctl show {number_of(job)}"
         raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
 
 
-def _what_fits(jobs: list[Job]) -> list[Job]:
+def _spans(word: Named) -> Iterator[tuple[JobId, JobId]]:
+    """Yield the keys of what a word names; of elements also their array's, whose row tells of those without one."""
+    yield word.span
+    if word.elements is not None:
+        yield job_id(word.first), job_id(word.first)
+
+
+def _named(row: JobRow, words: Sequence[Named]) -> Iterator[JobRow]:
+    """Yield a row; of an array of which only elements are named, those of them that have no rows of their own."""
+    state = row.array_state
+    if state is None or index_of(row.job) is not None or any(word.names(row.job) for word in words):
+        yield row
+        return
+    for word in words:
+        if word.elements is None or job_id(word.first) != row.job:
+            continue
+        element = _element(row, word.elements.first) if word.alone else None
+        if element is not None:
+            yield element
+        elif not word.alone and word.elements & (state.pending | state.dropped):
+            yield replace(row, array_state=replace(state, pending=word.elements & state.pending))
+
+
+def _element(array: JobRow, index: int) -> JobRow | None:
+    """Return what an array's row says of an element that has none of its own; None where it says nothing."""
+    state = array.array_state
+    if state is None or not (index in state.pending or index in state.dropped):
+        return None
+    word = array.state if index in state.pending else End.CANCELLED.value
+    ended_at = None if index in state.pending else array.updated_at
+    job = job_id(number_of(array.job), index)
+    return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
+
+
+async def _told(scene: Scene, rows: Sequence[JobRow], viewer: Viewer, places: Mapping[JobId, int]) -> list[Job]:
     """Return those of these jobs that one frame has room for, in their order; what has not ended goes first."""
+    jobs, sizes = [], []
+    for number, row in enumerate(rows, 1):
+        jobs.append(views.row_map(scene, row, viewer, places.get(row.job)))
+        sizes.append(len(pack({"job": jobs[-1]})))
+        if number % _BREATH == 0:  # others wait no longer for who asks for all there is
+            await asyncio.sleep(0)
     ranked = sorted(range(len(jobs)), key=lambda at: (jobs[at]["ended_at"] is not None, -at))
-    sizes = accumulate(len(pack({"job": jobs[at]})) for at in ranked)
-    kept = [at for at, size in zip(ranked, sizes, strict=True) if size <= _ROWS_BYTES]
+    upto = accumulate(sizes[at] for at in ranked)
+    kept = [at for at, size in zip(ranked, upto, strict=True) if size <= _ROWS_BYTES]
     return [jobs[at] for at in sorted(kept)]
 
 

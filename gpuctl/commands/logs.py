@@ -83,7 +83,7 @@ def _print(job: dict[str, Any], lines: int | None) -> None:
 
 
 def _last_started(client: Client) -> str:
-    jobs = client.request("list", mine=True)["jobs"]
+    jobs = client.request("list", mine=True, limit=1000)["jobs"]
     started = [job for job in jobs if job["started_at"] is not None]
     if not started:
         raise GpuctlError("none of your jobs has started in the last day", hint="gpuctl list --all --mine")

@@ -6,6 +6,8 @@ import time
 import pytest
 from gpud_process import until
 
+from gpuctl.errors import RefusedError
+
 APPEND = "echo $GPUD_ARRAY_INDEX >> ran"
 
 
@@ -42,6 +44,11 @@ def test_a_throttle_lets_so_many_run_and_no_more(gpud):
     assert not (gpud.work / "crowded").exists()
 
 
+def listed(gpud, word):
+    """What a listing of one word shows: ids, and of arrays what has not started."""
+    return {(row["id"], row.get("array_pending")) for row in gpud.ask("list", jobs=[word])["jobs"]}
+
+
 def test_a_part_of_an_array_can_be_cancelled(gpud):
     os.mkfifo(gpud.work / "go")
     array = gpud.submit("sh", "-c", "read line < go", array="0-9%2")
@@ -53,6 +60,11 @@ def test_a_part_of_an_array_can_be_cancelled(gpud):
     assert reply["changed"] == [f"{array}_{index}" for index in (1, 5, 6, 7, 8, 9)]
     gpud.running(f"{array}_2")
     assert gpud.job(array)["array_pending"] == "3-4"
+    assert listed(gpud, f"{array}_[2-8]") == {
+        (array, "3-4"),
+        *((f"{array}_{index}", None) for index in (2, 5, 6, 7, 8)),
+    }
+    assert listed(gpud, f"{array}_4") == {(f"{array}_4", None)}
     until(lambda: counts_of(gpud, array) == {"running": 2, "queued": 2, "cancelled": 6})
     with (gpud.work / "go").open("w") as go:
         go.write("go\n" * 100)
@@ -68,6 +80,10 @@ def test_cancelling_an_array_ends_all_of_it(gpud):
     gpud.ask("cancel", select={"jobs": [array]}, force=True)
     assert gpud.ended(array)["state"] == "cancelled"
     assert counts_of(gpud, array) == {"cancelled": 100_000}
+    assert listed(gpud, f"{array}_99999") == {(f"{array}_99999", None)}
+    assert listed(gpud, f"{array}_100000-100001") == set()
+    with pytest.raises(RefusedError, match="there is no job"):
+        listed(gpud, f"{array}_100000")
     note = gpud.ask("cancel", select={"jobs": [f"{array}_99999"]})
     assert (note["changed"], note["notes"]) == ([], {f"{array}_99999": "has ended already: cancelled"})
 
@@ -145,8 +161,9 @@ def test_ten_thousand_queued_jobs_slow_nobody_down(gpud):
     assert len(set(printed)) == 10_000
     assert full[0] < 3 * empty[0], (empty, full)
     began = time.perf_counter()
-    listed = gpud.ask("list", limit=10)
-    assert (len(listed["jobs"]), listed["more"]) == (10, 10_000), "it counts no further"
+    some, everything = gpud.ask("list", limit=10), gpud.ask("list")
+    assert (len(some["jobs"]), some["more"]) == (10, 10_000), "it counts no further"
+    assert (len(everything["jobs"]), everything["more"]) == (10_000, 61)
     assert gpud.job(printed[-1])["queue_position"] == 10_030
     assert time.perf_counter() - began < 2
     gpud.kill()
