@@ -77,7 +77,13 @@ class Guard:
         waiting = self._world.waiting(reservation.job) if self._world.tenants else None
         if waiting is not None and not (reservation.taken or reservation.strict):
             borrower = None if quota.guaranteed(self._world, waiting.terms) else waiting.terms.tenant
-        self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
+        claimed = _Claimed(reservation.at, holds, reservation, borrower=borrower)
+        for other in self.claimed:
+            if other.reservation is not None and not holds.keys().isdisjoint(other.holds):
+                first, then = (other, claimed) if other.at <= claimed.at else (claimed, other)
+                assert first.reservation is not None  # noqa: S101 - neither is another claim
+                _count(then.holds, first.reservation.allocation)  # it is taken by then
+        self.claimed.append(claimed)
         self._merged.clear()
         return True
 
@@ -148,20 +154,25 @@ class Guard:
     def took(self, binding: tuple[int, ...], allocation: Allocation) -> None:
         """Count a start that lasts beyond the moments of these claims."""
         for index in binding:
-            for part in allocation.parts:
-                hold = self.claimed[index].holds.get(part.node)
-                if hold is not None:
-                    hold.cpus -= part.cpus
-                    hold.memory_mib -= part.memory_mib
-                    for share in part.shares:
-                        if share.gpu in hold.gpus and share.memory_mib is not None:
-                            hold.gpus[share.gpu] -= share.memory_mib
+            _count(self.claimed[index].holds, allocation)
         if binding:
             self._merged.clear()
 
     def horizon_s(self, binding: tuple[int, ...]) -> Seconds:
         """Return how short a job must be to be over before the last of these reservations."""
         return max(self.claimed[index].at for index in binding) - self._now - STARTING_S
+
+
+def _count(holds: dict[NodeName, Hold], allocation: Allocation) -> None:
+    """Take an allocation off what a claim leaves."""
+    for part in allocation.parts:
+        hold = holds.get(part.node)
+        if hold is not None:
+            hold.cpus -= part.cpus
+            hold.memory_mib -= part.memory_mib
+            for share in part.shares:
+                if share.gpu in hold.gpus and share.memory_mib is not None:
+                    hold.gpus[share.gpu] -= share.memory_mib
 
 
 def earliest(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
 
+from gpud.core.rules import Rules
 from gpud.core.waits import NoCapacity, YieldsTo
 from gpud.model.job import JobId
 
@@ -36,6 +37,13 @@ def test_spare_cpus_may_be_used_beyond_the_reservation_and_others_not():
     first, two, more = play.submit(a_job(1, cpus=6), a_job(0, cpus=2), a_job(0, cpus=1))
     assert [play.state(job) for job in (first, two, more)] == ["queued", "starting", "queued"]
     assert isinstance(play.why(more), YieldsTo)
+
+
+def test_what_two_reservations_need_together_is_left_to_them():
+    play = a_cluster(gpus="4xH100", cpus=10, rules=Rules(reservations=2))
+    play.submit(a_job(cpus=9, limit=100))
+    jobs = play.submit(a_job(cpus=6), a_job(cpus=4), a_job(cpus=1), a_job(cpus=1, limit=50))
+    assert [play.state(job) for job in jobs] == ["queued", "queued", "queued", "starting"]
 
 
 def test_a_job_that_counts_nothing_is_not_kept_out_by_a_shortage():
