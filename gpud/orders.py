@@ -110,7 +110,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             progress_file=progress_file(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}"),
             checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
         )
-        | (_of_slurm(effect, spec, states, scripts, log) if spec.sbatch else {}),
+        | (_of_slurm(world, effect, spec, states, scripts, log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
@@ -200,7 +200,9 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
     )
 
 
-def _of_slurm(effect: Launch, spec: JobSpec, states: list[GpuState], scripts: str, log: str) -> dict[str, str]:
+def _of_slurm(
+    world: World, effect: Launch, spec: JobSpec, states: list[GpuState], scripts: str, log: str
+) -> dict[str, str]:
     """Return what a script with #SBATCH lines is told beside; a copy of it is kept in `scripts`."""
     output = log
     if spec.output is not None:
@@ -209,6 +211,7 @@ def _of_slurm(effect: Launch, spec: JobSpec, states: list[GpuState], scripts: st
         spec,
         effect.job,
         attempt=effect.attempt,
+        begins_at=world.active[effect.job].state.since,
         nodes=[part.node for part in effect.allocation.parts],
         indices=[state.gpu.index for state in states],
         cpus=spec.terms.demand.cpus,

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import sys
+import time
 
 _SHIFT = 24  # an element is one number to Slurm: see gpud.model.job
 _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
@@ -57,6 +58,7 @@ def about(env: dict[str, str]) -> str:
         f"JobId={job}{array} JobName={env.get('SLURM_JOB_NAME', '')}",
         f"UserId={env.get('SLURM_JOB_USER', '')}({env.get('SLURM_JOB_UID', '')})",
         f"JobState=RUNNING Reason=None Restarts={env.get('SLURM_RESTART_COUNT', '0')} ExitCode=0:0",
+        f"TimeLimit={_duration(env)} StartTime={_date(env, 'START')} EndTime={_date(env, 'END')}",
         f"Partition={env.get('SLURM_JOB_PARTITION', '')} Account={env.get('SLURM_JOB_ACCOUNT', '')}",
         f"NodeList={env.get('SLURM_JOB_NODELIST', '')} BatchHost={env.get('SLURMD_NODENAME', '')}",
         f"NumNodes={env.get('SLURM_NNODES', '1')} NumCPUs={cpus} NumTasks={env.get('GPUD_STEP_TASKS', '1')}",
@@ -68,6 +70,19 @@ def about(env: dict[str, str]) -> str:
         f"StdOut={output}",
     ]
     return "\n   ".join(lines)
+
+
+def _date(env: dict[str, str], which: str) -> str:
+    at = env.get(f"SLURM_JOB_{which}_TIME")
+    return "Unknown" if at is None else time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(int(at)))
+
+
+def _duration(env: dict[str, str]) -> str:
+    """Return the time limit as Slurm writes it: `1-02:00:00`."""
+    if "SLURM_JOB_END_TIME" not in env:
+        return "UNLIMITED"
+    days, seconds = divmod(int(env["SLURM_JOB_END_TIME"]) - int(env["SLURM_JOB_START_TIME"]), 86_400)
+    return f"{f'{days}-' if days else ''}{time.strftime('%H:%M:%S', time.gmtime(seconds))}"
 
 
 def main(words: list[str]) -> int:

@@ -21,6 +21,7 @@ def variables(
     job: JobId,
     *,
     attempt: int,
+    begins_at: float,
     nodes: Sequence[str],
     indices: Sequence[int],
     cpus: int,
@@ -58,7 +59,10 @@ def variables(
         "SLURM_CPUS_ON_NODE": each,
         "SLURM_JOB_CPUS_PER_NODE": each if len(nodes) == 1 else f"{each}(x{count})",
         "SLURM_GPUS_ON_NODE": str(len(indices)),
+        "SLURM_JOB_START_TIME": str(int(begins_at)),
     }
+    if spec.terms.time_limit_s is not None:
+        told["SLURM_JOB_END_TIME"] = str(int(begins_at + spec.terms.time_limit_s))
     if indices:
         told |= {"SLURM_JOB_GPUS": gpus, "SLURM_GPUS": str(len(indices) * len(nodes))}
     if memory_mib:

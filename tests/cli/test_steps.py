@@ -33,7 +33,8 @@ echo "from $SLURM_ARRAY_TASK_MIN to $SLURM_ARRAY_TASK_MAX by $SLURM_ARRAY_TASK_S
 echo "asked $SLURM_CPUS_PER_TASK $SLURM_NTASKS_PER_NODE $SLURM_MEM_PER_NODE $SLURM_GPUS_ON_NODE"
 echo "outside ${SLURM_NTASKS-none} ${SLURM_PROCID-none} ${SLURM_LOCALID-none}"
 srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID gpu $CUDA_VISIBLE_DEVICES"' | sort
-scontrol show job $SLURM_JOB_ID | grep -o 'StdOut=.*'
+scontrol show job $SLURM_JOB_ID | grep -o -e 'StdOut=.*' -e 'TimeLimit=[^ ]*'
+echo "may run $((SLURM_JOB_END_TIME - SLURM_JOB_START_TIME)) s"
 srun bash -c 'exit $((SLURM_PROCID + 3))' || echo "status $?"
 """
 CHAIN = """#!/bin/sh
@@ -67,7 +68,9 @@ def test_a_distributed_array_runs_as_it_did_on_its_cluster(gpuctl):
             "outside none none none",
             "0: rank 0/2 local 0 gpu 0",
             "1: rank 1/2 local 1 gpu 1",
+            "TimeLimit=00:05:00",
             f"StdOut={output}",
+            "may run 300 s",
             "status 4",
         ]
 
