@@ -38,7 +38,7 @@ from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
 from gpud.settings import ConfigError, load, taken
-from gpud.store.files import FIRST_NUMBER, StoreError, check_database
+from gpud.store.files import FIRST_NUMBER, StoreError, check_database, next_number
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
 from gpud.store.rows import Loaded
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start_log(config)
         if config.check:
             check_database(_database(config))
+            _check_whole(_database(config), config.state_dir)
             return
         asyncio.run(_serve(config, arguments, held))
     except (StoreError, ListenError, ConfigError) as error:
@@ -143,8 +144,11 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     lock = lock_state(config.state_dir, config.socket)
     _tell_of_stop(config, stopped=False)
     path = _database(config)
+    _check_whole(path, config.state_dir)
     store = Store.open(path, backup_dir=f"{config.state_dir}/backups")
     loaded = _loaded(store, config.state_dir)
+    for each in (path, f"{path}-wal"):
+        lock.keep(each)
     boot = boot_id()
     clock, anchor = anchored(loaded.settings.get("clock"), boot)
     if anchor is not None:
@@ -207,10 +211,20 @@ def _server(config: Config, daemon: Daemon) -> Server:
     return server
 
 
+def _check_whole(path: str, state_dir: str) -> None:
+    """Raise StoreError for a database that does not know the newest jobs, as where its WAL was damaged: records do."""
+    following, newest = next_number(path), newest_number(state_dir, "records")
+    if following is not None and following <= newest:
+        raise StoreError(
+            f"{path} is damaged: it knows no job from {following} on, and job {newest} was started",
+            "it was left as it is; move it away to start with an empty queue, or put a backup in its place",
+        )
+
+
 def _loaded(store: Store, state_dir: str) -> Loaded:
     """Return what the store remembers; one that is new goes on behind what another left in its place."""
     loaded = store.load()
-    newest = newest_number(state_dir) if loaded.next_number == 1 else 0
+    newest = newest_number(state_dir, "records", "logs") if loaded.next_number == 1 else 0
     if not newest:
         return loaded
     log.warning("the database is new, and job %d has been here: the next one is %d", newest, newest + 1)

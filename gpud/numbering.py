@@ -6,21 +6,22 @@ taken for them.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _NUMBER = re.compile(r"(\d{1,15})(?:_\d+)?\.\d+(?:\.log)?")
 
 
-def newest_number(state_dir: str) -> int:
-    """Return the highest number of a job that left a record or a log in a state directory; 0 for none."""
-    return max((int(found[1]) for name in _names(state_dir) if (found := _NUMBER.fullmatch(name))), default=0)
+def newest_number(state_dir: str, *directories: str) -> int:
+    """Return the highest number of a job that left something in these directories of a state directory; 0 for none."""
+    names = _names(state_dir, directories)
+    return max((int(found[1]) for name in names if (found := _NUMBER.fullmatch(name))), default=0)
 
 
-def _names(state_dir: str) -> Iterator[str]:
-    """Yield the names of records and logs; in system mode each user's logs have a directory of their own."""
-    for directory in ("records", "logs"):
+def _names(state_dir: str, directories: Iterable[str]) -> Iterator[str]:
+    """Yield the names of what is there; in system mode each user's logs have a directory of their own."""
+    for directory in directories:
         with suppress(OSError), os.scandir(f"{state_dir}/{directory}") as entries:
             for entry in entries:
                 yield entry.name

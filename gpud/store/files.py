@@ -95,6 +95,7 @@ def open_writer(
                 if version:
                     _back_up(connection, Path(backup_dir or Path(path).parent) / f"{Path(path).name}.v{version}.backup")
                 _migrate(connection, migrations, version)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else a damaged WAL would look like no jobs
         except BaseException:
             connection.close()
             raise
@@ -113,6 +114,19 @@ def check_database(path: str) -> None:
                 found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise _damaged(path, found.splitlines()[-1])
+
+
+def next_number(path: str) -> int | None:
+    """Return the number of the next job; None where there is no database yet. Nothing is changed. Raises StoreError."""
+    with told(path):
+        if not Path(path).exists() or Path(path).stat().st_size == 0:
+            return None
+        with closing(_connect(path, "ro")) as connection:
+            if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'job'").fetchone()[0]:
+                return None
+            newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
+            first = connection.execute("SELECT value FROM setting WHERE key = ?", (FIRST_NUMBER,)).fetchone()
+    return max(number_of(JobId(newest)) + 1, int(first[0]) if first else 1)
 
 
 def open_reader(path: str) -> sqlite3.Connection:
@@ -139,6 +153,10 @@ def rollback(connection: sqlite3.Connection) -> None:
 
 def _exists(path: str) -> bool:
     """Return whether there is something to check; make an empty file, the owner's alone, where there is none."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size and not (Path(path).exists() and Path(path).stat().st_size):
+        hint = "put it back; or move that away, too, to start with an empty queue"
+        raise StoreError(f"{path} is gone, and {log}, which holds a part of it, is there", hint)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gpud.store.files import StoreError
 
@@ -17,23 +17,36 @@ class StateLock:
 
     path: str
     descriptor: int
+    _kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def keep(self, path: str) -> None:
+        """Have `check` see to this file, too, if it is there: what is written to a removed one is lost."""
+        there = _identity(path)
+        if there is not None:
+            self._kept[path] = there
 
     def check(self) -> None:
-        """Raise StoreError if the directory is not there any more, or another has its name: what is written is lost."""
-        try:
-            there = os.stat(self.path)  # noqa: PTH116 - at every commit: no path object for it
-        except OSError:
-            there = None
-        held = os.fstat(self.descriptor)
-        if there is None or (there.st_ino, there.st_dev) != (held.st_ino, held.st_dev):
-            raise StoreError(
-                f"the state directory {os.path.dirname(self.path)} was removed under gpud",  # noqa: PTH120 - as above
-                "jobs that run go on, but their queue is lost; start gpud again for a new one",
-            )
+        """Raise StoreError if the directory or a kept file is not there any more, or another has its name."""
+        for path, kept in self._kept.items():
+            if _identity(path) != kept:
+                directory = os.path.dirname(path)  # noqa: PTH120 - at every commit: no path object for it
+                lost = f"the state directory {directory}" if path == self.path else path
+                raise StoreError(
+                    f"{lost} was removed under gpud",
+                    "jobs that run go on, but their queue is lost; start gpud again for a new one",
+                )
 
     def release(self) -> None:
         """Give the directory free. The file stays: removing it would let two in."""
         os.close(self.descriptor)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        there = os.stat(path)  # noqa: PTH116 - as above
+    except OSError:
+        return None
+    return there.st_ino, there.st_dev
 
 
 def lock_state(state_dir: str, socket: str = "") -> StateLock:
@@ -62,4 +75,6 @@ def lock_state(state_dir: str, socket: str = "") -> StateLock:
     except OSError as error:
         os.close(descriptor)
         raise StoreError(f"cannot lock {path}: {error.strerror}", "take a local directory: --state-dir") from error
-    return StateLock(path, descriptor)
+    lock = StateLock(path, descriptor)
+    lock.keep(path)
+    return lock

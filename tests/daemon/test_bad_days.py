@@ -182,6 +182,16 @@ def test_a_state_directory_that_is_removed_ends_gpud_with_a_word_and_no_job(gpud
     until(lambda: not lives(pid))
 
 
+def refusal(gpud):
+    """Return what a gpud says that cannot start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gpud", "--state-dir", str(gpud.state), *gpud.options],
+        env=gpud.environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    return done.stderr
+
+
 def test_behind_a_database_that_was_moved_away_numbers_go_on(gpud):
     (gpud.work / "go").touch()
     gpud.ended(gpud.submit("sh", "-c", "exit 4"))
@@ -189,14 +199,18 @@ def test_behind_a_database_that_was_moved_away_numbers_go_on(gpud):
     gpud.running(job)
     pid, *_ = gpud.pids(job)
     gpud.kill()
-    for each in gpud.state.glob("gpud.db*"):
+    database, log = gpud.state / "gpud.db", gpud.state / "gpud.db-wal"
+    with log.open("r+b") as file:
+        file.seek(100)
+        file.write(b"garbled")
+    assert f"it knows no job from 1 on, and job {job} was started" in refusal(gpud)
+    kept = log.read_bytes()
+    database.rename(database.with_name("away"))
+    assert "gpud.db-wal, which holds a part of it, is there" in refusal(gpud)
+    assert log.read_bytes() == kept
+    for each in (database, log):
         each.write_bytes(b"garbled" * 1_000)
-    refused = subprocess.run(
-        [sys.executable, "-m", "gpud", "--state-dir", str(gpud.state), *gpud.options],
-        env=gpud.environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert "move it away" in refused.stderr
+    assert "move it away" in refusal(gpud)
     for each in gpud.state.glob("gpud.db*"):
         each.rename(each.with_name(f"old-{each.name}"))
     gpud.start()
@@ -206,6 +220,10 @@ def test_behind_a_database_that_was_moved_away_numbers_go_on(gpud):
     assert lives(pid)  # and is nobody's, so nobody ended it
     (gpud.work / "go").unlink()
     until(lambda: not lives(pid))
+    (gpud.state / "gpud.db").unlink()
+    with pytest.raises(GpuctlError):
+        gpud.submit("true")  # nobody is told of a job that is gone with the next start
+    assert gpud.process.wait(60) == 1
 
 
 @pytest.mark.fault
