@@ -72,12 +72,12 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "grace_s": given["grace"],
         "estimate_s": given["estimate"],
         "preemptible": given["preemptible"],
-        **_checkpoint(given),
+        **checkpoint(given),
         "retries": given["retries"],
         "retry_on": _retry_on(given),
         "after": _after(given["after"]),
         "tenant": given["tenant"],
-        "notify": [[*pair] for rule in given["notify"] for pair in rule] or None,
+        "notify": told_of(given),
         "group": given["group"],
         "key": given["key"],
         "array": given["array"],
@@ -230,7 +230,12 @@ def _retry_on(given: dict[str, Any]) -> list[str] | None:
     return kinds or None
 
 
-def _checkpoint(given: dict[str, Any]) -> dict[str, Any]:
+def told_of(given: dict[str, Any]) -> list[list[str]] | None:
+    """Return pairs of an event and a target, or None where nobody is told of anything."""
+    return [[*pair] for rule in given["notify"] for pair in rule] or None
+
+
+def checkpoint(given: dict[str, Any]) -> dict[str, Any]:
     """Return when a job is asked to save what it has, and how."""
     word = given.get("checkpoint_signal")
     number, before_s = (None, None) if word is None else parse_checkpoint(word)

@@ -77,6 +77,7 @@ class Requests:
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
+        self._notices = notices
         self._submitting = Submitting(gpud, ask=self._ask, notices=notices)
 
     @property
@@ -276,6 +277,8 @@ class Requests:
         by, priority = Owner(peer.uid, await self._gpud.names.name(peer.uid)), message.get("priority")
         if priority is not None:
             check_priority(self._gpud.world, self._gpud.roles.of(peer), priority)
+        if message.get("notify"):
+            await self._notices.expect()
         resolve_names(self._gpud.world, message.get("demand", {}))
         make, notes = await self._gpud.reader.run(lambda reader: changes_of(reader, message, chosen, by=by))  # type: ignore[arg-type]  # the server has held it to this type
         begin_at = message.get("begin_at")

@@ -141,17 +141,20 @@ def checked(terms: Terms) -> Terms:
 def rewrite_of(message: Update) -> Rewrite:
     """Return what is new in a job's spec beside its terms. Raises Wrong."""
     _check_workdir(message.get("workdir", "/"))
+    new = _saved_and_told(message)
+    said = [key for key in new if ("notify" if key == "notify" else "checkpoint_signal") in message]
     return Rewrite(
         name=_word("the name", message.get("name")),
         workdir=message.get("workdir"),
         output=_path_pattern("the output file", message.get("output")),
         error=_path_pattern("the error file", message.get("error")),
         labels=tuple(_labels(message.get("labels", {})).items()),
+        submitted=tuple((key, new[key]) for key in said),
     )
 
 
-def _comforts(message: Submit) -> dict[str, Any]:
-    """Return what a job gets beside its GPUs, as fields of its spec. Raises Wrong."""
+def _saved_and_told(message: Submit | Update) -> dict[str, Any]:
+    """Return when a job is asked to save what it has, and whom it tells, as fields of its spec. Raises Wrong."""
     signal, every_s = message.get("checkpoint_signal"), _duration("the interval", message.get("checkpoint_every_s"))
     if signal is not None:
         _between("the checkpoint signal", signal, 1, 64)
@@ -159,9 +162,6 @@ def _comforts(message: Submit) -> dict[str, Any]:
         raise Wrong("when a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
     elif every_s is not None:
         raise Wrong("how often a checkpoint is made is said, but not by which signal", "--checkpoint-signal USR1")
-    commit = message.get("commit")
-    if commit is not None and not re.fullmatch(r"[0-9a-f]{7,64}", commit):
-        raise Wrong(f"{commit!r} is not a commit")
     notify = message.get("notify", [])
     if len(notify) > _NOTICES_MOST or any(len(pair) != 2 for pair in notify):
         raise Wrong(f"whom to notify is at most {_NOTICES_MOST} pairs of an event and a target")
@@ -178,10 +178,20 @@ def _comforts(message: Submit) -> dict[str, Any]:
         "checkpoint_signal": signal,
         "checkpoint_every_s": every_s,
         "checkpoint_before_s": _duration("the time before the limit", message.get("checkpoint_before_s")),
+        "notify": tuple((event, target) for event, target in notify),
+    }
+
+
+def _comforts(message: Submit) -> dict[str, Any]:
+    """Return what a job gets beside its GPUs, as fields of its spec. Raises Wrong."""
+    commit = message.get("commit")
+    if commit is not None and not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        raise Wrong(f"{commit!r} is not a commit")
+    return {
+        **_saved_and_told(message),
         "checkpoint_to": message.get("checkpoint_to", "all"),
         "terminal": check_size(message.get("terminal")),
         "unattended_s": _duration("the time without anybody", message.get("unattended_s")),
-        "notify": tuple((event, target) for event, target in notify),
         "commit": commit,
         "dirty": message.get("dirty"),
         "sbatch": message.get("sbatch", False),

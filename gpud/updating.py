@@ -25,13 +25,17 @@ _SAID = {
     "retries": "its retries",
     "retry_on": "its retries",
     "begin_at": "its begin",
+    "checkpoint_signal": "its checkpoints",
+    "checkpoint_every_s": "its checkpoints",
+    "checkpoint_before_s": "its checkpoints",
     "labels": "its labels",
     "variables": "its environment",
     "workdir": "its directory",
     "output": "its output",
     "error": "its output",
 }
-_PRIVATE = {"variables", "workdir", "output", "error"}  # else an operator could run anything as anybody
+_ALWAYS = {"priority": "its priority", "notify": "whom it tells"}  # of what runs, too
+_PRIVATE = {"variables", "workdir", "output", "error", "notify"}  # else an operator could run anything as anybody
 _LIMIT = ("time_limit_s", "time_limit_more_s", "unlimited")
 _TERMS = ("estimate_s", "grace_s", "preemptible", "retries")
 
@@ -47,7 +51,8 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
     live = outermost(chosen)
     waiting_only = tuple(dict.fromkeys(words for key, words in _SAID.items() if key in message))
     said = [*waiting_only]
-    said += ["its time limit"] * any(key in message for key in _LIMIT) + ["its priority"] * ("priority" in message)
+    said += ["its time limit"] * any(key in message for key in _LIMIT)
+    said += [words for key, words in _ALWAYS.items() if key in message]
     if not said:
         raise Wrong("nothing to change is named", "see what can be: gpuctl update --help")
     ended = ((job, state.replace("_", " ")) for job, state in chosen.states.items() if state in ENDED)
@@ -56,8 +61,9 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
     private = sorted(_PRIVATE & message.keys())
     for job, row in rows.items():
         if private and by.uid not in {row.terms.uid, 0}:
-            words = f"{_SAID[private[0]].removeprefix('its ')} of job {format_job(job)}"
-            raise Wrong(f"the {words} is {row.terms.user}'s to change", "only its owner may", "not_permitted")
+            words = (_SAID | _ALWAYS)[private[0]].replace("its ", "the ")
+            words = f"{words} of job {format_job(job)}" if private[0] in _SAID else f"{words}, job {format_job(job)},"
+            raise Wrong(f"{words} is {row.terms.user}'s to change", "only its owner may", "not_permitted")
     made: dict[tuple[Terms, str], Terms] = {}
     jobs = []
     more_s = message.get("time_limit_more_s", 0.0)
@@ -135,6 +141,7 @@ def _merged(demand: Demand, part: PartOfDemand) -> dict[str, Any]:
         "spread": demand.spread,
     }
     new: dict[str, Any] = dict(part)
+    now |= dict.fromkeys(new.pop("without", ()))
     shares = ("share_mib", "share_permille", "mig")
     if new.pop("whole", False) or any(key in new for key in shares):
         now |= dict.fromkeys(shares)

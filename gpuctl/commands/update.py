@@ -15,8 +15,20 @@ from gpud.model.units import parse_duration
 _CHANGEABLE = (
     *("gpus", "nodes", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig", "cpus", "memory"),
     *("not_gpu", "not_node", "node_label", "pool", "spread", "priority", "name", "time_limit", "estimate", "retries"),
+    *("checkpoint_signal", "checkpoint_interval", "notify"),
     *("retry_on", "preemptible", "begin", "label", "env", "env_file", "workdir", "output", "error", "grace"),
 )
+_NONE = "none"
+_REMOVABLE = {  # by `none`, and what it is called in a demand
+    "gpu_memory": "gpu_memory_mib",
+    "gpu_type": "gpu_type",
+    "gpu_ids": "gpu_ids",
+    "not_gpu": "excluded_gpus",
+    "not_node": "excluded_nodes",
+    "cpus": "cpus",
+    "memory": "memory_mib",
+    "pool": "pool",
+}
 
 
 def parse_limit(text: str) -> dict[str, float | bool]:
@@ -40,9 +52,20 @@ def _options(command: Any) -> Any:
     limit = table["time_limit"]
     limit.type = Parsed("DUR", parse_limit)
     limit.help = "From its start: 4h; +2h, -30m: more, less than now; none. Of running jobs, too."
+    for name in _REMOVABLE:
+        table[name].type = _or_none(table[name].type)
     for name in reversed(_CHANGEABLE):
         command.__click_params__ = [*getattr(command, "__click_params__", []), table[name]]
     return command
+
+
+def _or_none(kind: Any) -> Parsed:
+    """Return the type of an option that takes `none`, too."""
+
+    def parse(text: str) -> Any:
+        return _NONE if text.lower() == _NONE else kind.convert(text, None, None)
+
+    return Parsed(kind.name, parse)
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -62,8 +85,8 @@ def update(
 ) -> None:
     """Change what waiting jobs ask for; they keep their place. What is not named stays as it is.
 
-    Of a running job the time limit and the priority can be changed: gpuctl update 12 --time-limit +2h. Of an array it
-    is what has not started that changes.
+    Of a running job the time limit, the priority and whom it tells can be changed: gpuctl update 12 --time-limit +2h.
+    Of an array it is what has not started that changes. `none` takes away what was asked for: --gpu-type none.
     """
     asked = fields(given)
     if not asked:
@@ -77,8 +100,11 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
     said = variables(given["env"], given["env_file"])
     if given["workdir"] is not None:
         said["PWD"] = workdir
+    without = [key for name, key in _REMOVABLE.items() if given[name] in (_NONE, (_NONE,))]
+    kept = {name: None if value == _NONE else () if value == (_NONE,) else value for name, value in given.items()}
+    demand = submission.part_of_demand(kept) | ({"without": without} if without else {})
     optional = {
-        "demand": submission.part_of_demand(given),
+        "demand": demand,
         "name": given["name"],
         "priority": given["priority"],
         "estimate_s": given["estimate"],
@@ -87,6 +113,8 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "retries": given["retries"],
         "retry_on": [kind for kinds in given["retry_on"] for kind in kinds],
         "begin_at": given["begin"],
+        **submission.checkpoint(given | {"time_limit": None}),
+        "notify": submission.told_of(given),
         "labels": dict(given["label"]),
         "variables": said,
         "workdir": None if given["workdir"] is None else workdir,

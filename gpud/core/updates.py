@@ -101,6 +101,8 @@ def _update_active(world: World, out: Outcome, asked: Update, job: JobId, terms:
     if isinstance(active.state, Stopping):
         return "is being stopped"
     place = active.place if asked.priority is None else replace(active.place, priority=asked.priority)
+    if asked.rewrite != type(asked.rewrite)():
+        out.changes.append(Rewritten(job, out.now, asked.rewrite))
     changed = terms != active.terms
     world.enter(replace(active, terms=terms, place=place))
     world.expects_s[job] = world.expected_s(terms)

@@ -49,17 +49,22 @@ class Signal(TypedDict):
 
 
 class PartOfDemand(DemandParts):
-    """What is new of a job's `DemandMap`; what is left out stays. `whole`: no share of a GPU, no MIG instance."""
+    """What is new of a job's `DemandMap`; what is left out stays. `whole`: no share of a GPU, no MIG instance.
+
+    `without` are keys that it shall not ask for any more.
+    """
 
     gpus: NotRequired[int]
     whole: NotRequired[bool]
+    without: NotRequired[list[str]]
 
 
 class Update(TypedDict):
-    """Change what jobs ask for that wait, and of those that run how long they may and their priority.
+    """Change what jobs ask for that wait, and of those that run how long they may, their priority and `notify`.
 
     Reply: `ChangeReply`. What is left out stays. `time_limit_more_s` is added to the limit, or taken off it where it is
-    negative; `unlimited` takes it away. `labels` and `variables` are added to what the job has.
+    negative; `unlimited` takes it away. `labels` and `variables` are added to what the job has; `notify` takes the
+    place of what it had, and so do the three of a checkpoint together.
     """
 
     op: Literal["update"]
@@ -77,6 +82,10 @@ class Update(TypedDict):
     retries: NotRequired[int]
     retry_on: NotRequired[list[str]]
     begin_at: NotRequired[float]
+    checkpoint_signal: NotRequired[int]
+    checkpoint_before_s: NotRequired[float]
+    checkpoint_every_s: NotRequired[float]
+    notify: NotRequired[list[list[str]]]
     labels: NotRequired[dict[str, str]]
     variables: NotRequired[dict[str, str]]
     workdir: NotRequired[str]

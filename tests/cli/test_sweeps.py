@@ -1,6 +1,7 @@
 """Files of jobs: what their lines mean, and a sweep that is submitted, looked at, mended and submitted again."""
 
 import pytest
+from gpud_process import until
 
 from gpuctl import sweeps, sweeps_toml
 from gpuctl.braces import expanded
@@ -159,10 +160,28 @@ def test_changes_of_mind_are_typed_as_they_are_thought(gpuctl):
     gpuctl.ok("update", job, "--time-limit", "none")
     gpuctl.ok("update", "--mine", "-t", "10m")
     assert gpuctl.json("list", job)[0]["time_limit_s"] == 600.0
+    gpuctl.ok("update", job, "--gpu-type", "4090", "--gpu-memory", "8G", "--cpus", "2")
+    gpuctl.ok("update", job, "--gpu-type", "none", "--gpu-memory", "none", "--checkpoint-signal", "USR1@1m")
+    shown = gpuctl.json("list", job)[0]
+    assert (shown["gpu_type"], shown["gpu_memory_mib"], shown["gpus"], shown["cpus"]) == (None, None, 1, 2)
     assert "nothing to change is named" in gpuctl("update", job).stderr
     assert "does not run yet" in gpuctl("signal", job, "USR1").stderr
     assert gpuctl("signal", job, "NOSUCH").returncode == 2
     assert gpuctl("submit", "--key", "k", "true").returncode == 2
+
+
+def test_who_is_told_and_when_it_saves_can_be_changed_and_whom_it_tells_of_what_runs(gpuctl):
+    told, gate = gpuctl.directory / "told", gpuctl.directory / "gate"
+    script = f"trap 'echo saved' USR1; echo ready; until test -e {gate}; do sleep 0.1; done"
+    job = gpuctl.ok("submit", "--hold", "-g", "0", "--", "bash", "-c", script)
+    gpuctl.ok("update", job, "--checkpoint-signal", "USR1", "--checkpoint-interval", "1s")
+    gpuctl.ok("release", job)
+    until(lambda: "saved" in gpuctl("logs", job).stdout)
+    gpuctl.ok("update", job, "--notify", f"command:cat > {told}.new && mv {told}.new {told}")
+    assert "cannot be changed" in gpuctl("update", job, "--checkpoint-signal", "USR1").stderr
+    gate.touch()
+    until(told.exists)
+    assert f"job {job} (bash) completed" in told.read_text()
 
 
 def test_a_script_of_many_jobs_is_remarked_on_once(gpuctl):
