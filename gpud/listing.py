@@ -52,7 +52,7 @@ class Listing:
 
     async def _list(self, peer: Peer, message: Message) -> Message:
         states = checked_states(message.get("state", ()))
-        limit = message.get("limit", self._usual())
+        limit = message.get("limit", _ROWS_MOST if message.get("all") else self._usual())
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
         words = parse_jobs(message["jobs"]) if "jobs" in message else None

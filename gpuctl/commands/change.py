@@ -54,10 +54,11 @@ def change(
 ) -> None:
     """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant.
 
-    `must`: where it was done to none of the jobs that were named, that is a failure. To cancel what has ended is none.
+    `must`: where it was done to none of the jobs that were named, and was so of none, that is a failure. To cancel what
+    has ended is none.
     """
     answer = reply(session.request(op, select=which, **more))
-    failed = must and bool(which.get("jobs")) and not answer["changed"]
+    failed = must and bool(which.get("jobs")) and not answer["changed"] and not any(map(_so, answer["notes"].values()))
     if session.json:
         session.print_json(answer)
     else:
@@ -75,6 +76,11 @@ def _say(answer: dict[str, Any], done: str, none: str) -> None:
         note(f"job {jobs[0]} {text}" if len(jobs) == 1 else f"jobs {_listed(jobs)}: {text}")
     if not changed and not answer["notes"]:
         note(none)
+
+
+def _so(text: str) -> bool:
+    """Return whether a note says that it was as asked before: `is held already`."""
+    return text.startswith("is ") and text.endswith(" already")
 
 
 def _listed(jobs: list[str]) -> str:
@@ -109,7 +115,14 @@ def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, waiting: boo
         filters["state"] = _waiting(filters["state"])
     none = "none of these waits; to stop what runs: gpuctl cancel" if waiting else "no such jobs"
     which = select(jobs, **filters)
-    change(session, "cancel", "cancelled", which, none=none, **({"force": True} if force else {}))
+    must = waiting and bool(jobs) and _runs(session, jobs)
+    change(session, "cancel", "cancelled", which, none=none, must=must, **({"force": True} if force else {}))
+
+
+def _runs(session: Session, jobs: tuple[str, ...]) -> bool:
+    """Return whether any of these jobs has started and not ended."""
+    with session.connect() as client:
+        return bool(client.request("list", jobs=list(jobs), state=["starting", "running", "stopping"], limit=1)["jobs"])
 
 
 @click.command()
@@ -118,7 +131,7 @@ def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, waiting: boo
 @click.pass_obj
 def hold(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Keep waiting jobs from starting until they are released."""
-    change(session, "hold", "held", select(jobs, **filters))
+    change(session, "hold", "held", select(jobs, **filters), must=True)
 
 
 @click.command()
@@ -139,7 +152,7 @@ def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 
     Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
     """
-    change(session, "requeue", "requeued", select(jobs, **filters))
+    change(session, "requeue", "requeued", select(jobs, **filters), must=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # -5 is a priority

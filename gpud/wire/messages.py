@@ -43,10 +43,10 @@ class List(TypedDict):
     """Jobs as rows. Reply: `ListReply`. Default: every job that has not ended, then one's own that ended in 24 h.
 
     `all` takes ended ones of everybody; `since` narrows to those updated after. `jobs` names jobs (and arrays: one
-    row for what has not started, one for each started element). Newest last; at most `limit` rows (else up to 10,000
-    that have not ended, and 1,000 others), and what one frame has room for: the newest that run, then the newest that
-    wait (asked for these alone, the next in line first), then the newest that ended. Of a `command` of more than
-    1,000 characters the words within them, and `...`.
+    row for what has not started, one for each started element). Newest last; at most `limit` rows (10,000 at most;
+    by default all that have not ended and 1,000 others, with `all` 10,000), and what one frame has room for: the
+    newest that run, then the newest that wait (asked for these alone, the next in line first), then the newest that
+    ended. Of a `command` of more than 1,000 characters the words within them, and `...`.
     """
 
     op: Literal["list"]

@@ -312,7 +312,7 @@ def test_cancelling_what_has_ended_is_done_already_and_changing_it_fails(gpuctl)
     assert (done.returncode, done.stderr) == (0, "gpuctl: job 1 has ended already: completed\n")
     gpuctl.ended("--", "true")
     assert gpuctl("cancel", "1-2").stderr == "gpuctl: jobs 1 2: has ended already: completed\n"
-    for words in (("signal", "1", "USR1"), ("update", "1", "-t", "+2h"), ("priority", "1-2", "3")):
+    for words in (("signal", "1", "USR1"), ("update", "1", "-t", "+2h"), ("priority", "1-2", "3"), ("hold", "1")):
         done = gpuctl(*words)
         assert (done.returncode, "ended already" in done.stderr) == (1, True), words
     assert "has ended" in gpuctl.ok("why", "1")
@@ -327,6 +327,16 @@ def test_what_runs_is_listed_however_much_has_ended_since(gpuctl, gpud):
     assert [job["id"] for job in gpuctl.json("list", "--limit", "3")][:2] == [runs, waits]
     assert "8 more; see them with --limit 11" in gpuctl("list", "--limit", "3").stderr
     assert [job["id"] for job in gpuctl.json("list", "1-9", "--limit", "2")] == [runs, waits]
+    for words, code, text in (
+        (("hold", runs), 1, "is running"),
+        (("hold", waits), 0, "is held already"),
+        (("release", runs), 0, "is not held"),
+        (("requeue", "2"), 1, "has started all its elements"),
+        (("rm", runs), 1, "to stop what runs"),
+        (("rm", "2"), 0, "none of these waits"),
+    ):
+        done = gpuctl(*words)
+        assert (done.returncode, text in done.stderr) == (code, True), (words, done.stderr)
 
 
 def test_what_one_answer_has_no_room_for_is_counted(gpuctl, gpud):
