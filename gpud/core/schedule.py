@@ -27,6 +27,7 @@ from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
+CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
 WINDOW_TRIES = 4  # windows in a row that a reservation is looked for after
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
@@ -179,11 +180,18 @@ class _Round:
         if not standing:
             world.blocked[demand] = None
             return False
-        self._set_aside(line, Full() if world.spaces.best(demand) is None else Barred(self._first(standing)))
+        self._set_aside(line, Full() if world.spaces.best(demand) is None else Barred(self._claim(demand, standing)))
         return True
 
-    def _first(self, standing: tuple[int, ...]) -> Claim:
-        claim = self.guard.claimed[standing[0]].claim
+    def _claim(self, demand: Demand, standing: tuple[int, ...]) -> Claim:
+        """Return the claim without which there would be room; the first, where several are in the way together."""
+        one = standing[0]
+        for index in standing[:CLAIMS_TRIED] if len(standing) > 1 else ():
+            others = tuple(each for each in standing if each != index)
+            if self.world.spaces.best(demand, self.guard.holds(others)) is not None:
+                one = index
+                break
+        claim = self.guard.claimed[one].claim
         assert claim is not None  # noqa: S101 - it stands
         return claim
 
@@ -195,7 +203,7 @@ class _Round:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
         if job in self.made:
             return
-        preempting = self.preemption.preempt(job, terms, self._others(terms))
+        preempting = self.preemption.preempt(job, terms, self._others)
         if preempting is not None and self.guard.reserve(preempting):
             self.made[job] = preempting
         elif self.slots > 0 and self.tries > 0:
@@ -326,7 +334,7 @@ class _Round:
         served = self._serve(job, terms)
         if served is not None:
             return served
-        preempting = self.preemption.preempt(job, terms, self._others(terms))
+        preempting = self.preemption.preempt(job, terms, self._others)
         if preempting is None or not self.guard.reserve(preempting):
             self.vain.add((terms.tenant, terms.demand))
             return False

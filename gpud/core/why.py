@@ -1,9 +1,13 @@
 """The reason of one waiting job, from what the last cycle decided."""
 
+from collections.abc import Collection
+from math import inf
+
 from gpud.core import quota
 from gpud.core.condition import Condition, condition
 from gpud.core.fleet import GpuState
 from gpud.core.placement import admits, suits, to_be_had
+from gpud.core.room import Hold
 from gpud.core.survey import refresh
 from gpud.core.waits import (
     After,
@@ -21,7 +25,9 @@ from gpud.core.waits import (
     Unmet,
     Wait,
 )
+from gpud.core.windows import claims
 from gpud.core.world import World
+from gpud.model.gpu import GpuId
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Park
 from gpud.model.units import Timestamp
@@ -59,9 +65,11 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     elif demand in world.blocked:
         found = world.blocked[demand]
     if found is None or isinstance(found, Full):
-        if demand not in world.lacking:
-            world.lacking[demand] = capacity(world, demand, now)
-        return world.lacking[demand]  # the next with this demand asks the same
+        never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(waiting.terms))
+        if (demand, never) not in world.lacking:
+            closed = frozenset[GpuId]().union(*(each.gpus for each in never))
+            world.lacking[demand, never] = capacity(world, demand, now, closed)
+        return world.lacking[demand, never]  # the next with this demand asks the same
     return found
 
 
@@ -81,10 +89,10 @@ def _after(world: World, job: JobId) -> Wait:
     return After(awaited[0], state, len(awaited) - 1)
 
 
-def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
-    """Return what is missing, on the node where the least is."""
+def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[GpuId] = ()) -> NoCapacity:
+    """Return what is missing, on the node where the least is; GPUs that are `closed` to the job would not do."""
     out: dict[str, int] = {}
-    able = suitable(world, demand)
+    able = [state for state in suitable(world, demand) if state.gpu.id not in closed]
     for state in able:
         now_is = condition(world, state, now)
         if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
@@ -92,7 +100,8 @@ def capacity(world: World, demand: Demand, now: Timestamp) -> NoCapacity:
             out[word] = out.get(word, 0) + 1
     most, where, short = -1, None, None
     refresh(world, now)
-    for room in world.spaces.rooms.values():
+    for each in world.spaces.rooms.values():
+        room = each.within(Hold(dict.fromkeys(closed, 0), each.cpus, each.memory_mib)) if closed else each
         free = to_be_had(demand, room)
         if free > most and admits(demand, room):
             most, where = free, room.name

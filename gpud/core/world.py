@@ -108,7 +108,8 @@ class World:
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
-        self.lacking: dict[Demand, NoCapacity] = {}  # the explanations since the last cycle
+        # The explanations since the last cycle, by the claims on what is never for a job.
+        self.lacking: dict[tuple[Demand, tuple[Claim, ...]], NoCapacity] = {}
         self.aside: list[Line] = []  # lines that the last cycle set aside
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
         self.eased: set[str] = set()  # tenants and users who have less than before

@@ -5,7 +5,7 @@ from tenancy import a_job_of, change, create, delete, reserve, unreserve
 
 from gpud.core.backfill import STARTING_S
 from gpud.core.rules import Rules
-from gpud.core.waits import Barred
+from gpud.core.waits import Barred, NoCapacity
 from gpud.core.windows import claims, misnamed, named_by
 from gpud.model.changes import Told
 from gpud.model.job import Running
@@ -175,6 +175,24 @@ def test_gpus_that_belong_to_a_tenant_are_its_own_even_while_idle():
     assert play.started == []
     change(play, "vision", gpus=())
     assert play.started == [second]
+
+
+def test_of_several_claims_the_one_is_told_without_which_there_would_be_room():
+    play = a_cluster(a_node("n1", "3xH100"), a_node("n2", "2xH100"))
+    create(play, "vision", gpus=("n2-H100-0",))
+    reserve(play, "n1-H100-2", until=DAY)
+    (wide,) = play.submit(a_job(3, limit=60))
+    wait = play.why(wide)
+    assert isinstance(wait, Barred)
+    assert wait.claim.name == "1"
+
+
+def test_what_is_never_for_a_job_is_not_counted_as_what_would_do():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpus=("n1-H100-0",))
+    play.submit(a_job(2))
+    (wide,) = play.submit(a_job(3))
+    assert play.why(wide) == NoCapacity(3, 3, 1, "n1")
 
 
 def test_a_tenants_jobs_go_to_its_own_gpus_first():
