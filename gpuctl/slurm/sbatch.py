@@ -18,6 +18,9 @@ _BEGIN = "import sys; sys.path.append(sys.argv.pop(1)); from gpuctl.__main__ imp
 def main(words: list[str]) -> int:
     """Queue a script through `gpuctl submit`; return the exit status."""
     rest, options = list(words), []
+    if rest[:1] in (["--help"], ["-h"], ["--version"], ["-V"]):
+        sys.stdout.write("sbatch of gpud: sbatch [OPTIONS] SCRIPT [ARGS]; sbatch --wrap COMMAND; sbatch < SCRIPT\n")
+        return 0
     try:
         while rest and rest[0].startswith("-"):
             options.append(_known(option_of(0, rest)))

@@ -24,7 +24,7 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     """Return the environment of a job from its submitter's and from `additions`.
 
     What an outer job was told goes; a runtime directory stays where it still exists. What is added to PATH goes before
-    the submitter's. Unless they are set, PYTHONUNBUFFERED is 1, the ports of torch.distributed are the job's own, and
+    the submitter's, whose own BASH_ENV stays. Unless they are set, PYTHONUNBUFFERED is 1, the ports of torch.distributed are the job's own, and
     MASTER_ADDR is a gang's first node.
     """
     kept = {
@@ -38,6 +38,8 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
         if kept.get(name) == value:
             del kept[name]
     composed = {"PYTHONUNBUFFERED": "1"} | _meeting(added) | kept | dict(added)
+    if kept.get("BASH_ENV"):
+        composed["BASH_ENV"] = kept["BASH_ENV"]
     if "PATH" in added and kept.get("PATH"):
         composed["PATH"] = f"{added['PATH']}:{kept['PATH']}"
     return composed

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any
 
+from gpud.slurm.scontrol import hostnames
 from gpud.slurm.step import NODE, Step, environment, fail, number, parse, say, step_of
 
 _UNKEPT = {
@@ -190,6 +191,8 @@ def main(words: list[str]) -> int:
         fail(f"--het-group={part}: of a job of several parts only the first was queued")
     if not command:
         fail("no command given to execute")
+    if not {*hostnames(options.get("nodelist", NODE))} & {NODE, *os.environ.get("SLURM_JOB_NODELIST", "").split(",")}:
+        say(f"--nodelist={options['nodelist']}: that is no node of this job; it runs here")
     if "chdir" in options:
         os.chdir(options["chdir"])
     with open("/proc/self/comm", "w", encoding="ascii") as name_of_this:

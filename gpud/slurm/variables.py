@@ -72,7 +72,8 @@ def variables(
     if spec.checkpoint_signal is not None and spec.checkpoint_to == "steps":
         told["GPUD_STEP_SIGNAL"] = str(spec.checkpoint_signal)
     first = (spec.script or b"").partition(b"\n")[0].split()
-    if b"-l" in first or b"--login" in first:  # such a shell sets PATH anew, and takes functions along
+    if b"-l" in first or b"--login" in first:  # such a shell sets PATH anew; where BASH_ENV is taken it has functions
+        told["BASH_ENV"] = f"{os.path.dirname(BIN)}/login.sh"
         told |= {f"BASH_FUNC_{name}%%": f'() {{ {BIN}/{name} "$@"; }}' for name in _PROGRAMS}
     return told | _of_array(job, spec.array)
 

@@ -32,7 +32,7 @@ echo "job $SLURM_ARRAY_JOB_ID element $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_
 echo "from $SLURM_ARRAY_TASK_MIN to $SLURM_ARRAY_TASK_MAX by $SLURM_ARRAY_TASK_STEP"
 echo "asked $SLURM_CPUS_PER_TASK $SLURM_NTASKS_PER_NODE $SLURM_MEM_PER_NODE $SLURM_GPUS_ON_NODE"
 echo "outside ${SLURM_NTASKS-none} ${SLURM_PROCID-none} ${SLURM_LOCALID-none}"
-srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID gpu $CUDA_VISIBLE_DEVICES"' | sort
+env srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID gpu $CUDA_VISIBLE_DEVICES"' | sort
 scontrol show job $SLURM_JOB_ID | grep -o -e 'StdOut=.*' -e 'TimeLimit=[^ ]*'
 echo "may run $((SLURM_JOB_END_TIME - SLURM_JOB_START_TIME)) s"
 srun bash -c 'exit $((SLURM_PROCID + 3))' || echo "status $?"
