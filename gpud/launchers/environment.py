@@ -24,8 +24,8 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     """Return the environment of a job from its submitter's and from `additions`.
 
     What an outer job was told goes; a runtime directory stays where it still exists. What is added to PATH goes before
-    the submitter's, whose own BASH_ENV stays. Unless they are set, PYTHONUNBUFFERED is 1, the ports of torch.distributed are the job's own, and
-    MASTER_ADDR is a gang's first node.
+    the submitter's, whose own BASH_ENV stays. Unless they are set, PYTHONUNBUFFERED is 1, the ports of
+    torch.distributed are the job's own, and MASTER_ADDR is a gang's first node.
     """
     kept = {
         name: value
