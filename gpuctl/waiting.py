@@ -42,16 +42,20 @@ def _own_status(job: Job) -> int:
 
 
 class Stuck:
-    """Says of a job that is waited for, once for each reason, that it is held although nobody asked for that."""
+    """Says of a job that is waited for that it is held although its owner did not ask for that: once for each reason.
+
+    That a group is held is a reason that all of its jobs have.
+    """
 
     def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+        self._said: set[tuple[str | None, str]] = set()
 
     def tell(self, job: Job) -> None:
-        """Say why this job does not start by itself, if what it comes after ended otherwise than it must."""
+        """Say why this job does not start by itself."""
         reason = job["reason"] or ""
-        if job["state"] == "held" and job.get("after") and self._said.get(job["id"]) != reason:
-            self._said[job["id"]] = reason
+        said = job["id"] if job.get("after") else None, reason
+        if job["state"] == "held" and reason not in ("", "held by its owner") and said not in self._said:
+            self._said.add(said)
             note(f"job {job['id']} is held: {reason} (gpuctl why {job['id']})")
 
 

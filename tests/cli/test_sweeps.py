@@ -137,6 +137,16 @@ def test_a_group_that_is_waited_for_too_late_says_how_it_ended_all_the_same(gpuc
     assert (missing.returncode, "no group 'laet'" in missing.stderr) == (125, True)
 
 
+def test_who_waits_for_a_group_that_is_held_is_told_once(gpuctl):
+    gpuctl.ok("submit", "-f", "-", "--group", "g", stdin="-g 0 --begin 1h echo {1,2}\n")
+    with gpuctl.start("wait", "--group", "g") as waiting:
+        gpuctl.ok("submit", "-f", "-", "--group", "g", stdin="-g 0 false {1..3}\n")
+        assert "is held: group g had 3 failures in a row" in waiting.stderr.readline()
+        gpuctl.ok("cancel", "--group", "g")
+        assert waiting.wait(30) == 1
+        assert "is held" not in waiting.stderr.read()
+
+
 def test_a_bad_line_refuses_all_and_is_named(gpuctl):
     for text, told in (
         ("-g 0 true\n-g 99 true\n", "stdin:2: 99 GPUs are asked for"),
