@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from gpuctl import output, session
-from gpuctl.errors import OWN_FAILURE, GpuctlError, OutputError
+from gpuctl.errors import OWN_FAILURE, GpuctlError, OutputError, ReaderLeftError
 from gpuctl.interruption import INTERRUPTED, leave_at_once, unwind_first
 from gpud import __version__
 
@@ -243,15 +243,13 @@ def main(args: list[str] | None = None) -> NoReturn:
         command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx is not None else None
         status = OWN_FAILURE if isinstance(command, JobStatusCommand) else error.exit_code
     except GpuctlError as error:
-        show_error(error)
+        if not isinstance(error, ReaderLeftError):
+            show_error(error)
         status = error.exit_status
         if isinstance(error, OutputError):
             output.discard()
     except (click.Abort, KeyboardInterrupt):
         status = INTERRUPTED
-    except BrokenPipeError:  # whoever read has seen enough
-        output.discard()
-        status = 141
     leave_at_once()
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -273,3 +271,5 @@ class JobStatusCommand(click.Command):
         except GpuctlError as error:
             error.exit_status = OWN_FAILURE
             raise
+        except BrokenPipeError:  # of what is said on stderr
+            raise click.exceptions.Exit(OWN_FAILURE) from None

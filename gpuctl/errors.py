@@ -59,6 +59,12 @@ class OutputError(GpuctlError):
         self.why = why
 
 
+class ReaderLeftError(OutputError):
+    """Whoever read what is printed has seen enough: that ends a command quietly, as SIGPIPE would have."""
+
+    exit_status = 128 + 13
+
+
 class UnreachableError(GpuctlError):
     """Nobody answers on the socket."""
 

@@ -8,23 +8,23 @@ import io
 import os
 import sys
 
-from gpuctl.errors import OutputError
+from gpuctl.errors import OutputError, ReaderLeftError
 
 
 class _Descriptor(io.FileIO):
     """Standard output's descriptor."""
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]  # what the buffer hands on
-        """Write some of the data; return how much. Raises OutputError, or BrokenPipeError for a reader that left."""
+        """Write some of the data; return how much. Raises OutputError."""
         return write(self.fileno(), data)
 
 
 def write(descriptor: int, data: "bytes | bytearray | memoryview") -> int:
-    """Write some of the data to a descriptor of ours; return how much. Raises OutputError, and BrokenPipeError."""
+    """Write some of the data to a descriptor of ours; return how much. Raises OutputError."""
     try:
         return os.write(descriptor, data)
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError as error:
+        raise ReaderLeftError(error.strerror or str(error)) from error
     except OSError as error:
         raise OutputError(error.strerror or str(error)) from error
 

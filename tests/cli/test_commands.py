@@ -498,13 +498,18 @@ def test_what_is_missing_is_missed_at_the_start(gpuctl, words, said):
     assert "logs -f" not in logs.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(gpuctl):
-    for _ in range(3):
-        gpuctl.ok("submit", "--hold", "--", "true")
-    with gpuctl.start("list") as listing:
-        listing.stdout.close()
-        err = listing.stderr.read()
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("list",), 141), (("logs", "1"), 141), (("run", "-g", "0", "--", "echo", "x"), 125), (("submit", "true"), 1)],
+)
+def test_a_reader_that_has_seen_enough_ends_a_command_and_none_takes_that_for_the_jobs_end(gpuctl, words, status):
+    gpuctl.ended("-g", "0", "--", "echo", "output")
+    with gpuctl.start(*words) as printing:
+        printing.stdout.close()
+        err = printing.stderr.read()
+    assert printing.returncode == status, err
     assert "Traceback" not in err
+    assert ("the job is queued: 2" in err) == (status == 1)
 
 
 def into(gpuctl, where: str, *words: str) -> subprocess.CompletedProcess[str]:
