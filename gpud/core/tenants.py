@@ -123,6 +123,11 @@ def _unkeepable(world: World, now: Timestamp, before: Tenant, after: Tenant) -> 
             state = world.gpus[min(common, key=after.gpus.index)]
             message = f"GPU {state.node}:{state.gpu.index} belongs to tenant {other.name}"
             return Refused("refused", message, f"take it away there first: gpuctl tenant set {other.name} --gpus")
+    pooled = new & windows.pooled(world, now)
+    if pooled:
+        state = world.gpus[min(pooled, key=after.gpus.index)]
+        message = f"GPU {state.node}:{state.gpu.index} is in a pool: as a tenant's own nobody could get it"
+        return Refused("refused", message, "take it out of the pool, in the configuration, first")
     if after.max_gpus is not None and after.guaranteed_gpus > after.max_gpus:
         message = f"{plural(after.guaranteed_gpus, 'GPU')} would be guaranteed to it, and it may have {after.max_gpus}"
         return Refused("refused", message, "name both: --guaranteed and --max-gpus")

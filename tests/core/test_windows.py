@@ -226,6 +226,8 @@ def test_what_pools_name_and_is_not_there_or_twice_is_told():
         "pool long names GPU n7:1, and there is none",
         "GPU n1:0 is in the pools debug and long: no job can get it",
     ]
+    refused = create(play, "vision", gpus=("n1-H100-1", "n1-H100-0"))
+    assert refused.message == "GPU n1:0 is in a pool: as a tenant's own nobody could get it"
 
 
 def test_a_tenant_for_whom_something_is_reserved_is_not_deleted():
