@@ -174,8 +174,10 @@ def progress(job: Map, size: int, glyphs: Glyphs) -> str:
         words = about + (f"{done:g}" if done is not None else "")
         return " ".join(filter(None, (words, told.get("message") or "")))
     percent = f"{about}{100 * done / total:.0f}%"
+    if within_epoch(told) and size < 40:  # a bar would seem to be the whole job's
+        return f"{percent} {told['message']}"
     if size < 12:
-        return f"{percent} {told['message']}" if within_epoch(told) else percent
+        return percent
     drawn = f"{bar(done / total, size - 6 if size < 22 else 12, glyphs)} {percent}"
     rest = size - cell_len(drawn) - 1
     more = f"{done:g}/{total:g} {clean(told.get('message') or '')}"
