@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpuctl.directives import Script
 
 SCRIPT_MAX = 4 * 1024 * 1024
+_PYTHONS_OWN = ("C.UTF-8", "C.utf8", "UTF-8")  # where the locale is C, Python says so in LC_CTYPE (PEP 538)
 _LIMITS = (
     *("AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS"),
     *("RTPRIO", "RTTIME", "SIGPENDING", "STACK"),
@@ -292,6 +293,8 @@ def _here() -> str:
 
 def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -> dict[str, str]:
     environment = dict(os.environ)
+    if environment.get("LC_CTYPE") in _PYTHONS_OWN and not _was_given("LC_CTYPE"):
+        del environment["LC_CTYPE"]
     if script is not None:
         environment = script.environment(environment)
     elif "GPUD_STEP_BIN" in environment:
@@ -305,6 +308,15 @@ def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -
     if unused:
         session.note(f"gpud sets {', '.join(unused)} itself: what was given for it is not used")
     return environment | said
+
+
+def _was_given(name: str) -> bool:
+    """Return whether this process began with a variable."""
+    try:
+        with open("/proc/self/environ", "rb") as began:
+            return any(each.startswith(f"{name}=".encode()) for each in began.read().split(b"\0"))
+    except OSError:  # no /proc
+        return True
 
 
 def _umask() -> int:

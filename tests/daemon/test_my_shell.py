@@ -92,7 +92,8 @@ def test_a_job_has_its_submitters_environment_limits_umask_groups_and_directory(
 
 def test_what_a_shell_says_of_itself_is_the_same_inside(as_submitted):
     before = "ulimit -Sn 512; umask 077"
-    inside, outside = as_submitted("bash", "-c", "ulimit -a; umask; id; pwd; ps -o ni= $$; locale", before=before)
+    said = "ulimit -a; umask; id; pwd; ps -o ni= $$; locale"
+    inside, outside = as_submitted("bash", "-c", said, before=before, variables={"LANG": "C"})
     assert inside == outside
 
 
