@@ -14,7 +14,7 @@ _PROGRAM = re.compile(
 )
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
-_STEP_NEVER = re.compile(r"(?<!\S)--(container-image|multi-prog|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
+_STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 

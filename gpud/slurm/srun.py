@@ -16,12 +16,11 @@ import time
 from typing import Any
 
 from gpud.slurm.scontrol import hostnames
-from gpud.slurm.step import NODE, Step, environment, fail, number, parse, say, step_of
+from gpud.slurm.step import NODE, Step, environment, fail, number, parse, programs, say, step_of
 
 _UNKEPT = {
     "mpi": "ranks learn of each other by SLURM_PROCID alone: there is no PMI here",
     "time": "a step has no time limit of its own",
-    "multi-prog": None,
     "container-image": None,
     "bcast": None,
 }
@@ -43,20 +42,21 @@ class Running:
 
     def start(self) -> None:
         """Start every task, in a process group of its own."""
-        for rank in range(self.step.tasks):
+        commands = programs(self.step) if "multi-prog" in self.step.options else [self.step.command] * self.step.tasks
+        for rank, command in enumerate(commands):
             pipes: list[tuple[int, int]] = []
             actions: list[Any] = self._streams(rank, pipes)
             try:
                 pid = os.posix_spawnp(
-                    self.step.command[0],
-                    self.step.command,
+                    command[0],
+                    command,
                     environment(self.step, rank),
                     file_actions=actions,
                     setpgroup=0,
                     setsigmask=(),
                 )
             except OSError as error:
-                say(f"error: {NODE}: task {rank}: execve(): {self.step.command[0]}: {error.strerror}")
+                say(f"error: {NODE}: task {rank}: execve(): {command[0]}: {error.strerror}")
                 self.worst = max(self.worst, 2)
                 break
             finally:

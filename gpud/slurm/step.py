@@ -7,6 +7,7 @@ many: they lock bytes of the script's kept copy, which the kernel gives back whe
 import fcntl
 import os
 import re
+import shlex
 import sys
 import time
 from typing import NamedTuple, NoReturn
@@ -125,6 +126,28 @@ def step_of(options: dict[str, str], command: list[str]) -> Step:
         fail(f"Unable to create step: it asks for {wanted} GPUs, and the job has {len(visible)} on this node")
     held = acquire(options, visible, wanted, tasks)
     return Step(command, options, tasks, nodes, shares(options, held, wanted, per_task, per_gpu, tasks, nodes))
+
+
+def programs(step: Step) -> list[list[str]]:
+    """Return each task's command from a file of `RANKS COMMAND`: `0 ./master`, `1-3 ./worker %t %o`, `* ./other`."""
+    found: dict[int, list[str]] = {}
+    try:
+        with open(step.command[0], encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read().replace("\\\n", " ")
+    except OSError as error:
+        fail(f"{step.command[0]}: {error.strerror}")
+    for line in text.splitlines():
+        try:
+            ranks, *words = shlex.split(line, comments=True) or [""]
+            each = (part.replace("*", f"0-{step.tasks - 1}").split("-") for part in ranks.split(",") if words)
+            whose = [rank for ends in each for rank in range(int(ends[0]), int(ends[-1]) + 1)]
+        except ValueError:
+            fail(f"{step.command[0]}: {line!r} is not RANKS COMMAND")
+        for offset, rank in enumerate(whose):
+            found.setdefault(rank, [word.replace("%t", str(rank)).replace("%o", str(offset)) for word in words])
+    if missing := [rank for rank in range(step.tasks) if rank not in found]:
+        fail(f"{step.command[0]} says nothing of task {missing[0]}")
+    return [found[rank] for rank in range(step.tasks)]
 
 
 def gpus_asked(options: dict[str, str]) -> int | None:

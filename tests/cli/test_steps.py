@@ -207,6 +207,16 @@ def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path
         assert said in err
 
 
+def test_each_task_may_have_a_program_of_its_own(tmp_path):
+    (tmp_path / "programs").write_text(
+        "# ranks\n0 echo first %t\n1-2 sh -c 'echo \"$0 of $1\"' \\\n %o %t\n* echo rest\n"
+    )
+    out = ended(srun("-n4", "--multi-prog", "programs", cwd=tmp_path))[1]
+    assert sorted(out.splitlines()) == ["0 of 1", "1 of 2", "first 0", "rest"]
+    (tmp_path / "programs").write_text("0 echo")
+    assert "says nothing of task 1" in ended(srun("--multi-prog", "programs", cwd=tmp_path))[2]
+
+
 SIGNALLED = """#!/bin/bash
 #SBATCH -t 5 -n 2 -o signalled.out
 trap 'echo script' USR1
