@@ -80,12 +80,13 @@ ALIASES = {
 _ELSEWHERE = {
     **dict.fromkeys(("sbatch", "qsub", "bsub", "add", "enqueue"), "submit"),
     **dict.fromkeys(("squeue", "qstat", "bjobs", "jobs"), "list"),
-    **dict.fromkeys(("scancel", "qdel", "bkill", "stop", "abort", "delete", "remove"), "cancel"),
+    **dict.fromkeys(("scancel", "qdel", "bkill", "stop", "abort", "delete", "del", "remove"), "cancel"),
     **dict.fromkeys(("srun", "salloc"), "run"),
     **dict.fromkeys(("sinfo", "pestat"), "nodes"),
     **dict.fromkeys(("scontrol", "info", "describe", "inspect"), "show"),
     **dict.fromkeys(("sacct", "sreport", "accounting"), "usage"),
     **dict.fromkeys(("follow", "output", "cat"), "logs -f"),
+    "history": "list --all",
     **dict.fromkeys(("restart", "retry", "rerun"), "requeue"),
     **dict.fromkeys(("stash", "suspend"), "hold"),
     **dict.fromkeys(("edit", "modify", "change"), "update"),
@@ -175,7 +176,9 @@ def _without_hosts(words: list[str]) -> list[str]:
 
 
 def _killed(words: list[str]) -> list[str]:
-    """Return `kill` as it is meant: `-9 12` is without grace, `-USR1 12` only a signal."""
+    """Return `kill` as it is meant: `-9 12` is without grace, `-USR1 12` or `-s USR1 12` only a signal."""
+    if words[:1] == ["-s"] and len(words) > 1 and not words[1].islower():  # states of jobs are written small
+        words = [f"-{words[1]}", *words[2:]]
     word = words[0].removeprefix("-") if words and words[0].startswith("-") else ""
     name = word.removeprefix("SIG")
     if not name or not (name.isdigit() or name.isupper()) or name in ("15", "TERM"):

@@ -66,7 +66,7 @@ def test_aliases_do_what_hands_expect(gpuctl):
     gpuctl.ok("rm", held)
     assert gpuctl.json("show", held)["state"] == "cancelled"
     assert "sent SIGURG to 1 job" in gpuctl("kill", "-URG", running).stderr
-    gpuctl.ok("kill", "-9", running)
+    gpuctl.ok("kill", "-s", "KILL", running)
     assert gpuctl("wait", running).returncode == 137
 
 
