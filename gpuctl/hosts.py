@@ -100,7 +100,7 @@ def _status_of(answers: Iterable[tuple[str, Any]]) -> int:
 def _say_errors(answers: Iterable[tuple[str, Any]]) -> None:
     for name, answer in answers:
         if isinstance(answer, GpuctlError):
-            note(f"{name} does not answer: {_why(name, answer)}")
+            note(f"{name} does not answer: {_why(name, answer)}{f'; {answer.hint}' if answer.hint else ''}")
 
 
 def _why(name: str, error: GpuctlError) -> str:

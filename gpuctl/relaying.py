@@ -101,7 +101,8 @@ def failure(url: str, connection: socket.socket) -> UnreachableError | None:
     connection.errors.seek(0)
     said = connection.errors.read().decode(errors="replace")
     lines = [line for line in said.splitlines() if line.strip()] or [f"ssh ended with status {status}"]
-    missing = status in (126, 127)
-    hint = f"name gpuctl there: ssh://{name_of(url)}/~/.local/bin/gpuctl" if missing else f"try: ssh {name_of(url)}"
+    if status in (126, 127):
+        named = f"ssh://{name_of(url)}/~/.local/bin/gpuctl"
+        return UnreachableError(f"{name_of(url)}: ssh finds no gpuctl there ({lines[-1]})", hint=f"name it: {named}")
     told = next((line for line in lines if line.startswith("gpuctl: ")), lines[-1]).removeprefix("gpuctl: ")
-    return UnreachableError(f"{name_of(url)}: {told}", hint=hint)
+    return UnreachableError(f"{name_of(url)}: {told}", hint=f"try: ssh {name_of(url)}")

@@ -184,6 +184,9 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     assert "refused" in documents[1]["error"].lower()
     assert hosts("-H", "nowhere,neither", "list").returncode == 69
     assert "one host at a time" in hosts(*both, "submit", "true").stderr
+    nothing = hosts("-H", "one,two/usr/no/gpuctl", "list").stderr
+    assert "two does not answer: ssh finds no gpuctl there" in nothing
+    assert "ssh://two/~/.local/bin/gpuctl" in nothing
     assert hosts.ok(*both, "list", "-s", "held", "--format", "{host}:{name}").split() == ["one:on-one", "two:on-two"]
     columns = hosts.ok(*both, "list", "-s", "held", "--columns", "host,name")
     assert columns.split() == ["HOST", "NAME", "one", "on-one", "two", "on-two"]
