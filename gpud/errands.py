@@ -17,12 +17,12 @@ from gpud.core.active import ActiveJob
 from gpud.instance import Instance
 from gpud.model.effects import Forget, Launch, Look
 from gpud.model.gpu import Allocation, NodeName
-from gpud.model.job import Demand, Exit, JobId, Running, format_job, index_of, job_id, number_of
+from gpud.model.job import Demand, Exit, JobId, Running, array_of, format_job, index_of, job_id, number_of
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.spec import Terms
 from gpud.orders import Command, log_dir, order_beside, order_for
 from gpud.roles import right_of
-from gpud.selection import parse_job
+from gpud.selection import no_such_job, parse_job
 from gpud.server import Peer
 from gpud.submission import check_command, check_size
 from gpud.views import terminal_path
@@ -65,6 +65,9 @@ class Errands:
         """Run a command in a job, and tell where it is attended. Raises Wrong, StoreError."""
         check_command(message["command"])
         command = Command(tuple(message["command"]), check_size(message.get("terminal")), message.get("term"))
+        job = parse_job(message["job"])
+        if await self._gpud.reader.run(lambda reader: reader.job(array_of(job))) is None:
+            raise no_such_job(message["job"])
         active = self._found(peer, message["job"])
         (spec,) = await self._gpud.reader.run(lambda reader: reader.specs([active.job]))
         active = self._found(peer, message["job"])

@@ -134,7 +134,9 @@ def ending(job: Job) -> str:
         return ", ".join(f"{count} {end}" for end, count in counts.items())
     if job["reason"]:
         return str(job["reason"])
-    return "" if job["signal"] is None else killed_by(job["signal"])
+    if job["signal"] is None:
+        return ""
+    return "given back" if job.get("claim") and job["state"] == "cancelled" else killed_by(job["signal"])
 
 
 def killed_by(number: int) -> str:

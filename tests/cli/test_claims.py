@@ -62,6 +62,7 @@ def test_a_shell_exports_what_a_claim_prints_and_gives_it_back(gpuctl, served):
     gpuctl.environ = {**gpuctl.environ, "GPUD_CLAIM": job}
     assert "unset CUDA_VISIBLE_DEVICES" in gpuctl("claim", "--release").stderr
     assert served.ended(job)["state"] == "cancelled"
+    assert "given back" in gpuctl.ok("list", job)
     assert served.running(plain)["state"] == "running"
 
     with gpuctl.start("claim", "-g", "2", "--json") as waiting:

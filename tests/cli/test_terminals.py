@@ -199,6 +199,8 @@ def test_a_command_runs_inside_a_running_job(gpuctl, served):
     assert (done.returncode, done.stdout, done.stderr) == (5, f"/usr\nmine {job}\n", "no\n")
     assert gpuctl.ok("exec", job, "cat", stdin="piped in") == "piped in"
     assert gpuctl("exec", job, "--", "sh", "-c", "kill -9 $$").returncode == 137
+    nobody = gpuctl("exec", "999", "--", "true")
+    assert (nobody.returncode, nobody.stderr.splitlines()[0]) == (125, "gpuctl: there is no job 999")
     missing = gpuctl("exec", job, "--", "no-such-program")
     assert (missing.returncode, "no such command" in missing.stderr) == (127, True)
 
