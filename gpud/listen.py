@@ -10,6 +10,7 @@ import asyncio
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -23,7 +24,12 @@ from gpud.wire.address import ADDRESS_MAX, AddressError, address_file, private_d
 from gpud.wire.codec import pack
 from gpud.wire.messages import Error
 
+log = logging.getLogger(__name__)
+
 _FIRST_PASSED = 3  # SD_LISTEN_FDS_START
+_BACKLOG = 1024  # connections that wait to be taken
+_AT_ONCE, _TURNED_AT_ONCE = 8, 32  # of those, how many are let in, or turned away, before the loop does anything else
+_NO_FILES_S = 1.0  # before connections are taken again that there were no files for
 _LINGER_S = 1.0  # for who asks again at once: else each of them would have systemd start gpud once more
 
 
@@ -56,9 +62,17 @@ def passed_on(environ: MutableMapping[str, str] = os.environ) -> socket.socket |
     return sock
 
 
+def refusal(code: str, message: str, hint: str | None, retry_after_s: float | None = None, **more: object) -> bytes:
+    """Return the frame that says, to who has not asked for anything yet, why they are not served."""
+    error = Error(code=code, message=message, hint=hint)
+    if retry_after_s is not None:
+        error["retry_after_s"] = retry_after_s
+    return pack({"id": None, "ok": False, "error": error, **more})
+
+
 def turn_away(listening: socket.socket, message: str, hint: str | None) -> None:
     """Tell those who wait at a socket that systemd holds why they wait in vain: gpud cannot start."""
-    refused = pack({"id": None, "ok": False, "error": Error(code="unavailable", message=message, hint=hint)})
+    refused = refusal("unavailable", message, hint)
     deadline = time.monotonic() + _LINGER_S
     while (left_s := deadline - time.monotonic()) > 0:
         listening.settimeout(left_s)
@@ -69,6 +83,64 @@ def turn_away(listening: socket.socket, message: str, hint: str | None) -> None:
         with waiting, suppress(OSError):
             waiting.setblocking(False)
             waiting.sendall(refused)
+
+
+class Door:
+    """Takes connections off a listening socket, on the running loop.
+
+    `turned_away` says of each what it is told instead of a protocol of its own; None: it is let in. Telling costs a
+    twentieth of letting in, so who comes faster than they may is told that before anything is made for them.
+    """
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        turned_away: Callable[[socket.socket], bytes | None],
+        protocol: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self._listening = listening
+        self._turned_away = turned_away
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self._entering: set[asyncio.Task[object]] = set()
+        listening.setblocking(False)
+        listening.listen(_BACKLOG)
+        self._open()
+
+    def close(self) -> None:
+        """Take no more; who was let in may stay."""
+        if self._listening.fileno() >= 0:
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
+
+    def _open(self) -> None:
+        if self._listening.fileno() >= 0:
+            self._loop.add_reader(self._listening, self._take)
+
+    def _take(self) -> None:
+        entered = 0
+        for _ in range(_TURNED_AT_ONCE):
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no files, no memory: they wait
+                log.error("no connection can be taken: %s", error.strerror)  # noqa: TRY400 - told in its own words
+                self._loop.remove_reader(self._listening)
+                self._loop.call_later(_NO_FILES_S, self._open)
+                return
+            connection.setblocking(False)
+            refused = self._turned_away(connection)
+            if refused is not None:
+                with connection, suppress(OSError):
+                    connection.send(refused)
+                continue
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, connection))
+            self._entering.add(task)
+            task.add_done_callback(self._entering.discard)
+            entered += 1
+            if entered == _AT_ONCE:
+                return
 
 
 class Doorplate:

@@ -18,7 +18,7 @@ from typing import Any
 from gpud.allowance import PAUSE_LEAST_S, Allowance, Buckets, allows, room_for
 from gpud.check import Wrong, check, check_value, nearest
 from gpud.credentials import credentials, groups
-from gpud.listen import Doorplate, ListenError
+from gpud.listen import Door, Doorplate, ListenError, refusal
 from gpud.wire.codec import HELLO_MAX, ITEMS_MAX, PROTOCOL, PROTOCOL_OLDEST, FrameError, Frames, Message, pack
 from gpud.wire.messages import REQUESTS, Error
 
@@ -31,7 +31,6 @@ _FOR_ROOT = 16  # connections beyond the most
 _LAST_WORDS_S = 30.0
 _LOOK_S = 30.0
 _MESSAGE_MOST = 1_000
-_BACKLOG, _AT_ONCE = 1024, 8  # connections that wait, and that the loop takes before it does something else
 
 
 class Peer(asyncio.Protocol):
@@ -99,12 +98,9 @@ class Peer(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         (self.pid, self.uid, self.gid), self._groups = credentials(sock), groups(sock)
         transport.set_write_buffer_limits(high=_PAUSE_AT)
-        wait_s = self._server.buckets.take(self.uid, self._loop.time())
         if not self._server.lets_in(self.uid):
             hint = "without --socket and GPUD_SOCKET you get your own"
             self._refuse("not_permitted", "this gpud serves another user alone", hint)
-        elif wait_s:
-            self._refuse("busy", "too many requests of yours", f"try again in {wait_s:.1f} s", retry_after_s=wait_s)
         elif self._server.admit(self):
             self._set_deadline(self._server.hello_timeout_s, "no hello")
         else:
@@ -234,10 +230,7 @@ class Peer(asyncio.Protocol):
         """Say why, and hang up."""
         if self.closed:
             return
-        error = Error(code=code, message=message, hint=hint)
-        if retry_after_s is not None:
-            error["retry_after_s"] = retry_after_s
-        self._send(pack({"id": None, "ok": False, "error": error, **more}))
+        self._send(refusal(code, message, hint, retry_after_s, **more))
         self.hang_up()
 
     def _send(self, frame: bytes) -> None:
@@ -307,7 +300,7 @@ class Server:
         self._peers: set[Peer] = set()
         self._of: dict[int, set[Peer]] = {}  # those of each user
         self._empty = asyncio.Event()
-        self._listening: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._name = Doorplate(address, mode)
         self.lets_in = self._name.lets_in
         self._name_changed = asyncio.Event()
@@ -317,16 +310,16 @@ class Server:
         """Listen: on the path, or on a socket that was passed on (by systemd). Raises ListenError."""
         self._max_connections = room_for(self._max_connections)
         if listen_fd is not None:
-            await self._listen(socket.socket(fileno=listen_fd))
+            self._listen(socket.socket(fileno=listen_fd))
             self._name.watch(asyncio.get_running_loop(), self._name_changed.set)
         else:
-            await self._bind()
+            self._bind()
         self._guard = asyncio.create_task(self._guard_name())
 
     def quiet(self) -> None:
         """Take no more connections or requests; what has been taken may still be answered."""
-        for listening in self._listening:
-            listening.close()
+        for door in self._doors:
+            door.close()
         for peer in self._peers:
             peer.pause_writing()
 
@@ -335,8 +328,8 @@ class Server:
         if self._guard is not None:
             self._guard.cancel()
             self._name.remove()
-        for listening in self._listening:
-            listening.close()
+        for door in self._doors:
+            door.close()
         for peer in list(self._peers):
             peer.hang_up()
         if self._peers:
@@ -374,16 +367,19 @@ class Server:
             self._empty.set()
         self._on_gone(peer)
 
-    async def _bind(self) -> None:
-        await self._listen(self._name.bind())
+    def _bind(self) -> None:
+        self._listen(self._name.bind())
         self._name.watch(asyncio.get_running_loop(), self._name_changed.set)
 
-    async def _listen(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        # Not create_unix_server: from 3.13 on it removes the path at the end, systemd's own included.
-        loop = asyncio.get_running_loop()
-        self._listening.append(await loop.create_server(lambda: Peer(self), sock=sock, backlog=_AT_ONCE))
-        sock.listen(_BACKLOG)
+    def _listen(self, sock: socket.socket) -> None:
+        self._doors.append(Door(sock, self._turned_away, lambda: Peer(self)))
+
+    def _turned_away(self, sock: socket.socket) -> bytes | None:
+        """Return what a connection is told whose user asks for too much already; None where it may come in."""
+        wait_s = self.buckets.take(credentials(sock)[1], asyncio.get_running_loop().time())
+        if not wait_s:
+            return None
+        return refusal("busy", "too many requests of yours", f"try again in {wait_s:.1f} s", wait_s)
 
     async def _guard_name(self) -> None:
         """Bind the socket anew whenever its name vanished; look now and then too, for not every kernel tells."""
@@ -395,6 +391,6 @@ class Server:
             if self._name.vanished() and self._still_here():
                 log.warning("the socket %s vanished; binding it anew", self.address)
                 try:
-                    await self._bind()  # the old one stays open, for who had connected to it already
+                    self._bind()  # the old one stays open, for who had connected to it already
                 except ListenError as error:
                     log.warning("%s", error)
