@@ -20,11 +20,8 @@ class ActiveJob:
     @property
     def since(self) -> Timestamp:
         """Return since when it holds what it holds, as far as is known."""
-        match self.state:
-            case Stopping(since, started=started):
-                return since if started is None else started
-            case _:
-                return self.state.since
+        state = self.state
+        return state.started if isinstance(state, Stopping) and state.started is not None else state.since
 
     @property
     def runs(self) -> bool:

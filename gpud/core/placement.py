@@ -29,11 +29,13 @@ index: Callable[[GpuState], int] = attrgetter("gpu.index")
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
     """Return what one node gives to a demand, to each of its nodes if it is a gang; None if it does not fit."""
+    count = demand.gpus // demand.nodes
+    if len(room.free) < count and not demand.shared:
+        return None
     if hold is not None:
         room = room.within(hold)
     if not admits(demand, room) or room.lacks(demand) is not None:
         return None
-    count = demand.gpus // demand.nodes
     if not count:
         return _part(demand, room.name, ())
     shares = _in_parts(demand, room, count) if demand.shared else _whole(demand, room, count)

@@ -11,11 +11,12 @@ A victim never outranks whom it gave way to, so who waits rises until nothing mo
 Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and for each blocked job that may.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nsmallest
 from math import inf
+from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
@@ -29,20 +30,20 @@ from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
-_Cost = tuple[float, Seconds]  # how well the best of the victims stands, negative; GPU-seconds that they lose
+_Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
 
 
-@dataclass(frozen=True, slots=True)
-class _Victim:
-    """A running job that may have to give way.
+class _Victim(NamedTuple):
+    """A running job that may have to give way; they sort as they are taken.
 
-    `holding` is how it stands with the policy, the higher the worse. `borrowed`: to this job only because its tenant
-    borrowed.
+    `stands` is how it does with the policy, the lower the worse. `borrowed`: it gives way to this job only because its
+    tenant borrowed.
     """
 
-    active: ActiveJob
-    holding: float
+    stands: float
     lost_s: Seconds
+    job: JobId
+    active: ActiveJob
     borrowed: bool = False
 
 
@@ -73,50 +74,43 @@ class Preemption:
         return self._world.policy.preempts(self._out.now)
 
     @cached_property
-    def _all(self) -> list[_Victim]:
-        """Return every running job, who stands worst first."""
+    def _running(self) -> list[tuple[float, ActiveJob]]:
+        """Return every running job, and how it holds its own with the policy: the more the worse."""
         world, now = self._world, self._out.now
-        found = [
-            _Victim(active, world.policy.holding(active, now) if self._own else 0.0, lost_s(active, now))
-            for active in world.active.values()
-            if isinstance(active.state, Running)
-        ]
-        return sorted(found, key=lambda each: (-each.holding, each.lost_s, each.active.job))
+        running = [active for active in world.active.values() if isinstance(active.state, Running)]
+        return [(world.policy.holding(active, now) if self._own else 0.0, active) for active in running]
 
     @cached_property
-    def _running(self) -> list[_Victim]:
-        """Return those of them that have run for long enough."""
-        oldest = self._out.now - self._world.rules.preempt_after_s
-        return [each for each in self._all if each.active.since <= oldest]
+    def _worst(self) -> float:
+        return max((holding for holding, _ in self._running), default=-inf)
 
-    @cached_property
-    def _spared(self) -> list[_Victim]:
-        """Return those that have not, the first to have soonest."""
-        oldest = self._out.now - self._world.rules.preempt_after_s
-        return sorted((each for each in self._all if each.active.since > oldest), key=lambda each: each.active.since)
+    def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms], Holds]) -> Reservation | None:
+        """Stop the jobs that must give way to this one and return what is reserved for it; None where none may.
 
-    def preempt(self, job: JobId, terms: Terms, holds: Holds) -> Reservation | None:
-        """Stop the jobs that must give way to this one and return what is reserved for it; None where none may."""
+        `others` tells what others leave of the nodes to a job of these terms.
+        """
         world = self._world
         if not (world.preemptible or world.tenants or self._own):
             return None
         waiting = world.waiting(job)
         if waiting is None:
             return None
-        found = self._make_room(job, terms, waiting.place, holds)
-        spared = None if found is not None else next(iter(self._beneath(terms, waiting.place, self._spared)), None)
-        if spared is not None:
-            at = Timestamp(spared.active.since + world.rules.preempt_after_s)
+        oldest = self._out.now - world.rules.preempt_after_s
+        beneath = self._beneath(terms, waiting.place)
+        old = sorted(victim for victim in beneath if victim.active.since <= oldest)
+        found = self._make_room(job, terms, old, others(terms)) if old else None
+        spared = (victim.active.since for victim in beneath if victim.active.since > oldest)
+        since = min(spared, default=None) if found is None else None
+        if since is not None:
+            at = Timestamp(since + world.rules.preempt_after_s)
             self.look_at = at if self.look_at is None else min(self.look_at, at)
         return found
 
-    def _make_room(self, job: JobId, terms: Terms, place: Place, holds: Holds) -> Reservation | None:
+    def _make_room(self, job: JobId, terms: Terms, among: list[_Victim], holds: Holds) -> Reservation | None:
         beneath: dict[NodeName, list[_Victim]] = {}
-        for victim in self._beneath(terms, place, self._running):
+        for victim in among:
             for part in victim.active.state.allocation.parts:
                 beneath.setdefault(part.node, []).append(victim)
-        if not beneath:
-            return None
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
         found = [
             (option.cost, order, option)
@@ -147,16 +141,15 @@ class Preemption:
             taken=True,
         )
 
-    def _beneath(self, terms: Terms, place: Place, among: list[_Victim]) -> Iterable[_Victim]:
-        """Yield those of these jobs that this one may preempt."""
+    def _beneath(self, terms: Terms, place: Place) -> list[_Victim]:
+        """Return those who run that this job may preempt, had they run for long enough."""
         world, rules = self._world, self._world.rules
         standing = world.policy.standing(place) if self._own else inf
-        worst = max((victim.holding for victim in among), default=-inf)
-        if not world.preemptible and not world.tenants and standing >= worst:
-            return
+        if not world.preemptible and not world.tenants and standing >= self._worst:
+            return []
+        found = []
         by_priority = world.policy.reserves  # else two orders, its own and this, could preempt in turns
-        for victim in among:
-            active = victim.active
+        for holding, active in self._running:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
@@ -166,10 +159,10 @@ class Preemption:
                 and (not world.policy.personal or active.terms.user == terms.user)
                 and place.priority >= active.place.priority + rules.preempt_margin
             )
-            if (yields or (said is not False and standing < victim.holding)) and not self._protected(terms, active):
-                yield victim
-            elif quota.may_reclaim(world, terms, active):
-                yield replace(victim, borrowed=True)
+            own = (yields or (said is not False and standing < holding)) and not self._protected(terms, active)
+            if own or (world.tenants and quota.may_reclaim(world, terms, active)):
+                found.append(_Victim(-holding, lost_s(active, self._out.now), active.job, active, borrowed=not own))
+        return found
 
     def _protected(self, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
         """Return whether a job runs on what is guaranteed to its tenant, and another's that is not would take it."""
@@ -214,7 +207,7 @@ class Preemption:
             less = self._without(terms, room, rest, hold) if rest else None
             if less is not None:
                 chosen, part = rest, less
-        return _Option((-min(each.holding for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
+        return _Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
 
     def _without(self, terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
         """Return what a job would get on a node without these."""

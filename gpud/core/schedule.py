@@ -203,7 +203,7 @@ class _Round:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
         if job in self.made:
             return
-        preempting = self.preemption.preempt(job, terms, self._others(terms))
+        preempting = self.preemption.preempt(job, terms, self._others)
         if preempting is not None and self.guard.reserve(preempting):
             self.made[job] = preempting
         elif self.slots > 0 and self.tries > 0:
@@ -334,7 +334,7 @@ class _Round:
         served = self._serve(job, terms)
         if served is not None:
             return served
-        preempting = self.preemption.preempt(job, terms, self._others(terms))
+        preempting = self.preemption.preempt(job, terms, self._others)
         if preempting is None or not self.guard.reserve(preempting):
             self.vain.add((terms.tenant, terms.demand))
             return False
