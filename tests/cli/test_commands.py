@@ -75,7 +75,7 @@ def test_an_empty_queue_says_what_to_do_and_that_its_gpus_are_simulated(gpuctl):
 
 def test_a_dry_run_queues_nothing(gpuctl):
     done = gpuctl("submit", "--dry-run", "--", "true")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "gpuctl submit -- true\n")
     assert gpuctl.json("list") == []
 
 
