@@ -99,6 +99,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
         hold_failing(world, out)
         settle(world, out)
         schedule(world, out)
+    out.changes += world.usage.lifted()
     submits.answer(world, out, told)
     _look_around(world, out)
     out.close(world)

@@ -33,6 +33,7 @@ class Usage:
     def __init__(self, half_life_s: Seconds = HALF_LIFE_S) -> None:
         self.half_life_s = half_life_s
         self._accounts: dict[tuple[str, str | None], Account] = {}
+        self._lifted: set[tuple[str, str | None]] = set()  # since it was last asked
 
     def restore(self, kept: Iterable[UsePut]) -> None:
         """Take in what the store kept."""
@@ -72,6 +73,12 @@ class Usage:
         account = self.account(tenant, user, now)
         if account.used_s + account.lifted_s < to_s:
             self._put(tenant, user, replace(account, lifted_s=to_s - account.used_s))
+            self._lifted.add((tenant, user))
+
+    def lifted(self) -> list[UsePut]:
+        """Return what to keep of those that were lifted since the last call."""
+        lifted, self._lifted = sorted(self._lifted, key=repr), set()
+        return [self._put(*whose, self._accounts[whose]) for whose in lifted]
 
     def settle(self, now: Timestamp) -> list[UsePut]:
         """Bring all accounts up to now; return what to keep."""

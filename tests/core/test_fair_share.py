@@ -242,6 +242,9 @@ def test_fairness_survives_a_restart():
     play.submit(a_job(user="ada"))
     (bob,) = play.submit(a_job(user="bob"))
     again = play.restarted()
+    came, comes = (each.world.usage.account("", "bob", Timestamp(play.now)) for each in (play, again))
+    assert comes.lifted_s == pytest.approx(came.lifted_s)
+    assert came.lifted_s > 0.9 * HOUR
     again.ends(*again.running)
     assert again.started == [bob]
 
