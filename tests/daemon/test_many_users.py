@@ -191,6 +191,7 @@ def test_each_role_may_do_to_others_jobs_what_the_table_says(system):
 def test_what_runs_as_a_user_is_nobody_elses_to_change(system, ada):
     job = system.submitted(ADA, "true", hold=True)
     said = {"variables": {"LD_PRELOAD": "/tmp/mine.so"}, "workdir": "/tmp", "output": "/tmp/x", "error": "/tmp/x"}
+    said["notify"] = [["end", "command:id"]]
     for uid in (OPERATOR, ADMIN):
         with system.of(uid) as client:
             for key, value in said.items():
