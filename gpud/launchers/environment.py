@@ -15,6 +15,7 @@ _OUTER_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
     *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
+_DROPPED_PREFIXES = (*_SESSION_PREFIXES, *_OUTER_PREFIXES)
 _RUNTIME = "XDG_RUNTIME_DIR"
 PORT = "GPUD_JOB_PORT"
 _PORTS = ("MASTER_PORT", "PET_MASTER_PORT")  # where torch.distributed meets, and where torchrun lets it meet
@@ -30,7 +31,7 @@ def compose(submitted: Mapping[str, str], added: Mapping[str, str], *, runtime_d
     kept = {
         name: value
         for name, value in submitted.items()
-        if name not in _SESSION and not name.startswith(_SESSION_PREFIXES) and not is_outer(name)
+        if name not in _SESSION and not name.startswith(_DROPPED_PREFIXES)
     }
     if not runtime_dir_exists:
         kept.pop(_RUNTIME, None)

@@ -39,17 +39,7 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
         os.setsid()
         group = order["cgroup"] or order["joins"]
         within = group is not None and cgroup.enter(group)
-        own = os.getpid()
-        claimed = lineage | {
-            "state": record.CLAIMED,
-            "pid": own,
-            "start": record.start_time(own),
-            "at": record.boot_time() + order["offset"],
-        }
-        if within:
-            claimed["within"] = True
-        if order["fence"] is not None:
-            claimed["fence"] = order["fence"][0]
+        claimed = _about(order, lineage, within=within)
         encoded = record.encode(claimed)
         record.reached(order["key"], "job before claim")
         file = _claim(order, encoded, conversation)
@@ -67,6 +57,29 @@ def become(order: Order, blobs: int, conversation: socket.socket, lineage: recor
             _write_fault(file, claimed, (f"gpud failed to start it: {error!r}", False, False))
     finally:
         os._exit(faults.NOT_STARTED)
+
+
+def rehearse(order: Order, blobs: int, conversation: socket.socket, lineage: record.Record, bounds: Bounds) -> None:
+    """Do what a job's process does, up to an exec that fails, in a process that goes on. Raises OSError.
+
+    Streams and signals are put back; umask, directory and limits are the order's from then on.
+    """
+    mask = set_mask(signal.SIG_BLOCK, ())
+    streams = [os.dup(file) for file in range(3)]
+    claimed = _about(order, lineage, within=False)
+    try:
+        file = record.claim(order["record"], record.encode(claimed))
+        if file is not None:
+            _exec(order | {"keeper": ["/"]}, blobs, conversation, file, claimed, bounds)
+    except faults.CannotStartError:
+        if "tmp" in claimed:
+            places.removed(claimed["tmp"][0])
+    finally:
+        for file, stream in enumerate(streams):
+            os.dup2(stream, file)
+        os.closerange(streams[0], streams[2] + 8)  # and what was opened since
+        bounds.end()
+        set_mask(signal.SIG_SETMASK, mask)
 
 
 def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
@@ -103,6 +116,22 @@ def _dies_before_gpud() -> None:
 
 def _write_fault(file: int, claimed: record.Record, fault: tuple[str, bool, bool]) -> None:
     record.write(file, record.encode(claimed | {"state": record.ENDED, "fault": fault}))
+
+
+def _about(order: Order, lineage: record.Record, *, within: bool) -> record.Record:
+    """Return what the record says of this process when it claims it."""
+    own = os.getpid()
+    claimed = lineage | {
+        "state": record.CLAIMED,
+        "pid": own,
+        "start": record.start_time(own),
+        "at": record.boot_time() + order["offset"],
+    }
+    if within:
+        claimed["within"] = True
+    if order["fence"] is not None:
+        claimed["fence"] = order["fence"][0]
+    return claimed
 
 
 def _claim(order: Order, claimed: bytes, conversation: socket.socket) -> int:
@@ -209,13 +238,11 @@ def _find(name: str, path: str) -> str:
     """Return the program that a shell in the working directory would run for `name`."""
     if "/" in name:
         return name
-    found = None
-    for directory in path.split(":"):
-        candidate = os.path.join(directory or ".", name)
-        if os.path.isfile(candidate):
-            if os.access(candidate, os.X_OK):
-                return candidate
-            found = found or candidate
+    candidates = [f"{directory or '.'}/{name}" for directory in path.split(":")]
+    for candidate in candidates:
+        if os.access(candidate, os.X_OK) and os.path.isfile(candidate):
+            return candidate
+    found = next(filter(os.path.isfile, candidates), None)
     if found is not None:
         raise faults.CannotStartError(f"{found}: permission denied (is it executable?)")
     raise faults.CannotStartError(f"no such command: {name or repr(name)}", not_found=True)

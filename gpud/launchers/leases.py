@@ -120,11 +120,12 @@ class Leases:
 
     def release(self) -> None:
         """Let others have the GPUs."""
-        with contextlib.suppress(OSError):  # they were taken
+        try:
             while self._messages:
                 self._messages -= 1
                 self._ends[1].recv(1, socket.MSG_DONTWAIT)  # without a place for them the files go with the message
-        self._messages = 0
+        except OSError:  # they were taken
+            self._messages = 0
         drop(self._held)
         self._held.clear()
 

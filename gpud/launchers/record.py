@@ -116,7 +116,7 @@ def _content(path: str) -> bytes:
     """Return a small file's content."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(file, 4096)
+        return os.read(file, 2 * SIZE)
     finally:
         os.close(file)
 

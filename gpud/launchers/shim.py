@@ -29,8 +29,8 @@ _ORDERS = 64  # then the process goes, and with it whatever piled up in it
 NOTHING: Order = {
     "key": "",
     "offset": 0.0,
-    "keeper": [],
     "command": ["false"],  # so that its log is searched, too
+    "keeper": [],
     "workdir": "/",
     "output": os.devnull,
     "error": None,
@@ -40,21 +40,24 @@ NOTHING: Order = {
     "environment_bytes": 2,
     "script_bytes": None,
     "umask": 0o077,
+    "limits": {},
     "time_limit_s": None,
     "grace_s": 0.0,
     "memory_mib": 0,
     "cpus": 0,
     "numa": [],
     "leases": [],
-    "shared": [],
     "cgroup": None,
     "joins": None,
     "fence": None,
     "log_max": 1 << 40,
     "checkpoint": None,
     "private": True,
+    "beside": None,
+    "shared": [],
     "uid": None,
     "gid": None,
+    "groups": [],
 }
 
 
@@ -95,7 +98,8 @@ class Shim:
         """Run the attempt. Return whether this process may attend another: nothing of this one is left in it."""
         record.reached(self.order["key"], "shim before fork")
         try:
-            self.leases.hold(self.order["leases"], self.order["shared"], os.path.dirname(self.order["record"]))
+            if self.order["leases"]:
+                self.leases.hold(self.order["leases"], self.order["shared"], os.path.dirname(self.order["record"]))
             if self.order["private"] and (port := self.leases.hold_port()) is not None:
                 self.order["added"][environment.PORT] = str(port)
             if self.order["cgroup"] is not None:
@@ -309,17 +313,23 @@ def attend(
             channel.close()
         while signal.sigtimedwait(SIGNALS, 0) is not None:
             pass  # meant for an attempt that is over
-        blobs, conversation = files
-        os.dup2(conversation, talk.fileno(), inheritable=False)
-        os.close(conversation)
-        key, _, length = message.decode().rpartition(" ")
-        order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
-        order["limits"] = limits | order["limits"]
-        beside = order["beside"]
-        order["cgroup"] = None if cgroups is None or beside is not None else f"{cgroups}/job-{key}"
-        order["joins"] = None if cgroups is None or beside is None else f"{cgroups}/job-{beside}"
-        if not Shim(order, blobs, talk, lineage, leases, bounds, channel.close).run():
+        order = take(message, files, talk, limits, cgroups)
+        if not Shim(order, files[0], talk, lineage, leases, bounds, channel.close).run():
             return
+
+
+def take(message: bytes, files: list[int], talk: socket.socket, limits: Limits, cgroups: str | None) -> Order:
+    """Return the order that came as this message with these files, of which the first stays open."""
+    blobs, conversation = files
+    os.dup2(conversation, talk.fileno(), inheritable=False)
+    os.close(conversation)
+    key, _, length = message.decode().rpartition(" ")
+    order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
+    order["limits"] = limits | order["limits"]
+    beside = order["beside"]
+    order["cgroup"] = None if cgroups is None or beside is not None else f"{cgroups}/job-{key}"
+    order["joins"] = None if cgroups is None or beside is None else f"{cgroups}/job-{beside}"
+    return order
 
 
 def close_others(kept: Iterable[int]) -> None:

@@ -26,7 +26,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
 
 from gpud.launchers import cgroup, comeback, faults, fence, record, shim, tree
 from gpud.launchers.deadlines import SIGNALS
-from gpud.launchers.job import Limits, set_mask, tell
+from gpud.launchers.job import Limits, rehearse, set_mask, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
 from gpud.launchers.output import Bounds
@@ -35,6 +35,7 @@ SPARES = 4
 REHEARSALS = 10  # Python specialises what has run eight times
 FENCE_LOGINS, LEAVE_LOGINS = b" fence logins", b" leave logins"  # no attempt's key has a space
 _LOGINS = {FENCE_LOGINS: True, LEAVE_LOGINS: False}
+_AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)  # to add enums each time would take a hundred times as long
 
 
 class Zygote:
@@ -58,7 +59,6 @@ class Zygote:
         }
         self.orphans = Orphans(records, self.cgroup, self._tell_changed)
         self.limits: Limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
-        _raise_files_limit()  # a channel for each shim
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_end)
@@ -79,10 +79,10 @@ class Zygote:
             self.orphans.tend(self.leases)
             if not has_children and self.conversation is None and self.listener is None and not self.orphans.ends:
                 return
-            wants_spare = self.conversation is not None and len(self.idle) < SPARES
-            events = self.poll.poll(0 if wants_spare else 250 if self.orphans.pressing else None)
-            if not events and wants_spare:
-                with contextlib.suppress(OSError):  # no process to be had: the next order will say so
+            wants_spares = self.conversation is not None and len(self.idle) < SPARES // 2  # enough while more are made
+            events = self.poll.poll(0 if wants_spares else 250 if self.orphans.pressing else None)
+            if not events and wants_spares:
+                with contextlib.suppress(OSError):  # no process to be had: the next order says so
                     self._fork()
             for file, _ in events:
                 self._attend(file)
@@ -90,24 +90,35 @@ class Zygote:
     def rehearse(self) -> None:
         """Attend an attempt that does nothing, a few times, so that what shims run has run before the first is forked.
 
-        What Python then remembers (specialised code, looked-up methods) is shared; else each shim would have 200 KiB
-        more of its own. What does not work now will be told when a job asks for it.
+        What Python then remembers (specialised code, looked-up methods) is shared; else each shim, and each process
+        that is to become a job, would make it anew. What does not work now will be told when a job asks for it.
         """
         path = f"{self.records}/.rehearsal.{os.getpid()}"
-        set_mask(signal.SIG_BLOCK, SIGNALS)
-        group = None if self.cgroup is None else f"{self.cgroup}/rehearsal"
-        order = shim.NOTHING | {"record": path, "limits": self.limits, "cgroup": group}
+        order = shim.NOTHING | {"record": path}
         if self.means["unfenced"] is None:
             order["fence"] = [fence.DEVICES, []]
-        leases, bounds, lineage = Leases(), Bounds(), self.lineage | {"shim": self.lineage["zygote"]}
+        header = record.to_json(order)
+        lineage = self.lineage | {"shim": self.identity}
+        leases, bounds = Leases(), Bounds()
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        set_mask(signal.SIG_BLOCK, SIGNALS)
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
-            os.write(blobs, b"{}")
+            os.write(blobs, header + b"{}")
+            send(own, b" %d" % len(header), blobs, self.talk.fileno())
+            os.close(blobs)
+            message, files = shim.receive(its)
+            told = shim.take(message, files, self.talk, self.limits, None)
+            if self.cgroup is not None:
+                told["cgroup"] = f"{self.cgroup}/rehearsal"
             with contextlib.suppress(OSError):
-                shim.Shim(order, blobs, self.talk, lineage, leases, bounds, lambda: None).run()
+                rehearse(told, files[0], self.talk, lineage, bounds)
                 os.unlink(path)
-        leases.close()
-        bounds.close()
+            with contextlib.suppress(OSError):
+                shim.Shim(told, files[0], self.talk, lineage, leases, bounds, lambda: None).run()
+                os.unlink(path)
+        for each in (own, its, leases, bounds):
+            each.close()
         set_mask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _attend(self, file: int) -> None:
@@ -186,20 +197,31 @@ class Zygote:
                 self.channels.pop(pid).close()
 
     def _fork(self) -> None:
-        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        leases = Leases()
-        with its:
-            # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
-            set_mask(signal.SIG_BLOCK, SIGNALS)
-            try:
+        """Make spare shims, one right after the other: what this process changes from then on they share, as it was."""
+        made = [(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), Leases()) for _ in range(SPARES)]
+        pids: list[int] = []
+        # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
+        set_mask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            for _, its, leases in made:
                 pid = os.fork()
                 if pid == 0:
                     self._become_shim(its, leases)
-            finally:
-                set_mask(signal.SIG_UNBLOCK, SIGNALS)
-        self.channels[pid] = own
-        self.leases[pid] = leases
-        self.idle.append(pid)
+                pids.append(pid)
+        except OSError:
+            if not pids:
+                raise
+        finally:
+            set_mask(signal.SIG_UNBLOCK, SIGNALS)
+            for _, its, _ in made:
+                its.close()
+            for own, _, leases in made[len(pids) :]:
+                own.close()
+                leases.close()
+        for pid, (own, _, leases) in zip(pids, made, strict=False):
+            self.channels[pid] = own
+            self.leases[pid] = leases
+            self.idle.append(pid)
 
     def _become_shim(self, its: socket.socket, leases: Leases) -> NoReturn:
         code = 1
@@ -254,7 +276,7 @@ class Zygote:
 def send(channel: socket.socket, message: bytes, *files: int) -> None:
     """Send a message with open files."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(files)}i", *files))
-    channel.sendmsg([message], [rights], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+    channel.sendmsg([message], [rights], _AT_ONCE)
 
 
 def _peer(connection: socket.socket) -> tuple[int, ...]:
@@ -279,6 +301,7 @@ def main() -> NoReturn:
     os.chdir("/")  # so as to keep no file system from being unmounted
     zygote = Zygote(records, conversation, listener)
     zygote.rehearse()
+    _raise_files_limit()  # a channel for each shim
     gc.collect()
     gc.freeze()  # shims share this memory until they touch it, and a collection would touch it all
     gc.disable()
