@@ -141,7 +141,11 @@ def _merged(demand: Demand, part: PartOfDemand) -> dict[str, Any]:
         "spread": demand.spread,
     }
     new: dict[str, Any] = dict(part)
-    now |= dict.fromkeys(new.pop("without", ()))
+    without = new.pop("without", ())
+    for key in without:
+        if key == "gpus" or key not in now:
+            raise Wrong(f"{key!r} is nothing that a job can do without", "see what can be: gpuctl update --help")
+    now |= dict.fromkeys(without)
     shares = ("share_mib", "share_permille", "mig")
     if new.pop("whole", False) or any(key in new for key in shares):
         now |= dict.fromkeys(shares)

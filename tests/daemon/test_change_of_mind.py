@@ -55,6 +55,9 @@ def test_what_can_never_be_is_refused_and_changes_nothing(gpud):
         changed(gpud, good, retries=-1)
     with pytest.raises(RefusedError, match="has no time limit to add to"):
         changed(gpud, good, time_limit_more_s=60.0)
+    for key in ("gpus", "whole"):
+        with pytest.raises(RefusedError, match="can do without"):
+            changed(gpud, good, demand={"without": [key]})
     with pytest.raises(RefusedError, match="nothing to change is named"):
         changed(gpud, good)
     assert {gpud.job(job)["gpus"] for job in (good, bad)} == {1}
