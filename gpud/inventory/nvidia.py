@@ -54,6 +54,7 @@ class _Slot:
     overdue: bool = False
     again: bool = False
     lost: bool = True
+    failed: bool = False
 
 
 class NvidiaInventory:
@@ -325,10 +326,11 @@ class NvidiaInventory:
         slot.since, slot.overdue, slot.again = None, False, False
         if self._slots.get(gpu) is not slot:
             return
+        failed = isinstance(reading, Unreadable)
         lost = isinstance(reading, Unreadable) and reading.lost
-        if lost and not slot.lost:
-            self._survey_now.set()  # perhaps it is no longer there at all
-        slot.lost = lost
+        if (lost and not slot.lost) or (failed and not slot.failed):
+            self._survey_now.set()  # perhaps it is no longer there at all, or was split
+        slot.lost, slot.failed = lost, failed
         if not late:  # what a call says that hung for a while is old
             self._tell(gpu, reading)
         if late or again:
