@@ -152,6 +152,7 @@ def uninstall(there: Place) -> list[Step]:
         steps.append(Step(f"run {words} disable {' '.join(disabled)}", lambda: systemctl("disable", *disabled)))
         steps.append(Step(f"run {words} stop {' '.join(installed)}", lambda: systemctl("stop", *installed)))
     files = [f"{there.units}/{name}" for name in UNITS]
+    files += [_socket(there)] if installed else []  # systemd leaves it; whoever finds it asks it
     files += [there.bash, there.zsh, there.fish, *([there.sysusers] if there.sysusers else [])]
     files += [link for name in _LINKED if _points_into(link := f"{there.links}/{name}", there.prefix)]
     steps += [Step(f"remove {path}", partial(os.unlink, path)) for path in files if os.path.lexists(path)]

@@ -120,6 +120,25 @@ def test_nobody_sees_into_or_changes_anothers_job(machine):
     assert not job.lives()
 
 
+def test_what_is_done_by_hand_is_done_in_ones_own_jobs_as_oneself(machine):
+    by_hand = """eval "$(gpuctl claim -g 1 --for 1h)"
+    gpuctl exec $GPUD_CLAIM -- bash -c 'id -un; sed -n "s/^CapEff:\t//p" /proc/self/status; tail -n 1 /proc/self/cgroup'
+    echo $GPUD_CLAIM"""
+    who, may, where, claim = machine.says(by_hand, user="alice").split()
+    assert (who, may) == ("alice", "0" * 16)
+    assert where.endswith(f"/gpud-launcher.service/job-{claim}.1")
+
+    for command in (f"exec {claim} -- true", f"attach {claim}", f"claim --release {claim}"):
+        refused = machine.run(f"gpuctl {command}", user="bob", check=False)
+        assert refused.returncode in {4, 125}, refused
+        assert "not yours" in refused.stderr or "alice" in refused.stderr
+    machine.run(f"gpuctl claim --release {claim}", user="alice")
+
+    terminal = "script -qec \"gpuctl run -g 0 --pty bash -c 'stat -c %U $(tty); exit 7'\" /dev/null"
+    ended = machine.run(terminal.replace("$(", "\\$("), user="alice", check=False)
+    assert (ended.returncode, "alice" in ended.stdout) == (7, True), ended
+
+
 def test_a_job_has_a_cgroup_of_its_own_and_opens_no_gpu_that_is_not_its_own(machine):
     opens = "for node in 0 255; do (: <> /var/tmp/nvidia$node) 2>&1 | sed 's/.*: //'; done; tail -n 1 /proc/self/cgroup"
     machine.run("for node in 0 255; do mknod -m 666 /var/tmp/nvidia$node c 195 $node; done")
@@ -368,6 +387,7 @@ def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
 
     assert job.lives()
     assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit
-    assert machine.says("ls -d /opt/gpud /etc/systemd/system/gpud* /usr/local/bin/gpu* 2>&- || true") == ""
+    left = "/opt/gpud /etc/systemd/system/gpud* /usr/local/bin/gpu* /run/gpud/*"
+    assert machine.says(f"ls -d {left} 2>&- || true") == ""
     job.tell(0)
     job.gone()
