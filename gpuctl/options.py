@@ -61,7 +61,7 @@ _OPTIONS = (
     click.option("--pool", metavar="NAME", help="GPUs of this pool of the configuration."),
     click.option("--spread/--pack", default=None, help="Where the most is free, or the least (default: --pack)."),
     click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
-    click.option("-n", "--name", help="What to call it (default: the command's name)."),
+    click.option("-n", "--name", help="What to call it (default: its program, or the script that it runs)."),
     click.option("-t", "--time-limit", type=DURATION, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
     click.option("--estimate", type=DURATION, help="How long you expect it to run; nothing happens when that is over."),
     click.option("--checkpoint-signal", type=CHECKPOINT, help="Have it save before it is stopped: USR1, USR1@5m."),
@@ -97,6 +97,16 @@ _OPTIONS = (
 )
 
 
+# What sbatch calls it, and what that is here.
+_SLURM_SAYS = """
+    --gres=--gpus -G=--gpus --dependency=--after -d=--after --time=--time-limit --mem=--memory --mem-per-cpu=--memory
+    --cpus-per-task=--cpus -c=--cpus --job-name=--name -J=--name -N=--nodes -a=--array --chdir=--workdir -D=--workdir
+    --constraint=--gpu-type --exclude=--not-node -x=--not-node --account=--tenant -A=--tenant --partition=--pool
+    --export=--env --nice=--priority --requeue=--retries --signal=--checkpoint-signal --mail-type=--notify
+    --mail-user=--notify --comment=--label --test-only=--dry-run"""
+_IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split())
+
+
 class WordsCommand(click.Command):
     """A command whose options end at the first word, and that knows whether `--` stood before it."""
 
@@ -104,7 +114,13 @@ class WordsCommand(click.Command):
         """Parse; leave in `ctx.meta` whether the command is to be taken literally."""
         ctx.allow_interspersed_args = False
         before = list(args)
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _IN_SLURM:
+                raise
+            name, here = error.option_name, _IN_SLURM[error.option_name]
+            raise click.UsageError(f"there is no option {name!r}; here that is: {here}", ctx) from None
         words = len(ctx.params.get("command") or ())
         ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
         return rest

@@ -75,6 +75,7 @@ def test_aliases_do_what_hands_expect(gpuctl):
     [
         (["squeue"], "gpuctl list"),
         (["lst"], "did you mean list"),
+        (["submit", "-d", "afterok:1", "--", "true"], "--after"),
         (["submit", "--gpu", "2", "--", "true"], "--gpus"),
         (["list", "--stat", "held"], "--state"),
         (["list", "--state", "runing"], "running"),
