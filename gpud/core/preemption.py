@@ -11,11 +11,12 @@ A victim never outranks whom it gave way to, so who waits rises until nothing mo
 Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and for each blocked job that may.
 """
 
+from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from heapq import nsmallest
 from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
 from gpud.core import jobs, quota
@@ -30,6 +31,7 @@ from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
+_first_two = itemgetter(0, 1)
 _Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
 
 
@@ -112,14 +114,24 @@ class Preemption:
             for part in victim.active.state.allocation.parts:
                 beneath.setdefault(part.node, []).append(victim)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
-        found = [
-            (option.cost, order, option)
-            for order, name in enumerate(rooms if count > 1 else [name for name in rooms if name in beneath])
-            if (option := self._cheapest(terms, rooms[name], beneath.get(name, []), holds.get(name))) is not None
+        stopping = (each for each in self._world.active.values() if isinstance(each.state, Stopping))
+        leaving = {part.node for each in stopping for part in each.state.allocation.parts}
+        # The least that a node may cost: nothing, where enough may be there without victims, else who stands worst.
+        least = [
+            (beneath[name][0].stands if name in beneath and name not in leaving else -inf, order, name)
+            for order, name in enumerate(rooms)
+            if count > 1 or name in beneath
         ]
+        found: list[tuple[_Cost, int, _Option]] = []
+        for stands, order, name in sorted(least):
+            if len(found) >= count and stands > found[count - 1][0][0]:
+                break
+            option = self._cheapest(terms, rooms[name], beneath.get(name, []), holds.get(name))
+            if option is not None:
+                insort(found, (option.cost, order, option), key=_first_two)
         if len(found) < count:
             return None
-        chosen = [option for _, _, option in nsmallest(count, found)]
+        chosen = [option for _, _, option in found[:count]]
         victims = list({each.active.job: each for option in chosen for each in option.victims}.values())
         if not victims or (count > 1 and not self._may_all(terms, victims)):
             return None
