@@ -1,7 +1,12 @@
-"""One gpud for each state directory: the kernel keeps the lock, and frees it however its holder dies."""
+"""One gpud for each state directory: the kernel keeps the lock, and frees it however its holder dies.
+
+The directory itself is locked, too, with others: who clears out /var/tmp (systemd-tmpfiles) leaves alone what is below
+a directory that somebody has locked, and would else take a database that nothing was written to for a month.
+"""
 
 import fcntl
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gpud.store.files import StoreError
@@ -17,6 +22,7 @@ class StateLock:
 
     path: str
     descriptor: int
+    directory: int
     _kept: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def keep(self, path: str) -> None:
@@ -39,6 +45,7 @@ class StateLock:
     def release(self) -> None:
         """Give the directory free. The file stays: removing it would let two in."""
         os.close(self.descriptor)
+        os.close(self.directory)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -75,6 +82,9 @@ def lock_state(state_dir: str, socket: str = "") -> StateLock:
     except OSError as error:
         os.close(descriptor)
         raise StoreError(f"cannot lock {path}: {error.strerror}", "take a local directory: --state-dir") from error
-    lock = StateLock(path, descriptor)
+    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with suppress(OSError):  # whoever may look into it may have locked it: that is no reason not to start
+        fcntl.flock(directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    lock = StateLock(path, descriptor, directory)
     lock.keep(path)
     return lock

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -262,6 +263,21 @@ def test_a_second_gpud_on_a_state_directory_is_told_who_has_it(tmp_path):
         process.kill()
     lock_state(str(tmp_path)).release()
     lock_state(str(tmp_path)).release()
+
+
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles")
+def test_who_clears_out_temporary_directories_leaves_that_of_a_gpud_alone(tmp_path):
+    state = tmp_path / "cleared" / "state"
+    state.mkdir(parents=True)
+    (state / "gpud.db").touch()
+    (tmp_path / "clear.conf").write_text(f"d {state.parent} 0700 - - 0\n")
+    clear = ["systemd-tmpfiles", "--clean", str(tmp_path / "clear.conf")]
+    lock = lock_state(str(state))
+    subprocess.run(clear, check=False)
+    assert (state / "gpud.db").exists()
+    lock.release()
+    subprocess.run(clear, check=False)
+    assert not (state / "gpud.db").exists()
 
 
 def test_a_directory_that_cannot_be_locked_is_told(tmp_path):
