@@ -10,6 +10,7 @@ import resource
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import dropwhile
 from typing import Any
 
 from gpud.check import Wrong
@@ -31,6 +32,8 @@ _NOTICES_MOST = 20
 _TOLD_WITHOUT_APPRISE = frozenset({"http", "https", "command", "desktop", "mailto"})
 _STARTED_MOST = 6 << 20  # bytes of words and variables, whatever its stack may be (execve(2))
 _MIG = re.compile(r"(\d{1,2}c\.)?\d{1,2}g\.\d{1,4}gb(\+[\w.+]{1,30})?", re.ASCII | re.IGNORECASE)
+_INTERPRETER = re.compile(r"(?:python|pypy)[\d.]*|(?:ba|z|da|k)?sh|Rscript|julia|perl|ruby|node")
+_FLAGS = re.compile(r"-[uOBIsEqvx]+")  # of interpreters: they stand in front of a script, and take no word
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LIMIT_NAMES = frozenset(name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_"))
 
@@ -105,10 +108,15 @@ def _terms(message: Submit, name: str, *, uid: int, user: str, tenant: str) -> T
 
 
 def _name(message: Submit) -> str:
-    """Return what a job is called: as its user says, or as its program."""
+    """Return what a job is called: as its user says, or as its program; that of an interpreter is what it runs."""
     command = message["command"]
-    called = command[0].rstrip("/").rsplit("/", 1)[-1] if command else "claim"
-    name = message.get("name") or _CONTROL.sub("?", called)[:_NAME_MOST] or "/"
+    program = command[0].rstrip("/").rsplit("/", 1)[-1] if command else "claim"
+    if _INTERPRETER.fullmatch(program):  # all of one's jobs are python's
+        rest = list(dropwhile(_FLAGS.fullmatch, command[1:]))
+        rest = rest[1:] if rest[:1] == ["-m"] else rest
+        if rest and not rest[0].startswith("-"):
+            program = rest[0].rstrip("/").rsplit("/", 1)[-1]
+    name = message.get("name") or _CONTROL.sub("?", program)[:_NAME_MOST] or "/"
     check_text("the name", name, _NAME_MOST)
     return name
 

@@ -1,5 +1,7 @@
 """Files of jobs: what their lines mean, and a sweep that is submitted, looked at, mended and submitted again."""
 
+import shlex
+
 import pytest
 from gpud_process import until
 
@@ -199,3 +201,18 @@ def test_a_script_of_many_jobs_is_remarked_on_once(gpuctl):
     (gpuctl.directory / "seeds.txt").write_text("./job.sbatch --seed {1..9}\n")
     done = gpuctl("submit", "-f", "seeds.txt")
     assert (len(done.stdout.split()), done.stderr.count("--partition=cpu")) == (9, 1)
+
+
+def test_a_job_that_nobody_named_is_called_as_its_program_or_as_the_script_that_it_runs(gpuctl):
+    named = {
+        "python3 -u src/train.py --lr 0.1": "train.py",
+        "/usr/bin/python3.11 -m lab.train": "lab.train",
+        "bash run.sh": "run.sh",
+        "bash -c true": "bash",
+        "python": "python",
+        "./a.out train.py": "a.out",
+    }
+    lines = "".join(f"--hold -g 0 -- {command}\n" for command in named)
+    gpuctl.ok("submit", "-f", "-", stdin=lines)
+    rows = gpuctl.json("list", "--sort", "id")
+    assert {shlex.join(row["command"]): row["name"] for row in rows} == named
