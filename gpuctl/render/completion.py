@@ -218,11 +218,11 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
     elif [[ -n $first && $current != -* ]]; then
         _gpuctl_asked "$first"
     elif [[ $takes == command && ( $at -lt $((${#line[@]} - 1)) || $current != -* ) ]]; then
-        if declare -F _command_offset >/dev/null; then
+        if ((at == ${#line[@]} - 1)); then
+            _gpuctl_files -c -f # a program, or a script that lies here
+        elif declare -F _command_offset >/dev/null; then
             _command_offset ${from[at]}
             return
-        elif ((at == ${#line[@]} - 1)); then
-            _gpuctl_files -c -f
         else
             _gpuctl_files -f
         fi
