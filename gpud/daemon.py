@@ -219,12 +219,15 @@ class Daemon:
                 self._answer_known(batch, taken)
                 return
             except StoreError as error:
+                if str(error) != str(self._gpud.not_stored):  # it is tried again and again
+                    log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 self._gpud.not_stored = error
-                log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 await self._load_again()
                 self._wake_at = Timestamp(now + _RETRY_S)
                 self._refuse_batch(batch, error)
                 return
+            if self._gpud.not_stored is not None:
+                log.warning("what is asked is kept again")
             self._gpud.not_stored = None
         self.upkeep.report_alerts(outcome.changes)
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
