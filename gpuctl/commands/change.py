@@ -111,10 +111,10 @@ def _waiting(states: tuple[str, ...]) -> tuple[str, ...]:
 @click.pass_obj
 def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, waiting: bool, **filters: Any) -> None:
     """Cancel jobs. One that runs gets TERM, all its processes do, and after its grace KILL."""
+    which = select(jobs, **filters)  # before the states are added: rm alone must not be everything that waits
     if waiting:
-        filters["state"] = _waiting(filters["state"])
+        which["state"] = list(_waiting(filters["state"]))
     none = "none of these waits; to stop what runs: gpuctl cancel" if waiting else "no such jobs"
-    which = select(jobs, **filters)
     must = waiting and bool(jobs) and _runs(session, jobs)
     change(session, "cancel", "cancelled", which, none=none, must=must, **({"force": True} if force else {}))
 

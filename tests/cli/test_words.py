@@ -63,6 +63,9 @@ def test_aliases_do_what_hands_expect(gpuctl):
 
     assert "to stop what runs: gpuctl cancel" in gpuctl("rm", running).stderr
     assert gpuctl.json("show", running)["state"] == "running"
+    nothing = gpuctl("rm")
+    assert (nothing.returncode, "no job named" in nothing.stderr) == (2, True)
+    assert gpuctl.json("show", held)["state"] == "held"
     gpuctl.ok("rm", held)
     assert gpuctl.json("show", held)["state"] == "cancelled"
     assert "sent SIGURG to 1 job" in gpuctl("kill", "-URG", running).stderr
