@@ -109,7 +109,8 @@ class Forecast:
         idle = 0
         while now is not None and _anybody(world) and idle < _IDLE:
             if now > self.now + FARTHEST_S or len(self._starts) > 2 * self._most:
-                self.give_up()
+                if world.active:  # else it is no job that they wait for
+                    self.give_up()
                 return
             ended, root = self._due(world, now)
             out = cycle(world, [*told, *ended], now)

@@ -17,7 +17,7 @@ from operator import attrgetter
 
 from gpud.core.fleet import GpuState
 from gpud.core.room import Hold, Kind, Room, kind_of, share_of
-from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, Reading, Share, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
@@ -44,9 +44,14 @@ def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | No
 
 def admits(demand: Demand, room: Room) -> bool:
     """Return whether a node is one that the demand would go to."""
-    if room.name in demand.excluded_nodes:
+    return goes_to(demand, room.node.node)
+
+
+def goes_to(demand: Demand, node: Node) -> bool:
+    """Return whether a demand would go to a node: it is not excluded, and has the labels."""
+    if node.name in demand.excluded_nodes:
         return False
-    return not demand.node_labels or set(demand.node_labels) <= set(room.node.node.labels)
+    return not demand.node_labels or set(demand.node_labels) <= set(node.labels)
 
 
 def suits(demand: Demand, gpu: Gpu) -> bool:

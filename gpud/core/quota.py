@@ -12,7 +12,7 @@ from math import inf
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
 from gpud.core.books import Tally, milli
-from gpud.core.placement import suits
+from gpud.core.placement import goes_to, suits
 from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
 from gpud.core.windows import claims
 from gpud.core.world import World
@@ -168,9 +168,9 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     if not standing or not demand.gpus or not world.gpus:
         return None
     closed = frozenset[GpuId]().union(*(claim.gpus for claim in standing))
-    counts = Counter(
-        state.node for state in world.gpus.values() if state.gpu.id not in closed and suits(demand, state.gpu)
-    )
+    open_to = {name for name, each in world.nodes.items() if goes_to(demand, each.node)}
+    able = (state for state in world.gpus.values() if state.node in open_to and suits(demand, state.gpu))
+    counts = Counter(state.node for state in able if state.gpu.id not in closed)
     each = -(-demand.gpus // demand.nodes)
     if sum(1 for count in counts.values() if count >= each) >= demand.nodes:
         return None

@@ -6,7 +6,7 @@ from math import inf
 from gpud.core import quota
 from gpud.core.condition import Condition, condition
 from gpud.core.fleet import GpuState
-from gpud.core.placement import admits, suits, to_be_had
+from gpud.core.placement import admits, goes_to, suits, to_be_had
 from gpud.core.room import Hold
 from gpud.core.survey import refresh
 from gpud.core.waits import (
@@ -114,11 +114,12 @@ def suitable(world: World, demand: Demand) -> list[GpuState]:
     kinds: dict[tuple[object, ...], bool] = {}
     by_name = bool(demand.gpu_ids or demand.excluded_gpus)
     found = []
+    elsewhere = {name for name, each in world.nodes.items() if not goes_to(demand, each.node)}
     for state in world.gpus.values():
         gpu = state.gpu
         kind = (gpu.name, gpu.memory_total_mib, gpu.mig, gpu.split, gpu.id if by_name else None)
         if kind not in kinds:
             kinds[kind] = suits(demand, gpu)
-        if kinds[kind] and state.node not in demand.excluded_nodes:
+        if kinds[kind] and state.node not in elsewhere:
             found.append(state)
     return found

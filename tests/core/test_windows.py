@@ -195,6 +195,13 @@ def test_what_is_never_for_a_job_is_not_counted_as_what_would_do():
     assert play.why(wide) == NoCapacity(3, 3, 1, "n1")
 
 
+def test_who_fits_only_on_a_node_that_it_leaves_out_is_refused():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xH100"))
+    create(play, "vision", gpus=("n1-H100-0",))
+    asked = play.refused(a_job(2, excluded_nodes=("n2",)))
+    assert asked.startswith("2 GPUs of one node are asked for; beside those for tenant vision there are 1 that suit")
+
+
 def test_a_tenants_jobs_go_to_its_own_gpus_first():
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "4xH100"))
     create(play, "vision", gpus=("n1-H100-1", "n2-H100-2", "n2-H100-3"))
