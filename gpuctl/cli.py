@@ -137,7 +137,8 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the first word names. Raises UsageError with the nearest names for another word."""
         if args and args[0] in ALIASES:
-            args = _killed(args[1:]) if args[0] == "kill" else [*ALIASES[args[0]], *args[1:]]
+            words = [_lines(word) if args[0] == "tail" else word for word in args[1:]]
+            args = _killed(words) if args[0] == "kill" else [*ALIASES[args[0]], *words]
         elif args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             elsewhere = _ELSEWHERE.get(args[0].lower())
             hint = (
@@ -173,6 +174,11 @@ def _without_hosts(words: list[str]) -> list[str]:
         elif not word.startswith(("-H", "--host=")):
             left.append(word)
     return left
+
+
+def _lines(word: str) -> str:
+    """Return a word of `tail` as `logs` has it: `-50` is so many lines."""
+    return f"-n{word[1:]}" if word.startswith("-") and word[1:].isdigit() else word
 
 
 def _killed(words: list[str]) -> list[str]:

@@ -63,13 +63,15 @@ def test_aliases_do_what_hands_expect(gpuctl):
 
     assert "to stop what runs: gpuctl cancel" in gpuctl("rm", running).stderr
     assert gpuctl.json("show", running)["state"] == "running"
-    nothing = gpuctl("rm")
-    assert (nothing.returncode, "no job named" in nothing.stderr) == (2, True)
+    for words, said in ((("rm",), "no job named"), (("cancel", "--mine", "--group", ""), "--group is empty")):
+        nothing = gpuctl(*words)
+        assert (nothing.returncode, said in nothing.stderr) == (2, True)
     assert gpuctl.json("show", held)["state"] == "held"
     gpuctl.ok("rm", held)
     assert gpuctl.json("show", held)["state"] == "cancelled"
     assert "sent SIGURG to 1 job" in gpuctl("kill", "-URG", running).stderr
     gpuctl.ok("kill", "-s", "KILL", running)
+    assert gpuctl("tail", "-5", running).returncode == 0
     assert gpuctl("wait", running).returncode == 137
 
 
