@@ -27,8 +27,8 @@ _WORDS = {
     type(None): "null",
 }
 _INT_MAX = 2**63 - 1  # what SQLite keeps
-# Most numbers with a fraction are times: from the years 68 to 9892, so that every calendar can write them.
-_TIMES = (-6e10, 2.5e11)
+# Most numbers with a fraction are times: from the year 68 to the last day of 9999, as every calendar can write them.
+_TIMES = (-6e10, 253_402_214_400.0)
 
 
 class Wrong(Exception):  # noqa: N818 - reads as what it is: the request is wrong, nothing failed
