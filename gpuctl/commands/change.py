@@ -33,6 +33,9 @@ def select(
     jobs: tuple[str, ...], mine: bool, user: str | None, state: tuple[str, ...], group: str | None
 ) -> dict[str, Any]:
     """Return the Selection map. Raises UsageError when it would be everything by oversight."""
+    for option, value in (("--user", user), ("--group", group)):
+        if value == "":  # a variable that was not set, perhaps; left out, more than was meant would be changed
+            raise UsageError(f"{option} is empty", hint="say which, or leave it out")
     asked = {"jobs": list(jobs), "mine": mine, "user": user, "state": list(state), "group": group}
     selection = {key: value for key, value in asked.items() if value}
     if not selection:
