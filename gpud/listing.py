@@ -59,10 +59,9 @@ class Listing:
         me = await self._gpud.names.name(peer.uid)
         own = None if message.get("all") else (me, Timestamp(self._gpud.clock() - _DAY_S))
         labels = tuple(_label(word) for word in message.get("labels", ()))
-        user = me if message.get("mine") else message.get("user")
-        if (
-            labels and not viewer_of(self._gpud, peer).private
-        ):  # others' labels are not told, neither by asking for each
+        user = message.get("user")
+        # Others' labels are not told, neither by asking for each.
+        if message.get("mine") or (labels and not viewer_of(self._gpud, peer).private):
             if user not in {None, me}:
                 return {"jobs": [], "more": 0}
             user = me

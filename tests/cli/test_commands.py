@@ -327,6 +327,7 @@ def test_what_runs_is_listed_however_much_has_ended_since(gpuctl, gpud):
     assert [job["id"] for job in gpuctl.json("list", "--limit", "3")][:2] == [runs, waits]
     assert "8 more; see them with --limit 11" in gpuctl("list", "--limit", "3").stderr
     assert [job["id"] for job in gpuctl.json("list", "1-9", "--limit", "2")] == [runs, waits]
+    assert gpuctl.json("list", "--mine", "--user", "nobody") == []
     for words, code, text in (
         (("hold", runs), 1, "is running"),
         (("hold", waits), 0, "is held already"),
