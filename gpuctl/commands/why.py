@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from gpuctl import session
+from gpuctl import progress, session
 from gpuctl.parse import JOB
-from gpuctl.render.jobs import ACTIVE, ENDS
+from gpuctl.render.jobs import ACTIVE, ENDS, how_far
 from gpuctl.render.text import clean, in_words
 from gpuctl.session import Session, note
 from gpuctl.submission import ordinal
@@ -19,7 +19,13 @@ from gpuctl.submission import ordinal
 @click.pass_obj
 def why(session: Session, job: str | None) -> None:
     """Say why a job waits and when it will start; without JOB, of every job that waits."""
-    jobs = session.request("why", **({"limit": 20} if job is None else {"job": job}))["jobs"]
+    with session.connect() as client:
+        jobs = client.request("why", **({"limit": 20} if job is None else {"job": job}))["jobs"]
+        for each in jobs:
+            if each["state"] in ACTIVE:
+                row = client.request("show", job=each["id"])["job"]
+                progress.add([row], client.path)
+                each["progress"] = row["progress"]
     if session.json:
         session.print_json(jobs)
     elif not jobs:
@@ -43,6 +49,8 @@ def _lines(job: dict[str, Any]) -> list[str]:
     elif job.get("expected_start_unknown"):
         lines.append(f"  nobody can tell when it starts: {clean(job['expected_start_unknown'])}")
     lines += [f"  {clean(line)}" for line in job.get("details") or []]
+    if told := how_far(job):
+        lines.append(f"  {clean(told)}: {'as it told' if job['progress']['told'] else 'read in its log'}")
     if job.get("hint"):
         lines.append(f"  hint: {clean(job['hint'])}")
     return lines

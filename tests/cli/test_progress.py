@@ -33,6 +33,7 @@ def test_a_job_that_tells_how_far_it_is_is_shown_so_until_it_ends(gpuctl):
     assert [row["progress"]["done"] for row in gpuctl.json("list", job)] == [40]
     assert "40%, about " in gpuctl.ok("list")
     assert "40%" in gpuctl.ok("status")
+    assert "left: as it told" in gpuctl.ok("why", job)
     assert "(40/100); epoch 2" in gpuctl.ok("show", job)
     assert gpuctl.ok("list", "--format", "{progress}")
     (gpuctl.directory / "gate").write_text("\n")
