@@ -203,13 +203,18 @@ class _Round:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
         if job in self.made:
             return
-        preempting = self.preemption.preempt(job, terms, self._others)
-        if preempting is not None and self.guard.reserve(preempting):
-            self.made[job] = preempting
-        elif self.slots > 0 and self.tries > 0:
+        if not self._preempt(job, terms) and self.slots > 0 and self.tries > 0:
             self.tries -= 1
             if self._claim_earliest(job, terms):
                 self.slots -= 1
+
+    def _preempt(self, job: JobId, terms: Terms) -> bool:
+        """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
+        preempting = self.preemption.preempt(job, terms, self._others)
+        if preempting is None or not self.guard.reserve(preempting):
+            return False
+        self.made[job] = preempting
+        return True
 
     def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
         """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
@@ -305,7 +310,7 @@ class _Round:
             if not self._may(job, terms):
                 return
             served = self._serve(job, terms)
-            if served is None:
+            if served is None and not self._preempt(job, terms):
                 self._claim_earliest(job, terms, strict=True)
             if not served:
                 return
@@ -334,11 +339,9 @@ class _Round:
         served = self._serve(job, terms)
         if served is not None:
             return served
-        preempting = self.preemption.preempt(job, terms, self._others)
-        if preempting is None or not self.guard.reserve(preempting):
+        if not self._preempt(job, terms):
             self.vain.add((terms.tenant, terms.demand))
             return False
-        self.made[job] = preempting
         return True
 
 

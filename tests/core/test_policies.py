@@ -104,13 +104,16 @@ def test_a_level_of_las_is_left_at_its_limit_and_not_before(las, attained_s, num
     assert las.level(las._limit_s(number)) == number + 1
 
 
-def test_las_puts_who_had_less_before_who_had_more_and_then_who_came_first():
+def test_las_puts_lower_levels_first_and_in_one_who_had_most_of_it_then_who_came_first():
     las = las_of(900.0, 4.0)
     places = [
-        Place(queued_us=5, attained_s=0.0),
         Place(queued_us=9, attained_s=899.0),
-        Place(queued_us=2, attained_s=900.0),
-        Place(queued_us=1, attained_s=4000.0),
+        Place(queued_us=8, attained_s=0.1),
+        Place(queued_us=5, attained_s=0.0),
+        Place(queued_us=6, attained_s=0.0),
+        Place(queued_us=2, attained_s=3599.0),
+        Place(queued_us=1, attained_s=900.0),
+        Place(queued_us=3, attained_s=4000.0),
     ]
     assert sorted(places, key=las.order) == places
     assert las.order(Place(queued_us=7)) == 7

@@ -69,6 +69,18 @@ def test_a_victim_that_is_late_to_go_costs_nobody_else():
     assert len(stopping(play)) == 1
 
 
+def test_who_has_waited_for_too_long_may_preempt_like_everybody_else():
+    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=3600.0))
+    (victim,) = all_running(play, 1, estimate=60.0)
+    (urgent,) = play.submit(a_job(1, estimate=60.0))
+    play.later(7_200)
+    assert play.world.starving == urgent
+    play.prioritise(5, urgent)
+    assert stopping(play) == [victim]
+    play.ends(victim, signal=15)
+    assert play.state(urgent) == "starting"
+
+
 @pytest.mark.parametrize("policy", ["priority", "las"])
 def test_what_is_guaranteed_to_a_tenant_is_not_preempted_by_others_who_borrow(policy):
     play = a_cluster(gpus="1xH100", rules=Rules(preemptible=True))

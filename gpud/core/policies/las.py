@@ -2,7 +2,10 @@
 
 (Tiresias, NSDI'19, "discretized two-dimensional LAS".) Service is GPU-seconds. Jobs stand on levels: the first
 is left after `first_level` of GPU-time, each next one after `level_factor` times as much. A job on a lower level goes
-first and may preempt those on higher ones; inside a level whoever runs stays, and the rest go in order of submission.
+first and may preempt those on higher ones. Inside a level what was begun is finished before more is begun: whoever runs
+stays, then those go that were preempted, who had most first, and then, on the first level, those who had nothing yet,
+in order of submission.
+
 The levels grow geometrically, and steeply: on 8 GPUs, half an hour, a working day, a week. Finer ones gain little
 where lengths vary without bound, and lose much where they do not: jobs of one size then take turns, and all end late.
 
@@ -31,7 +34,7 @@ FIRST = Parameter(
 FACTOR = Parameter("level_factor", Kind.NUMBER, 16.0, "how many times as much it has before it yields again", 1.1)
 EVERY = Parameter("preempt_every", Kind.DURATION, 60.0, "how often it is asked who must yield")
 
-_LEVEL_BITS = 60  # a level is worth more than any moment in microseconds
+_LEVEL_BITS = 60  # a level is worth more than any moment in microseconds, and any GPU-time in milliseconds
 
 
 class Las(Steady):
@@ -52,8 +55,9 @@ class Las(Steady):
         self._crossings: list[tuple[Timestamp, JobId]] = []
 
     def order(self, place: Place) -> int:
-        """Return the level of what its attempts had, then since when it queues."""
-        return self.level(place.attained_s) << _LEVEL_BITS | place.queued_us
+        """Return since when it queues, or the level of what its attempts had, less what that was."""
+        had_s = place.attained_s
+        return (self.level(had_s) << _LEVEL_BITS) - round(1000 * had_s) if had_s else place.queued_us
 
     def level(self, attained_s: Seconds) -> int:
         """Return how many limits lie behind a job that had so many GPU-seconds."""
