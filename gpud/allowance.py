@@ -17,6 +17,7 @@ PIECE = 64 * 1024  # bytes, either way, that count as much as one request
 _OTHER_FILES = 512
 _OWING_MOST_S = 10.0  # nobody waits for longer than this for what they were answered
 _DAY_S = 86_400.0
+_ROW, _REFERENCE = 256, 16  # bytes of a job without a word in it, and of a job that it waits for
 _FULL_MOST = 1_000  # buckets that are full are forgotten beyond so many
 
 
@@ -101,6 +102,14 @@ class Submitted:
 
     def take(self, uid: int, spec: JobSpec, most: int | None, now: float) -> float:
         """Count a job; return in how many seconds it may be submitted if `most` bytes may in a day, 0.0 for now."""
+        new = self._newest.get(uid) is not spec.environment
+        wait_s = self.count(uid, _size(spec) + (len(spec.environment) if new else 0), most, now)
+        if not wait_s and most is not None:
+            self._newest[uid] = spec.environment
+        return wait_s
+
+    def count(self, uid: int, size: int, most: int | None, now: float) -> float:
+        """Count so many bytes; return as `take` does."""
         if most is None or uid == 0:
             return 0.0
         rate = max(1, most) / _DAY_S
@@ -108,9 +117,12 @@ class Submitted:
         so_far = max(0.0, before - (now - at) * rate)
         if so_far >= most:
             return (so_far - most) / rate + 1.0
-        size = len(spec.script or b"") + sum(map(len, spec.command))
-        if self._newest.get(uid) is not spec.environment:
-            self._newest[uid] = spec.environment
-            size += len(spec.environment)
         self._of[uid] = so_far + size, now
         return 0.0
+
+
+def _size(spec: JobSpec) -> int:
+    """Return what a job alone fills, in bytes: its environment is mostly the one of the job before."""
+    texts = (spec.name, spec.workdir, spec.output or "", spec.error or "", *spec.command, *spec.labels.values())
+    told = sum(len(target) for _, target in spec.notify)
+    return _ROW + len(spec.script or b"") + sum(map(len, texts)) + told + _REFERENCE * len(spec.after)

@@ -44,7 +44,7 @@ from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
 from gpud.submitting import Submitting, check_priority
-from gpud.updating import changes_of, checked_signal
+from gpud.updating import changes_of, checked_signal, written
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message
 
@@ -281,6 +281,7 @@ class Requests:
             await self._notices.expect()
         resolve_names(self._gpud.world, message.get("demand", {}))
         make, notes = await self._gpud.reader.run(lambda reader: changes_of(reader, message, chosen, by=by))  # type: ignore[arg-type]  # the server has held it to this type
+        self._submitting.count(peer, written(make))
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._gpud.clock() + (begin_at - self._gpud.clock.wall())

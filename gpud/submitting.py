@@ -34,6 +34,7 @@ Work = Coroutine[None, None, None]
 Ask = Callable[[Peer, Message, Callable[[int], Command]], None]
 
 MANY_MOST = 100_000  # jobs that are submitted at once
+_CHANGED_MOST = 64 << 20  # bytes in one commit, for which everybody waits
 PARTS_MOST = 32  # and in so many parts
 SETS_MOST = 4  # of which a user has so many that are not whole
 _BREATH = 50  # jobs looked at before others are attended to
@@ -198,12 +199,25 @@ class Submitting:
             after=known.before.jobs,
         )
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
-        most = None if dry_run or config.submit_mib_per_day is None else config.submit_mib_per_day << 20
-        wait_s = self._submitted.take(peer.uid, spec, most, self._gpud.clock())
+        if not dry_run:
+            self._check_day(self._submitted.take(peer.uid, spec, self._most_a_day(), self._gpud.clock()))
+        return Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
+
+    def count(self, peer: Peer, size: int) -> None:
+        """Count bytes that a change of jobs has stored as if they were submitted. Raises Wrong."""
+        if size > _CHANGED_MOST:
+            raise Wrong(f"that changes {size >> 20} MiB, and {_CHANGED_MOST >> 20} can be at once", "change fewer jobs")
+        self._check_day(self._submitted.count(peer.uid, size, self._most_a_day(), self._gpud.clock()))
+
+    def _most_a_day(self) -> int | None:
+        most = self._gpud.config.submit_mib_per_day
+        return None if most is None else most << 20
+
+    def _check_day(self, wait_s: float) -> None:
         if wait_s:
             hint = f"try again in {format_duration(wait_s)}; what is large, and what many jobs share, goes into files"
-            raise Wrong(f"you have submitted {config.submit_mib_per_day} MiB within a day", hint, "busy")
-        return Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
+            most = self._gpud.config.submit_mib_per_day
+            raise Wrong(f"you have submitted {most} MiB within a day", hint, "busy")
 
     def _groups(self, peer: Peer) -> frozenset[str] | None:
         """Return the names of a user's groups, where they matter; None while they are not known."""

@@ -8,7 +8,7 @@ from typing import Any
 from gpud.check import Wrong
 from gpud.core.commands import Update
 from gpud.model.job import Demand, JobId, array_of, format_job
-from gpud.model.spec import Terms, name_group
+from gpud.model.spec import Rewrite, Terms, name_group
 from gpud.selection import ENDED, Chosen, Owner, outermost
 from gpud.store.reader import Reader
 from gpud.store.rows import JobRow
@@ -87,6 +87,12 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
         by=by.name,
     )
     return asked, notes
+
+
+def written(update: Update) -> int:
+    """Return about how many bytes an update has the store write: what is new, for each job."""
+    each = len(repr(update.rewrite)) if update.rewrite != Rewrite() else 0
+    return len(update.jobs) * each + sum(map(len, {data for _, data in update.environments}))
 
 
 def checked_signal(number: int) -> int:

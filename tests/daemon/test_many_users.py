@@ -490,6 +490,10 @@ def test_who_submits_more_than_a_day_allows_is_told_when_to_go_on_and_nobody_els
             system.submitted(uid, "job.sh", hold=True, environment=environment)
     system.submitted(0, "job.sh", **script)
     system.submitted(0, "job.sh", **script)
+    job = system.submitted(BOB, "job.sh", hold=True, labels={f"l{at}": "x" * 1000 for at in range(100)})
+    with system.of(BOB) as client:  # what a change brings, and what else a job is submitted with, counts as well
+        codes = [code_of(client, "update", select={"jobs": [job]}, variables={"A": "x" * 500_000}) for _ in range(3)]
+    assert codes == [None, None, "busy"]
     system.reconfigured(SETTINGS)
     system.submitted(ADA, "job.sh", **script)
 
