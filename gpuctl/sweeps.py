@@ -23,7 +23,8 @@ from gpud.wire.codec import pack
 
 Request = dict[str, Any]
 
-_PART = 4_000  # jobs of one message; gpud takes 32 of them together
+_PART = 1_000  # jobs of one message: gpud answers others in between
+_PARTS_MOST = 30  # gpud takes 32 together
 _PART_BYTES = 8 << 20
 _TRIES = 4
 _KEY_MOST = 1_000
@@ -217,12 +218,12 @@ def _called(path: str) -> str:
 def _parts(jobs: Sequence[Request]) -> Iterator[Request]:
     """Yield messages with as many jobs as have room, what they have in common said once in each."""
     part: Request = {}
-    size, scripts = 0, dict[bytes, int]()
+    size, scripts, most = 0, dict[bytes, int](), max(_PART, -(-len(jobs) // _PARTS_MOST))
     for job in jobs:
         own = dict(job)
         environment, umask, limits = own.pop("environment"), own.pop("umask"), own.pop("limits")
         own.pop("typed", None)
-        fits = part and size < _PART_BYTES and len(part["jobs"]) < _PART
+        fits = part and size < _PART_BYTES and len(part["jobs"]) < most
         if not fits or not environment.keys() >= part["environment"].keys():
             if part:
                 yield part

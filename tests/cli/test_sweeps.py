@@ -8,6 +8,7 @@ from gpud_process import until
 from gpuctl import sweeps, sweeps_toml
 from gpuctl.braces import expanded
 from gpuctl.errors import UsageError
+from gpud import submitting
 
 SWEEP = """\
 # every line is a job
@@ -137,6 +138,13 @@ def test_a_group_that_is_waited_for_too_late_says_how_it_ended_all_the_same(gpuc
     assert gpuctl("wait", "--group", "late").returncode == 0
     missing = gpuctl("wait", "--group", "laet")
     assert (missing.returncode, "no group 'laet'" in missing.stderr) == (125, True)
+
+
+def test_as_many_jobs_as_gpud_takes_are_sent_in_as_many_parts_as_it_takes():
+    job = {"environment": {}, "umask": 0, "limits": {}, "command": ["true"]}
+    sent = list(sweeps._parts([job] * submitting.MANY_MOST))
+    assert len(sent) <= submitting.PARTS_MOST
+    assert sum(len(part["jobs"]) for part in sent) == submitting.MANY_MOST
 
 
 def test_who_waits_for_a_group_that_is_held_is_told_once(gpuctl):
