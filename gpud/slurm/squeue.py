@@ -142,7 +142,7 @@ def _elements(row: Row) -> list[Row]:
 def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     """Return the unfinished jobs that are asked for; None where gpuctl fails, and says why."""
     named = [job_name(word) for word in (asked.jobs or "").split(",") if word]
-    words = [*named, *(["--mine"] if asked.me else [])]
+    words = ["--limit", "10000", *(["--mine"] if asked.me else []), *named]
     done = subprocess.run([*gpuctl_words(), "--json", "list", *words], stdout=subprocess.PIPE, check=False)
     if done.returncode:
         return None
