@@ -2,7 +2,8 @@
 
 Run as a file, `python -I -S -X utf8 zygote.py (--fd N | --listen PATH) RECORDS`. It imports everything before its
 first fork, since the files may be upgraded under it, and looks up no names. Spare shims are forked while nothing is
-asked, so that a start pays for one fork, not two.
+asked, so that a start pays for one fork, not two. While many jobs start, a shim attends one after the other, which is
+cheaper; those go in the next calm moment, for a fresh one owns a third less memory, and its job may last for days.
 
 It is no part of gpud's life. When gpud goes it takes no more work and stays until it has no children; with `--listen`
 (its own systemd unit) it serves one gpud after the other and never ends. It is a child subreaper: a job whose shim was
@@ -32,6 +33,7 @@ from gpud.launchers.orphans import Orphans
 from gpud.launchers.output import Bounds
 
 SPARES = 4
+_CALM_MS = 1000
 REHEARSALS = 10  # Python specialises what has run eight times
 FENCE_LOGINS, LEAVE_LOGINS = b" fence logins", b" leave logins"  # no attempt's key has a space
 _LOGINS = {FENCE_LOGINS: True, LEAVE_LOGINS: False}
@@ -45,7 +47,8 @@ class Zygote:
         self.records = records
         self.conversation = conversation
         self.listener = listener
-        self.idle: list[int] = []  # shims without an attempt, the one that was used last at the end
+        self.fresh: list[int] = []  # shims that had no attempt yet
+        self.used: list[int] = []  # those that have none now, the last that had one at the end
         self.busy: dict[str, int] = {}
         self.talk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channels: dict[int, socket.socket] = {}
@@ -79,11 +82,16 @@ class Zygote:
             self.orphans.tend(self.leases)
             if not has_children and self.conversation is None and self.listener is None and not self.orphans.ends:
                 return
-            wants_spares = self.conversation is not None and len(self.idle) < SPARES // 2  # enough while more are made
-            events = self.poll.poll(0 if wants_spares else 250 if self.orphans.pressing else None)
+            idle = len(self.fresh) + len(self.used)
+            wants_spares = self.conversation is not None and idle < SPARES // 2  # enough while more are made
+            quiet_ms = 250 if self.orphans.pressing else _CALM_MS if self.used else None
+            events = self.poll.poll(0 if wants_spares else quiet_ms)
             if not events and wants_spares:
                 with contextlib.suppress(OSError):  # no process to be had: the next order says so
                     self._fork()
+            elif not events:
+                while self.used:
+                    self.channels.pop(self.used.pop()).close()
             for file, _ in events:
                 self._attend(file)
 
@@ -156,7 +164,8 @@ class Zygote:
         for channel in self.channels.values():
             channel.close()
         self.channels.clear()
-        self.idle.clear()
+        self.fresh.clear()
+        self.used.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         """Serve the gpud that connects, instead of the one before it: a second one is refused by gpud's own lock."""
@@ -175,9 +184,9 @@ class Zygote:
         record.reached(key, "zygote before fork")
         try:
             while key not in self.busy:
-                if not self.idle:
+                if not self.fresh and not self.used:
                     self._fork()
-                pid = self.idle.pop()
+                pid = (self.fresh or self.used).pop()
                 with contextlib.suppress(ConnectionError):  # this one has ended
                     send(self.channels[pid], message, blobs, conversation.fileno())
                     self.busy[key] = pid
@@ -191,8 +200,8 @@ class Zygote:
         self.orphans.release(key)
         pid = self.busy.pop(key, None)
         if pid in self.channels:
-            if len(self.idle) < 2 * SPARES:
-                self.idle.append(pid)
+            if len(self.used) < 2 * SPARES:
+                self.used.append(pid)
             else:
                 self.channels.pop(pid).close()
 
@@ -221,7 +230,7 @@ class Zygote:
         for pid, (own, _, leases) in zip(pids, made, strict=False):
             self.channels[pid] = own
             self.leases[pid] = leases
-            self.idle.append(pid)
+            self.fresh.append(pid)
 
     def _become_shim(self, its: socket.socket, leases: Leases) -> NoReturn:
         code = 1
@@ -252,8 +261,9 @@ class Zygote:
             os.waitpid(pid, 0)
             if pid in self.channels:
                 self.channels.pop(pid).close()
-            if pid in self.idle:
-                self.idle.remove(pid)
+            for idle in (self.fresh, self.used):
+                if pid in idle:
+                    idle.remove(pid)
             if key is not None:
                 del self.busy[key]
                 if end.si_code != os.CLD_EXITED or end.si_status != 0:
