@@ -50,6 +50,8 @@ from gpud.wire.codec import Message
 
 log = logging.getLogger(__name__)
 
+_CHANGED = 1024  # bytes that a job which is changed counts as: everybody waits for a change of many
+
 Work = Coroutine[None, None, None]
 Notes = tuple[tuple[JobId, str], ...]
 
@@ -230,6 +232,7 @@ class Requests:
         chosen = await self._gpud.reader.run(
             lambda reader: resolve(reader, message["select"], me, may_all=may_all, ended=op == "requeue")
         )
+        peer.charge(len(chosen.states) * _CHANGED)
         chosen, notes = await self._within_groups(peer, op, chosen)
         ended = tuple(job for job, state in chosen.states.items() if state in ENDED)
         if op == "update":

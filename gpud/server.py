@@ -77,6 +77,10 @@ class Peer(asyncio.Protocol):
         """Send what was not asked for: an event, to a subscriber."""
         self._send(pack(message))
 
+    def charge(self, size: int) -> None:
+        """Count work that this client asked for, as if it were so many bytes."""
+        self._server.buckets.moved(self.uid, size, self._loop.time())
+
     def hang_up(self) -> None:
         """Close the connection once everything sent has been read; nothing more is read from it."""
         if not self.closed:
