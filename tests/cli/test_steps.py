@@ -1,7 +1,7 @@
 """Scripts with `#SBATCH` lines, run: what they are told, and what they find of Slurm."""
 
-import getpass
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -243,7 +243,7 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     told = ("room", "task", "script", "status 1")
     assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1"]
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
-    assert f"   R|RUNNING|{getpass.getuser()[:3]}|5:00|gpud|1" in said
+    assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
     assert said[-1] == "end"
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
