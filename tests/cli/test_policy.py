@@ -50,7 +50,7 @@ def test_a_change_holds_at_once_and_a_reset_takes_it_back(gpuctl):
         (("las", "--set", "level_factor=1"), 2, "level_factor cannot be '1'"),
         (("fair_share", "--set", "half_life=soon"), 2, "half_life cannot be 'soon'"),
         (("las", "--set", "level_factor=inf"), 2, "level_factor cannot be 'inf'"),
-        (("fair_share", "--set", "half_life=off"), 2, "write 90s, 2h or 7d; 60 at least"),
+        (("fair_share", "--set", "half_life=off"), 2, "write 90s, 2h or 7d; 1m at least, ten years at most"),
         (("fcfs", "--reset"), 2, "a policy and --reset contradict each other"),
         (("las", "--set", "level_factor"), 2, "'level_factor' sets nothing; write KEY=VALUE"),
     ],

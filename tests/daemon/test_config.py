@@ -122,7 +122,7 @@ def test_every_setting_is_written_alike_in_a_file_a_variable_and_an_option(home)
             "did you mean 'info'?",
         ),
         ('assumed_runtime = "5 apples"', "assumed_runtime: it cannot be '5 apples'; write 90s, 2h", None),
-        ('assumed_runtime = "0"', "assumed_runtime: it cannot be '0'; write 90s, 2h or 7d; 1 at least", None),
+        ('assumed_runtime = "0"', "assumed_runtime: it cannot be '0'; write 90s, 2h or 7d; 1s at", None),
         ("preempt_margin = 0", "preempt_margin: it cannot be 0; write a whole number; 1 at least", None),
         ("preemptible = 1", "preemptible must be true or false, not a whole number", None),
         ("aging_per_hour = nan", "aging_per_hour must be a number, not nan", None),

@@ -91,7 +91,7 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud):
         (["TRACE", "--history"], "--history takes no trace"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_levl=1h"], "did you mean 'first_level'"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "sjf", "--set", "first_level=1h"], "no setting 'first_level'"),
-        (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_level=-1"], "write 90s, 2h or 7d; 1 at"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_level=-1"], "write 90s, 2h or 7d; 1s"),
         (["TRACE", "--cluster", "8x8xV100", "--set", "aging_per_hour=nan"], "aging_per_hour cannot be 'nan'"),
         (["TRACE", "--cluster", "8x8xV100", "--set", "reservations=1.5"], "write a whole number; 0 at least"),
         (["TRACE", "--cluster", "8x8xV100", "--set", "starvation"], "'starvation' sets nothing"),

@@ -9,7 +9,7 @@ from typing import Protocol
 from gpud.core.prediction import Predictor
 from gpud.core.usage import Usage
 from gpud.model.tenant import Tenant
-from gpud.model.units import parse_duration
+from gpud.model.units import format_duration, parse_duration
 
 
 class Kind(StrEnum):
@@ -45,7 +45,10 @@ class Parameter:
     @property
     def wanted(self) -> str:
         """Return what to write for it."""
-        return _EXAMPLES[self.kind] + ("" if self.kind is Kind.FLAG else f"; {self.least:g} at least")
+        bounds = f"; {self.least:g} at least"
+        if self.kind is Kind.DURATION:
+            bounds = f"; {format_duration(self.least)} at least, ten years at most"
+        return _EXAMPLES[self.kind] + ("" if self.kind is Kind.FLAG else bounds)
 
     def read(self, text: str) -> float | None:
         """Return the value that people mean; None where they can mean none."""
