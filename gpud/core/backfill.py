@@ -277,7 +277,7 @@ def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Ti
             late.append((Timestamp(state.released_at + RELEASE_S), share))
     for end, job in _ends(world, node):
         late.append((Timestamp(_corrected(end, now)), node.held[job]))
-    late.sort(key=lambda each: each[0])
+    late.sort(key=_first)
     yield from late
 
 

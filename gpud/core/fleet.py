@@ -45,6 +45,13 @@ class GpuState:
         return not self.present or gone or (bool(self.health.faults) and self.health.level is Level.LOST)
 
     @property
+    def comes_back(self) -> bool:
+        """Return whether others may have it once nobody holds it, as far as is known now."""
+        if not self.present or self.drained is not None:
+            return False
+        return (not self.health.faults and not isinstance(self.seen, Unreadable)) or not (self.closed or self.lost)
+
+    @property
     def closed(self) -> bool:
         """Return whether it gets no new jobs, as far as its own health and people's word go."""
         return self.drained is not None or self.health.closed

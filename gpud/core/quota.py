@@ -136,6 +136,8 @@ def _promised(world: World, tenant: str) -> int:
 
 def _never_allowed(world: World, terms: Terms) -> Refused | None:
     demand, limits = terms.demand, world.rules.limits
+    if demand.pool is None and limits.gpus_per_user is None and not world.tenants:
+        return None
     tenant, pools = world.tenants.get(terms.tenant), {each.name: each for each in world.rules.pools}
     if demand.pool is not None:
         pool = pools.get(demand.pool)

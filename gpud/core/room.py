@@ -131,7 +131,7 @@ class Room:
         back = {share.gpu: share.memory_mib for share in part.shares}
         for state in self.node.gpus:
             gpu = state.gpu.id
-            if gpu not in back or state.closed or state.lost:
+            if gpu not in back or not state.comes_back:
                 continue
             share_mib = back[gpu]
             if share_mib is None or self.shared.get(gpu) == nominal_mib(state.gpu.memory_total_mib) - share_mib:

@@ -54,6 +54,9 @@ def schedule(world: World, out: Outcome) -> None:
 
 def _open_shut(world: World) -> None:
     """Let lines in again that were over a quota of somebody who has less now."""
+    if not world.shut:
+        world.eased.clear()
+        return
     if world.eased and quota.opens_to_all(world):
         world.eased |= world.shut.keys()
     for who in world.eased & world.shut.keys():
@@ -318,6 +321,8 @@ class _Round:
 
     def _serve_guaranteed(self) -> None:
         """Give tenants what is guaranteed to them, in the policy's order, before anybody borrows it or keeps it."""
+        if not self.world.tenants:
+            return
         owed, queue = quota.owed(self.world), self.world.queue
         lines = [line for line in queue.lines() if line.terms.tenant in owed and line.aside is None] if owed else []
         heads = [(line.rank, line.head, line) for line in lines if line.head is not None]

@@ -29,6 +29,8 @@ def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
     """
     if world.standing is None:
         world.standing = (*_pools(world), *_owned(world), *_types(world))
+    if not world.windows:
+        return world.standing
     return (*world.standing, *(_window(each) for each in world.windows.values() if now < each.until))
 
 

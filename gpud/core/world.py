@@ -252,7 +252,7 @@ class World:
             else:
                 heappush(array.kept, (self.policy.order(place), job))
             return
-        if place != Place(queued_us=place.queued_us):
+        if not place.plain:
             self.places[job] = place
         if array is None or array.room:
             self.queue.add(job, terms, self.policy.order(place))

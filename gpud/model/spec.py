@@ -155,6 +155,12 @@ class Place:
     attained_s: float = 0.0
     awaits: bool = False
 
+    @property
+    def plain(self) -> bool:
+        """Return whether there is nothing to tell of it but since when it queues."""
+        parked = self.park is not None or self.not_before is not None or self.awaits
+        return self.attempt == 1 and not (self.priority or self.failures or self.mishaps or self.attained_s or parked)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayState:
