@@ -65,6 +65,7 @@ def rehearse(order: Order, blobs: int, conversation: socket.socket, lineage: rec
     Streams and signals are put back; umask, directory and limits are the order's from then on.
     """
     mask = set_mask(signal.SIG_BLOCK, ())
+    open_before = set(os.listdir("/proc/self/fd"))
     streams = [os.dup(file) for file in range(3)]
     claimed = _about(order, lineage, within=False)
     try:
@@ -77,7 +78,9 @@ def rehearse(order: Order, blobs: int, conversation: socket.socket, lineage: rec
     finally:
         for file, stream in enumerate(streams):
             os.dup2(stream, file)
-        os.closerange(streams[0], streams[2] + 8)  # and what was opened since
+        for opened in set(os.listdir("/proc/self/fd")) - open_before:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(int(opened))
         bounds.end()
         set_mask(signal.SIG_SETMASK, mask)
 
