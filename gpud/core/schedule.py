@@ -313,7 +313,8 @@ class _Round:
             if not self._may(job, terms):
                 return
             served = self._serve(job, terms)
-            if served is None and not self._preempt(job, terms):
+            # Under an order of priorities whom it preempted would be the next to starve, and both would go in turns.
+            if served is None and (world.policy.reserves or not self._preempt(job, terms)):
                 self._claim_earliest(job, terms, strict=True)
             if not served:
                 return

@@ -69,16 +69,18 @@ def test_a_victim_that_is_late_to_go_costs_nobody_else():
     assert len(stopping(play)) == 1
 
 
-def test_who_has_waited_for_too_long_may_preempt_like_everybody_else():
-    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=3600.0))
+def test_who_has_waited_for_too_long_preempts_by_the_policys_own_order_like_everybody_else():
+    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=600.0))
+    las = POLICIES["las"]
+    play.world.set_policy(las.make(las.values({"first_level": 3600.0}), play.world))
     (victim,) = all_running(play, 1, estimate=60.0)
-    (urgent,) = play.submit(a_job(1, estimate=60.0))
-    play.later(7_200)
-    assert play.world.starving == urgent
-    play.prioritise(5, urgent)
+    (waiting,) = play.submit(a_job(1, estimate=60.0))
+    play.later(1_200)
+    assert play.world.starving == waiting
+    play.later(3_600)
     assert stopping(play) == [victim]
     play.ends(victim, signal=15)
-    assert play.state(urgent) == "starting"
+    assert play.state(waiting) == "starting"
 
 
 @pytest.mark.parametrize("policy", ["priority", "las"])
