@@ -150,6 +150,8 @@ def test_instances_and_the_mode_itself_come_and_go_while_gpud_runs(fake_nvml, lo
     assert [gpu.id for gpu in seen.node().gpus] == [EIGHT[0], fake_mig_uuid(1)]
     gone = seen.look(fake_mig_uuid(0))
     assert isinstance(gone, Unreadable)
+    fake_nvml.write(fake_gpu(0, A100, "mig 0"))
+    assert [gpu.split for gpu in seen.node().gpus] == [False]
 
 
 def test_a_gpu_that_was_split_is_found_so_when_it_is_looked_at(fake_nvml, looking):
@@ -160,8 +162,6 @@ def test_a_gpu_that_was_split_is_found_so_when_it_is_looked_at(fake_nvml, lookin
     fake_nvml.write(fake_gpu(0, A100, "mig 1"), fake_instance(0, "1g.10gb"))
     assert isinstance(seen.look(EIGHT[0]), Unreadable)
     assert [gpu.mig for gpu in seen.node().gpus] == [None, "1g.10gb"]
-    fake_nvml.write(fake_gpu(0, A100, "mig 0"))
-    assert [gpu.split for gpu in seen.node().gpus] == [False]
 
 
 def test_a_gpu_that_was_just_put_into_mig_mode_is_not_read_as_a_free_one(fake_nvml, looking):
