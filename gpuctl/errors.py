@@ -46,7 +46,7 @@ class UsageError(GpuctlError):
 
 
 class NotPermittedError(GpuctlError):
-    """The kernel keeps this user from gpud's socket."""
+    """This user may not: the socket, the process or the output is another's."""
 
     exit_status = NOT_PERMITTED
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from gpuctl import output
 from gpuctl.client import Client, ConnectionLostError
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import NotPermittedError
 from gpuctl.following import Changes, Log, LogError
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import note, on_terminal
@@ -132,7 +132,7 @@ class Follower:
                     self._stuck.tell(answer["job"])
                     with_output = self._found(answer["job"])
                     if self._started and not with_output:
-                        raise GpuctlError(f"the output of job {self._job} is not yours to see")
+                        raise NotPermittedError(f"the output of job {self._job} is not yours to see")
                     if answer["job"]["state"] in ENDS:
                         self._show()
                         return answer

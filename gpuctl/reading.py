@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 
 from gpuctl.client import Client, ConnectionLostError
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, NotPermittedError
 from gpuctl.following import Changes, Log
 from gpuctl.render.jobs import ENDS
 from gpuctl.waiting import await_back, subscribe
@@ -85,5 +85,5 @@ def _log(answer: dict[str, object]) -> Log | None:
     if "array" in job and job["array_index"] is None:
         raise GpuctlError(f"job {job['id']} is an array; each element has its own output", hint="job.elements()")
     if job["output"] is None and job["started_at"] is not None:
-        raise GpuctlError(f"the output of job {job['id']} is not yours to see")
+        raise NotPermittedError(f"the output of job {job['id']} is not yours to see")
     return None if job["output"] is None else Log(job["output"], owner=job["uid"])

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError
 from gpud.wire import address
 
 _READY_WITHIN_S = 30.0
@@ -249,7 +249,7 @@ def stop_daemon(pid: int) -> None:
     except ProcessLookupError:
         return
     except PermissionError as error:
-        raise GpuctlError(f"gpud (pid {pid}) is another user's") from error
+        raise NotPermittedError(f"gpud (pid {pid}) is another user's") from error
     finally:
         os.close(process)
 

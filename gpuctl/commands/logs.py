@@ -6,7 +6,7 @@ import click
 
 from gpuctl import session
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.errors import GpuctlError, NotPermittedError, UsageError
 from gpuctl.follower import Follower, shown
 from gpuctl.following import Log
 from gpuctl.parse import COUNT, JOB, POSITIVE
@@ -71,7 +71,7 @@ def _print(job: dict[str, Any], lines: int | None) -> None:
         why = job["reason"] or job["state"]
         raise GpuctlError(f"job {job['id']} has not started: {why}", hint="wait for it with: gpuctl logs -f")
     if job["output"] is None:
-        raise GpuctlError(f"the output of job {job['id']} is not yours to see")
+        raise NotPermittedError(f"the output of job {job['id']} is not yours to see")
     log = Log(job["output"], owner=job["uid"])
     if lines is not None:
         log.start_at_last(lines)
@@ -93,6 +93,6 @@ def _last_started(client: Client) -> str:
 def _refuse_array(answer: dict[str, Any]) -> None:
     job = answer["job"]
     if "array" in job and job["array_index"] is None:
-        started = [element["id"] for element in answer.get("elements") or []]
+        started = [element["id"] for element in answer.get("elements") or [] if element["started_at"] is not None]
         hint = f"name an element: gpuctl logs {started[-1]}" if started else "none of its elements has started"
         raise GpuctlError(f"job {job['id']} is an array; each element has its own output", hint=hint)

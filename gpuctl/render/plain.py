@@ -28,7 +28,7 @@ def rfc3339(at: float) -> str:
 
 def is_time(key: str) -> bool:
     """Return whether a key of the protocol holds a moment."""
-    return key in {"at", "not_before"} or key.endswith("_at")
+    return key in {"at", "not_before", "since", "idle_since"} or key.endswith("_at")
 
 
 def reply(answer: dict[str, Any]) -> dict[str, Any]:

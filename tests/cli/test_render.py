@@ -173,7 +173,13 @@ def test_gpus_of_several_nodes_are_named_by_their_node():
 
 def test_times_in_json_are_rfc_3339_in_utc_to_the_millisecond():
     document = [
-        {"submitted_at": 0.0004, "ended_at": 1777638605.9996, "started_at": None, "at": 1, "nested": {"x_at": 2}}
+        {
+            "submitted_at": 0.0004,
+            "ended_at": 1777638605.9996,
+            "started_at": None,
+            "at": 1,
+            "nested": {"x_at": 2, "since": 3},
+        }
     ]
     assert json.loads(to_json(document)) == [
         {
@@ -181,7 +187,7 @@ def test_times_in_json_are_rfc_3339_in_utc_to_the_millisecond():
             "ended_at": "2026-05-01T12:30:06.000Z",
             "started_at": None,
             "at": "1970-01-01T00:00:01.000Z",
-            "nested": {"x_at": "1970-01-01T00:00:02.000Z"},
+            "nested": {"x_at": "1970-01-01T00:00:02.000Z", "since": "1970-01-01T00:00:03.000Z"},
         }
     ]
 

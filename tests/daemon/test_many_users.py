@@ -21,7 +21,7 @@ from fakenvml.fixture import compiler
 from gpud_process import ROOT, Gpud, until
 
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError, RefusedError
+from gpuctl.errors import NotPermittedError, RefusedError
 from gpuctl.follower import Follower
 from gpud.roles import RIGHTS, Role, right_of
 from gpud.views import OF_OTHERS
@@ -295,7 +295,7 @@ def test_what_is_anothers_does_not_leave_the_daemon(system):
 def test_who_follows_the_output_of_anothers_job_is_told_that_it_is_not_theirs(system, bob):
     job = system.submitted(ADA, "sleep", "600")
     system.running(job)
-    with pytest.raises(GpuctlError, match="is not yours to see"):
+    with pytest.raises(NotPermittedError, match="is not yours to see"):
         Follower(bob, job).follow()
 
 
