@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ _UNKEPT = {
 }
 _FORWARDED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 _FORWARDED |= {signal.SIGCONT, signal.SIGALRM}
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python; what it starts would ignore them, too
 _GRACE_S = 30.0  # between TERM and KILL of what is ended because another task failed; Slurm's KillWait
 
 
@@ -39,6 +41,7 @@ class Running:
         self.kill_at: float | None = None
         self.labels: list[threading.Thread] = []
         self.shared: dict[str, int] = {}
+        self.fed: list[tuple[int, int]] = []  # pipes into tasks, of which each gets all that comes in
 
     def start(self) -> None:
         """Start every task, in a process group of its own."""
@@ -54,6 +57,7 @@ class Running:
                     file_actions=actions,
                     setpgroup=0,
                     setsigmask=(),
+                    setsigdef=_IGNORED,
                 )
             except OSError as error:
                 say(f"error: {NODE}: task {rank}: execve(): {command[0]}: {error.strerror}")
@@ -64,6 +68,10 @@ class Running:
                     os.close(far)
             self.pids[pid] = rank
             self.labels += [_labelled(near, to, rank) for to, (near, _) in zip((1, 2), pipes, strict=False)]
+        for near, _ in self.fed:
+            os.close(near)
+        if self.fed:
+            threading.Thread(target=_feed, args=([far for _, far in self.fed],), daemon=True).start()
 
     def attend(self) -> int:
         """Pass signals on until every task has ended; return the highest exit status."""
@@ -121,10 +129,14 @@ class Running:
     def _streams(self, rank: int, pipes: list[tuple[int, int]]) -> list[Any]:
         """Return how a task's descriptors are made; add the pipes that its lines come through."""
         actions: list[Any] = []
-        if self.step.options.get("input", "") == "none" or (self.step.tasks > 1 and rank > 0):
+        given = self.step.options.get("input", "all")
+        if given not in {"all", "none"} and os.path.exists(given):
+            actions.append((os.POSIX_SPAWN_OPEN, 0, given, os.O_RDONLY, 0))
+        elif given == "all" and self.step.tasks > 1 and _comes_in():
+            self.fed.append(os.pipe())
+            actions.append((os.POSIX_SPAWN_DUP2, self.fed[-1][0], 0))
+        elif given == "none" or rank != (int(given) if given.isdecimal() else 0):
             actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-        elif os.path.exists(self.step.options.get("input", "")):
-            actions.append((os.POSIX_SPAWN_OPEN, 0, self.step.options["input"], os.O_RDONLY, 0))
         out, err = self.step.options.get("output"), self.step.options.get("error")
         for name, to in ((out, 1), (err or out, 2)):
             if name is not None:
@@ -151,6 +163,27 @@ class Running:
             except OSError as error:
                 fail(f"{path}: {error.strerror}")
         return self.shared[path]
+
+
+def _comes_in() -> bool:
+    """Return whether stdin is a pipe or a file: what a terminal or /dev/null has is for the first task."""
+    try:
+        return not stat.S_ISCHR(os.fstat(0).st_mode)
+    except OSError:
+        return False
+
+
+def _feed(tasks: list[int]) -> None:
+    """Pass stdin on to every task that still reads."""
+    while tasks and (data := os.read(0, 65_536)):
+        for far in tuple(tasks):
+            try:
+                os.write(far, data)
+            except OSError:
+                tasks.remove(far)
+                os.close(far)
+    for far in tasks:
+        os.close(far)
 
 
 def _labelled(near: int, to: int, rank: int) -> threading.Thread:
@@ -199,6 +232,8 @@ def main(words: list[str]) -> int:
         name_of_this.write("gpud-srun")
     step = step_of(options, command)
     if "pty" in options:
+        for ignored in _IGNORED:
+            signal.signal(ignored, signal.SIG_DFL)
         os.execvpe(command[0], command, environment(step, 0))  # noqa: S606 - as asked, without a shell
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_FORWARDED})
     if saves := int(os.environ.get("GPUD_STEP_SIGNAL") or 0):

@@ -207,6 +207,13 @@ def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path
         assert said in err
 
 
+@pytest.mark.parametrize(("words", "seen"), [("", "0 1 in in"), ("-i none", "0 1"), ("-i 1", "0 1 in")])
+def test_what_comes_in_goes_to_every_task_and_a_task_writes_to_nobody_in_vain(words, seen):
+    process = srun(*words.split(), "bash", "-c", "cat; yes $SLURM_PROCID | head -n 1", stdin=subprocess.PIPE)
+    out, err = process.communicate("in\n", timeout=30)
+    assert (sorted(out.split()), err) == (seen.split(), "")
+
+
 def test_each_task_may_have_a_program_of_its_own(tmp_path):
     (tmp_path / "programs").write_text(
         "# ranks\n0 echo first %t\n1-2 sh -c 'echo \"$0 of $1\"' \\\n %o %t\n* echo rest\n"
