@@ -42,10 +42,11 @@ def requeue(world: World, out: Outcome, job: JobId) -> str | None:
 
 
 def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) -> Iterator[tuple[JobId, str | None]]:
-    """Queue jobs again that were over, first who others come after; yield why nothing was done with one, if so.
+    """Queue jobs again that were over, first who others come after; yield what is to be said of one, None where it is.
 
-    Of several of one key the newest runs again.
+    Of several of one key the newest runs again. Of an array that had begun it is said what does not run again.
     """
+    again: list[JobId] = []
     newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in _in_order(finished)}
     for loaded in _in_order(finished):
         rival = _rival(world, loaded)
@@ -57,7 +58,11 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
         note = _requeue_finished(world, out, loaded)
         if note is None:
             world.groups.join(array_of(loaded.job), loaded.terms.uid, loaded.group, loaded.key)
+            again.append(loaded.job)
         yield loaded.job, note
+    for array in again:
+        if array in world.arrays and world.arrays[array].state.counts:
+            yield array, "runs again without the elements that had started; name those that are to run again, too"
 
 
 def _in_order(finished: Sequence[LoadedJob]) -> list[LoadedJob]:

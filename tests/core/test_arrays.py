@@ -257,7 +257,8 @@ def test_what_was_dropped_runs_after_the_array_was_over():
     play.requeue(ended=[element(array, 7)])
     assert play.running == [element(array, 7)]
     assert of(play, array) == "- 1 cancelled:9"
-    play.requeue(ended=[array])
+    told = play.requeue(ended=[array])
+    assert told == ["runs again without the elements that had started; name those that are to run again, too"]
     assert of(play, array) == "3-6,8-9 2 cancelled:2"
 
 
