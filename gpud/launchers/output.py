@@ -17,13 +17,19 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-_TAIL = 4096
+_TAIL = 16384  # bytes: of eight ranks that failed together each says so, and torchrun of each of them
 _OUT_OF_MEMORY = (
-    b"CUDA out of memory",
+    b"CUDA out of memory",  # PyTorch's allocator
+    b"CUDA error: out of memory",  # what else calls CUDA there, and llama.cpp
     b"CUDA_ERROR_OUT_OF_MEMORY",
     b"cudaErrorMemoryAllocation",
-    b"RESOURCE_EXHAUSTED: Out of memory",
+    b"cudaMalloc failed: out of memory",
+    b"RESOURCE_EXHAUSTED: Out of memory",  # XLA: JAX
+    b"OOM when allocating tensor",  # TensorFlow
+    b"cupy.cuda.memory.OutOfMemoryError",
+    b"'out of memory'",  # NCCL: Cuda failure 2 'out of memory'
     b"CUBLAS_STATUS_ALLOC_FAILED",
+    b"CUDNN_STATUS_ALLOC_FAILED",
 )
 _UNATTENDED = b"\ngpud: nobody attended this terminal for "
 

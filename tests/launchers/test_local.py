@@ -204,10 +204,18 @@ def test_a_fifo_that_nobody_reads_does_not_hang_the_start(workplace):
     os.close(reader)
 
 
-@pytest.mark.parametrize("stream", ["", ">&2"])
-def test_a_log_that_ends_in_cuda_out_of_memory_is_a_finding(workplace, stream):
-    words = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"
-    exit_ = workplace.ended(workplace.shell(1, f"seq 9999; echo {words!r} {stream}; exit 1"))
+@pytest.mark.parametrize(
+    ("words", "stream"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", ""),
+        ("RuntimeError: CUDA error: out of memory", ">&2"),
+        ("cupy.cuda.memory.OutOfMemoryError: Out of memory allocating 1,024 bytes", ">&2"),
+        ("ResourceExhaustedError: OOM when allocating tensor with shape[8,8]; then much more: $(seq 2000)", ""),
+        ("NCCL WARN Cuda failure 2 'out of memory'", ""),
+    ],
+)
+def test_a_log_that_ends_in_cuda_out_of_memory_is_a_finding(workplace, words, stream):
+    exit_ = workplace.ended(workplace.shell(1, f'seq 9999; echo "{words}" {stream}; exit 1'))
     assert exit_.finding == "cuda out of memory"
 
 
