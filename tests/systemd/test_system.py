@@ -184,6 +184,7 @@ def test_the_machines_gpud_is_never_replaced_by_ones_own(machine):
 DEEDS = {
     "gpud restarted": ("systemctl restart gpud", "gpud"),
     "gpud killed": ("systemctl kill -s KILL --kill-who=main gpud", "gpud"),
+    "socket restarted often": ("for n in $(seq 7); do systemctl restart gpud.socket; done", "gpud"),
     "gpud frozen": ("systemctl kill -s STOP --kill-who=main gpud", "gpud"),
     "launcher restarted": ("systemctl restart gpud-launcher", "gpud-launcher"),
     "launcher killed": ("systemctl kill -s KILL --kill-who=main gpud-launcher", "gpud-launcher"),
