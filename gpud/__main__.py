@@ -175,6 +175,7 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     server = _server(config, daemon)
     await daemon.begin()
     await server.start(None if held is None else os.dup(held.fileno()))
+    daemon.upkeep.came_up()  # not before: who has no socket never served
     _listen_to_signals(daemon, config, arguments, notifier, leave_word=held is None)
     log.info("gpud %s listens on %s", __version__, config.socket)
     notifier.ready(daemon.upkeep.status_line())

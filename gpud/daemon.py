@@ -121,7 +121,6 @@ class Daemon:
 
     async def begin(self) -> None:
         """Look at what an earlier gpud left running, and at the hardware."""
-        self.upkeep.came_up()
         await self._parts.launcher.start(self._observe)
         for look in self._looks:
             self._parts.launcher.perform(look)

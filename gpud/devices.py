@@ -14,9 +14,8 @@ from gpud.views import Scene, Viewer
 
 def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
     """Return a GPU as the protocol's page says."""
-    seen = state.seen
-    reading = seen if isinstance(seen, Reading) else None
     now_is = condition(scene.world, state, scene.now)
+    reading = state.seen if isinstance(state.seen, Reading) and now_is is not Condition.LOST else None
     return {
         "index": None if now_is is Condition.LOST and not state.present else state.gpu.index,
         "uuid": state.gpu.id,

@@ -113,7 +113,8 @@ def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> _Words | None:
     if largest >= wanted:
         return None
     what = "no GPU" if pattern is None else f"no {pattern}"
-    return f"{what} here has {format_size(wanted)} of memory", f"the largest has {format_size(largest)}"
+    size = format_size(wanted) if wanted % 1024 == 0 else f"{wanted}M"  # 24577M is more than the 24G that there is
+    return f"{what} here has {size} of memory", f"the largest has {format_size(largest)}"
 
 
 def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:

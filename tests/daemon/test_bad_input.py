@@ -31,6 +31,7 @@ def refusal(gpud, op, **fields):
         ({"gpus": 3}, "never_fits", "3 GPUs are asked for; this machine has 2", "--gpus 2"),
         ({"gpus": 1, "gpu_type": "H100"}, "never_fits", "no GPU here is of type 'H100'", "2 x NVIDIA GeForce RTX 4090"),
         ({"gpus": 1, "gpu_memory_mib": 81920}, "never_fits", "no GPU here has 80G", "the largest has 24G"),
+        ({"gpus": 1, "gpu_memory_mib": 24577}, "never_fits", "no GPU here has 24577M", "the largest has 24G"),
         ({"gpus": 1, "cpus": 4711}, "never_fits", "4711 CPUs are asked for", ""),
         ({"gpus": 0, "memory_mib": 2**30}, "never_fits", "of memory is asked for", ""),
         ({"gpus": -1}, "usage", "the number of GPUs must be from 0", ""),

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from gpud_process import lives, marked, name_of, until
+from gpud_process import WITHIN_S, lives, marked, name_of, until
 
 
 def a_job_that_waits(gpud, code=0, **fields):
@@ -59,9 +59,13 @@ def test_sigterm_ends_gpud_alone_and_answers_what_was_asked(gpud):
 
     assert lives(pid)
     assert lives(shim)
+    gpud.options += ("--socket", "/proc/none")
+    assert gpud.start(ready=False).process.wait(WITHIN_S) == 1
+    gpud.options = gpud.options[:-2]
     gpud.start()
     tell(go)
     assert gpud.ended(job)["exit_code"] == 5
+    assert "did not end by itself" not in gpud.said()
 
 
 def stopped_for(gpud, seconds):
