@@ -171,6 +171,14 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
         raise ValueError(f"{text!r} is no time; write 18:30, 2026-05-01T18:30 or {example}") from error
 
 
+def parse_since(text: str) -> float:
+    """Return a moment that has been. Raises ValueError."""
+    moment = parse_time(text, past=True)
+    if moment > time.time():
+        raise ValueError(f"{text!r} is still to come; name a time that has been")
+    return moment
+
+
 def parse_end(text: str, begin: float | None) -> float:
     """Return when something ends that begins then: an hour alone is the next one after that. Raises ValueError."""
     return parse_time(text, now=begin if _is_clock(text) else None)
@@ -268,7 +276,7 @@ GRACE = Parsed("DUR", parse_grace)
 OR_FOREVER = Parsed("DUR|forever", lambda text: inf if text == "forever" else parse_duration(text))
 CHECKPOINT = Parsed("SIGNAL[@DUR]", checked_checkpoint)
 TIME = Parsed("TIME", parse_time)
-SINCE = Parsed("TIME", lambda text: parse_time(text, past=True))
+SINCE = Parsed("TIME", parse_since)
 JOB = Parsed("JOB", parse_job)
 JOBS = Parsed("JOB", parse_jobs)
 RULE = Parsed("[EVENT,...=]TARGET", parse_rule)

@@ -61,6 +61,8 @@ def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[
         ) -> Any:
             if columns is not None and template is not None:
                 raise UsageError("--columns and --format contradict each other", hint="leave one of them out")
+            if template == "":
+                raise UsageError("--format is empty", hint="write keys of the JSON: --format '{id} {state}'")
             session = click.get_current_context().find_object(Session)
             if session is not None and session.json and (columns is not None or template is not None):
                 raise UsageError("--json prints every key", hint="leave --json out, or pick keys with jq")

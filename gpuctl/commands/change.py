@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gpuctl import session
-from gpuctl.commands.list import STATES
+from gpuctl.commands.list import STATES, check_said
 from gpuctl.errors import UsageError
 from gpuctl.parse import JOBS, PRIORITY
 from gpuctl.render.plain import reply
@@ -33,9 +33,7 @@ def select(
     jobs: tuple[str, ...], mine: bool, user: str | None, state: tuple[str, ...], group: str | None
 ) -> dict[str, Any]:
     """Return the Selection map. Raises UsageError when it would be everything by oversight."""
-    for option, value in (("--user", user), ("--group", group)):
-        if value == "":  # a variable that was not set, perhaps; left out, more than was meant would be changed
-            raise UsageError(f"{option} is empty", hint="say which, or leave it out")
+    check_said(user=user, group=group)
     asked = {"jobs": list(jobs), "mine": mine, "user": user, "state": list(state), "group": group}
     selection = {key: value for key, value in asked.items() if value}
     if not selection:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import progress, session, shaping
+from gpuctl.errors import UsageError
 from gpuctl.parse import JOBS, POSITIVE, SINCE
 from gpuctl.render import fields
 from gpuctl.render import jobs as render
@@ -49,6 +50,7 @@ def list_(
       gpuctl list --all --sort -ended_at --format '{id}\\t{state}\\t{exit_code}'
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     known = _keys() if shape.format or shape.sort else ()
+    check_said(user=filters["user"], name=filters["name"], group=filters["group"])
     asked = {**filters, "jobs": list(jobs), "all": all_, "state": list(state)}
     with session.connect() as client:
         reply = client.request("list", **{key: value for key, value in asked.items() if value})
@@ -72,6 +74,13 @@ def list_(
         note(_more(len(found), reply["more"], filters["limit"]))
     if simulated and shape.format is None:
         note(SIMULATED)
+
+
+def check_said(**filters: str | None) -> None:
+    """Raise UsageError for an empty filter: of a variable that was not set, perhaps; left out, it would mean all."""
+    for option, value in filters.items():
+        if value == "":
+            raise UsageError(f"--{option} is empty", hint="say which, or leave it out")
 
 
 def _more(shown: int, more: int, limit: int | None) -> str:

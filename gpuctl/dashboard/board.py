@@ -132,6 +132,8 @@ class Board:
             self.help = True
         elif key == "ctrl-l":
             self.afresh = True
+        elif key in _ACTIONS and not self.chosen():
+            self.message = "there is no job here"
         elif key in _ACTIONS:
             _ACTIONS[key](self)
         elif self.job is not None:

@@ -63,7 +63,13 @@ def test_aliases_do_what_hands_expect(gpuctl):
 
     assert "to stop what runs: gpuctl cancel" in gpuctl("rm", running).stderr
     assert gpuctl.json("show", running)["state"] == "running"
-    for words, said in ((("rm",), "no job named"), (("cancel", "--mine", "--group", ""), "--group is empty")):
+    for words, said in (
+        (("rm",), "no job named"),
+        (("cancel", "--mine", "--group", ""), "--group is empty"),
+        (("ls", "--user", ""), "--user is empty"),
+        (("ls", "--format", ""), "--format is empty"),
+        (("usage", "--since", "9000-01-01"), "is still to come"),
+    ):
         nothing = gpuctl(*words)
         assert (nothing.returncode, said in nothing.stderr) == (2, True)
     assert gpuctl.json("show", held)["state"] == "held"

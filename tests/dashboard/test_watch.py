@@ -60,6 +60,8 @@ def test_a_search_narrows_letter_by_letter_and_escape_shows_all_again(watched):
     assert "wait-one" not in watched.text
     watched.type(ESCAPE)
     watched.until("wait-one")
+    watched.type("/neither\rc")
+    watched.until("there is no job here")
 
 
 def test_a_job_is_cancelled_only_after_a_yes(watched, busy):
