@@ -135,6 +135,7 @@ class Listing:
             query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
             rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
             answer["elements"] = await _told(scene, rows, viewer, {})
+            shown["started_at"] = await self._gpud.reader.run(lambda reader: reader.first_start(job, _last_of(job)))
             running = {"starting", "running", "stopping"}
             if row.ended_at is None and any(each.state in running for each in rows):
                 shown["state"] = "running"

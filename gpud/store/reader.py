@@ -94,6 +94,13 @@ class Reader:
             rows = [decode_attempt(job, columns) for columns in self._db.execute(select, (job,))]
         return [row for row in rows if row is not None]
 
+    def first_start(self, first: JobId, last: JobId) -> Timestamp | None:
+        """Return when the first of a range of jobs began to run; None where none has."""
+        select = "SELECT min(started_at) FROM attempt WHERE job BETWEEN ? AND ? AND fault IS NULL"
+        with told(self._path):
+            began: Timestamp | None = self._db.execute(select, (first, last)).fetchone()[0]
+        return began
+
     def events(self, since: int | None = 0, spans: Spans | None = None, limit: int = 1000) -> list[Event]:
         """Return the first `limit` events after number `since` (None: the newest), of ranges of jobs or of everything.
 

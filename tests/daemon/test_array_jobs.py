@@ -25,8 +25,10 @@ def test_every_element_runs_once_and_knows_its_index(gpud):
     assert sorted(ran, key=int) == ["0", "2", "4", "6", "8", "11"]
     assert (over["state"], over["exit_code"], over["array_counts"]) == ("failed", 1, {"completed": 5, "failed": 1})
     assert gpud.job(f"{array}_4")["exit_code"] == 1
-    elements = gpud.ask("show", job=array)["elements"]
+    shown = gpud.ask("show", job=array)
+    elements = shown["elements"]
     assert [each["id"] for each in elements] == [f"{array}_{index}" for index in (0, 2, 4, 6, 8, 11)]
+    assert shown["job"]["started_at"] == min(each["started_at"] for each in elements)
 
 
 def test_a_throttle_lets_so_many_run_and_no_more(gpud):
