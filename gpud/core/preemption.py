@@ -133,21 +133,31 @@ class Preemption:
             return None
         chosen = [option for _, _, option in found[:count]]
         victims = list({each.active.job: each for option in chosen for each in option.victims}.values())
-        if not victims or (count > 1 and not self._may_all(terms, victims)):
+        if count > 1 and not self._may_all(terms, victims):
             return None
-        return self._stop(job, victims, sorted((option.part for option in chosen), key=lambda part: part.node))
-
-    def _stop(self, job: JobId, victims: list[_Victim], parts: list[Allocation]) -> Reservation:
-        world, out = self._world, self._out
         for victim in victims:
-            jobs.stop(world, out, victim.active, StopCause.PREEMPTED)
+            jobs.stop(self._world, self._out, victim.active, StopCause.PREEMPTED)
             self._gone.add(victim.active.job)
+        if not victims and not quota.guaranteed(self._world, terms):
+            return None
+        gone = {victim.active.job for victim in victims}
+        return self._kept(job, gone, sorted((option.part for option in chosen), key=lambda part: part.node))
+
+    def _kept(self, job: JobId, victims: set[JobId], parts: list[Allocation]) -> Reservation | None:
+        """Return what these leave to a job, and those who are being stopped already; None where nobody is.
+
+        For whom they are is not known any more after a restart. If it were not kept for who is guaranteed it, others
+        would have it reserved, and more would be stopped.
+        """
+        world = self._world
+        holders = {holder for part in parts for gpu in part.gpus for holder in world.gpus[gpu].holders}
+        going = [state for each in victims | holders if isinstance(state := world.active[each].state, Stopping)]
+        if not going:
+            return None
         first, *rest = parts
-        # Not before they count as gone: a reservation whose GPUs may come later than its moment is none.
-        grace_s = max(victim.active.terms.grace_s for victim in victims)
         return Reservation(
             job=job,
-            at=Timestamp(out.now + grace_s + jobs.KILL_SLACK_S),
+            at=max(state.kill_at for state in going),  # sooner they may still be there
             allocation=replace(first, rest=tuple(rest)) if rest else first,
             strict=True,
             taken=True,

@@ -8,6 +8,7 @@ from tenancy import a_job_of, create, reserve
 
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
+from gpud.model.window import Pool
 
 
 def preemptible(spec):
@@ -67,6 +68,26 @@ def test_a_victim_that_is_late_to_go_costs_nobody_else():
     play.later(600)
     play.submit(a_job(0, cpus=1, limit=1))
     assert len(stopping(play)) == 1
+
+
+def test_after_a_restart_what_those_leave_who_go_is_kept_for_the_tenant_that_takes_it_back():
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",)),)))
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "guests")
+    lent = play.submit(*(a_job_of("guests") for _ in range(6)))
+    play.starts(*play.running)
+    play.later(3600)
+    first, second = play.submit(*(a_job_of("vision") for _ in range(2)))
+    victims = stopping(play)
+    assert len(victims) == 2
+
+    play = play.restarted()
+    for victim in victims:
+        play.ends(victim, signal=15)
+
+    assert stopping(play) == []
+    assert [play.state(first), play.state(second)] == ["starting", "starting"]
+    assert sum(play.state(job) == "running" for job in lent) == 1
 
 
 def test_who_has_waited_for_too_long_preempts_by_the_policys_own_order_like_everybody_else():
