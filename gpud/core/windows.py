@@ -31,7 +31,7 @@ def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
         world.standing = (*_pools(world), *_owned(world), *_types(world))
     if not world.windows:
         return world.standing
-    return (*world.standing, *(_window(each) for each in world.windows.values() if now < each.until))
+    return (*world.standing, *(_window(world, each) for each in world.windows.values() if now < each.until))
 
 
 def pooled(world: World, now: Timestamp) -> frozenset[GpuId]:
@@ -118,11 +118,11 @@ def _put(world: World, out: Outcome) -> None:
     out.changes.append(SettingPut("windows", plain or None))
 
 
-def _window(window: Window) -> Claim:
+def _window(world: World, window: Window) -> Claim:
     return Claim(
         kind=ClaimKind.WINDOW,
         name=str(window.number),
-        gpus=frozenset(window.gpus),
+        gpus=_with_instances(world, window.gpus),
         at=window.at,
         until=window.until,
         users=frozenset(window.users),
@@ -133,8 +133,7 @@ def _window(window: Window) -> Claim:
 def _pools(world: World) -> Iterator[Claim]:
     everything = frozenset(world.gpus)
     for pool in world.rules.pools:
-        named = {state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word)}
-        inside = frozenset(gpu for gpu, state in world.gpus.items() if gpu in named or state.gpu.parent in named)
+        inside = _with_instances(world, (s.gpu.id for word in pool.gpus for s in named_by(world.gpus.values(), word)))
         yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=inside, pool=pool.name)
         yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=everything - inside, pool=pool.name, only=True)
 
@@ -143,7 +142,13 @@ def _owned(world: World) -> Iterator[Claim]:
     for tenant in world.tenants.values():
         if tenant.gpus:
             names = frozenset({tenant.name})
-            yield Claim(kind=ClaimKind.OWNED, name=tenant.name, gpus=frozenset(tenant.gpus), tenants=names)
+            yield Claim(kind=ClaimKind.OWNED, name=tenant.name, gpus=_with_instances(world, tenant.gpus), tenants=names)
+
+
+def _with_instances(world: World, named: Iterable[GpuId]) -> frozenset[GpuId]:
+    """Return these GPUs, and all the instances that there are of them now: a GPU may be split anew at any time."""
+    whole = frozenset(named)
+    return whole.union(gpu for gpu, state in world.gpus.items() if state.gpu.parent in whole)
 
 
 def _types(world: World) -> Iterator[Claim]:

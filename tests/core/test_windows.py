@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from playbook import a_cluster, a_job, a_node
@@ -65,6 +67,23 @@ def test_within_a_window_nothing_starts_and_after_it_everything_does():
 
     assert play.running == [job]
     assert play.world.windows == {}
+
+
+def test_what_is_set_aside_of_a_gpu_holds_for_instances_that_it_is_split_into_later():
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", gpus=(GPUS[1],))
+    reserve(play, GPUS[0], until=HOUR)
+    one, two = play.world.nodes["n1"].node.gpus
+    parts = [
+        replace(each, id=f"MIG-{each.index}", index=10 + each.index, mig="1g.10gb", parent=each.id)
+        for each in (one, two)
+    ]
+
+    play.sees(replace(play.world.nodes["n1"].node, gpus=(replace(one, split=True), replace(two, split=True), *parts)))
+    (job,) = play.submit(a_job(mig="1g.10gb"))
+    theirs, next_ = play.submit(*[a_job_of("vision", mig="1g.10gb", limit=60.0)] * 2)
+
+    assert [play.state(each) for each in (job, theirs, next_)] == ["queued", "starting", "queued"]
 
 
 def test_the_end_of_a_window_is_told_once():
