@@ -11,9 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from gpuctl import session
 from gpuctl.client import socket_path
-from gpuctl.errors import FAILED, OutputError, UsageError
+from gpuctl.errors import FAILED, OutputError, UnreachableError, UsageError
 from gpuctl.parse import DURATION, POSITIVE, SINCE, Parsed
 from gpuctl.render import plot, simulation
+from gpuctl.render.plain import reply
 from gpuctl.session import Session, note
 from gpuctl.simulating import Simulations
 from gpud.wire import address
@@ -235,13 +236,16 @@ def _taken(result: dict[str, Any]) -> int:
 
 
 def _database(session: Session) -> str:
-    """Return the path of the store of the gpud that is meant."""
-    path = socket_path(session.socket)
-    folder = address.SYSTEM_STATE if path == address.SYSTEM_SOCKET else os.path.dirname(path)
-    for each in (folder, address.state_dir()):
-        if os.path.exists(os.path.join(each, "gpud.db")):
-            return os.path.join(each, "gpud.db")
-    raise UsageError(f"there is no history in {folder}", hint="name its gpud: --socket PATH")
+    """Return the path of the store of the gpud that is meant: as it says; of one that is down, as usual."""
+    try:
+        with session.connect(start=False) as client:
+            folder = reply(client.request("status"))["state_dir"]
+    except UnreachableError:
+        path = socket_path(session.socket)
+        folder = address.SYSTEM_STATE if path == address.SYSTEM_SOCKET else os.path.dirname(path)
+    if not os.path.exists(os.path.join(folder, "gpud.db")):
+        raise UsageError(f"there is no history in {folder}", hint="name its gpud: --socket PATH")
+    return os.path.join(folder, "gpud.db")
 
 
 def _check_writable(path: str) -> None:
