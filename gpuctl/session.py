@@ -6,6 +6,7 @@ Held by Click's context; a command gets it by `click.pass_obj`.
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import click
@@ -79,6 +80,12 @@ def _ask_for_the_machine_s(path: str, error: UnreachableError) -> None:
 def note(text: str) -> None:
     """Say something to the person, beside the data."""
     click.echo(f"gpuctl: {text}", err=True)
+
+
+@cache
+def note_once(text: str) -> None:
+    """Say something once, as what holds for each of a thousand jobs of a file."""
+    note(text)
 
 
 def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import time
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,6 +88,8 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "error": path_pattern(given["error"], "--error", workdir),
     }
     request |= {key: value for key, value in optional.items() if value is not None}
+    if script is None:
+        _expect(workdir, *(os.path.dirname(request[name]) for name in ("output", "error") if name in request))
     return (request if script is None else script.fields | request), script
 
 
@@ -109,14 +110,8 @@ def _directed(given: dict[str, Any], content: bytes, path: str) -> "Script":
 
     script = directives.read(given, content, path=path, submit_dir=_here())
     for text in script.notes:
-        _note_once(text)
+        session.note_once(text)
     return script
-
-
-@cache
-def _note_once(text: str) -> None:
-    """Say what is to be said of a script; a file of jobs may name it a thousand times."""
-    session.note(text)
 
 
 def new_nonce() -> str:
@@ -267,6 +262,13 @@ def directory(asked: str | None) -> str:
     return _here()
 
 
+def _expect(*folders: str) -> None:
+    """Say which directories are not there; another job may make them."""
+    for folder in folders:
+        if not os.path.isdir(folder) and "%" not in folder:
+            session.note_once(f"there is no directory {folder} now; without it, the job cannot start")
+
+
 def _top(workdir: str) -> str | None:
     """Return the directory of the repository that this one is in; None where there is none."""
     there, folder = os.path.lexists, workdir
@@ -346,6 +348,8 @@ def script_of(command: list[str], *, literal: bool) -> bytes | None:
     word = command[0]
     if not word.strip():
         raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
+    if os.path.isdir(word) and ("/" in word or not _in_path(word)):
+        raise UsageError(f"{word} is a directory, no program", hint=f"write: gpuctl {_called()} -- python train.py")
     if literal or ("/" not in word and _in_path(word)) or not os.path.isfile(word):
         if not literal:
             _refuse_shell(command)

@@ -215,6 +215,15 @@ def test_a_script_that_is_too_large_is_refused(here):
     assert "larger than 4 MiB" in hint_of("big.sh")
 
 
+def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsys):
+    request_of("-o", "%x/out", "--error", "err", "-C", ".", "true")
+    assert capsys.readouterr().err == ""
+    request_of("-o", "logs/out", "-C", "gone", "true")
+    told = capsys.readouterr().err
+    assert [f"no directory {here}/{name} now" in told for name in ("gone", "gone/logs", "logs")] == [True, True, False]
+    assert "is a directory" in hint_of(str(here))
+
+
 @pytest.mark.parametrize("path", ["", "logs/"])
 def test_an_output_that_is_no_file_is_refused(path):
     assert "names no file" in hint_of("-o", path, "true")
