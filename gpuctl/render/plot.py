@@ -89,9 +89,11 @@ def _panel(panel: _Panel, curves: Sequence[Sequence[Point]], names: Sequence[str
         lines.append(f'<text x="{_LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
     lines.append(f'<path d="M{_LEFT} {_TOP}V{base}H{_LEFT + wide}" fill="none" stroke="#444"/>')
     lines.append(f'<text x="{_LEFT + wide}" y="{base + 32}" text-anchor="end" fill="#444">{panel.x_title}</text>')
-    lines += [
-        _line(curve, across, up, number, name) for number, (curve, name) in enumerate(zip(curves, names, strict=True))
-    ]
+    for number, (curve, name) in enumerate(zip(curves, names, strict=True)):
+        whole = (
+            [*curve, (x_most, curve[-1][1])] if curve and panel.to_one else curve
+        )  # all of its jobs are in it by now
+        lines.append(_line(whole, across, up, number, name))
     return lines
 
 

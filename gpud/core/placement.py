@@ -57,11 +57,11 @@ def goes_to(demand: Demand, node: Node) -> bool:
 def suits(demand: Demand, gpu: Gpu) -> bool:
     """Return whether a GPU is of the kind, type and memory asked for, and not excluded. Says nothing of its being free.
 
-    Who shares has no claim to a memory size: the share itself must fit.
+    Who shares has no claim to a memory size: the share itself must fit. To name a GPU is to name all its instances.
     """
-    if gpu.mig != demand.mig or gpu.split or gpu.id in demand.excluded_gpus:
+    if gpu.mig != demand.mig or gpu.split or gpu.id in demand.excluded_gpus or gpu.parent in demand.excluded_gpus:
         return False
-    if demand.gpu_ids and gpu.id not in demand.gpu_ids:
+    if demand.gpu_ids and gpu.id not in demand.gpu_ids and gpu.parent not in demand.gpu_ids:
         return False
     nominal = nominal_mib(gpu.memory_total_mib)
     if demand.gpu_memory_mib is not None and nominal < demand.gpu_memory_mib:

@@ -204,6 +204,17 @@ def test_an_instance_is_given_to_who_asks_for_its_profile():
     assert play.state(three) == "queued"
 
 
+def test_a_gpu_that_is_named_or_left_out_is_so_with_the_instances_that_it_is_split_into_later():
+    node = a_split_node()
+    play = a_cluster(node)
+    named, behind = play.submit(*[a_job(mig="1g.10gb", gpu_ids=(ONE,))] * 2)
+    assert (play.gpus(named), play.state(behind)) == (["MIG-n1-2"], "queued")
+
+    play.sees(replace(node, gpus=(*node.gpus, replace(node.gpus[-1], id=GpuId("MIG-new"), index=20))))
+    assert play.gpus(behind) == ["MIG-new"]
+    assert "none that suit" in play.refused(a_job(mig="1g.10gb", excluded_gpus=(ONE,)))
+
+
 def test_who_asks_for_no_instance_gets_none_nor_a_gpu_that_is_split():
     play = a_cluster(a_split_node())
     one, two = play.submit(a_job(), a_job())
