@@ -12,6 +12,7 @@ from pathlib import Path
 from gpuctl.errors import UsageError
 from gpuctl.slurm.lines import Option, directives, option_of
 
+_OF_THE_CALL = frozenset({"parsable", "test-only", "wait"})  # not of the job
 _BEGIN = "import sys; sys.path.append(sys.argv.pop(1)); from gpuctl.__main__ import main; main()"
 
 
@@ -28,16 +29,27 @@ def main(words: list[str]) -> int:
     except (UsageError, OSError) as error:
         sys.stderr.write(f"sbatch: error: {error}\n")
         return 1
+    names = {each.name for each in options}
+    options = [each for each in options if each.name not in _OF_THE_CALL]
     said = [f"--{each.name}" if each.value is None else f"--{each.name}={each.value}" for each in options]
+    dry = ["--dry-run"] if "test-only" in names else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_text(_with(text, said), errors="surrogateescape")
-        command = [sys.executable, "-I", "-c", _BEGIN, str(Path(__file__).parents[2]), "submit", str(path), *rest[1:]]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
-        parsable = any(each.name == "parsable" for each in options)
-        sys.stdout.write(done.stdout if parsable else f"Submitted batch job {done.stdout}")
+        done = _gpuctl("submit", *dry, str(path), *rest[1:])
+    if dry:
+        sys.stderr.write(done.stdout)
+    elif done.returncode == 0:
+        sys.stdout.write(done.stdout if "parsable" in names else f"Submitted batch job {done.stdout}")
+        sys.stdout.flush()
+        if "wait" in names:
+            return _gpuctl("wait", done.stdout.strip()).returncode
     return done.returncode
+
+
+def _gpuctl(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-c", _BEGIN, str(Path(__file__).parents[2]), *words]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
 
 
 def _known(option: Option | str) -> Option:

@@ -238,6 +238,8 @@ squeue -h --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
 sbatch --hold --array=1,4-8:2 --wrap=true
 squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
+sbatch --test-only --wrap=true && squeue -h -t PD
+sbatch -W -o /dev/null --wrap='exit 7' || echo "waited $?"
 echo end
 """
 
@@ -247,8 +249,9 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     job = gpuctl.ok("submit", "signalled.sbatch")
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
-    told = ("room", "task", "script", "status 1")
-    assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1"]
+    told = ("room", "task", "script", "status 1", "waited 7")
+    assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1", "waited 7"]
+    assert "gpuctl: a dry run: it would be queued" in said
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
     assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
     assert said[-1] == "end"
