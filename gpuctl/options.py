@@ -107,6 +107,9 @@ _SLURM_SAYS = """
 _IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split())
 
 
+_EARLY = {"-g", "--gpus", "--gpu-memory", "--gpu-type", "--time-limit", "--dry-run"}  # hardly a program's own
+
+
 class WordsCommand(click.Command):
     """A command whose options end at the first word, and that knows whether `--` stood before it."""
 
@@ -122,5 +125,7 @@ class WordsCommand(click.Command):
             name, here = error.option_name, _IN_SLURM[error.option_name]
             raise click.UsageError(f"there is no option {name!r}; here that is: {here}", ctx) from None
         words = len(ctx.params.get("command") or ())
-        ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
+        literal = ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
+        for late in () if literal else _EARLY & {*before[len(before) - words + 1 :]}:
+            session.note_once(f"{late} stands behind the command, and is its own: gpuctl's options come before that")
         return rest

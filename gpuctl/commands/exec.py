@@ -44,6 +44,8 @@ def exec_(session: Session, job: str, command: tuple[str, ...], *, pty: bool | N
     words = list(command[1:] if command[:1] == ("--",) else command)
     if not words:
         raise UsageError("nothing to run", hint=f"write: gpuctl exec {job} -- nvidia-smi")
+    if words[0].startswith("-"):
+        raise UsageError(f"{words[0]} stands behind the job", hint=f"write: gpuctl exec {words[0]} {job} -- nvidia-smi")
     if session.json:
         raise UsageError("exec shows what the command prints", hint="leave --json out")
     if pty is None:

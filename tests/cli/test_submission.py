@@ -215,6 +215,14 @@ def test_a_script_that_is_too_large_is_refused(here):
     assert "larger than 4 MiB" in hint_of("big.sh")
 
 
+def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
+    assert request_of("python3", "train.py", "-g", "2")["demand"] == {"gpus": 1}
+    assert "-g stands behind the command" in capsys.readouterr().err
+    request_of("-g", "2", "--", "python3", "train.py", "--gpus", "2")
+    request_of("-g", "2", "python3")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsys):
     request_of("-o", "%x/out", "--error", "err", "-C", ".", "true")
     assert capsys.readouterr().err == ""

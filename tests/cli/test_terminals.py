@@ -201,6 +201,7 @@ def test_a_command_runs_inside_a_running_job(gpuctl, served):
     assert gpuctl("exec", job, "--", "sh", "-c", "kill -9 $$").returncode == 137
     nobody = gpuctl("exec", "999", "--", "true")
     assert (nobody.returncode, nobody.stderr.splitlines()[0]) == (125, "gpuctl: there is no job 999")
+    assert f"gpuctl exec --pty {job} -- " in gpuctl("exec", job, "--pty", "sh").stderr
     missing = gpuctl("exec", job, "--", "no-such-program")
     assert (missing.returncode, "no such command" in missing.stderr) == (127, True)
 
