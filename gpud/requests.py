@@ -51,22 +51,23 @@ from gpud.wire.codec import Message
 log = logging.getLogger(__name__)
 
 _CHANGED = 1024  # bytes that a job which is changed counts as: everybody waits for a change of many
+_BITE = 1000  # jobs that change in one batch: what others ask is answered between two of them
 
 Work = Coroutine[None, None, None]
 Notes = tuple[tuple[JobId, str], ...]
 
-_CHANGES: dict[str, Callable[[int, tuple[JobId, ...]], Command]] = {
-    "hold": Hold,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A request that the loop has, and what its reply needs. `notes` were known before the loop was asked."""
+    """A request that the loop has, and what its reply needs. `notes` were known before the loop was asked.
+
+    Of a bite of a large change the reply is for who takes the next one.
+    """
 
     peer: Peer
     message: Message
     notes: Notes = ()
+    bite: asyncio.Future[Reply] | None = None
 
 
 class Requests:
@@ -154,6 +155,12 @@ class Requests:
     def answer(self, token: int, reply: Reply) -> None:
         """Send the reply to a command."""
         pending = self._pending.pop(token)
+        if pending.bite is not None:
+            pending.bite.set_result(reply)
+        else:
+            self._tell(pending, reply)
+
+    def _tell(self, pending: Pending, reply: Reply) -> None:
         peer, request = pending.peer, pending.message["id"]
         match reply:
             case Refused(code, message, hint):
@@ -200,7 +207,10 @@ class Requests:
     def fail(self, token: int, error: StoreError) -> None:
         """Refuse a request whose changes could not be made durable."""
         pending = self._pending.pop(token)
-        pending.peer.error(pending.message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
+        if pending.bite is not None:
+            pending.bite.set_exception(error)
+        else:
+            pending.peer.error(pending.message["id"], {"code": "storage", "message": str(error), "hint": error.hint})
 
     def _ask(
         self,
@@ -212,6 +222,35 @@ class Requests:
         token = next(self._tokens)
         self._pending[token] = Pending(peer, message, notes)
         self._post(make(token))
+
+    async def _ask_for_all(
+        self,
+        peer: Peer,
+        message: Message,
+        jobs: tuple[JobId, ...],
+        make: Callable[[int, tuple[JobId, ...]], Command],
+        notes: Notes,
+    ) -> None:
+        """Ask for a change of jobs that cannot be refused, of many in bites; who asked hears once, of all.
+
+        Each bite is durable when the next is taken. They come in an order in which no bite lets jobs of a later one
+        start: a hold or a cancel begins with the last that wait, and comes to what has GPUs in the end.
+        """
+        if len(jobs) <= _BITE:
+            self._ask(peer, message, lambda token: make(token, jobs), notes)
+            return
+        if message["op"] != "release" and message.get("priority", 0) <= 0:
+            jobs = tuple(sorted(jobs, key=lambda job: (job in self._gpud.world.active, -job)))
+        changed: list[JobId] = []
+        for begin in range(0, len(jobs), _BITE):
+            token, bite = next(self._tokens), asyncio.get_running_loop().create_future()
+            self._pending[token] = Pending(peer, message, bite=bite)
+            self._post(make(token, jobs[begin : begin + _BITE]))
+            reply = await bite
+            assert isinstance(reply, Changed)  # noqa: S101 - nothing else answers a change of jobs
+            changed += reply.changed
+            notes += reply.notes
+        self._tell(Pending(peer, message), Changed(tuple(sorted(changed)), tuple(sorted(notes))))
 
     async def _administer(self, peer: Peer, message: Message) -> None:
         """Ask for what names users and groups once these are known to exist."""
@@ -245,13 +284,13 @@ class Requests:
         notes += tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
             force = message.get("force", False)
-            self._ask(peer, message, lambda token: Cancel(token, live, force, me.name), notes)
+            await self._ask_for_all(peer, message, live, lambda token, jobs: Cancel(token, jobs, force, me.name), notes)
         elif op == "interrupt":
             self._ask(peer, message, lambda token: Interrupt(token, live, me.name), notes)
         elif op == "priority":
             priority = message["priority"]
             check_priority(self._gpud.world, self._gpud.roles.of(peer), priority)
-            self._ask(peer, message, lambda token: SetPriority(token, live, priority), notes)
+            await self._ask_for_all(peer, message, live, lambda token, jobs: SetPriority(token, jobs, priority), notes)
         elif op == "signal":
             number = checked_signal(message["signal"])
             self._ask(peer, message, lambda token: Signal(token, live, number, me.name), notes)
@@ -259,9 +298,9 @@ class Requests:
             bare = await self._gpud.reader.run(lambda reader: reader.without_environment(live))
             able = tuple(job for job in live if bare.isdisjoint((job, array_of(job))))
             notes += tuple((job, NO_ENVIRONMENT) for job in live if not bare.isdisjoint((job, array_of(job))))
-            self._ask(peer, message, lambda token: Release(token, able), notes)
+            await self._ask_for_all(peer, message, able, Release, notes)
         else:
-            self._ask(peer, message, lambda token: _CHANGES[op](token, live), notes)
+            await self._ask_for_all(peer, message, live, Hold, notes)
 
     async def _within_groups(self, peer: Peer, op: str, chosen: Chosen) -> tuple[Chosen, Notes]:
         """Return what of one's own may start again, and why others may not: nobody goes back into a group that way."""

@@ -47,6 +47,24 @@ def test_a_waiting_job_asks_for_something_else_and_runs_with_it(gpud):
     assert gpud.output(job) == "new\n/\n"
 
 
+def test_a_change_of_very_many_jobs_is_one_answer_of_all(gpud):
+    request = gpud.request_of("true")
+    each = {"demand": {"gpus": 2}, "command": ["true"], "workdir": "/"}
+    shared = {key: request[key] for key in ("nonce", "environment", "umask", "limits")}
+    running = gpud.submit("sleep", "1000", gpus=1)
+    gpud.running(running)
+    jobs = gpud.ask("submit_many", **shared, jobs=[each] * 2100)["jobs"]
+    select = {"jobs": [running, *jobs]}
+
+    done = gpud.ask("hold", select=select)
+    assert (done["changed"], list(done["notes"])) == (jobs, [running])
+    done = gpud.ask("priority", select={"jobs": jobs}, priority=-3)
+    assert (done["changed"], gpud.job(jobs[0])["priority"], gpud.job(jobs[-1])["priority"]) == (jobs, -3, -3)
+    assert gpud.ask("cancel", select=select)["changed"] == [running, *jobs]
+    assert gpud.ended(running)["state"] == gpud.job(jobs[0])["state"] == gpud.job(jobs[-1])["state"] == "cancelled"
+    assert gpud.ask("hold", select=select)["changed"] == []
+
+
 def test_what_can_never_be_is_refused_and_changes_nothing(gpud):
     good, bad = (gpud.submit("true", gpus=1, hold=True) for _ in range(2))
     with pytest.raises(RefusedError, match="9 GPUs are asked for"):
