@@ -11,7 +11,7 @@ from math import ceil
 
 from gpud.core.active import ActiveJob
 from gpud.core.admit import never_fits
-from gpud.core.condition import is_lost
+from gpud.core.condition import is_lost, surveyed
 from gpud.core.lifecycle import out_of_memory
 from gpud.core.world import World
 from gpud.model.gpu import GpuId, nominal_mib
@@ -56,8 +56,8 @@ def terms_after(
         return _with_more(world, active, outcome)
     else:
         return active.terms, None
-    if wanted == demand or never_fits(world, wanted) is not None:
-        return active.terms, None
+    if wanted == demand or not surveyed(world) or never_fits(world, wanted) is not None:
+        return active.terms, None  # of a reboot gpud knows before it has seen what else there is
     return replace(active.terms, demand=wanted), said
 
 

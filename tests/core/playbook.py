@@ -310,8 +310,8 @@ class Play:
         )
         return GpuSeen(node, gpu, reading)
 
-    def restarted(self) -> "Play":
-        """Return the play with a world made anew from what the changes said."""
+    def restarted(self, *, surveyed: bool = True) -> "Play":
+        """Return the play with a world made anew from what the changes said, `surveyed`: and its nodes seen."""
         waiting, others = self.ledger.loaded()
         world = World(self.world.policy, self.world.rules, self.world.boot)
         looks = restore(
@@ -328,7 +328,8 @@ class Play:
             (job, active.place.attempt) for job, active in self.world.active.items()
         }
         again = replace(self, world=world, wanted={})
-        again.cycle(*(NodeSeen(state.node) for state in self.world.nodes.values() if state.present))
+        if surveyed:
+            again.cycle(*(NodeSeen(state.node) for state in self.world.nodes.values() if state.present))
         return again
 
     # -- what there is to see

@@ -1,5 +1,6 @@
 """Failed attempts that are tried again: which, with what they ask for then, and when that is over."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -157,6 +158,19 @@ def test_the_only_node_is_not_left_out():
     job = one(play, retries=1)
     play.ends(job, **REBOOT)
     play.later(3)
+    assert play.state(job) == "starting"
+
+
+@pytest.mark.parametrize("cluster", [a_cluster, a_real_cluster])
+def test_the_only_node_is_not_left_out_where_its_reboot_is_known_before_it_is_seen(cluster: Callable[[], Play]):
+    before = cluster()
+    job = one(before, retries=1)
+    play = before.restarted(surveyed=False)
+    play.ends(job, **REBOOT)
+    for state in before.world.nodes.values():
+        play.sees(state.node)
+    play.later(3)
+    play.settle()
     assert play.state(job) == "starting"
 
 
