@@ -5,7 +5,7 @@ standard library. Targets:
 
 * `https://...`, `http://...`: the data is POSTed as JSON. With `$GPUD_WEBHOOK_SECRET` the header `X-Gpud-Signature`
   is `sha256=` and the hex HMAC of the body (RFC 2104), as GitHub's webhooks have it.
-* `command:...`: run by /bin/sh in the home directory, the data on its stdin.
+* `command:...`: run by /bin/sh in the home directory, the data on its stdin, `$GPUD_EVENT` and `$GPUD_TEXT` beside.
 * `desktop`: notify-send, on the user's own session bus.
 * `mailto:...`: the machine's sendmail; where there is none, and for every other scheme, apprise.
 
@@ -53,6 +53,7 @@ def deliver(notice: dict[str, Any]) -> None:
     if scheme in {"http", "https"}:
         _post(notice)
     elif scheme == "command":
+        os.environ |= {"GPUD_EVENT": notice["data"]["event"], "GPUD_TEXT": notice["text"]}
         _run(["/bin/sh", "-c", target.partition(":")[2]], json.dumps(notice["data"]))
     elif target == "desktop":
         _show(notice)

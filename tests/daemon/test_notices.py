@@ -93,10 +93,11 @@ def test_a_webhook_is_told_of_the_start_and_the_end_signed(gpud, hook):
 def test_a_command_runs_as_a_job_would_and_is_told_on_its_stdin(gpud):
     there = gpud.work / "told"
     place = gpud.work / "place"
-    job = gpud.submit("true", notify=[["end", f"command:pwd > {place}; cat > {there}.new; mv {there}.new {there}"]])
+    told = f"echo $PWD $GPUD_EVENT: $GPUD_TEXT > {place}"
+    job = gpud.submit("true", notify=[["end", f"command:{told}; cat > {there}.new; mv {there}.new {there}"]])
     until(there.exists)
     assert json.loads(there.read_text())["job"]["id"] == job
-    assert place.read_text() == f"{pwd.getpwuid(os.getuid()).pw_dir}\n"
+    assert place.read_text() == f"{pwd.getpwuid(os.getuid()).pw_dir} end: job {job} (true) completed\n"
     (notice,) = settled(gpud)
     assert (notice["job"], notice["event"], notice["state"], notice["tries"]) == (job, "end", "sent", 1)
 
