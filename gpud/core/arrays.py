@@ -35,6 +35,13 @@ def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
             world.wait(element, array.terms, array.place)
 
 
+def unfold_first(world: World, out: Outcome, key: JobId) -> JobId:
+    """Give the first pending element of an array a row of its own, in which it waits."""
+    element = job_id(number_of(key), world.arrays[key].state.pending.first)
+    unfold_named(world, out, [element])
+    return element
+
+
 def drop_named(world: World, out: Outcome, named: Iterable[JobId], by: str) -> set[JobId]:
     """Cancel pending elements, where they are many, without a row for each; return which."""
     gone: set[JobId] = set()

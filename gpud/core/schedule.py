@@ -13,7 +13,7 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
-from gpud.core import jobs, patience, quota
+from gpud.core import arrays, jobs, patience, quota
 from gpud.core.backfill import Guard, Holds, earliest, told_end
 from gpud.core.claims import Claim
 from gpud.core.outcome import Outcome
@@ -23,7 +23,7 @@ from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, NodeName
-from gpud.model.job import Demand, JobId
+from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -336,11 +336,14 @@ class _Round:
     def _serve_one(self, line: Line) -> bool:
         """Start the first of a line for whom nothing is reserved yet, or preempt for it; False where neither can be."""
         world, terms = self.world, line.terms
-        entries = world.queue.following(line, len(self.made) + 1)
-        job = next((job_of(entry) for entry in entries if job_of(entry) not in self.made), None)
-        if job is None or (terms.tenant, terms.demand) in self.vain:
+        entries = world.queue.following(line, len(self.made) + 2)
+        waiting = [each for entry in entries if (each := job_of(entry)) not in self.made]
+        if not waiting or (terms.tenant, terms.demand) in self.vain:
             return False
-        if not quota.guaranteed(world, terms) or not self._may(job, terms):
+        job = next((each for each in waiting[1:] if array_of(each) == waiting[0]), waiting[0])  # an element that is out
+        array = world.arrays.get(job)
+        full = array is not None and sum(array_of(each) == job for each in self.made) >= array.room
+        if full or not quota.guaranteed(world, terms) or not self._may(job, terms):
             return False
         served = self._serve(job, terms)
         if served is not None:
@@ -348,6 +351,9 @@ class _Round:
         if not self._preempt(job, terms):
             self.vain.add((terms.tenant, terms.demand))
             return False
+        if array is not None:  # for its first element: others may be preempted for the next one as well
+            first = arrays.unfold_first(world, self.out, job)
+            self.made[first] = replace(self.made.pop(job), job=first)
         return True
 
 

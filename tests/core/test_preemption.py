@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from playbook import NOON, a_cluster, a_job
+from playbook import NOON, a_cluster, a_job, element
 from tenancy import a_job_of, create, reserve
 
 from gpud.core.policies import POLICIES
@@ -68,6 +68,27 @@ def test_a_victim_that_is_late_to_go_costs_nobody_else():
     play.later(600)
     play.submit(a_job(0, cpus=1, limit=1))
     assert len(stopping(play)) == 1
+
+
+@pytest.mark.parametrize(("array", "at_once"), [("0-9", 3), ("0-9%2", 2)])
+def test_an_array_takes_back_at_once_what_is_guaranteed_to_its_tenant(array, at_once):
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", guaranteed_gpus=3)
+    create(play, "guests")
+    play.submit(*(a_job_of("guests") for _ in range(6)))
+    play.starts(*play.running)
+    play.later(3600)
+    (job,) = play.submit(a_job_of("vision", array=array))
+    victims = stopping(play)
+    assert len(victims) == at_once
+
+    play.later(1)
+    play = play.restarted()
+    for victim in victims:
+        play.ends(victim, signal=15)
+
+    assert stopping(play) == []
+    assert [play.state(element(job, index)) for index in range(at_once)] == ["starting"] * at_once
 
 
 def test_after_a_restart_what_those_leave_who_go_is_kept_for_the_tenant_that_takes_it_back():
