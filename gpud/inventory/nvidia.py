@@ -183,6 +183,8 @@ class NvidiaInventory:
             with self._changed:
                 known = sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
                 self._show(tuple(known), str(error), reboot=True)
+            if self._nvml is not None:
+                self._nvml.replaced = True
             return
         except NoDriverError as error:
             nvml, count, found, problem = None, -1, [], str(error)

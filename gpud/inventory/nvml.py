@@ -98,6 +98,7 @@ class Nvml:
         except self._nvml.NVMLError as error:
             raise _no_driver(error, "no NVIDIA driver") from error
         self._library = library
+        self.replaced = False  # as the node is known by
         self.xids = Xids(self._nvml)
 
     def check_version(self) -> None:
@@ -118,6 +119,7 @@ class Nvml:
             raise DriverReplacedError(
                 f"reboot needed: the NVIDIA driver is {now}, and the version that is installed is {installed}"
             )
+        self.replaced = False
 
     def count(self) -> int:
         """Return how many GPUs the driver has, lost and forbidden ones included. Raises NoDriverError."""
@@ -208,7 +210,15 @@ class Nvml:
             return None
 
     def sample(self, gpu: Gpu, handle: Any) -> Sample:  # noqa: ANN401 - as above
-        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
+        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError.
+
+        The latter also where the driver was replaced, until that is known of the node: nothing starts meanwhile.
+        """
+        if not self.replaced:
+            try:
+                self.check_version()
+            except DriverReplacedError as error:
+                raise GpuFailedError(str(error)) from error
         if gpu.mig is not None:
             memory = self._memory(handle)
             used = _mib(memory.used) if memory is not None else None

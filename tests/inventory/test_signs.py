@@ -87,6 +87,18 @@ def test_a_driver_that_is_replaced_needs_a_reboot_and_takes_no_gpu_away(fake_nvm
     assert back.problem is None
 
 
+def test_a_look_finds_a_driver_that_was_replaced_before_the_next_survey_does(fake_nvml, looking):
+    seen = looking(rescan_s=600.0).settled()
+    fake_nvml.write("driver 555.42.02", fake_gpu(0), fake_gpu(1))
+
+    first = seen.look()
+    assert isinstance(first, Unreadable)
+    assert first.reason.startswith("reboot needed")
+    seen.node(lambda node: node.reboot)
+    while isinstance(seen.look(), Unreadable):  # what runs there is watched again once no more is started
+        pass
+
+
 def test_a_library_that_is_of_another_version_than_the_module_needs_a_reboot(fake_nvml, looking, tmp_path):
     old, new = tmp_path / "libnvidia-ml.so.550.54.15", tmp_path / "libnvidia-ml.so.555.42.02"
     link = tmp_path / "libnvidia-ml.so.1"
