@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gpuctl import session
-from gpuctl.commands.list import STATES, check_said
+from gpuctl.commands.list import check_said, state_option
 from gpuctl.errors import UsageError
 from gpuctl.parse import JOBS, PRIORITY
 from gpuctl.render.plain import reply
@@ -21,7 +21,7 @@ def selection(command: Callback) -> Callback:
     for parameter in (
         session.options,
         click.option("--group", metavar="NAME", help="Only of this group; without JOB, all of it."),
-        click.option("-s", "--state", type=click.Choice(STATES), multiple=True, help="Only in this state."),
+        state_option("Only in this state."),
         click.option("-u", "--user", help="Only this user's."),
         click.option("-m", "--mine", is_flag=True, help="Only your own; without JOB, all of them."),
     ):

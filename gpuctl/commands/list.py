@@ -1,6 +1,7 @@
 """The queue, and what has left it."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,12 +19,29 @@ _COUNTED = 10_000  # how far it counts what it leaves out
 STATES = ("held", "queued", "starting", "running", "stopping", "completed", "failed", "cancelled", "timed_out", "lost")
 
 
+class _States(click.Choice[str] if TYPE_CHECKING else click.Choice):  # type: ignore[misc]  # generic since Click 8.2
+    """States, one or, as in `failed,lost`, several."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the states as one word."""
+        return ",".join(super(_States, self).convert(word.strip(), param, ctx) for word in value.split(","))
+
+
+def state_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that names states; `text` is its help."""
+
+    def each(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(state for word in given for state in word.split(","))
+
+    return click.option("-s", "--state", type=_States(STATES), multiple=True, callback=each, help=text)
+
+
 @click.command("list")
 @click.argument("jobs", nargs=-1, type=JOBS)
 @click.option("-a", "--all", "all_", is_flag=True, help="Ended jobs of everybody, too.")
 @click.option("-m", "--mine", is_flag=True, help="Only your own.")
 @click.option("-u", "--user", help="Only this user's.")
-@click.option("-s", "--state", type=click.Choice(STATES), multiple=True, help="Only in this state; may be repeated.")
+@state_option("Only in this state; may be repeated.")
 @click.option("-n", "--name", help="Only of this name.")
 @click.option("--group", metavar="NAME", help="Only of this group.")
 @click.option("--label", "labels", metavar="K[=V]", multiple=True, help="Only with this label; may be repeated.")

@@ -60,6 +60,8 @@ def test_aliases_do_what_hands_expect(gpuctl):
     until(lambda: gpuctl.json("show", running)["state"] == "running")
     assert gpuctl.ok("ls", "--sort", "id", "--format", "{id}").split() == [running, held]
     assert gpuctl.ok("ps", "--format", "{id}") == running
+    assert gpuctl.ok("ls", "-s", "held,lost", "--format", "{id}") == held
+    assert "'hold' is not one of" in gpuctl("cancel", "-s", "held,hold").stderr
 
     assert "to stop what runs: gpuctl cancel" in gpuctl("rm", running).stderr
     assert gpuctl.json("show", running)["state"] == "running"
@@ -73,7 +75,7 @@ def test_aliases_do_what_hands_expect(gpuctl):
         nothing = gpuctl(*words)
         assert (nothing.returncode, said in nothing.stderr) == (2, True)
     assert gpuctl.json("show", held)["state"] == "held"
-    gpuctl.ok("rm", held)
+    gpuctl.ok("rm", held, "-s", "failed,held")
     assert gpuctl.json("show", held)["state"] == "cancelled"
     assert "sent SIGURG to 1 job" in gpuctl("kill", "-URG", running).stderr
     gpuctl.ok("kill", "-s", "KILL", running)
