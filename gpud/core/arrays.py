@@ -35,6 +35,12 @@ def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
             world.wait(element, array.terms, array.place)
 
 
+def full(world: World, key: JobId, reserved: Iterable[JobId]) -> bool:
+    """Return whether a job is an array of which no more may run, once those run for whom something is reserved."""
+    array = world.arrays.get(key)
+    return array is not None and sum(array_of(each) == key for each in reserved) >= array.room
+
+
 def unfold_first(world: World, out: Outcome, key: JobId) -> JobId:
     """Give the first pending element of an array a row of its own, in which it waits."""
     element = job_id(number_of(key), world.arrays[key].state.pending.first)

@@ -204,7 +204,7 @@ class _Round:
 
     def _reserve(self, job: JobId, terms: Terms) -> None:
         """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
-        if job in self.made:
+        if job in self.made or arrays.full(self.world, job, self.made):
             return
         if not self._preempt(job, terms) and self.slots > 0 and self.tries > 0:
             self.tries -= 1
@@ -342,8 +342,7 @@ class _Round:
             return False
         job = next((each for each in waiting[1:] if array_of(each) == waiting[0]), waiting[0])  # an element that is out
         array = world.arrays.get(job)
-        full = array is not None and sum(array_of(each) == job for each in self.made) >= array.room
-        if full or not quota.guaranteed(world, terms) or not self._may(job, terms):
+        if arrays.full(world, job, self.made) or not quota.guaranteed(world, terms) or not self._may(job, terms):
             return False
         served = self._serve(job, terms)
         if served is not None:

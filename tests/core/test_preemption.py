@@ -72,7 +72,7 @@ def test_a_victim_that_is_late_to_go_costs_nobody_else():
 
 @pytest.mark.parametrize(("array", "at_once"), [("0-9", 3), ("0-9%2", 2)])
 def test_an_array_takes_back_at_once_what_is_guaranteed_to_its_tenant(array, at_once):
-    play = a_cluster(gpus="4xH100")
+    play = a_cluster(gpus="3xH100")
     create(play, "vision", guaranteed_gpus=3)
     create(play, "guests")
     play.submit(*(a_job_of("guests") for _ in range(6)))
@@ -84,10 +84,10 @@ def test_an_array_takes_back_at_once_what_is_guaranteed_to_its_tenant(array, at_
 
     play.later(1)
     play = play.restarted()
-    for victim in victims:
+    for victim in reversed(victims):
         play.ends(victim, signal=15)
+        assert set(stopping(play)) < set(victims)
 
-    assert stopping(play) == []
     assert [play.state(element(job, index)) for index in range(at_once)] == ["starting"] * at_once
 
 
