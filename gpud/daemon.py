@@ -25,7 +25,7 @@ from gpud.inbox import Inbox
 from gpud.instance import Instance
 from gpud.looking import Looking
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
-from gpud.model.observations import GpuSeen, NodeSeen, Observation, Started, XidSeen
+from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
 from gpud.names import Names
@@ -78,6 +78,8 @@ class Daemon:
         self.on_config: Callable[[Config], None] = lambda _: None
         self._cycles = Cycles()
         self._wake_at: Timestamp | None = None
+        self._put_off: list[Input] = []  # what was seen when a commit failed, in its order
+        self._retry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions = Subscriptions(gpud)
         self._looking = Looking(gpud, self._subscriptions)
@@ -202,6 +204,7 @@ class Daemon:
 
     async def _turn(self, batch: Sequence[Input]) -> None:
         now = self._parts.clock()
+        batch = self._with_put_off(batch)
         outcome = self._cycles.timed(self.world, batch, now)
         self._wake_at = outcome.wake_at
         launches = [effect for effect in outcome.effects if isinstance(effect, Launch)]
@@ -309,7 +312,20 @@ class Daemon:
                 self._answers.take(*self._requests.asked(each.token))
             else:
                 self._requests.fail(each.token, error)
-        asyncio.get_running_loop().call_later(_RETRY_S, self._post_all, observed)
+        self._put_off += observed
+        if self._put_off and self._retry is None:
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._inbox.wake()
+
+    def _with_put_off(self, batch: Sequence[Input]) -> Sequence[Input]:
+        """Return a batch, behind what was put off where it is time, or a job's end might come before its start."""
+        if self._retry is not None and not any(isinstance(each, Started | Exited) for each in batch):
+            return batch
+        put_off, self._put_off = self._put_off, []
+        return [*put_off, *batch]
 
     def _post_all(self, items: Sequence[Input]) -> None:
         for each in items:
