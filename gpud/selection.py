@@ -144,8 +144,7 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         user = me.name if own_only else user
         limit = _FEW if ended and group is None else _MANY
         query = JobQuery(states=states, user=user, group=group, ended=ended, limit=limit)
-        rows, _ = reader.jobs(query)
-        return Chosen({row.job: row.state for row in rows if not own_only or row.terms.uid == me.uid})
+        return Chosen({job: state for job, state, uid in reader.states(query) if not own_only or uid == me.uid})
     found: dict[JobId, str] = {}
     known = _rows(reader, words)
     keys = sorted(known)

@@ -78,14 +78,15 @@ class Reader:
         The newest of what has not ended; where there is room, the newest of what has.
         """
         with told(self._path):
-            found: dict[JobId, int] = {}
-            for rank, sources in enumerate(_sources(query)):
-                for select, values in sources:
-                    limited = f"{select} ORDER BY job.id DESC LIMIT ?"
-                    for (job,) in self._db.execute(limited, (*values, query.limit + MORE_MAX)):
-                        found.setdefault(job, rank)
-            kept = sorted(found, key=lambda job: (found[job], -job))[: query.limit]
-            return self._rows(kept), min(len(found) - len(kept), MORE_MAX)
+            kept, more = self._found(query)
+            return self._rows(kept), more
+
+    def states(self, query: JobQuery) -> list[tuple[JobId, str, int]]:
+        """Return state and owner's uid of the jobs that `jobs` returns: of very many in a fraction of the time."""
+        select = "SELECT id, state, terms FROM job WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+        with told(self._path):
+            rows = self._db.execute(select, (to_json(self._found(query)[0]),)).fetchall()
+            return [(job, state, self._terms_of(terms).uid) for job, state, terms in rows]
 
     def attempts(self, job: JobId) -> list[AttemptRow]:
         """Return the attempts of a job, oldest first."""
@@ -255,6 +256,16 @@ class Reader:
                 " WHERE job.id IN (SELECT value FROM json_each(?))"
             )
             return dict(self._db.execute(select, (to_json(list(jobs)),)))
+
+    def _found(self, query: JobQuery) -> tuple[list[JobId], int]:
+        found: dict[JobId, int] = {}
+        for rank, sources in enumerate(_sources(query)):
+            for select, values in sources:
+                limited = f"{select} ORDER BY job.id DESC LIMIT ?"
+                for (job,) in self._db.execute(limited, (*values, query.limit + MORE_MAX)):
+                    found.setdefault(job, rank)
+        kept = sorted(found, key=lambda job: (found[job], -job))[: query.limit]
+        return kept, min(len(found) - len(kept), MORE_MAX)
 
     def _rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         rows = self._db.execute(

@@ -29,6 +29,7 @@ def history(store, reader):
 
 def listed(reader, **query):
     found, more = reader.jobs(JobQuery(**query))
+    assert reader.states(JobQuery(**query)) == [(row.job, row.state, row.terms.uid) for row in found]
     return " ".join(format_job(row.job) for row in found), more
 
 
