@@ -20,7 +20,7 @@ from gpud.core.cycle import Input
 from gpud.core.outcome import Outcome
 from gpud.core.restore import carry_over, restore
 from gpud.core.world import World
-from gpud.errands import Errands
+from gpud.errands import Errands, warnings
 from gpud.inbox import Inbox
 from gpud.instance import Instance
 from gpud.looking import Looking
@@ -232,6 +232,8 @@ class Daemon:
                 log.warning("what is asked is kept again")
             self._gpud.not_stored = None
         self.upkeep.report_alerts(outcome.changes)
+        for job, text in warnings(outcome.changes):
+            self._spawn(self._errands.say(job, text))
         self._perform(outcome, dict(zip(launches, committed.specs, strict=True)))
         self._notice(batch)
         for token, reply in outcome.replies:

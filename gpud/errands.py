@@ -1,4 +1,4 @@
-"""Commands that people run inside their running jobs: `gpuctl exec`.
+"""Commands that people run inside their running jobs (`gpuctl exec`), and what gpud has to say in a job's output.
 
 Each is a process of the launcher's, as a job is, so that a gpud that is killed does not touch it: an attempt of an
 element of job 0 (those of the upper half: the lower are `notices`), which is nobody's job and stands in no queue. It
@@ -9,21 +9,25 @@ import asyncio
 import re
 import secrets
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from gpud.check import Wrong
 from gpud.core.active import ActiveJob
 from gpud.instance import Instance
+from gpud.launchers.protocol import LaunchOrder
+from gpud.model.changes import Change, Told
 from gpud.model.effects import Forget, Launch, Look
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, Exit, JobId, Running, array_of, format_job, index_of, job_id, number_of
 from gpud.model.observations import Exited, Observation, Started
-from gpud.model.spec import Terms
-from gpud.orders import Command, log_dir, order_beside, order_for
+from gpud.model.spec import JobSpec, Terms
+from gpud.orders import Command, log_dir, order_beside, order_for, order_saying
 from gpud.roles import right_of
 from gpud.selection import no_such_job, parse_job
 from gpud.server import Peer
+from gpud.store.files import StoreError
 from gpud.submission import check_command, check_size
 from gpud.views import terminal_path
 from gpud.wire.codec import Message
@@ -75,31 +79,45 @@ class Errands:
         assert isinstance(state, Running)  # noqa: S101 - it was looked for
         if Counter(self._running.values())[uid] >= _AT_ONCE:
             raise Wrong(f"{_AT_ONCE} commands run in your jobs already", "end some of them", "busy")
-        errand = job_id(0, _FIRST + secrets.randbelow(_FIRST - 2))
-        launched = Launch(active.job, active.place.attempt, state.allocation)
+        errand, terms = self._errand(active)
         socket = terminal_path(log_dir(self._gpud.config, uid), f"{format_job(errand)}.1")
-        own = order_for(
-            self._gpud.config,
-            self._gpud.world,
-            launched,
-            spec,
-            self._gpud.clock.offset,
-            self._gpud.launcher.means,
-        )
-        terms = Terms(demand=Demand(gpus=0), uid=uid, user=active.terms.user, tenant="", grace_s=_GRACE_S)
+        own = self._order_of(active, state, spec)
         order = order_beside(
             own, f"{format_job(active.job)}.{active.place.attempt}", state.process, command, socket, terms
         )
         begun = self._begun[errand] = asyncio.get_running_loop().create_future()
-        self._running[errand] = uid
         try:
-            self._gpud.launcher.perform(Launch(errand, 1, Allocation(node=NodeName(""))), order)
+            self._perform(errand, order)
             over = await begun
         finally:
             del self._begun[errand]
         fault = None if over is None else over.fault
         told = {"fault": None if fault is None else fault.reason, "not_found": fault is not None and fault.not_found}
         peer.reply(message["id"], {"terminal": socket, **told})
+
+    async def say(self, job: JobId, text: str) -> None:
+        """Write a line into a running job's output, as its user: gpud opens no path that a user chose."""
+        with suppress(StoreError):  # the event says it, too
+            (spec,) = await self._gpud.reader.run(lambda reader: reader.specs([job]))
+            active = self._gpud.world.active.get(job)
+            if active is not None and isinstance(active.state, Running):
+                errand, terms = self._errand(active)
+                own = self._order_of(active, active.state, spec)
+                self._perform(errand, order_saying(own, job, active.place.attempt, text, terms))
+
+    def _errand(self, active: ActiveJob) -> tuple[JobId, Terms]:
+        """Return a number for a command in this job, which is counted as its user's from now on, and its terms."""
+        errand, uid = job_id(0, _FIRST + secrets.randbelow(_FIRST - 2)), active.terms.uid
+        self._running[errand] = uid
+        return errand, Terms(demand=Demand(gpus=0), uid=uid, user=active.terms.user, tenant="", grace_s=_GRACE_S)
+
+    def _order_of(self, active: ActiveJob, state: Running, spec: JobSpec) -> LaunchOrder:
+        """Return the order that would start a job's attempt."""
+        gpud, launched = self._gpud, Launch(active.job, active.place.attempt, state.allocation)
+        return order_for(gpud.config, gpud.world, launched, spec, gpud.clock.offset, gpud.launcher.means)
+
+    def _perform(self, errand: JobId, order: LaunchOrder) -> None:
+        self._gpud.launcher.perform(Launch(errand, 1, Allocation(node=NodeName(""))), order)
 
     def _found(self, peer: Peer, word: str) -> ActiveJob:
         """Return a running job of whoever asks. Raises Wrong."""
@@ -113,3 +131,12 @@ class Errands:
         if not isinstance(active.state, Running):
             raise Wrong(f"job {word} is just starting, or ending", "try again in a moment", "refused")
         return active
+
+
+def warnings(changes: Sequence[Change]) -> Iterator[tuple[JobId, str]]:
+    """Yield whom to warn in their output, and in which words: who uses more of a shared GPU than they declared."""
+    for each in changes:
+        if isinstance(each, Told) and each.kind == "gpu_memory" and each.job is not None:
+            after_s = each.detail["stops_after_s"]
+            end = "" if after_s is None else f"; it is stopped if it still does so in {after_s:.0f} s"
+            yield each.job, f"gpud: job {format_job(each.job)}: {each.detail['reason']}{end}"

@@ -140,17 +140,23 @@ def order_beside(
     It has the job's user, directory, limits, fence and cgroup; its keeper gives it the job's environment.
     """
     keeper = _keeper(socket, command.size, 0.0, term=command.term, beside=[process.pid, process.start])
-    spec = replace(
-        order.spec,
-        terms=user,
-        command=command.words,
-        script=None,
-        output=os.devnull,
-        error=None,
-        checkpoint_signal=None,
-    )
-    plain = replace(order, spec=spec, keeper=keeper, leases=(), cpus=0, numa=(), private=False)
-    return replace(plain, beside=job)
+    spec = replace(order.spec, terms=user, command=command.words, output=os.devnull)
+    return _beside(replace(order, spec=spec, keeper=keeper), job)
+
+
+def order_saying(order: LaunchOrder, job: JobId, attempt: int, text: str, user: Terms) -> LaunchOrder:
+    """Return the order to write a line into the output of a running attempt, which `order` would start, as its user."""
+    spec, output = order.spec, order.spec.output
+    if output is not None:
+        output = log_path(output, job=job, name=spec.name, workdir=spec.workdir).replace("%", "%%")
+    spec = replace(spec, terms=user, command=("/bin/sh", "-c", 'printf "\\n%s\\n" "$1"', "sh", text), output=output)
+    return _beside(replace(order, spec=spec, keeper=()), f"{format_job(job)}.{attempt}")
+
+
+def _beside(order: LaunchOrder, job: str) -> LaunchOrder:
+    """Return an order that takes nothing of its own, for what runs beside the attempt of this key."""
+    spec = replace(order.spec, script=None, error=None, checkpoint_signal=None)
+    return replace(order, spec=spec, leases=(), cpus=0, numa=(), private=False, beside=job)
 
 
 def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:

@@ -52,20 +52,22 @@ def change(
     none: str = "no such jobs",
     must: bool = False,
     **more: Any,
-) -> None:
+) -> bool:
     """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant.
 
-    `must`: where it was done to none of the jobs that were named, and was so of none, that is a failure. To cancel what
-    has ended is none.
+    `must`: where it could be done to none of the jobs that were named, and was so of none, that is a failure. To cancel
+    what has ended is none, nor is a range in which there is no job. Return whether anything was done.
     """
     answer = reply(session.request(op, select=which, **more))
-    failed = must and bool(which.get("jobs")) and not answer["changed"] and not any(map(_so, answer["notes"].values()))
+    notes = answer["notes"].values()
+    failed = must and bool(which.get("jobs")) and not answer["changed"] and bool(notes) and not any(map(_so, notes))
     if session.json:
         session.print_json(answer)
     else:
         _say(answer, done, none)
     if failed:
         raise click.exceptions.Exit(1)
+    return bool(answer["changed"])
 
 
 def _say(answer: dict[str, Any], done: str, none: str) -> None:
@@ -116,8 +118,9 @@ def cancel(session: Session, /, jobs: tuple[str, ...], force: bool, waiting: boo
     if waiting:
         which["state"] = list(_waiting(filters["state"]))
     none = "none of these waits; to stop what runs: gpuctl cancel" if waiting else "no such jobs"
-    must = waiting and bool(jobs) and _runs(session, jobs)
-    change(session, "cancel", "cancelled", which, none=none, must=must, **({"force": True} if force else {}))
+    done = change(session, "cancel", "cancelled", which, none=none, **({"force": True} if force else {}))
+    if waiting and jobs and not done and _runs(session, jobs):
+        raise click.exceptions.Exit(1)
 
 
 def _runs(session: Session, jobs: tuple[str, ...]) -> bool:

@@ -461,6 +461,7 @@ def test_watch_is_for_terminals_and_in_json_for_programs(gpuctl):
         (["show", "99"], 3, "99"),
         (["cancel", "99"], 3, "99"),
         (["cancel", "5-9"], 0, "no such jobs"),
+        (["hold", "5-9"], 0, "no such jobs"),
         (["drain", "7"], 3, "7"),
         (["show", "x"], 2, "no job id"),
         (["lst"], 2, "did you mean list"),

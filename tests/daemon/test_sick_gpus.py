@@ -1,6 +1,7 @@
 """GPUs that misbehave under a real gpud, on a real driver library: who is told, who is ended, what is kept."""
 
 import os
+from pathlib import Path
 
 import pytest
 from cli.conftest import Gpuctl
@@ -107,6 +108,7 @@ def test_a_job_over_what_it_declared_of_a_shared_gpu_says_so_while_it_runs_and_a
     said = f"it uses 2.9G of GPU {index}, and declared 1G"
     until(lambda: gpu_of(gpud) and gpud.job(job)["reason"] == said)
     assert [event["detail"]["reason"] for event in told(gpud, "gpu_memory")] == [said]
+    until(lambda: Path(gpud.job(job)["output"]).read_text().endswith(f"\ngpud: job {job}: {said}\n"))
 
     (gpud.work / "go").write_text("\n")
     gpud.ended(job)
