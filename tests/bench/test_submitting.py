@@ -31,9 +31,9 @@ def commits_per_s(path, request, count):
     """Return how many submits a second the store alone takes, with nobody to answer, when each waits for the disk."""
     changes = []
     for number in range(1, count + 1):
-        spec = spec_of(
-            request | {"nonce": f"number {number}"}, uid=os.getuid(), gid=0, groups=(), user="someone", begin_at=None
-        )
+        asked = request | {"nonce": f"number {number}"}
+        who = {"uid": os.getuid(), "gid": 0, "groups": (), "user": "someone", "tenant": "default"}
+        spec = spec_of(asked, **who, begin_at=None, after=())
         changes.append(Added(job_id(number), Timestamp(number), spec, Place(queued_us=number)))
     with closing(Store.open(path)) as store:
         began = time.perf_counter()
