@@ -26,7 +26,7 @@ def lines(client: Client, job: str, *, follow: bool, stop: int | None = None) ->
 
 
 def _now(client: Client, job: str) -> Iterator[bytes]:
-    log = _log(client.request("show", job=job))
+    log = _log(client.request("show", job=job, soon=True))
     if log is None:
         return
     try:

@@ -147,7 +147,7 @@ def named(client: Client, words: Iterable[str]) -> list[str]:
         if "-" in number:
             ids += _within(client, word)
         elif inner.isdigit() or not inner:
-            client.request("show", job=word)
+            client.request("show", job=word, soon=True)
             ids.append(word)
         else:
             indices = _indices_of(client, number)
@@ -175,7 +175,7 @@ def _within(client: Client, span: str) -> list[str]:
 def _indices_of(client: Client, array: str) -> list[int]:
     """Return the indices of an array, in order; none of what is no array, or not there."""
     try:
-        spec = client.request("show", job=array)["job"].get("array", "")
+        spec = client.request("show", job=array, soon=True)["job"].get("array", "")
     except RefusedError as error:
         if error.exit_status == NOT_FOUND:
             return []
