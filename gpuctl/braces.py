@@ -1,19 +1,28 @@
 """What `{a,b,c}`, `{1..5}` and `{a..c}` stand for, as in bash; `{}` and `{name}` mean themselves."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Sequence
 
 from gpuctl.errors import UsageError
 
+_MOST = 100_000  # jobs, as gpud takes them
 _GROUP = re.compile(r"\{([^{}]*)\}")
 _LETTERS = re.compile(r"([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z])")
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
 
 
 def expanded(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield every combination that `{a,b}` and `{1..5}` in these words make, the last word's changing fastest."""
-    for combination in itertools.product(*map(_variants, words)):
+    """Yield every combination that `{a,b}` and `{1..5}` in these words make, the last word's changing fastest.
+
+    Raises UsageError where these are more than can be submitted at once.
+    """
+    variants = [_variants(word) for word in words]
+    count = math.prod(map(len, variants))
+    if count > _MOST:
+        raise UsageError(f"the braces make {count:,} jobs, and {_MOST:,} can be submitted at once", hint="or: --array")
+    for combination in itertools.product(*variants):
         yield list(combination)
 
 

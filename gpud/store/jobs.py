@@ -75,7 +75,7 @@ _ARRAY = """UPDATE job SET live = ?, pending = ?, throttle = ?, dropped = ?, cou
     state = coalesce(?, CASE WHEN park IN ('held', 'never') THEN 'held' ELSE 'queued' END) WHERE id = ?"""
 _QUEUE = """UPDATE job SET state = CASE WHEN pending = '' THEN 'running' ELSE ? END, attempt = ?, failures = ?,
     park = ?, not_before = ?, priority = ?, queued_us = ?, mishaps = ?, attained_s = ?, awaits = ?,
-    updated_at = ?, reason = CAST(? AS TEXT), ended_at = NULL WHERE id = ?"""
+    updated_at = ?, reason = CASE WHEN ? THEN reason ELSE CAST(? AS TEXT) END, ended_at = NULL WHERE id = ?"""
 _MOVE = """UPDATE job SET state = ?, attempt = ?, park = NULL, not_before = NULL, updated_at = ?, reason = NULL
     WHERE id = ?"""
 _ATTEMPT = """INSERT INTO attempt (job, attempt, starting_at, since, boot, allocation, started_at, pid, pid_start, shim,
@@ -190,8 +190,8 @@ class Store:
             case ArrayPut(job, at, array, end, reason):
                 word = end or (None if array.pending else "running")
                 execute(_ARRAY, (*_array(array), at, None if end is None else at, text(reason), word, job))
-            case Queued(job, at, place, _, reason):
-                execute(_QUEUE, (_waiting(place), *_place(place), at, text(reason), job))
+            case Queued(job, at, place, word, reason):  # of an update the event tells; why it waits is as before
+                execute(_QUEUE, (_waiting(place), *_place(place), at, word == "updated", text(reason), job))
             case Moved(job, at, attempt, state):
                 execute(_MOVE, (type(state).__name__.lower(), attempt, at, job))
                 execute(_ATTEMPT, (job, attempt, at, *_active(state)))

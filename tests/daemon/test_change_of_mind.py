@@ -39,6 +39,7 @@ def test_a_waiting_job_asks_for_something_else_and_runs_with_it(gpud):
     shown = gpud.job(job)
     assert (shown["gpus"], shown["name"], shown["priority"], shown["time_limit_s"]) == (1, "run-7", -3, 60.0)
     assert (shown["labels"], shown["state"]) == ({"a": "1", "b": "2"}, "held")
+    assert shown["reason"] == "held by its owner"
     gpud.kill()
     gpud.start()
     gpud.ask("release", select={"jobs": [job]})
