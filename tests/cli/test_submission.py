@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from gpuctl import submission
+from gpuctl import session, submission
 from gpuctl.commands.submit import submit
 from gpuctl.errors import GpuctlError, UsageError
 
@@ -22,6 +22,11 @@ def hint_of(*words: str) -> str:
     with pytest.raises(UsageError) as refused:
         request_of(*words)
     return f"{refused.value.message} {refused.value.hint}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said_yet():
+    session.note_once.cache_clear()
 
 
 @pytest.fixture(autouse=True)
