@@ -79,7 +79,7 @@ class Errands:
         assert isinstance(state, Running)  # noqa: S101 - it was looked for
         if Counter(self._running.values())[uid] >= _AT_ONCE:
             raise Wrong(f"{_AT_ONCE} commands run in your jobs already", "end some of them", "busy")
-        errand, terms = self._errand(active)
+        errand, terms = _errand(active)
         socket = terminal_path(log_dir(self._gpud.config, uid), f"{format_job(errand)}.1")
         own = self._order_of(active, state, spec)
         order = order_beside(
@@ -101,15 +101,9 @@ class Errands:
             (spec,) = await self._gpud.reader.run(lambda reader: reader.specs([job]))
             active = self._gpud.world.active.get(job)
             if active is not None and isinstance(active.state, Running):
-                errand, terms = self._errand(active)
+                errand, terms = _errand(active)
                 own = self._order_of(active, active.state, spec)
                 self._perform(errand, order_saying(own, job, active.place.attempt, text, terms))
-
-    def _errand(self, active: ActiveJob) -> tuple[JobId, Terms]:
-        """Return a number for a command in this job, which is counted as its user's from now on, and its terms."""
-        errand, uid = job_id(0, _FIRST + secrets.randbelow(_FIRST - 2)), active.terms.uid
-        self._running[errand] = uid
-        return errand, Terms(demand=Demand(gpus=0), uid=uid, user=active.terms.user, tenant="", grace_s=_GRACE_S)
 
     def _order_of(self, active: ActiveJob, state: Running, spec: JobSpec) -> LaunchOrder:
         """Return the order that would start a job's attempt."""
@@ -117,6 +111,7 @@ class Errands:
         return order_for(gpud.config, gpud.world, launched, spec, gpud.clock.offset, gpud.launcher.means)
 
     def _perform(self, errand: JobId, order: LaunchOrder) -> None:
+        self._running[errand] = order.spec.terms.uid
         self._gpud.launcher.perform(Launch(errand, 1, Allocation(node=NodeName(""))), order)
 
     def _found(self, peer: Peer, word: str) -> ActiveJob:
@@ -131,6 +126,12 @@ class Errands:
         if not isinstance(active.state, Running):
             raise Wrong(f"job {word} is just starting, or ending", "try again in a moment", "refused")
         return active
+
+
+def _errand(active: ActiveJob) -> tuple[JobId, Terms]:
+    """Return a number for a command in this job, and its terms: those of the job's user."""
+    terms = Terms(demand=Demand(gpus=0), uid=active.terms.uid, user=active.terms.user, tenant="", grace_s=_GRACE_S)
+    return job_id(0, _FIRST + secrets.randbelow(_FIRST - 2)), terms
 
 
 def warnings(changes: Sequence[Change]) -> Iterator[tuple[JobId, str]]:
