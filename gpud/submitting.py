@@ -120,6 +120,7 @@ class Submitting:
         if not jobs:
             peer.reply(message["id"], {"jobs": [], "there": {}})
             return
+        _check_keys(jobs)
         if any(job.get("notify") for job in jobs):
             await self._notices.expect()
         who, groups = await self._identity(peer)
@@ -249,6 +250,21 @@ def check_priority(world: World, role: Role, priority: int) -> None:
 
 def _key(message: Message) -> tuple[str, str]:
     return message.get("group", ""), message.get("key", "")
+
+
+def _check_keys(jobs: list[Message]) -> None:
+    """Raise Wrong where two of many jobs have one key: a key names one job, so the other would never run."""
+    first: dict[tuple[str, str], str] = {}
+    for job in jobs:
+        if "group" not in job or "key" not in job:
+            continue
+        (group, key), where = _key(job), job.get("where", "")
+        before = first.get((group, key))
+        if before is not None:
+            whose = "that of several of its jobs" if before == where else f"that of {before}, too"
+            hint = "a key names one job; give each its own, or leave --key out: then it is the command"
+            raise Wrong(f"{where}: the key {key!r} in group {group!r} is {whose}".removeprefix(": "), hint)
+        first[group, key] = where
 
 
 def _whole(part: Message, job: dict[str, Any]) -> Message:

@@ -43,12 +43,10 @@ def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
     """Queue many jobs, or none of them and say why not."""
     out.count(world)
     wanted: Counter[str] = Counter()
-    keys = set()
     for each in asked.jobs:
         spec = each.spec
-        if _there(world, each) is not None or (spec.key is not None and (spec.group, spec.key) in keys):
+        if _there(world, each) is not None:
             continue
-        keys.add((spec.group, spec.key))
         wanted[spec.terms.tenant] += _count(spec)
         refused = _refused(world, out, each, wanted.total(), wanted[spec.terms.tenant])
         if refused is not None:

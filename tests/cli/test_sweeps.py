@@ -164,6 +164,8 @@ def test_a_bad_line_refuses_all_and_is_named(gpuctl):
         ("-g 0 true\n'\n", "stdin:2: no closing quotation"),
         ("-g 0 true\n-g 1\n", "stdin:2: nothing to run"),
         ("# nothing\n", "stdin holds no jobs"),
+        ("--group g --key k true\n\n--group g --key k false\n", "stdin:3: the key 'k' in group 'g' is that of stdin:1"),
+        ("--group g --key k echo {1,2}\n", "stdin:1: the key 'k' in group 'g' is that of several of its jobs"),
     ):
         done = gpuctl("submit", "-f", "-", stdin=text)
         assert done.returncode in (1, 2), text
