@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from gpud.core.alerts import ALERT, DISK_NEARLY_FULL, RESTARTED
 from gpud.core.cycle import Input
+from gpud.core.restore import parting
 from gpud.inspection import unkept
 from gpud.instance import Instance
 from gpud.model.changes import Change, SettingPut, Told
@@ -50,10 +51,10 @@ class Upkeep:
             self._notice(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
 
     async def went_down(self) -> None:
-        """Take that word back."""
-        taken_back = [SettingPut(SERVING, None)]
+        """Take that word back, and keep what is else kept now and then."""
+        last = [SettingPut(SERVING, None), *parting(self._gpud.world, self._gpud.clock())]
         with suppress(StoreError):  # the next one then says that this one crashed
-            await asyncio.get_running_loop().run_in_executor(self._writer, self._gpud.parts.store.commit, taken_back)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._gpud.parts.store.commit, last)
 
     def begin(self) -> None:
         """Keep the database small from now on."""

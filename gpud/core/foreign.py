@@ -7,7 +7,15 @@ where the configuration says so. On a GPU that a job holds a stranger is an even
 named if the GPU runs out of memory.
 
 Strangers have no job, so their use is charged to the first tenant that has them by name, or to `default`.
+
+What is known of them is kept with each of these events, every `WRITE_S` while they are there, and when gpud ends: who
+is still there after a restart (by pid, start time and boot) is the stranger of before. The time until the next look
+counts as it does between two looks, so that a gpud that is back within `MOST_S` has lost nothing of it. One that was
+killed and stays away for longer loses a minute and a look of it at most.
 """
+
+from collections.abc import Mapping
+from dataclasses import astuple
 
 from gpud.core.alerts import FOREIGN_USE, alert
 from gpud.core.condition import foreigners
@@ -15,7 +23,7 @@ from gpud.core.fleet import GpuState
 from gpud.core.health import Stranger
 from gpud.core.outcome import Outcome
 from gpud.core.world import World
-from gpud.model.changes import SettingPut, StrangerSeen, Told
+from gpud.model.changes import Change, SettingPut, StrangerSeen, Told
 from gpud.model.gpu import GpuProcess, Reading, Unreadable
 from gpud.model.job import Starting
 from gpud.model.tenant import DEFAULT
@@ -43,6 +51,7 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
         world.care.puzzled = True
         said = "gpud runs in a container, where the driver's pids mean nothing: GPU memory tells instead who is there"
         out.changes.append(Told(out.now, "pids_unknown", {"node": state.node, "reason": said}))
+    told = len(out.changes)
     for key, process in there.items():
         stranger = known.setdefault(key, Stranger(seen.at, who(process)))
         stranger.looks += 1
@@ -59,7 +68,11 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
         if gone.looks >= LOOKS:
             detail = {**_about(state), "who": gone.words, "since": gone.since}
             out.changes += [Told(out.now, "foreign_gone", detail, job) for job in state.holders or (None,)]
-    _count(world, out, state, found, seen.at)
+    _count(world, state, found, seen.at)
+    care = world.care
+    due = care.written_at is None or out.now - care.written_at >= WRITE_S
+    if len(out.changes) > told or (care.unpaid_s and (due or not found)):
+        out.changes += kept(world, out.now)
 
 
 def who(process: GpuProcess) -> str:
@@ -95,7 +108,7 @@ def _tell(world: World, out: Outcome, state: GpuState, process: GpuProcess, stra
         )
 
 
-def _count(world: World, out: Outcome, state: GpuState, found: list[GpuProcess], at: Timestamp) -> None:
+def _count(world: World, state: GpuState, found: list[GpuProcess], at: Timestamp) -> None:
     """Count the time since the last look for those who are there, in equal parts.
 
     Root's processes on a job's GPU are not counted: they are as likely the job's own, in a container.
@@ -109,27 +122,40 @@ def _count(world: World, out: Outcome, state: GpuState, found: list[GpuProcess],
             care.foreign_s[uid] = care.foreign_s.get(uid, 0.0) + passed_s / len(users)
             of = user, state.gpu.id
             care.unpaid_s[of] = care.unpaid_s.get(of, 0.0) + passed_s / len(users)
-    if care.unpaid_s and (care.written_at is None or at - care.written_at >= WRITE_S):
-        _charge(world, out, at)
 
 
-def _charge(world: World, out: Outcome, at: Timestamp) -> None:
-    care = world.care
-    since = care.written_at if care.written_at is not None else at
-    care.written_at = at
+def kept(world: World, now: Timestamp) -> list[Change]:
+    """Return what makes durable what is known of strangers, and charge them for what they had since the last time."""
+    care, changes = world.care, list[Change]()
+    since, care.written_at = care.written_at if care.written_at is not None else now, now
     for (user, gpu), used_s in care.unpaid_s.items():
         tenant = next((each.name for each in world.tenants.values() if user in each.users), DEFAULT)
-        out.changes.append(StrangerSeen(at, gpu, user, tenant, used_s))
+        changes.append(StrangerSeen(now, gpu, user, tenant, used_s))
         if world.rules.foreign_charge:
-            out.changes += world.usage.charge(tenant, user, used_s, since, at)
+            changes += world.usage.charge(tenant, user, used_s, since, now)
     care.unpaid_s.clear()
-    out.changes.append(SettingPut("foreign_s", {str(uid): round(used_s, 1) for uid, used_s in care.foreign_s.items()}))
+    there = {
+        gpu: [state.health.counted_at, *([*key, *astuple(each)] for key, each in state.health.strangers.items())]
+        for gpu, state in world.gpus.items()
+        if state.health.strangers
+    }
+    used = {str(uid): round(used_s, 3) for uid, used_s in care.foreign_s.items()}
+    known = {"boot": world.boot, "there": there} if there else None
+    return [*changes, SettingPut("foreign_s", used or None), SettingPut("strangers", known)]
 
 
-def restore(world: World, kept: object) -> None:
-    """Take in what was counted before."""
-    if isinstance(kept, dict):
-        world.care.foreign_s = {int(uid): float(used_s) for uid, used_s in kept.items()}
+def restore(world: World, settings: Mapping[str, object]) -> None:
+    """Take in what was kept, once the GPUs are known; of strangers only what is of this boot: pids come again."""
+    used, known = settings.get("foreign_s"), settings.get("strangers")
+    if isinstance(used, dict):
+        world.care.foreign_s = {int(uid): float(used_s) for uid, used_s in used.items()}
+    if not isinstance(known, dict) or known["boot"] != world.boot:
+        return
+    for gpu, (counted_at, *strangers) in known["there"].items():
+        if gpu in world.gpus:
+            health = world.gpus[gpu].health
+            health.counted_at = counted_at
+            health.strangers = {(pid, start): Stranger(*rest) for pid, start, *rest in strangers}
 
 
 def key_of(process: GpuProcess) -> tuple[int, int]:

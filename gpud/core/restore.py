@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from gpud.core import choice, foreign, nursing, sampling, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
-from gpud.model.changes import UsePut
+from gpud.model.changes import Change, UsePut
 from gpud.model.effects import Look, SetLimit, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
 from gpud.model.job import JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
-from gpud.model.units import Seconds
+from gpud.model.units import Seconds, Timestamp
 
 
 def restore(
@@ -73,6 +73,11 @@ def restore(
     return looks
 
 
+def parting(world: World, now: Timestamp) -> list[Change]:
+    """Return what to keep of a world that ends in good order, of what is else kept now and then."""
+    return [*foreign.kept(world, now), *sampling.kept(world, now)]
+
+
 def carry_over(before: World, world: World) -> None:
     """Take over what was seen of the hardware, and what it added up to, by the world before a reload.
 
@@ -111,7 +116,7 @@ def _plain(
 def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
     tenants.restore(world, settings)
     nursing.restore(world, settings)
-    foreign.restore(world, settings.get("foreign_s"))
+    foreign.restore(world, settings)
     choice.restore(world, settings)
     paused = settings.get("paused")
     world.paused = paused if isinstance(paused, str) else None

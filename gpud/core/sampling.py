@@ -10,7 +10,8 @@ looks of its own: it is one more function beside `note`, called with the same re
 newest, `world.samples.tallies[job][gpu]` what has added up.
 
 A reading stands for the time since the one before. What was added up becomes durable with the attempt's end, and every
-`KEEP_S` until then; of the time since, a restart of gpud loses what was seen. `seen_s` says how much it stands for.
+`KEEP_S` until then, and when gpud ends; of the time since, a kill of gpud loses what was seen. `seen_s` says how much
+it stands for.
 
 Cost: O(GPUs held) every `sample_every_s`; some microseconds a reading.
 """
@@ -64,10 +65,15 @@ def look(world: World, out: Outcome) -> list[Timestamp]:
                 out.look(state.node, share.gpu)
         soon_s = max(FIRST_S, out.now - active.since)
         due.set(Timestamp(out.now + min(world.rules.sample_every_s, soon_s)), job)
-    if world.samples.tallies and out.now - world.samples.kept_at >= KEEP_S:
-        world.samples.kept_at = out.now
-        out.changes.append(SettingPut(_SETTING, world.samples.plain(_attempts(world))))
+    if out.now - world.samples.kept_at >= KEEP_S:
+        out.changes += kept(world, out.now)
     return [] if due.next_at is None else [due.next_at]
+
+
+def kept(world: World, now: Timestamp) -> list[SettingPut]:
+    """Return what makes durable what has added up."""
+    world.samples.kept_at = now
+    return [SettingPut(_SETTING, world.samples.plain(_attempts(world)))] if world.samples.tallies else []
 
 
 def restore(world: World, settings: Mapping[str, object]) -> None:

@@ -8,7 +8,7 @@ from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, elemen
 from gpud.core.condition import Condition, condition
 from gpud.core.cycle import cycle
 from gpud.core.policies.fair_share import FairShare
-from gpud.core.restore import carry_over
+from gpud.core.restore import carry_over, parting
 from gpud.core.rules import Rules
 from gpud.model.changes import Queued, StrangerSeen, Told, UsePut
 from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
@@ -387,6 +387,37 @@ def test_their_time_is_counted_by_uid_and_charged_where_that_is_configured():
         assert play.world.care.foreign_s[1001] == pytest.approx(300, abs=1)
         assert play.restarted().world.care.foreign_s[1001] == pytest.approx(300, abs=61)
         assert bool(paid) == charge
+
+
+def test_who_is_still_there_after_a_restart_is_the_stranger_of_before_and_none_of_their_time_is_lost():
+    play = real("1xH100")
+    play.hardware[ONE] = Hardware(used=9000, utilization=50, processes=(EVE,))
+    assert [each.kind for each in looks(play, 2)] == ["foreign"]
+    since = play.now - 15
+    play.hardware[ONE] = Hardware(used=9000, utilization=0, processes=(EVE,))
+    seen = []
+    for orderly in (True, False) * 2:
+        seen += looks(play, 59)
+        if orderly:
+            play.ledger.write(parting(play.world, Timestamp(play.now)))
+            play.now += 300
+        play = play.restarted()
+    seen += looks(play, 10)
+    (stranger,) = play.world.gpus[ONE].health.strangers.values()
+    assert (stranger.since, stranger.idle_since) == (pytest.approx(since, abs=1), pytest.approx(since + 30, abs=1))
+    assert [each.detail["what"] for each in seen] == ["foreign_use"]
+    down_s = 2 * (300 + 15 - 60)  # who knows what was then
+    assert play.world.care.foreign_s[1001] == pytest.approx(play.now - since - down_s, abs=2)
+    play.hardware[ONE] = Hardware()
+    assert [each.kind for each in looks(play.restarted(), 1)] == ["foreign_gone"]
+
+
+def test_of_a_stranger_nothing_is_known_any_more_after_a_reboot():
+    play = real("1xH100")
+    play.hardware[ONE] = Hardware(used=9000, processes=(EVE,))
+    looks(play, 10)
+    play.world.boot = "another"
+    assert play.restarted().world.gpus[ONE].health.strangers == {}
 
 
 def test_who_went_around_the_queue_comes_later_in_it():

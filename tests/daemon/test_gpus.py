@@ -121,10 +121,14 @@ def test_a_foreign_process_keeps_jobs_away_and_is_shown(on_nvml, fake_nvml, a_gp
         assert any("GPU 0 is foreign" in line and str(foreign.pid) in line for line in details), details
         assert lives(foreign.pid)
 
+        used_s = until(lambda: gpud.ask("gpus")["foreign_gpu_s"].get(str(os.getuid())))
+        gpud.stop()
         foreign.kill()
         foreign.wait()
         fake_nvml.write(a_gpu(0), a_gpu(1))
+        gpud.start()
         assert gpud.ended(waiting)["exit_code"] == 0
+        assert gpud.ask("gpus")["foreign_gpu_s"][str(os.getuid())] >= used_s
 
 
 def test_before_the_first_survey_no_gpu_is_told_to_be_lost(on_nvml, fake_nvml, a_gpu):
