@@ -15,13 +15,14 @@ job, however long the line.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
 
 from gpud.core.waits import Wait
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
-from gpud.model.units import Seconds
+from gpud.model.units import Seconds, Timestamp
 
 _JOB_BITS = 64
 _LINE_BITS = 32
@@ -68,6 +69,18 @@ class Group:
         self.demand = demand
         self.order: list[tuple[int, int, Line]] = []
         self.shortest: list[tuple[Seconds, Line]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """Who had waited longest of each line at one moment: a heap by since when they queue. See `starvation`.
+
+    `bound_s` is how long anybody should wait, as of then.
+    """
+
+    at: Timestamp
+    bound_s: Seconds
+    heads: list[tuple[int, JobId, Line]]
 
 
 class Queue:

@@ -14,18 +14,18 @@ from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.backfill import Guard, Holds, earliest, told_end
+from gpud.core.backfill import Guard, Holds, earliest
 from gpud.core.claims import Claim
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
 from gpud.core.queue import Group, Line, job_of, owner_of
+from gpud.core.starvation import starving
 from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import Reservation, World
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
-from gpud.model.units import Seconds, Timestamp
 
 CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
 WINDOW_TRIES = 4  # windows in a row that a reservation is looked for after
@@ -306,11 +306,11 @@ class _Round:
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""
         world = self.world
-        while (job := _starving(world, self.now)) is not None:
+        while (job := starving(world, self.now)) is not None:
             line = world.queue.line(job)
             assert line is not None  # noqa: S101 - it was found there
             terms = line.terms
-            if not self._may(job, terms):
+            if job in self.made or not self._may(job, terms):
                 return
             served = self._serve(job, terms)
             # Under an order of priorities whom it preempted would be the next to starve, and both would go in turns.
@@ -354,46 +354,3 @@ class _Round:
             first = arrays.unfold_first(world, self.out, job)
             self.made[first] = replace(self.made.pop(job), job=first)
         return True
-
-
-def _starving(world: World, now: Timestamp) -> JobId | None:
-    """Return who has waited longest of those who may start, if that is longer than anybody should wait.
-
-    That is `Rules.starvation_s`, or, where so much is queued that everybody must wait for longer, as long as all of it
-    takes: nobody waits much longer than twice what they would have if jobs were taken as they came.
-    """
-    queue = world.queue
-    if not world.rules.starvation_s:
-        return None
-    if world.starving is not None:
-        line = queue.line(world.starving)
-        if line is not None and line.aside is None:
-            return world.starving
-        world.starving = None
-    elif world.starving_at is not None and now < world.starving_at:
-        return None
-    world.starving_at = None
-    lines = [line for line in queue.lines() if line.head is not None and line.aside is None]
-    heads = [job_of(line.head) for line in lines if line.head is not None]
-    if not world.policy.reserves:  # who was preempted to make room for others has had a turn
-        heads = [job for job in heads if job not in world.places or not world.places[job].attained_s]
-    if not heads:
-        return None
-    since_us, longest = min((world.queued_since_us(job), job) for job in heads)
-    bound_s = max(world.rules.starvation_s, _drained_after_s(world, lines, now))
-    due = Timestamp(since_us / 1_000_000 + bound_s)
-    if due <= now:
-        world.starving = longest
-    else:
-        world.starving_at = min(due, Timestamp(now + world.rules.starvation_s / 8))
-    return world.starving
-
-
-def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
-    """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
-    gpus = sum(1 for state in world.gpus.values() if state.present and not state.gpu.split)
-    waiting = sum(line.count * line.terms.demand.gpu_weight * world.expected_s(line.terms) for line in lines)
-    running = sum(
-        active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()
-    )
-    return (waiting + running) / gpus if gpus else 0.0

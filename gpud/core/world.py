@@ -21,7 +21,7 @@ from gpud.core.groups import Groups
 from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
-from gpud.core.queue import Line, Queue
+from gpud.core.queue import Line, Longest, Queue
 from gpud.core.recent import Recent
 from gpud.core.room import Hold
 from gpud.core.rules import Rules
@@ -117,6 +117,7 @@ class World:
         self.patience = Patience()
         self.starving: JobId | None = None
         self.starving_at: Timestamp | None = None  # when to look again who waits longest
+        self.longest: Longest | None = None
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started

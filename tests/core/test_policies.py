@@ -71,6 +71,21 @@ def test_sjf_serves_equals_by_priority():
     assert served(play, jobs) == [2, 1, 0]
 
 
+def test_who_has_waited_for_too_long_is_served_first_and_all_lines_are_looked_at_once_for_all_of_them():
+    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=HOUR))
+    choose(play, "sjf")
+    play.submit(a_job(estimate=2 * HOUR))
+    users = [f"user{number}" for number in range(10)]
+    jobs = play.submit(*(a_job(user=user, estimate=60.0 - at) for _ in range(2) for at, user in enumerate(users)))
+    play.later(2 * HOUR)
+    looked = None
+    for job in jobs[:-1]:
+        play.ends(*play.running)
+        assert play.running == [job]
+        looked = looked or play.world.longest
+        assert play.world.longest is looked
+
+
 def test_sjf_learns_from_what_has_just_ended():
     play = a_cluster(gpus="2xH100")
     choose(play, "sjf")
