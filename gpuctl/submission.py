@@ -15,6 +15,7 @@ import click
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.parse import parse_checkpoint, variables
+from gpuctl.places import here, mount_of, repository
 
 if TYPE_CHECKING:
     from gpuctl.directives import Script
@@ -57,7 +58,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "umask": _umask(),
         "limits": _limits(),
     }
-    top = _top(workdir)
+    top = repository(workdir)
     if top is not None:
         from gpuctl import git  # noqa: PLC0415 - where there is no repository there is nothing to ask
 
@@ -86,6 +87,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         "labels": dict(given["label"]) or None,
         "output": path_pattern(given["output"], "--output", workdir),
         "error": path_pattern(given["error"], "--error", workdir),
+        "mount": mount_of(workdir),
     }
     request |= {key: value for key, value in optional.items() if value is not None}
     if script is None:
@@ -108,7 +110,7 @@ def _directed(given: dict[str, Any], content: bytes, path: str) -> "Script":
     """Return a script with its directives understood, and say what is to be said of them. Raises UsageError."""
     from gpuctl import directives  # noqa: PLC0415 - most jobs have none
 
-    script = directives.read(given, content, path=path, submit_dir=_here())
+    script = directives.read(given, content, path=path, submit_dir=here())
     for text in script.notes:
         session.note_once(text)
     return script
@@ -258,8 +260,8 @@ def directory(asked: str | None) -> str:
     if asked is not None:
         if not asked or "\0" in asked:
             raise UsageError("--workdir names no directory")
-        return os.path.normpath(os.path.join(_here(), os.path.expanduser(asked)))
-    return _here()
+        return os.path.normpath(os.path.join(here(), os.path.expanduser(asked)))
+    return here()
 
 
 def _expect(*folders: str) -> None:
@@ -267,30 +269,6 @@ def _expect(*folders: str) -> None:
     for folder in folders:
         if not os.path.isdir(folder) and "%" not in folder:
             session.note_once(f"there is no directory {folder} now; without it, the job cannot start")
-
-
-def _top(workdir: str) -> str | None:
-    """Return the directory of the repository that this one is in; None where there is none."""
-    there, folder = os.path.lexists, workdir
-    while folder != "/":
-        if there(f"{folder}/.git"):
-            return folder
-        folder = folder.rpartition("/")[0] or "/"
-    return None
-
-
-def _here() -> str:
-    """Return the current directory under the name that the shell has for it: links and mounts keep theirs."""
-    named = os.environ.get("PWD", "")
-    try:
-        if os.path.isabs(named) and os.path.samestat(os.stat(named), os.stat(".")):
-            return named
-    except OSError:
-        pass
-    try:
-        return os.getcwd()
-    except OSError as error:
-        raise UsageError("the current directory is gone", hint="cd to another, or use -C DIR") from error
 
 
 def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -> dict[str, str]:

@@ -157,7 +157,7 @@ def rewrite_of(message: Update) -> Rewrite:
         output=_path_pattern("the output file", message.get("output")),
         error=_path_pattern("the error file", message.get("error")),
         labels=tuple(_labels(message.get("labels", {})).items()),
-        submitted=tuple((key, new[key]) for key in said),
+        submitted=(*((key, new[key]) for key in said), *([("mount", None)] if "workdir" in message else [])),
     )
 
 
@@ -203,6 +203,7 @@ def _comforts(message: Submit) -> dict[str, Any]:
         "commit": commit,
         "dirty": message.get("dirty"),
         "sbatch": message.get("sbatch", False),
+        "mount": _path_pattern("the mount", message.get("mount")),
     }
 
 

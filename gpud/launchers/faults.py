@@ -1,9 +1,11 @@
 """Why a job could not be started, in words, and whose fault it was.
 
 The job's own fault ends it; the machine's sends it back to the queue. A directory that is missing is the job's, which
-a person sees at once, unless it belongs to a file system that /etc/fstab knows and that is not mounted yet.
+a person sees at once, unless it belongs to a file system that is not mounted yet: one that /etc/fstab knows, or the one
+that it was in when the job was submitted, whoever mounts that (systemd, an automounter, its user).
 """
 
+import contextlib
 import errno
 import os
 
@@ -42,6 +44,27 @@ class CannotStartError(Exception):
 def cannot(deed: str, error: OSError, *, machine: bool = False) -> CannotStartError:
     """Return the fault of an operation of the launcher's own: `cannot open the log /x: Permission denied`."""
     return CannotStartError(f"cannot {deed}: {error.strerror}", machine=machine or error.errno in _MACHINE)
+
+
+def check_mounted(directory: str, mount: str | None) -> None:
+    """Raise CannotStartError where the file system is not mounted that a directory was in, and nothing is there now.
+
+    `mount` is as `JobSpec` has it. What somebody saw in another mount namespace says nothing here; and who has put the
+    directory in the place of a mount has not lost it.
+    """
+    namespace, _, place = (mount or "").partition(" ")
+    if not place or os.path.ismount(place) or namespace != str(os.stat("/proc/self/ns/mnt").st_ino):
+        return
+    with contextlib.suppress(OSError):
+        if os.listdir(directory):
+            return
+    raise CannotStartError(f"{place} is not mounted, where its directory was: {directory}", machine=True)
+
+
+def no_log(path: str, error: OSError, fstab: str = "/etc/fstab") -> CannotStartError:
+    """Return why a log cannot be opened."""
+    machine = error.errno == errno.ENOENT and _not_mounted(path, fstab) is not None
+    return cannot(f"open the log {path}", error, machine=machine)
 
 
 def no_entry(directory: str, error: OSError, fstab: str = "/etc/fstab") -> CannotStartError:

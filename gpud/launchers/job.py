@@ -172,6 +172,7 @@ def _exec(
         raise faults.cannot(f"become user {order['uid']}", error, machine=True) from error
     if not order["environment_bytes"]:
         raise faults.CannotStartError("its environment is not in the backup that gpud went on from; submit it again")
+    faults.check_mounted(order["workdir"], order["mount"])
     _open_streams(order)
     bounds.entrust([1] if order["error"] is None else [1, 2])
     try:
@@ -230,7 +231,7 @@ def _open_log(path: str, umask: int, *, makes_directory: bool = False) -> int:
             with contextlib.suppress(OSError):  # opening the log says it better
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             return _open_log(path, umask)
-        raise faults.cannot(f"open the log {path}", error) from error
+        raise faults.no_log(path, error) from error
     finally:
         os.umask(before)
     os.set_blocking(log, True)

@@ -28,6 +28,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "command": spec.command,
         "keeper": order.keeper,
         "workdir": spec.workdir,
+        "mount": spec.mount,
         "output": paths[0] or order.log,
         "error": paths[1],
         "makes_log_dir": spec.output is None,

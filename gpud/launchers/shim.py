@@ -32,6 +32,7 @@ NOTHING: Order = {
     "command": ["false"],  # so that its log is searched, too
     "keeper": [],
     "workdir": "/",
+    "mount": None,
     "output": os.devnull,
     "error": None,
     "makes_log_dir": False,

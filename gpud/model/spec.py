@@ -72,7 +72,8 @@ class JobSpec:
     `terminal` is the size (rows, columns) of the one that it gets; it ends when nobody attends that for `unattended_s`
     (None: for however long). `notify` holds whom to tell of what: (word of an event, target). `commit` and `dirty` are
     its directory's as git has it, None where that is not known. `sbatch`: a script with #SBATCH lines, which is told
-    SLURM_* too.
+    SLURM_* too. `mount` is where the file system of its directory was mounted when it was submitted, if not at the
+    root, behind the number of the mount namespace.
     """
 
     nonce: str
@@ -107,6 +108,7 @@ class JobSpec:
     commit: str | None = None
     dirty: bool | None = None
     sbatch: bool = False
+    mount: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ _SUBMITTED = ("gid", "groups", "umask", "limits", "priority", "hold", "begin_at"
 _COMFORTS = (
     *("checkpoint_signal", "checkpoint_every_s", "checkpoint_before_s", "checkpoint_to"),
     *("terminal", "unattended_s"),
-    *("notify", "commit", "dirty", "sbatch"),
+    *("notify", "commit", "dirty", "sbatch", "mount"),
 )
 _PLAIN = {field.name: field.default for field in fields(JobSpec) if field.name in _COMFORTS}
 _USE = tuple(field.name for field in fields(GpuUse))

@@ -43,7 +43,8 @@ class Wanted(TypedDict):
     the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`, and
     ends when its user's processes did not use its GPUs for `idle_after_s`. `terminal` is rows and columns of the one
     that it gets, which nobody may leave alone for `unattended_s`. `notify` holds pairs of an event and a target, as on
-    the command line; `sbatch`: it is told SLURM_* variables too.
+    the command line; `sbatch`: it is told SLURM_* variables too. `mount` is where the file system of `workdir` was
+    mounted, behind the number of the mount namespace: `4026531841 /data`.
     """
 
     demand: DemandMap
@@ -79,6 +80,7 @@ class Wanted(TypedDict):
     commit: NotRequired[str]
     dirty: NotRequired[bool]
     sbatch: NotRequired[bool]
+    mount: NotRequired[str]
 
 
 class Submit(Wanted):

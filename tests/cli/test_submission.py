@@ -51,7 +51,15 @@ def test_a_job_takes_everything_of_the_shell_along(here, monkeypatch):
 
 def test_what_was_not_asked_is_not_sent():
     asked = {"demand", "command", "workdir", "environment", "umask", "limits"}
-    assert request_of("--", "true").keys() == asked
+    assert request_of("-C", "/", "--", "true").keys() == asked
+
+
+def test_where_the_file_system_of_a_directory_is_mounted_is_sent_along():
+    own = Path("/proc/self/ns/mnt").stat().st_ino
+    assert {request_of("-C", f"/proc/{place}", "--", "true")["mount"] for place in ("", "1", "gone/too")} == {
+        f"{own} /proc"
+    }
+    assert "mount" not in request_of("-C", "/gone/too", "--", "true")
 
 
 def test_every_option_arrives(here):

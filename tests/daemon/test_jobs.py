@@ -77,6 +77,22 @@ def test_a_job_that_cannot_be_started_says_why(gpud):
         assert gpud.ask("show", job=job)["attempts"][0]["could_not_start"]
 
 
+def test_a_job_whose_file_system_is_not_mounted_yet_waits_for_it_and_loses_no_try(gpud):
+    there = gpud.work / "nas" / "runs"
+    namespace = Path("/proc/self/ns/mnt").stat().st_ino
+    job = gpud.submit("cat", "data", workdir=str(there), output="%j.log", mount=f"{namespace} {there.parent}")
+    waiting = gpud.when(job, lambda shown: shown["state"] == "queued" and shown["attempt"] == 2)
+    assert f"could not start: {there.parent} is not mounted, " in waiting["reason"]
+
+    there.mkdir(parents=True)
+    (there / "data").write_text("read")
+
+    assert gpud.ended(job)["state"] == "completed"
+    assert gpud.output(job) == "read"
+    gone = gpud.submit("true", workdir=f"{there}/gone", mount="1 /no/such")  # where another has mounted something
+    assert gpud.ended(gone)["state"] == "failed"
+
+
 def test_a_job_may_make_what_a_later_one_needs(gpud):
     first = gpud.submit("sh", "-c", "mkdir made; printf '#!/bin/sh\\nexit 5' > made/run; chmod +x made/run", gpus=2)
     second = gpud.submit("./run", gpus=2, workdir=str(gpud.work / "made"))

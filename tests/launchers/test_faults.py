@@ -1,10 +1,11 @@
 """Whose fault it was that a job could not be started: the machine's sends it back to the queue."""
 
 import errno
+from pathlib import Path
 
 import pytest
 
-from gpud.launchers.faults import cannot, no_entry
+from gpud.launchers.faults import CannotStartError, cannot, check_mounted, no_entry, no_log
 
 GONE = FileNotFoundError(errno.ENOENT, "No such file or directory")
 
@@ -36,3 +37,23 @@ def test_a_directory_of_a_file_system_that_is_not_mounted_yet_is_the_machines(tm
         reason, fault, _ = no_entry(directory, GONE, str(fstab)).fault
         assert fault == machine, directory
         assert ("is not mounted" in reason) == machine
+        assert no_log(f"{directory}/log", GONE, str(fstab)).fault[1] == machine
+
+
+def test_a_directory_whose_file_system_was_mounted_at_submit_and_is_not_now_is_missed_by_the_machine(tmp_path):
+    own = Path("/proc/self/ns/mnt").stat().st_ino
+    runs, bare = tmp_path / "runs", tmp_path / "bare"
+    runs.mkdir()
+    bare.mkdir()
+    (runs / "train.py").touch()
+    for directory, mount in (
+        (f"{tmp_path}/gone", None),
+        (f"{tmp_path}/gone", f"{own + 1} {tmp_path}"),  # in a container, perhaps
+        ("/proc/gone", f"{own} /proc"),
+        (runs, f"{own} {tmp_path}"),  # who has put it in the place of the mount has not lost it
+    ):
+        check_mounted(str(directory), mount)
+    for missing in (bare, f"{tmp_path}/gone", f"{runs}/train.py/gone"):
+        with pytest.raises(CannotStartError) as refused:
+            check_mounted(str(missing), f"{own} {tmp_path}")
+        assert refused.value.fault == (f"{tmp_path} is not mounted, where its directory was: {missing}", True, False)
