@@ -80,7 +80,10 @@ class Config:
         False, forms.FLAG, "with --system: what users start by themselves opens no GPU, only what gpud starts"
     )
     log_max: int | None = _key(
-        Mib(10 * 1024), forms.SIZE, "how much of a job's output is kept (its end), or 'unlimited'", live=True
+        Mib(10 * 1024),
+        forms.SIZE,
+        "how much of a job's output is kept, or 'unlimited'; of more, its end: 15/16 of that at least",
+        live=True,
     )
     cuda_visible_devices: str = _key(
         "index", forms.choice("index", "uuid"), "how a job is told its GPUs in CUDA_VISIBLE_DEVICES", live=True

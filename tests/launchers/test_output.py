@@ -36,7 +36,7 @@ def test_a_log_that_grows_too_long_loses_its_head_and_the_job_notices_nothing(wo
     assert content[: len(BEFORE)] == BEFORE  # to the byte, although holes are made of whole blocks
     assert content.endswith(b"the-tail\nthe-end\n")
     assert content[len(BEFORE) + MIB :].startswith(bytes(MIB))
-    kept = content[-7 * MIB :]
+    kept = content[-15 * MIB :]
     assert bytes(1) not in kept
 
 
