@@ -109,6 +109,14 @@ def parse_after(text: str) -> tuple[str, list[str]]:
     return when, [parse_jobs(word.strip()) for word in jobs.split(",")]
 
 
+def after_of(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:
+    """Return the jobs to come after by how they must end, None for no jobs."""
+    after: dict[str, list[str]] = {}
+    for when, jobs in given:
+        after.setdefault(when, []).extend(jobs)
+    return after or None
+
+
 def parse_kinds(text: str) -> list[str]:
     """Return kinds of failures: `oom,exit:75`. Raises ValueError."""
     words = [word.strip() for word in text.replace("|", ",").split(",")]

@@ -14,7 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import parse_checkpoint, variables
+from gpuctl.parse import after_of, parse_checkpoint, variables
 from gpuctl.places import here, mount_of, repository
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
         **checkpoint(given),
         "retries": given["retries"],
         "retry_on": _retry_on(given),
-        "after": _after(given["after"]),
+        "after": after_of(given["after"]),
         "tenant": given["tenant"],
         "notify": told_of(given),
         "group": given["group"],
@@ -246,13 +246,6 @@ def checkpoint(given: dict[str, Any]) -> dict[str, Any]:
             f"--checkpoint-signal {word}: {early}", hint="name a shorter time behind the @, or a longer --time-limit"
         )
     return {"checkpoint_signal": number, "checkpoint_before_s": before_s, "checkpoint_every_s": every_s}
-
-
-def _after(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:
-    after: dict[str, list[str]] = {}
-    for when, jobs in given:
-        after.setdefault(when, []).extend(jobs)
-    return after or None
 
 
 def directory(asked: str | None) -> str:

@@ -119,6 +119,7 @@ def changes(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an `update` request, without its selection. Raises UsageError, TypeError."""
     from gpuctl.commands import update  # noqa: PLC0415 - as above
 
+    options = {"to_group" if name == "group" else name: value for name, value in options.items()}
     return update.fields(_understood(update.update, options, []))
 
 

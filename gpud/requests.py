@@ -32,6 +32,7 @@ from gpud.core.commands import (
     Submit,
     SubmitMany,
     Submitted,
+    Update,
 )
 from gpud.errands import Errands
 from gpud.instance import Instance
@@ -44,7 +45,7 @@ from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.server import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
 from gpud.submitting import Submitting, check_priority
-from gpud.updating import changes_of, checked_signal, written
+from gpud.updating import changes_of, checked_signal, part_of, written
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.codec import Message
 
@@ -231,10 +232,11 @@ class Requests:
         make: Callable[[int, tuple[JobId, ...]], Command],
         notes: Notes,
     ) -> None:
-        """Ask for a change of jobs that cannot be refused, of many in bites; who asked hears once, of all.
+        """Ask for a change of jobs, of many in bites; who asked hears once, of all.
 
         Each bite is durable when the next is taken. They come in an order in which no bite lets jobs of a later one
-        start: a hold or a cancel begins with the last that wait, and comes to what has GPUs in the end.
+        start: a hold or a cancel begins with the last that wait, and comes to what has GPUs in the end. The first is
+        refused where any would be: a later one only for what happened since.
         """
         if len(jobs) <= _BITE:
             self._ask(peer, message, lambda token: make(token, jobs), notes)
@@ -247,6 +249,10 @@ class Requests:
             self._pending[token] = Pending(peer, message, bite=bite)
             self._post(make(token, jobs[begin : begin + _BITE]))
             reply = await bite
+            if isinstance(reply, Refused):
+                told = f"{reply.message}; {len(changed)} of {len(jobs)} jobs were changed before" * bool(changed)
+                self._tell(Pending(peer, message), replace(reply, message=told or reply.message))
+                return
             assert isinstance(reply, Changed)  # noqa: S101 - nothing else answers a change of jobs
             changed += reply.changed
             notes += reply.notes
@@ -322,12 +328,17 @@ class Requests:
         if message.get("notify"):
             await self._notices.expect()
         resolve_names(self._gpud.world, message.get("demand", {}))
-        make, notes = await self._gpud.reader.run(lambda reader: changes_of(reader, message, chosen, by=by))  # type: ignore[arg-type]  # the server has held it to this type
+        make, notes = await changes_of(self._gpud.reader, message, chosen, by=by)  # type: ignore[arg-type]  # the server has held it to this type
         self._submitting.count(peer, written(make))
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._gpud.clock() + (begin_at - self._gpud.clock.wall())
-        self._ask(peer, message, lambda token: replace(make, token=token, begin_at=begin_at), notes)
+        named = iter((make.named,))  # the first bite is judged with all of them
+
+        def part(token: int, bite: tuple[JobId, ...]) -> Update:
+            return replace(part_of(make, bite), token=token, begin_at=begin_at, named=next(named, bite))
+
+        await self._ask_for_all(peer, message, tuple(job for job, _ in make.jobs), part, notes)
 
     async def _requeue(
         self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...], notes: Notes

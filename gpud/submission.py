@@ -157,6 +157,8 @@ def rewrite_of(message: Update) -> Rewrite:
         output=_path_pattern("the output file", message.get("output")),
         error=_path_pattern("the error file", message.get("error")),
         labels=tuple(_labels(message.get("labels", {})).items()),
+        group=message.get("group") and _word("the group", message["group"]),
+        key="" if message.get("group") == "" else message.get("key") and _word("the key", message["key"]),
         submitted=(*((key, new[key]) for key in said), *([("mount", None)] if "workdir" in message else [])),
     )
 

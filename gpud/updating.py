@@ -2,14 +2,19 @@
 
 import json
 import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from gpud.check import Wrong
 from gpud.core.commands import Update
 from gpud.model.job import Demand, JobId, array_of, format_job
 from gpud.model.spec import Rewrite, Terms, name_group
-from gpud.selection import ENDED, Chosen, Owner, outermost
+from gpud.model.units import plural
+from gpud.reading import ReadThread
+from gpud.selection import ENDED, Chosen, Owner, Predecessors, outermost, predecessors
+from gpud.store.loading import Holders
 from gpud.store.reader import Reader
 from gpud.store.rows import JobRow
 from gpud.submission import checked, demand_of, environment_of, rewrite_of
@@ -28,27 +33,34 @@ _SAID = {
     "checkpoint_signal": "its checkpoints",
     "checkpoint_every_s": "its checkpoints",
     "checkpoint_before_s": "its checkpoints",
+    "after": "what it comes after",
+    "group": "its group",
+    "key": "its key",
     "labels": "its labels",
+    "unlabel": "its labels",
     "variables": "its environment",
     "workdir": "its directory",
     "output": "its output",
     "error": "its output",
 }
-_ALWAYS = {"priority": "its priority", "notify": "whom it tells"}  # of what runs, too
+# Of what runs, too.
+_ALWAYS = {"priority": "its priority", "notify": "whom it tells", "throttle": "how many of it may run at once"}
 _PRIVATE = {"variables", "workdir", "output", "error", "notify"}  # else an operator could run anything as anybody
 _LIMIT = ("time_limit_s", "time_limit_more_s", "unlimited")
 _TERMS = ("estimate_s", "grace_s", "preemptible", "retries")
 
+_LOOK = 1_000  # jobs that are looked up at once
+
+Wanted = TypeVar("Wanted")
 Notes = tuple[tuple[JobId, str], ...]
 
 
-def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Owner) -> tuple[Update, Notes]:
+async def changes_of(reading: ReadThread, message: UpdateMessage, chosen: Chosen, *, by: Owner) -> tuple[Update, Notes]:
     """Return the command for an update, its token and begin time apart, and why it does not reach some. Raises Wrong.
 
-    What runs as a user, and where it writes, is that user's alone to change, whatever the role of others. On the
-    reading thread: what the jobs are is looked up.
+    What runs as a user, and where it writes, is that user's alone to change, whatever the role of others. What the
+    jobs are is looked up in bites, others read between.
     """
-    live = outermost(chosen)
     waiting_only = tuple(dict.fromkeys(words for key, words in _SAID.items() if key in message))
     said = [*waiting_only]
     said += ["its time limit"] * any(key in message for key in _LIMIT)
@@ -57,7 +69,7 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
         raise Wrong("nothing to change is named", "see what can be: gpuctl update --help")
     ended = ((job, state.replace("_", " ")) for job, state in chosen.states.items() if state in ENDED)
     notes = tuple((job, f"has ended already: {state}") for job, state in ended)
-    rows = _rows(reader, live)
+    rows = await _rows(reading, outermost(chosen))
     private = sorted(_PRIVATE & message.keys())
     for job, row in rows.items():
         if private and by.uid not in {row.terms.uid, 0}:
@@ -74,16 +86,24 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
         if known not in made:
             made[known] = _terms(row.terms, message)
         jobs.append((job, made[known]))
-    rewrite, environments = rewrite_of(message), _environments(reader, message, list(rows))
+    after = message.get("after")
+    before = await reading.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
+    rewrite = rewrite_of(message)
+    labels = _unlabelled(message, rows.values()) | dict(rewrite.labels)
     asked = Update(
         0,
         tuple(jobs),
-        said=tuple(said),
+        said=tuple(dict.fromkeys(said)),
+        named=tuple(rows),
+        in_all=tuple(set(made.values())),
         waiting_only=waiting_only,
-        rewrite=rewrite,
-        environments=environments,
+        rewrite=replace(rewrite, labels=tuple(labels.items()), after=None if after is None else before.jobs),
+        environments=await _environments(reading, message, list(rows)),
         more_s=more_s,
         priority=message.get("priority"),
+        throttle=_throttle(message),
+        ends=before.ends,
+        there=await _holders(reading, message, rows),
         by=by.name,
     )
     return asked, notes
@@ -92,7 +112,14 @@ def changes_of(reader: Reader, message: UpdateMessage, chosen: Chosen, *, by: Ow
 def written(update: Update) -> int:
     """Return about how many bytes an update has the store write: what is new, for each job."""
     each = len(repr(update.rewrite)) if update.rewrite != Rewrite() else 0
-    return len(update.jobs) * each + sum(map(len, {data for _, data in update.environments}))
+    return len(update.jobs) * each + sum(map(len, set(update.environments.values())))
+
+
+def part_of(update: Update, jobs: tuple[JobId, ...]) -> Update:
+    """Return what of an update is these jobs'."""
+    terms, environments = dict(update.jobs), update.environments
+    own = {job: environments[job] for job in jobs if job in environments}
+    return replace(update, jobs=tuple((job, terms[job]) for job in jobs), environments=own)
 
 
 def checked_signal(number: int) -> int:
@@ -104,14 +131,13 @@ def checked_signal(number: int) -> int:
     return number
 
 
-def _rows(reader: Reader, jobs: tuple[JobId, ...]) -> dict[JobId, JobRow]:
+async def _rows(reading: ReadThread, jobs: tuple[JobId, ...]) -> dict[JobId, JobRow]:
     """Return the row of each job, of an element that has not started its array's."""
-    found: dict[JobId, JobRow] = {}
-    for job in jobs:
-        row = reader.job(job) or found.get(array_of(job)) or reader.job(array_of(job))
-        if row is not None:
-            found[job] = row
-    return found
+    known: dict[JobId, JobRow] = {}
+    for bite in _bites((*jobs, *map(array_of, jobs))):
+        known |= {row.job: row for row in await reading.run(partial(Reader.rows, jobs=bite))}
+    rows = {job: known.get(job) or known.get(array_of(job)) for job in jobs}
+    return {job: row for job, row in rows.items() if row is not None}
 
 
 def _terms(terms: Terms, message: UpdateMessage) -> Terms:
@@ -160,13 +186,57 @@ def _merged(demand: Demand, part: PartOfDemand) -> dict[str, Any]:
     return {key: value for key, value in (now | new).items() if value is not None and value != []}
 
 
-def _environments(reader: Reader, message: UpdateMessage, jobs: list[JobId]) -> tuple[tuple[JobId, bytes], ...]:
+def _unlabelled(message: UpdateMessage, rows: Iterable[JobRow]) -> dict[str, str | None]:
+    """Return the labels to take away, each with None."""
+    gone = message.get("unlabel", [])
+    if "*" in gone:
+        return dict.fromkeys(sorted({label for row in rows for label in row.labels}))
+    return dict.fromkeys(gone)
+
+
+def _throttle(message: UpdateMessage) -> int | None:
+    throttle = message.get("throttle")
+    if throttle is not None and throttle < 0:
+        raise Wrong(f"{throttle} of an array cannot run at once", "say how many: --array %4, or --array %none")
+    return throttle
+
+
+def _bites(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+    """Yield what is to be looked up, each once, a few at a time."""
+    each = list(dict.fromkeys(wanted))
+    for begin in range(0, len(each), _LOOK):
+        yield each[begin : begin + _LOOK]
+
+
+async def _holders(reading: ReadThread, message: UpdateMessage, rows: dict[JobId, JobRow]) -> Holders:
+    """Return who has the keys that these jobs are to have in their groups. Raises Wrong for a key that cannot be."""
+    key, group = message.get("key"), message.get("group")
+    if key and len(rows) > 1:
+        raise Wrong(f"{plural(len(rows), 'job')} are named, and a key names one in its group", "name one job")
+    if not key and not group:
+        return {}
+    keys = []
+    for job, row in rows.items():
+        of, word = row.group if group is None else group, row.key if key is None else key
+        if key and not of:
+            raise Wrong(f"a key names a job in its group, and job {format_job(job)} has none", "add --to-group NAME")
+        if of and word:
+            keys.append((row.terms.uid, of, word))
+    found: Holders = {}
+    for bite in _bites(keys):
+        found |= await reading.run(partial(Reader.holders, keys=bite))
+    return found
+
+
+async def _environments(reading: ReadThread, message: UpdateMessage, jobs: list[JobId]) -> dict[JobId, bytes]:
     """Return the environments of jobs with what is new in them."""
     new = message.get("variables")
     if not new:
-        return ()
+        return {}
     made: dict[bytes, bytes] = {}
-    found = reader.environments([*jobs, *map(array_of, jobs)])
-    for data in set(found.values()):
-        made[data] = environment_of(json.loads(data) | new)
-    return tuple((job, made[found.get(job, found[array_of(job)])]) for job in jobs)
+    known: dict[JobId, bytes] = {}
+    for bite in _bites((*jobs, *map(array_of, jobs))):
+        found = await reading.run(partial(Reader.environments, jobs=bite))
+        made |= {data: environment_of(json.loads(data) | new) for data in set(found.values()) - made.keys()}
+        known |= {job: made[data] for job, data in found.items()}
+    return {job: known.get(job, known[array_of(job)]) for job in jobs}

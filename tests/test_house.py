@@ -34,7 +34,7 @@ GPUCTL_MAY_IMPORT = ("gpuctl", "gpud.wire", "gpud.model.units")
 # What a core that decides the same twice needs of the standard library.
 PURE = {
     *("__future__", "abc", "bisect", "collections", "copy", "dataclasses", "enum", "fnmatch", "fractions", "functools"),
-    *("heapq", "itertools", "math", "operator", "re", "string", "types", "typing"),
+    *("graphlib", "heapq", "itertools", "math", "operator", "re", "string", "types", "typing"),
 }
 PURE_NAMES = {"signal.Signals"}
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "breakpoint", "__import__", "id", "hash"}

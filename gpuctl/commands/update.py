@@ -8,7 +8,7 @@ from gpuctl import submission
 from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
 from gpuctl.options import options
-from gpuctl.parse import JOBS, Parsed, variables
+from gpuctl.parse import JOBS, Parsed, after_of, parse_positive, variables
 from gpuctl.session import Session
 from gpud.model.units import parse_duration
 
@@ -16,7 +16,8 @@ _CHANGEABLE = (
     *("gpus", "nodes", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "share", "mig", "cpus", "memory"),
     *("not_gpu", "not_node", "node_label", "pool", "spread", "priority", "name", "time_limit", "estimate", "retries"),
     *("checkpoint_signal", "checkpoint_interval", "notify"),
-    *("retry_on", "preemptible", "begin", "label", "env", "env_file", "workdir", "output", "error", "grace"),
+    *("retry_on", "preemptible", "begin", "after", "array", "key", "label", "env", "env_file", "workdir"),
+    *("output", "error", "grace"),
 )
 _NONE = "none"
 _REMOVABLE = {  # by `none`, and what it is called in a demand
@@ -41,6 +42,15 @@ def parse_limit(text: str) -> dict[str, float | bool]:
     return {"time_limit_s": parse_duration(text)}
 
 
+def parse_throttle(text: str) -> int:
+    """Return how many of an array may run at once, of `%4`; 0: all, of `%none`. Raises ValueError."""
+    if text.lower() in ("none", "%none"):
+        return 0
+    if text[:1] != "%":
+        raise ValueError(f"{text!r}: which elements there are stays; how many of them run at once is: %4, %none")
+    return parse_positive(text[1:])
+
+
 def _options(command: Any) -> Any:
     """Give a command those options of `submit` that can be changed later, without their defaults."""
 
@@ -52,7 +62,12 @@ def _options(command: Any) -> Any:
     limit = table["time_limit"]
     limit.type = Parsed("DUR", parse_limit)
     limit.help = "From its start: 4h; +2h, -30m: more, less than now; none. Of running jobs, too."
-    for name in _REMOVABLE:
+    table["array"].type = Parsed("%N", parse_throttle)
+    table["array"].help = "How many of an array run at once: %4; %none."
+    table["key"].help = "What it is in its group; none."
+    table["label"].help = "A label to find it by; K= and none take away. May be repeated."
+    table["after"].help = "Once these have succeeded, instead: 12,14; or any:12, failed:12; none."
+    for name in (*_REMOVABLE, "after", "label"):
         table[name].type = _or_none(table[name].type)
     for name in reversed(_CHANGEABLE):
         command.__click_params__ = [*getattr(command, "__click_params__", []), table[name]]
@@ -72,6 +87,7 @@ def _or_none(kind: Any) -> Parsed:
 @click.argument("jobs", nargs=-1, type=JOBS)
 @selection
 @_options
+@click.option("--to-group", metavar="NAME", help="Put it into this group; none.")
 @click.pass_obj
 def update(
     session: Session,
@@ -86,7 +102,8 @@ def update(
     """Change what waiting jobs ask for; they keep their place. What is not named stays as it is.
 
     Of a running job the time limit, the priority and whom it tells can be changed: gpuctl update 12 --time-limit +2h.
-    Of an array it is what has not started that changes. `none` takes away what was asked for: --gpu-type none.
+    Of an array it is what has not started that changes. `none` takes away what was asked for: --gpu-type none,
+    --after none. --group says which jobs are meant; to put them into another, say --to-group.
     """
     asked = fields(given)
     if not asked:
@@ -115,11 +132,38 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "begin_at": given["begin"],
         **submission.checkpoint(given | {"time_limit": None}),
         "notify": submission.told_of(given),
-        "labels": dict(given["label"]),
+        **_labels(given["label"]),
+        "group": _word(given["to_group"]),
+        "key": _word(given["key"]),
+        "throttle": given["array"],
         "variables": said,
         "workdir": None if given["workdir"] is None else workdir,
         "output": submission.path_pattern(given["output"], "--output", workdir),
         "error": submission.path_pattern(given["error"], "--error", workdir),
     }
     asked = {key: value for key, value in optional.items() if value is not None and value not in ({}, [])}
-    return asked | (given["time_limit"] or {})
+    return asked | _after(given["after"]) | (given["time_limit"] or {})
+
+
+def _after(given: tuple[Any, ...]) -> dict[str, Any]:
+    if _NONE in given and len(given) > 1:
+        raise UsageError("--after none, and --after a job, are not both possible", hint="leave none out")
+    after = {} if _NONE in given else after_of(given)
+    return {} if after is None else {"after": after}
+
+
+def _labels(given: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the labels to add, and those to take away: `K=`, and of `none` all."""
+    said = dict(label for label in given if label != _NONE)
+    gone = [key for key, value in said.items() if not value]
+    return {
+        "labels": {key: value for key, value in said.items() if value},
+        "unlabel": ["*"] if _NONE in given else gone,
+    }
+
+
+def _word(text: str | None) -> str | None:
+    """Return a name as it goes to gpud: `none` is "", and no name none."""
+    if text == "":
+        raise UsageError("a group, or a key, without a name", hint="write: none")
+    return "" if text is not None and text.lower() == _NONE else text

@@ -4,10 +4,11 @@ Every command carries the `token` that its reply goes back to. Jobs in a command
 change: the edge has seen to that. Whatever ended meanwhile is answered with a note, not an error.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpud.core.admit import Refused
+from gpud.core.groups import Key
 from gpud.core.waits import Wait
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
@@ -58,20 +59,27 @@ class Update:
     """Change what jobs ask for. Of one that runs, its time limit and its priority can be changed.
 
     `jobs` are those to change, each with its `terms` from then on; `more_s` is added to a time limit as it is then.
-    `rewrite` is what the store has of them, the same for all but for their environments. `priority` and `begin_at`
-    None: as they are. `said` are the words of what is changed, `waiting_only` those of it that running jobs must not
-    change. `by` is who asked, by name.
+    They may be a part of those that were `named`, each of which is to have some of the terms `in_all`: what cannot be
+    of any of them changes none. `rewrite` is what the store has of them, the same for all but for their environments.
+    `priority`, `begin_at` and `throttle` None: as they are; a throttle of 0 is none. `ends` and `there` are of the jobs
+    that they are to come after, and of those that have the keys that they are to have, as in `Submit`. `said` are the
+    words of what is changed, `waiting_only` those of it that running jobs must not change. `by` is who asked, by name.
     """
 
     token: int
     jobs: tuple[tuple[JobId, Terms], ...]
     said: tuple[str, ...]
+    named: tuple[JobId, ...] = ()
+    in_all: tuple[Terms, ...] = ()
     waiting_only: tuple[str, ...] = ()
     rewrite: Rewrite = Rewrite()
-    environments: tuple[tuple[JobId, bytes], ...] = ()
+    environments: dict[JobId, bytes] = field(default_factory=dict)
     more_s: Seconds = 0.0
     priority: int | None = None
     begin_at: Timestamp | None = None
+    throttle: int | None = None
+    ends: tuple[tuple[JobId, End], ...] = ()
+    there: dict[Key, tuple[JobId, End | None]] = field(default_factory=dict)
     by: str = ""
 
 

@@ -2,7 +2,8 @@
 
 Kept of a job, or an array as a whole, while it is to wait for others, also while it is held: so long what it comes
 after counts as it is now. An end decides, and the other's return to the queue (requeue) opens the question again. Once
-a job stands in its line it is bound no more. Nobody can wait in a circle: who is named is there already.
+a job stands in its line it is bound no more. Nobody can wait in a circle: whom a submit names is there already, and
+who is changed, or runs again, is bound to nobody who waits for it (`behind`).
 
 Cost: O(edges of those concerned) an end.
 """
@@ -96,6 +97,18 @@ class Dependencies:
         """Return what a job comes after that has not ended."""
         edges = self._edges.get(job)
         return [] if edges is None else [each for each in edges.after if each.job not in edges.ends]
+
+    def behind(self, after: Iterable[Dependency]) -> set[JobId]:
+        """Return these, and all that they come after themselves, arrays as a whole: who is among them cannot."""
+        found: set[JobId] = set()
+        left = [array_of(each.job) for each in after]
+        while left:
+            job = left.pop()
+            if job not in found:
+                found.add(job)
+                edges = self._edges.get(job)
+                left += [array_of(each.job) for each in edges.after] if edges is not None else ()
+        return found
 
     def twin(self, jobs: Iterable[JobId]) -> "Dependencies":
         """Return what these jobs wait for, for a world of its own."""

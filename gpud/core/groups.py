@@ -60,9 +60,30 @@ class Groups:
 
     def leave(self, job: JobId, end: End) -> None:
         """Let go of a job, or an array, that is over."""
+        key = self._drop(job)
+        if key is not None:
+            if len(self._ended) >= _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[key] = (job, end)
+
+    def move(self, job: JobId, uid: int, group: str | None, key: str | None) -> None:
+        """Have a job, or an array, in another group, or under another key: see `named`."""
+        name, word = self.named(job, group, key)
+        self._drop(job)
+        self.join(job, uid, name, word)
+
+    def named(self, job: JobId, group: str | None, key: str | None) -> tuple[str | None, str | None]:
+        """Return a job's group and key when these are said of it: None is as it is, "" none."""
+        of, had = self._of.get(job), self._keys.get(job)
+        name = (of and of[1]) if group is None else group or None
+        word = (had and had[2]) if key is None else key or None
+        return name, None if name is None else word
+
+    def _drop(self, job: JobId) -> Key | None:
+        """Have a job in no group; return the key that it had."""
         group = self._of.pop(job, None)
         if group is None:
-            return
+            return None
         members = self._members[group]
         del members[job]
         if not members:
@@ -71,9 +92,7 @@ class Groups:
         key = self._keys.pop(job, None)
         if key is not None:
             del self._taken[key]
-            if len(self._ended) >= _REMEMBERED:
-                del self._ended[next(iter(self._ended))]
-            self._ended[key] = (job, end)
+        return key
 
     def taken(self, key: Key) -> JobId | None:
         """Return the job that waits or runs under a key."""

@@ -6,6 +6,7 @@ than it must, it waits for nothing: who asks for it now wants it now.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 
 from gpud.core import jobs
 from gpud.core.ends import follow
@@ -66,7 +67,15 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
 
 
 def _in_order(finished: Sequence[LoadedJob]) -> list[LoadedJob]:
-    return sorted(finished, key=lambda loaded: loaded.job)
+    """Return jobs in the order of their submission, but for those that were told later whom they come after."""
+    after = {array_of(each.job): {array_of(other.job) for other in each.after} for each in finished}
+    if all(job > other for job, others in after.items() for other in others):
+        return sorted(finished, key=lambda loaded: loaded.job)
+    try:
+        order = {job: at for at, job in enumerate(TopologicalSorter(after).static_order())}
+    except CycleError:  # each of them was told when the other had ended
+        order = {}
+    return sorted(finished, key=lambda loaded: (order.get(array_of(loaded.job), 0), loaded.job))
 
 
 def _rival(world: World, loaded: LoadedJob) -> JobId | None:
@@ -123,7 +132,8 @@ def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | No
 def _comes_after(world: World, loaded: LoadedJob) -> bool:
     """Have an ended job, or its array, wait again for what it was to come after; return whether there is anything."""
     key = array_of(loaded.job)
-    if follow(world, key, loaded.after, dict(loaded.ends)) is Park.AFTER:
+    after = tuple(each for each in loaded.after if key not in world.after.behind([each]))
+    if follow(world, key, after, dict(loaded.ends)) is Park.AFTER:
         return True
     world.after.forget(key)
     return False

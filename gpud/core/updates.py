@@ -2,6 +2,7 @@
 
 A job that waits goes to the line of its new terms, since when it queues is kept: it was not asked for anew. Of an
 array it is what has not started that changes. What is asked for is judged as a submit is, for all before any changes.
+What it comes after, its group and its key are an array's as a whole, and the latter two until it begins.
 """
 
 from dataclasses import fields, replace
@@ -10,22 +11,27 @@ from gpud.core import jobs
 from gpud.core.admit import Refused, never_fits
 from gpud.core.arrays import unfold_named
 from gpud.core.commands import Changed, Update
+from gpud.core.ends import follow, overlooked
+from gpud.core.groups import Key
 from gpud.core.outcome import Outcome
 from gpud.core.quota import impossible
 from gpud.core.world import Array, World
 from gpud.model.changes import Change, Queued, Reprioritised, Rewritten, TermsPut, Told
 from gpud.model.effects import SetLimit
-from gpud.model.job import Demand, JobId, Stopping
+from gpud.model.job import Demand, End, JobId, Stopping, array_of, format_job, index_of
 from gpud.model.spec import Park, Place, Terms
 
 
 def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
     """Change jobs, or say what of it cannot be; then none was changed."""
     wanted = {job: _terms(world, job, terms, asked) for job, terms in asked.jobs}
-    for terms in dict.fromkeys(wanted.values()):
+    for terms in dict.fromkeys((*wanted.values(), *asked.in_all)):
         refused = never_fits(world, terms.demand) or impossible(world, terms, out.now)
         if refused is not None:
             return refused
+    refused = _goes_round(world, asked) or _key_taken(world, asked)
+    if refused is not None:
+        return refused
     unfold_named(world, out, wanted)
     notes = {job: _update(world, out, asked, job, terms) for job, terms in wanted.items()}
     done = tuple(job for job, note in notes.items() if note is None)
@@ -43,7 +49,66 @@ def _terms(world: World, job: JobId, terms: Terms, asked: Update) -> Terms:
     return terms
 
 
+def _goes_round(world: World, asked: Update) -> Refused | None:
+    """Return why jobs cannot come after those that are said, if so: one of them would wait for itself."""
+    after = asked.rewrite.after
+    if not after:
+        return None
+    missed = overlooked(world, after, dict(asked.ends))
+    if missed is not None:
+        return Refused("busy", f"job {format_job(missed)} has just ended", "try again")
+    behind = world.after.behind(after)
+    job = next((job for job in asked.named if array_of(job) in behind), None)
+    if job is None:
+        return None
+    itself = any(array_of(each.job) == array_of(job) for each in after)
+    names = " ".join(format_job(each.job) for each in after)
+    why = "cannot come after itself" if itself else f"cannot come after {names}, which waits for it"
+    return Refused("refused", f"job {format_job(job)} {why}", "see what it waits for: gpuctl why JOB")
+
+
+def _key_taken(world: World, asked: Update) -> Refused | None:
+    """Return whose the key is that a job is to have in its group, if it is another's."""
+    new = asked.rewrite
+    if new.group is None and new.key is None:
+        return None
+    wanted: dict[Key, JobId] = {}
+    uids = {job: terms.uid for job, terms in asked.jobs}
+    for job in asked.named:
+        group, key = world.groups.named(job, new.group, new.key)
+        of = world.groups.of(job)
+        if group is None or key is None:
+            continue
+        whole = (of[0] if of is not None else uids[job], group, key)
+        holder, ended = world.groups.taken(whole), world.groups.ended(whole) or asked.there.get(whole)
+        if holder is None and ended is not None:
+            if ended[1] is None:
+                return Refused("busy", f"job {format_job(ended[0])} has just ended", "try again")
+            holder = ended[0] if ended[1] is End.COMPLETED else None
+        rival = wanted.setdefault(whole, job) if holder is None else holder
+        if rival != job:
+            hint = "a key names one job: give it another with --key"
+            return Refused("refused", f"job {format_job(rival)} has the key {key!r} in group {group!r}", hint)
+    return None
+
+
+def _never(world: World, asked: Update, job: JobId) -> str | None:
+    """Return what of this is not to be had of such a job, if anything."""
+    new, array = asked.rewrite, world.arrays.get(job)
+    moved = new.group is not None or new.key is not None
+    if index_of(job) is not None and (new.after is not None or moved or asked.throttle is not None):
+        return f"is an element: that is its array's to have, gpuctl update {format_job(array_of(job))}"
+    if array is None and asked.throttle is not None:
+        return "is no array"
+    if array is not None and moved and (array.elements or array.state.counts):
+        return "has begun: its elements stay in their group"
+    return None
+
+
 def _update(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms) -> str | None:
+    never = _never(world, asked, job)
+    if never is not None:
+        return never
     array = world.arrays.get(job)
     if array is not None:
         return _update_array(world, out, asked, job, array, terms)
@@ -65,12 +130,15 @@ def _update_array(world: World, out: Outcome, asked: Update, job: JobId, array: 
     world.unwait(job)
     before, array.terms = array.terms, terms
     _keep(out, asked, job, before, terms)
+    if asked.throttle is not None:
+        array.state = replace(array.state, throttle=asked.throttle or None)
     _wait(world, out, asked, job, terms, array.place)
     out.touch(job)
     for each, parked in waiting.items():
         own = _changed_alike(parked.terms, before, terms)
         _keep(out, asked, each, parked.terms, own)
         _wait(world, out, asked, each, own, parked.place)
+    world.throttle(job)
     if asked.waiting_only:  # elements that run stay as they are: they are told of where they are named
         return None
     for each in array.elements:
@@ -119,8 +187,8 @@ def _keep(out: Outcome, asked: Update, job: JobId, before: Terms, terms: Terms) 
     """Have the store keep what is new in a job's terms and in its spec."""
     if terms != before:
         out.changes.append(TermsPut(job, out.now, terms))
-    environment = dict(asked.environments).get(job)
-    rewrite = replace(asked.rewrite, environment=environment)
+    environments = asked.environments
+    rewrite = replace(asked.rewrite, environment=environments.get(job, environments.get(array_of(job))))
     if rewrite != type(rewrite)():
         out.changes.append(Rewritten(job, out.now, rewrite))
 
@@ -134,12 +202,31 @@ def _wait(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms, p
         place = replace(place, not_before=asked.begin_at)
         if place.park in {None, Park.BEGIN}:
             place = jobs.unheld(world, job, place, out.now)
+    if asked.rewrite.after is not None:
+        place = _bound(world, out, asked, job, place)
+    if asked.rewrite.group is not None or asked.rewrite.key is not None:
+        world.groups.move(job, terms.uid, asked.rewrite.group, asked.rewrite.key)
+        if world.groups.reason(world.groups.of(job)) is not None:
+            place = replace(place, park=Park.HELD)
     array = world.arrays.get(job)
     if array is not None:
         array.place = place
     out.changes.append(Queued(job, out.now, place, "updated", ", ".join(asked.said)))
     if array is None or array.state.pending:
         world.wait(job, terms, place)
+
+
+def _bound(world: World, out: Outcome, asked: Update, job: JobId, place: Place) -> Place:
+    """Return where a job stands that is to come after others now, or after nobody; that it never can is seen later."""
+    if index_of(job) is None:
+        world.after.forget(job)
+        follow(world, job, asked.rewrite.after or (), dict(asked.ends))
+    awaits = world.after.park(array_of(job)) is not None
+    if place.park is Park.HELD:
+        return replace(place, awaits=awaits)
+    if awaits:
+        return replace(place, awaits=True, park=Park.AFTER)
+    return jobs.unheld(world, job, replace(place, awaits=False), out.now)
 
 
 def _told(out: Outcome, asked: Update, job: JobId) -> Change:

@@ -113,16 +113,20 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
-    """What is new in a job's spec beside its terms; None: as it is. `labels` are added to those it has.
+    """What is new in a job's spec beside its terms; None: as it is.
 
-    `submitted` are fields that are read only to start it, by name.
+    `labels` are added to those it has, with None taken away; `group` and `key` "" are none. `submitted` are fields that
+    are read only to start it, by name.
     """
 
     name: str | None = None
     workdir: str | None = None
     output: str | None = None
     error: str | None = None
-    labels: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str | None], ...] = ()
+    after: tuple[Dependency, ...] | None = None
+    group: str | None = None
+    key: str | None = None
     submitted: tuple[tuple[str, object], ...] = ()
     environment: bytes | None = None
 

@@ -122,10 +122,7 @@ def encode_submitted(spec: JobSpec) -> str:
 
 
 def encode_rewrite(rewrite: Rewrite) -> tuple[object, ...]:
-    """Return the new values of name, name group, directory, output, error, labels and what is read to start it.
-
-    None: as it is.
-    """
+    """Return what is new of a job's row, None for what stays, in the order in which the store writes it."""
     name = rewrite.name
     return (
         text(name),
@@ -135,6 +132,10 @@ def encode_rewrite(rewrite: Rewrite) -> tuple[object, ...]:
         text(rewrite.error),
         to_json(dict(rewrite.labels)) if rewrite.labels else None,
         to_json(dict(rewrite.submitted)),
+        text(rewrite.group),
+        text(rewrite.key),
+        rewrite.after is not None,
+        encode_after(rewrite.after or ()),
     )
 
 

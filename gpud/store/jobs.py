@@ -99,7 +99,9 @@ _REWRITE = """UPDATE job SET name = coalesce(CAST(?1 AS TEXT), name),
     name_group = coalesce(CAST(?2 AS TEXT), name_group), workdir = coalesce(CAST(?3 AS TEXT), workdir),
     output = coalesce(CAST(?4 AS TEXT), output), error = coalesce(CAST(?5 AS TEXT), error),
     labels = coalesce(json_patch(coalesce(labels, '{}'), ?6), labels), submitted = json_patch(submitted, ?7),
-    environment = coalesce(?8, environment), updated_at = ?9 WHERE id = ?10"""
+    group_name = nullif(coalesce(CAST(?8 AS TEXT), group_name), ''), key = nullif(coalesce(CAST(?9 AS TEXT), key), ''),
+    after = CASE WHEN ?10 THEN ?11 ELSE after END,
+    environment = coalesce(?12, environment), updated_at = ?13 WHERE id = ?14"""
 _END = "UPDATE job SET state = ?, ended_at = ?, updated_at = ?, park = NULL, reason = CAST(? AS TEXT) WHERE id = ?"
 _NODE = """INSERT INTO node VALUES (CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?)
     ON CONFLICT (name) DO UPDATE SET cpus = excluded.cpus, memory_mib = excluded.memory_mib, driver = excluded.driver,

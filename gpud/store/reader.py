@@ -68,9 +68,13 @@ class Reader:
 
     def job(self, job: JobId) -> JobRow | None:
         """Return one job, None where there is none."""
-        with told(self._path):
-            rows = self._rows([job])
+        rows = self.rows([job])
         return rows[0] if rows else None
+
+    def rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
+        """Return those of these jobs that there are."""
+        with told(self._path):
+            return self._rows(jobs)
 
     def jobs(self, query: JobQuery) -> tuple[list[JobRow], int]:
         """Return at most `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more).

@@ -64,7 +64,8 @@ class Update(TypedDict):
 
     Reply: `ChangeReply`. What is left out stays. `time_limit_more_s` is added to the limit, or taken off it where it is
     negative; `unlimited` takes it away. `labels` and `variables` are added to what the job has; `notify` takes the
-    place of what it had, and so do the three of a checkpoint together.
+    place of what it had, and so do the three of a checkpoint together, and `after`. `unlabel` names labels to take
+    away, `*` all. An empty `group` or `key` is none; `throttle` is how many of an array may run at once, 0: all.
     """
 
     op: Literal["update"]
@@ -86,7 +87,12 @@ class Update(TypedDict):
     checkpoint_before_s: NotRequired[float]
     checkpoint_every_s: NotRequired[float]
     notify: NotRequired[list[list[str]]]
+    after: NotRequired[dict[str, list[str]]]
+    group: NotRequired[str]
+    key: NotRequired[str]
+    throttle: NotRequired[int]
     labels: NotRequired[dict[str, str]]
+    unlabel: NotRequired[list[str]]
     variables: NotRequired[dict[str, str]]
     workdir: NotRequired[str]
     output: NotRequired[str]

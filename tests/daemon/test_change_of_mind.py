@@ -61,6 +61,11 @@ def test_a_change_of_very_many_jobs_is_one_answer_of_all(gpud):
     assert (done["changed"], list(done["notes"])) == (jobs, [running])
     done = gpud.ask("priority", select={"jobs": jobs}, priority=-3)
     assert (done["changed"], gpud.job(jobs[0])["priority"], gpud.job(jobs[-1])["priority"]) == (jobs, -3, -3)
+    with pytest.raises(RefusedError, match=f"job {jobs[-1]} cannot come after itself"):
+        gpud.ask("update", select={"jobs": jobs}, name="never", after={"success": [jobs[-1]]})
+    done = gpud.ask("update", select={"jobs": jobs}, name="changed", group="many")
+    assert (done["changed"], gpud.ask("groups", name="many")["groups"][0]["total"]) == (jobs, 2100)
+    assert gpud.job(jobs[0])["name"] == gpud.job(jobs[-1])["name"] == "changed"
     assert gpud.ask("cancel", select=select)["changed"] == [running, *jobs]
     assert gpud.ended(running)["state"] == gpud.job(jobs[0])["state"] == gpud.job(jobs[-1])["state"] == "cancelled"
     assert gpud.ask("hold", select=select)["changed"] == []
@@ -92,6 +97,87 @@ def test_who_is_changed_keeps_the_place_in_the_queue(gpud):
     gpud.ask("cancel", select={"jobs": [*holders, first, second]}, force=True)
     for job in (*holders, first, second):
         gpud.ended(job)
+
+
+def test_what_a_job_comes_after_can_be_others_and_never_itself(gpud):
+    first, second, third = (gpud.submit("true", hold=True) for _ in range(3))
+    changed(gpud, second, after={"success": [first]})
+    changed(gpud, third, after={"any": [second]})
+    for job, after in ((first, first), (first, second), (first, third)):
+        with pytest.raises(RefusedError, match=f"job {first} cannot come after"):
+            changed(gpud, job, after={"success": [after]})
+    gpud.ask("release", select={"jobs": [second, third]})
+    gpud.kill()
+    gpud.start()
+    assert gpud.job(third)["reason"] == f"waits for job {second} (queued) to end"
+    changed(gpud, third, after={})
+    gpud.ended(third)
+    gpud.ask("cancel", select={"jobs": [first]})
+    assert gpud.job(second)["state"] == "held"  # what it comes after can never be
+    changed(gpud, second, after={"success": [third]})
+    assert gpud.ended(second)["state"] == "completed"
+
+    # Each was told to come after the other when that had ended: neither waits for ever when that runs again.
+    one = gpud.submit("true", hold=True)
+    other = gpud.submit("true", after={"success": [one]})
+    gpud.ask("cancel", select={"jobs": [other]})
+    changed(gpud, one, after={"success": [other]})
+    gpud.ask("requeue", select={"jobs": [other]})
+    assert gpud.ended(other)["state"] == "completed"
+    gpud.ask("release", select={"jobs": [one]})
+    assert gpud.ended(one)["state"] == "completed"
+
+    array = gpud.submit("true", array="0-1", hold=True)
+    with pytest.raises(RefusedError, match="cannot come after itself"):
+        changed(gpud, array, after={"success": [f"{array}_1"]})
+    changed(gpud, array, after={"failed": [second]})
+    gpud.ask("release", select={"jobs": [array]})
+    assert gpud.job(array)["state"] == "held"
+    gpud.ask("requeue", select={"jobs": [second]})
+    gpud.ended(second)
+    changed(gpud, array, after={})
+    assert gpud.ended(array)["state"] == "completed"
+
+
+def test_a_group_and_a_key_can_be_others_where_nobody_else_has_them(gpud):
+    job, other = (gpud.submit("sh", "-c", "exit $CODE", hold=True, env={"CODE": "0"}) for _ in range(2))
+    with pytest.raises(RefusedError, match="a key names a job in its group"):
+        changed(gpud, job, key="k")
+    changed(gpud, job, group="g", key="k")
+    with pytest.raises(RefusedError, match=f"job {job} has the key 'k' in group 'g'"):
+        changed(gpud, other, group="g", key="k")
+    with pytest.raises(RefusedError, match="2 jobs are named"):
+        gpud.ask("update", select={"jobs": [job, other]}, key="k")
+    assert gpud.submit("true", group="g", key="k") == job
+    gpud.ask("release", select={"jobs": [job]})
+    gpud.ended(job)
+    with pytest.raises(RefusedError, match=f"job {job} has the key"):  # for good: it has completed
+        changed(gpud, other, group="g", key="k")
+    changed(gpud, other, group="g", key="l", labels={"a": "1", "b": "2"})
+    changed(gpud, other, unlabel=["a"], labels={"c": "3"})
+    shown = gpud.job(other)
+    assert (shown["group"], shown["key"], shown["labels"]) == ("g", "l", {"b": "2", "c": "3"})
+    changed(gpud, other, group="", unlabel=["*"])
+    shown = gpud.job(other)
+    assert (shown["group"], shown["key"], shown["labels"]) == (None, None, {})
+    (group,) = gpud.ask("groups", name="g")["groups"]
+    assert (group["total"], group["counts"]) == (1, {"completed": 1})
+    gpud.kill()
+    gpud.start()
+    again = gpud.submit("true", group="g", key="l", hold=True)
+    assert again != other
+    gpud.ask("cancel", select={"jobs": [other, again]})
+
+
+def test_of_a_running_array_more_or_fewer_may_run_at_once(gpud):
+    array = gpud.submit("sleep", "1000", array="0-5%1", gpus=0, group="begun")
+    for throttle, runs in ((3, 3), (1, 3), (0, 6)):
+        assert changed(gpud, array, throttle=throttle)["changed"] == [array]
+        until(lambda runs=runs: sum(row["state"] == "running" for row in gpud.ask("list")["jobs"]) == runs)
+    assert changed(gpud, array, group="other")["notes"] == {array: "has begun: its elements stay in their group"}
+    assert "is an element" in changed(gpud, f"{array}_2", throttle=2)["notes"][f"{array}_2"]
+    gpud.ask("cancel", select={"jobs": [array]}, force=True)
+    gpud.ended(array)
 
 
 def test_of_an_array_what_has_not_started_changes(gpud):
