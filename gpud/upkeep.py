@@ -90,17 +90,18 @@ class Upkeep:
         self._check_disk()
 
     def report_alerts(self, changes: Sequence[Change]) -> None:
-        """Log what administrators are to hear of, and what became of GPUs."""
-        for each in changes:
-            if not isinstance(each, Told):
-                continue
+        """Log what administrators are to hear of, and what became of GPUs; what came of one cause once."""
+        told = [each for each in changes if isinstance(each, Told)]
+        alarmed = {_about(each) for each in told if each.kind == ALERT}
+        said = alarmed | {_about(each) for each in told if each.kind == "xid"}
+        for each in told:
             detail = each.detail
             if each.kind == ALERT:
                 log.log(_LEVELS[str(detail["level"])], "%s: %s", detail["what"], detail["message"])
-            elif each.kind == "health":
+            elif each.kind == "health" and (not detail["found"] or _about(each) not in said):
                 gone = "" if detail["found"] else "no longer: "
                 log.info("GPU %s of %s: %s%s", detail["index"], detail["node"], gone, detail["reason"])
-            elif each.kind == "xid":
+            elif each.kind == "xid" and _about(each) not in alarmed:
                 log.info("GPU %s of %s: XID %s: %s", detail["index"], detail["node"], detail["xid"], detail["says"])
             elif each.kind == "pids_unknown":
                 log.warning("%s", detail["reason"])
@@ -127,3 +128,8 @@ class Upkeep:
         world = self._gpud.world
         waiting = len(world.queue) + len(world.parked)
         return f"{len(world.active)} running, {waiting} waiting, {plural(len(world.gpus), 'GPU')}"
+
+
+def _about(each: Told) -> tuple[object, object]:
+    """Return the GPU that something was told of, and why."""
+    return each.detail.get("gpu"), f"xid {each.detail['xid']}" if each.kind == "xid" else each.detail.get("cause")

@@ -48,6 +48,7 @@ def test_an_error_of_the_hardware_is_told_kept_over_a_crash_and_ended_by_a_perso
     assert (fault["cause"], fault["person"]) == ("xid 48", True)
     assert [event["detail"]["what"] for event in told(gpud, "alert")] == ["gpu_drained"]
     until(lambda: "WARNING gpu_drained: GPU 0" in gpud.said())
+    assert gpud.said().count("XID 48") == 1
 
     gpud.kill()
     gpud.start()
