@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from gpuctl.errors import UsageError
 
-_MOST = 100_000  # jobs, as gpud takes them
+MOST = 100_000  # jobs, as gpud takes them
 _GROUP = re.compile(r"\{([^{}]*)\}")
 _LETTERS = re.compile(r"([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z])")
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
@@ -20,10 +20,31 @@ def expanded(words: Sequence[str]) -> Iterator[list[str]]:
     """
     variants = [_variants(word) for word in words]
     count = math.prod(map(len, variants))
-    if count > _MOST:
-        raise UsageError(f"the braces make {count:,} jobs, and {_MOST:,} can be submitted at once", hint="or: --array")
+    check_count("the braces make", count)
     for combination in itertools.product(*variants):
         yield list(combination)
+
+
+def check_count(what: str, count: int) -> None:
+    """Raise UsageError where these are more jobs than can be submitted at once."""
+    if count > MOST:
+        raise UsageError(f"{what} {count:,} jobs, and {MOST:,} can be submitted at once", hint="or: --array")
+
+
+def check_closed(words: Sequence[str]) -> None:
+    """Raise UsageError for a brace that is not closed, or has others in it: hardly ever is either meant."""
+    for word in words:
+        bare = _GROUP.sub("", word)
+        if "{" not in bare:
+            continue
+        if "}" in bare[bare.index("{") :]:
+            if all(_values(found[1]) is None for found in _GROUP.finditer(word)):
+                continue
+            raise UsageError(
+                f"{word}: braces inside of braces", hint="write each combination out; in quotes, they stay"
+            )
+        hint = "write {0.1,0.2}, without a space; in quotes, a brace means itself"
+        raise UsageError(f"{word}: a brace that is not closed", hint=hint)
 
 
 def _variants(word: str) -> list[str]:

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from gpuctl import submission
-from gpuctl.braces import expanded
+from gpuctl.braces import MOST, check_closed, expanded
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.errors import GpuctlError, UsageError
 from gpud.wire.codec import pack
@@ -40,8 +40,10 @@ def read(path: str, context: click.Context) -> list[Request]:
     What was given beside the file, in `context`, holds for every job that does not say otherwise.
     """
     jobs = _Jobs(context)
-    made = []
+    made: list[Request] = []
     for where, words in _lines(path):
+        if len(made) == MOST:
+            raise UsageError(f"{where}: more than {MOST:,} jobs cannot be submitted at once", hint="or: --array")
         try:
             made.append(jobs.request(words) | {"where": where})
         except (click.UsageError, GpuctlError) as error:
@@ -173,6 +175,7 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
         except ValueError as error:
             raise UsageError(f"{where}: {str(error).lower()}", hint="quotes come in pairs") from error
         try:
+            check_closed(words)
             for each in expanded(words) if words else ():
                 yield where, [word.translate(_PLAIN) for word in each]
         except UsageError as error:

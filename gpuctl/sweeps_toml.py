@@ -1,16 +1,21 @@
-"""A file of jobs in TOML: [defaults], [[job]] with a `command` and the options of `submit` by name, [job.grid]."""
+"""A file of jobs in TOML: [defaults], [[job]] with a `command` and the options of `submit` by name, [job.grid].
+
+Of a job with a grid `{name}` is what the grid has of that name, `{{name}}` that word in braces; `${name}` is a shell's.
+"""
 
 import itertools
+import math
 import re
 import shlex
 import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-from gpuctl.braces import expanded
+from gpuctl.braces import check_count, expanded
 from gpuctl.errors import UsageError
 
 _HEAD = re.compile(r"\s*\[\[\s*job\s*\]\]")
+_NAMED = re.compile(r"\{(\{[^\W\d][\w.-]*\})\}|(?<!\$)\{([^\W\d][\w.-]*)\}")
 _HINT = "write [[job]] with command = 'python train.py', and options by their names: gpus = 2"
 
 
@@ -38,9 +43,7 @@ def _job(job: dict[str, Any]) -> Iterator[list[str]]:
     if not isinstance(command, str | list) or not command:
         raise UsageError("a job without a command", hint=_HINT)
     axes = {name: values if isinstance(values, list) else [values] for name, values in grid.items()}
-    for name in axes:
-        if f"{{{name}}}" not in repr((command, job)):
-            raise UsageError(f"its grid has {name}, which its command does not use", hint=f"write {{{name}}} in it")
+    _check_grid(axes, command, job)
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, map(_written, combination), strict=True))
         options = [word for name, value in job.items() for word in _option(name, value)]
@@ -53,6 +56,17 @@ def _job(job: dict[str, Any]) -> Iterator[list[str]]:
             raise UsageError(str(error).lower(), hint="quotes come in pairs") from error
         for each in expanded([_filled(word, values) for word in words]):
             yield [*(_filled(word, values) for word in options), *each]
+
+
+def _check_grid(axes: dict[str, list[Any]], command: object, job: dict[str, Any]) -> None:
+    """Raise UsageError for a name that only one of a grid and its job has, or for too large a grid."""
+    used = {found[2] for found in _NAMED.finditer(repr((command, job))) if found[2]} if axes else set()
+    for name in axes.keys() - used:
+        raise UsageError(f"its grid has {name}, which its command does not use", hint=f"write {{{name}}} in it")
+    for name in sorted(used - axes.keys()):
+        hint = f"its grid has {', '.join(axes)}; where these braces are meant, write {{{{{name}}}}}"
+        raise UsageError(f"{{{name}}} is not in its grid", hint=hint)
+    check_count("its grid makes", math.prod(map(len, axes.values())))
 
 
 def _option(name: str, value: object) -> list[str]:
@@ -71,6 +85,4 @@ def _written(value: object) -> str:
 
 
 def _filled(word: str, values: dict[str, str]) -> str:
-    for name, value in values.items():
-        word = word.replace(f"{{{name}}}", value)
-    return word
+    return _NAMED.sub(lambda found: found[1] or values[found[2]], word) if values else word

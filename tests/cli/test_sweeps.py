@@ -37,7 +37,6 @@ def commands_of(text):
         ("{a..C}", ["{a..C}"]),
         ("{}", ["{}"]),
         ("{name}", ["{name}"]),
-        ("{a", ["{a"]),
     ],
 )
 def test_braces_mean_what_they_do_in_bash(word, meant):
@@ -72,6 +71,8 @@ def test_tables_are_the_same_options_by_name():
         command = ["echo", "{a,b}"]
         gpus = 0
     """
+    braces = "[[job]]\ncommand = ['awk', '{{print}} ${n} {n} {}']\n[job.grid]\nn = ['{print}']"
+    assert commands_of(braces) == [["--", "awk", "{print} ${n} {print} {}"]]
     first, *rest = commands_of(text)
     assert first[:4] == ["--gpus", "2", "--label", "kind=x"]
     assert {*first[4:9]} == {"--name", "lr-0.1", "--hold", "--env", "A=1"}
@@ -86,6 +87,12 @@ def test_tables_are_the_same_options_by_name():
         ("[[job]]\ncommand = 'a'\n\n[[job]]\ngpus = 1", "jobs.toml:4: a job without a command"),
         ("[[job]]\ncommand = 'a'\n[job.grid]\nlr = [1]", "jobs.toml:1: its grid has lr"),
         ("[[jobs]]\ncommand = 'a'", "jobs.toml: 'jobs' is not understood"),
+        ("[[job]]\ncommand = 'a {lr} {rl}'\n[job.grid]\nlr = [1]", "jobs.toml:1: {rl} is not in its grid"),
+        ("[[job]]\ncommand = 'a ${lr}'\n[job.grid]\nlr = [1]", "jobs.toml:1: its grid has lr"),
+        (
+            f"[[job]]\ncommand = '{{a}}{{b}}'\n[job.grid]\na = {[0] * 400}\nb = {[0] * 400}",
+            "jobs.toml:1: its grid makes 160",
+        ),
         ("[[job]", "jobs.toml: "),
     ],
 )
@@ -163,6 +170,8 @@ def test_a_bad_line_refuses_all_and_is_named(gpuctl):
         ("true\n\n-gx true\n", "stdin:3: "),
         ("-g 0 true\n'\n", "stdin:2: no closing quotation"),
         ("-g 0 true\n-g 1\n", "stdin:2: nothing to run"),
+        ("-g 0 echo {1, 2}\n", "stdin:1: {1,: a brace that is not closed"),
+        ("-g 0 echo '{' {} {{1,2},3}\n", "stdin:1: {{1,2},3}: braces inside of braces"),
         ("# nothing\n", "stdin holds no jobs"),
         ("--group g --key k true\n\n--group g --key k false\n", "stdin:3: the key 'k' in group 'g' is that of stdin:1"),
         ("--group g --key k echo {1,2}\n", "stdin:1: the key 'k' in group 'g' is that of several of its jobs"),
