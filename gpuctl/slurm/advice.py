@@ -15,6 +15,12 @@ _PROGRAM = re.compile(
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
 _STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
+# Comments, words in quotes, and here-documents of a script: what `quoted` is, and `here` with a mark, stands as it is.
+_SPAN = re.compile(
+    r"""\\. | "(?:\\.|[^"\\])*" | '(?P<quoted>[^']*)' | (?:(?<=\s)|^)(?P<comment>\#[^\n]*)
+    | (?<!<)<<-?\s*(?P<mark>['"]?)(?P<end>\w+)(?P=mark)(?P<here>.*?\n\t*(?P=end)$)""",
+    re.DOTALL | re.MULTILINE | re.VERBOSE,
+)
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 
@@ -22,11 +28,25 @@ _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 def advice(text: str, *, gpus: bool) -> list[tuple[int, str]]:
     """Return what is to be said of a script's own commands, by line; `gpus`: the job has some."""
     found: dict[str, tuple[int, str]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.lstrip().startswith("#"):
-            for kind, said in _of(line, gpus=gpus):
-                found.setdefault(kind, (number, said))
+    number, line = 0, ""
+    for at, part in enumerate(_SPAN.sub(_unread, text.replace("\r\n", "\n")).split("\n"), 1):
+        number, line = (number, f"{line} {part}") if line else (at, part)
+        if line.endswith("\\"):
+            line = line[:-1]  # and what stands in the next one
+            continue
+        for kind, said in _of(line, gpus=gpus):
+            found.setdefault(kind, (number, said))
+        line = ""
     return list(found.values())
+
+
+def _unread(span: re.Match[str]) -> str:
+    """Return a part of a script less what its shell takes as it stands: `srun bash -c '...'` has that for another.
+
+    The lines stay as many as they are.
+    """
+    plain = span["quoted"] or span["comment"] or (span["mark"] and span["here"])
+    return re.sub(r"[^\n]", "", plain) if plain else span[0]
 
 
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
