@@ -161,6 +161,7 @@ class LocalLauncher:
         self._link.close()
 
     def _launch(self, attempt: _Attempt, effect: Launch, order: LaunchOrder) -> None:
+        record.ensure(self._records)
         try:
             self._link.send(attempt.key, *order_of(attempt.key, attempt.path, effect, order))
         except LauncherGoneError:
@@ -225,6 +226,7 @@ class LocalLauncher:
                 record.bury(attempt.path)
                 found = record.read(attempt.path)
         except OSError:  # not even a link can be made
+            record.ensure(self._records)
             self._look_again(attempt)
             return
         except ValueError as error:

@@ -242,6 +242,13 @@ def prepare(directory: str) -> None:
     os.replace(draft, stone)
 
 
+def ensure(directory: str) -> None:
+    """Make the directory anew where somebody removed it, with all that was in it, while jobs are launched from here."""
+    if not os.access(directory, os.F_OK):
+        with contextlib.suppress(OSError):  # whoever cannot claim says why
+            prepare(directory)
+
+
 def clear(directory: str, kept: Container[str]) -> None:
     """Remove the records of attempts that are over, but those kept: a gpud was killed before it came to that."""
     for name in os.listdir(directory):

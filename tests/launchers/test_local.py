@@ -1,6 +1,7 @@
 """Real processes under the local launcher: started once, told truly, stopped whole."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -663,11 +664,13 @@ def _spoil(workplace: Workplace, how: str) -> None:
     path = workplace.state / "records" / "1.1"
     if how == "removed":
         path.unlink()
+    elif how == "all removed":
+        shutil.rmtree(path.parent)
     else:
         path.write_bytes(b"damaged".ljust(record.SIZE))
 
 
-@pytest.mark.parametrize("how", ["removed", "damaged"])
+@pytest.mark.parametrize("how", ["removed", "damaged", "all removed"])
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_started_job_whose_record_is_spoilt_runs_on_and_its_end_is_told(workplace, how, restart):
     os.mkfifo(workplace.state / "go")
