@@ -35,10 +35,16 @@ def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
             world.wait(element, array.terms, array.place)
 
 
-def full(world: World, key: JobId, reserved: Iterable[JobId]) -> bool:
-    """Return whether a job is an array of which no more may run, once those run for whom something is reserved."""
-    array = world.arrays.get(key)
-    return array is not None and sum(array_of(each) == key for each in reserved) >= array.room
+def full(world: World, job: JobId, reserved: Iterable[JobId]) -> bool:
+    """Return whether a job is of an array of which no more may run, once those run for whom something is reserved."""
+    array = world.arrays.get(array_of(job))
+    return array is not None and sum(array_of(each) == array_of(job) for each in reserved) >= array.room
+
+
+def more(world: World, job: JobId) -> bool:
+    """Return whether a job is an array with more than one element that may start now."""
+    array = world.arrays.get(job)
+    return array is not None and min(len(array.state.pending), array.room) > 1
 
 
 def unfold_first(world: World, out: Outcome, key: JobId) -> JobId:

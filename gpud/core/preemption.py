@@ -31,6 +31,8 @@ from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
+MOST = 64  # for so many is it done in one cycle: the others come to it a moment later, and nobody waits for an answer
+MOMENT_S: Seconds = 1.0
 _first_two = itemgetter(0, 1)
 _Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
 
@@ -68,6 +70,7 @@ class Preemption:
         self._world = world
         self._out = out
         self._gone: set[JobId] = set()
+        self._served = 0
         self.look_at: Timestamp | None = None
 
     @cached_property
@@ -95,7 +98,10 @@ class Preemption:
         if not (world.preemptible or world.tenants or self._own):
             return None
         waiting = world.waiting(job)
-        if waiting is None:
+        if waiting is None or quota.over(world, terms, self._out.now, quota.promised(world)) is not None:
+            return None
+        if self._served >= MOST:
+            self._look_again(Timestamp(self._out.now + MOMENT_S))
             return None
         oldest = self._out.now - world.rules.preempt_after_s
         beneath = self._beneath(terms, waiting.place)
@@ -104,9 +110,12 @@ class Preemption:
         spared = (victim.active.since for victim in beneath if victim.active.since > oldest)
         since = min(spared, default=None) if found is None else None
         if since is not None:
-            at = Timestamp(since + world.rules.preempt_after_s)
-            self.look_at = at if self.look_at is None else min(self.look_at, at)
+            self._look_again(Timestamp(since + world.rules.preempt_after_s))
+        self._served += found is not None
         return found
+
+    def _look_again(self, at: Timestamp) -> None:
+        self.look_at = at if self.look_at is None else min(self.look_at, at)
 
     def _make_room(self, job: JobId, terms: Terms, among: list[_Victim], holds: Holds) -> Reservation | None:
         beneath: dict[NodeName, list[_Victim]] = {}

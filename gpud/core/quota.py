@@ -6,7 +6,8 @@ its tenant may take back from who borrowed it (`may_reclaim`).
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import inf
 
 from gpud.core.active import ActiveJob
@@ -38,21 +39,25 @@ def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     return _never_allowed(world, terms) or _nowhere(world, terms, now)
 
 
-def over(world: World, terms: Terms, now: Timestamp) -> Wait | None:
-    """Return why a job may not start now, though it might fit; None if it may."""
+def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = ()) -> Wait | None:
+    """Return why a job may not start now, though it might fit; None if it may. Jobs `beside` it count as running."""
     pool, limits = terms.demand.pool, world.rules.limits
     if pool is not None and not any(each.name == pool for each in world.rules.pools):
         return NoPool(pool)
     if limits == _NO_LIMITS and not world.tenants:
         return None
     books, wanted = world.books, milli(terms.demand)
-    user, whose = books.of_user(terms.user), f"user {terms.user}"
-    tenant = world.tenants.get(terms.tenant)
+    everybody, user, of_tenant = books.all, books.of_user(terms.user), books.of_tenant(terms.tenant)
+    if beside:
+        everybody = _with(everybody, beside)
+        user = _with(user, [each for each in beside if each.user == terms.user])
+        of_tenant = _with(of_tenant, [each for each in beside if each.tenant == terms.tenant])
+    tenant, whose = world.tenants.get(terms.tenant), f"user {terms.user}"
     return (
-        _busy("", books.all, limits.running)
+        _busy("", everybody, limits.running)
         or _busy(whose, user, limits.running_per_user)
         or _greedy(whose, user, limits.gpus_per_user, wanted)
-        or (None if tenant is None else _tenant_over(world, tenant, wanted, now))
+        or (None if tenant is None else _tenant_over(world, tenant, of_tenant, wanted, now))
     )
 
 
@@ -87,7 +92,8 @@ def guaranteed(world: World, terms: Terms) -> bool:
     if tenant is None or not tenant.guaranteed_gpus or not wanted:
         return False
     tally = world.books.of_tenant(tenant.name)
-    return tally.milli - tally.leaving + _promised(world, tenant.name) + wanted <= 1000 * tenant.guaranteed_gpus
+    theirs = sum(milli(each.demand) for each in promised(world) if each.tenant == tenant.name)
+    return tally.milli - tally.leaving + theirs + wanted <= 1000 * tenant.guaranteed_gpus
 
 
 def owed(world: World) -> frozenset[str]:
@@ -128,10 +134,10 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
     return milli(victim.terms.demand) > 0 and borrows(world, theirs) > taken
 
 
-def _promised(world: World, tenant: str) -> int:
-    """Return the GPUs, in thousandths, that a tenant's waiting jobs will have as soon as the preempted are gone."""
+def promised(world: World) -> list[Terms]:
+    """Return the terms of the waiting jobs that have GPUs as soon as those who were stopped for them are gone."""
     waiting = (world.waiting(job) for job, kept in world.reservations.items() if kept.taken)
-    return sum(milli(each.terms.demand) for each in waiting if each is not None and each.terms.tenant == tenant)
+    return [each.terms for each in waiting if each is not None]
 
 
 def _never_allowed(world: World, terms: Terms) -> Refused | None:
@@ -205,9 +211,8 @@ def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused 
     return None
 
 
-def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> Wait | None:
+def _tenant_over(world: World, tenant: Tenant, tally: Tally, wanted: int, now: Timestamp) -> Wait | None:
     books, whose = world.books, f"tenant {tenant.name}"
-    tally = books.of_tenant(tenant.name)
     running = world.rules.limits.running_per_tenant if tenant.max_running is None else tenant.max_running
     wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
     if wait is not None:
@@ -227,6 +232,11 @@ def _tenant_over(world: World, tenant: Tenant, wanted: int, now: Timestamp) -> W
         if kept and books.all.milli + wanted + kept > there:
             return Guaranteed(tenant.name, kept / 1000)
     return None
+
+
+def _with(tally: Tally, more: Sequence[Terms]) -> Tally:
+    running, taken = tally.running + len(more), tally.milli + sum(milli(each.demand) for each in more)
+    return replace(tally, running=running, milli=taken) if more else tally
 
 
 def _busy(whose: str, tally: Tally, most: int | None) -> Wait | None:

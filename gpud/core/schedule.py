@@ -81,6 +81,7 @@ class _Round:
         self.closed: set[tuple[Group, tuple[int, ...]]] = set()
         self.looking: set[Demand] = set()
         self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
+        self.tried: dict[Line, int] = {}  # how many of a line have been blocked
         # Heads of groups, and (with their lines) blocked jobs behind them that may reserve too.
         self.heads: list[tuple[int, int, Group, Line | None]] = []
 
@@ -96,7 +97,7 @@ class _Round:
             rank, entry, group, behind = heads[0]
             if behind is not None:
                 heappop(heads)
-                self._reserve(job_of(entry), behind.terms)
+                self._reserve(behind, job_of(entry))
                 continue
             first = queue.first(group)
             if first is None or (self.looking and group.demand in self.looking):
@@ -176,14 +177,12 @@ class _Round:
                 return False
             self._set_aside(line, wait)
             return True
-        self._reserve(job, line.terms)
-        if self.slots > 0 and self.tries > 0:
-            for following in world.queue.following(line, self.slots + 1)[1:]:
-                heappush(self.heads, (line.rank, following, line.group, line))
-        if not standing:
+        more = self._reserve(line, job) and world.rules.backfill
+        if not standing and not more:
             world.blocked[demand] = None
             return False
-        self._set_aside(line, Full() if world.spaces.best(demand) is None else Barred(self._claim(demand, standing)))
+        free = bool(standing) and world.spaces.best(demand) is not None
+        self._set_aside(line, Barred(self._claim(demand, standing)) if free else Full())
         return True
 
     def _claim(self, demand: Demand, standing: tuple[int, ...]) -> Claim:
@@ -202,20 +201,42 @@ class _Round:
         self.world.queue.set_aside(line, wait)
         self.world.aside.append(line)
 
-    def _reserve(self, job: JobId, terms: Terms) -> None:
-        """Reserve for a blocked job: what it has had reserved before, what it may preempt, or its earliest start."""
-        if job in self.made or arrays.full(self.world, job, self.made):
-            return
-        if not self._preempt(job, terms) and self.slots > 0 and self.tries > 0:
-            self.tries -= 1
-            if self._claim_earliest(job, terms):
-                self.slots -= 1
+    def _reserve(self, line: Line, job: JobId) -> bool:
+        """Reserve for a blocked job of a line; return whether there may be more for others with its demand, in turn."""
+        more = self._reserve_for(job, line.terms)
+        if more:
+            tried = self.tried[line] = self.tried.get(line, 0) + 1
+            for following in self.world.queue.following(line, tried + 1)[tried:]:
+                heappush(self.heads, (line.rank, following, line.group, line))
+        return more
+
+    def _reserve_for(self, job: JobId, terms: Terms) -> bool:
+        """Reserve what was reserved before, what a job may preempt (for its elements, too), or its earliest start.
+
+        Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
+        """
+        world, made = self.world, self.made
+        preempts = job in made and made[job].taken
+        while job not in made and job in world.queue and not arrays.full(world, job, made):
+            if not self._preempt(job, terms):
+                if self.slots > 0 and self.tries > 0:
+                    self.tries -= 1
+                    if not self._claim_earliest(job, terms):
+                        return False
+                    # The next elements come before others, and have no names yet to reserve under.
+                    self.slots = 0 if arrays.more(world, job) else self.slots - 1
+                break
+            preempts = True
+        return (preempts and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
 
     def _preempt(self, job: JobId, terms: Terms) -> bool:
         """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
         preempting = self.preemption.preempt(job, terms, self._others)
         if preempting is None or not self.guard.reserve(preempting):
             return False
+        if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
+            job = arrays.unfold_first(self.world, self.out, job)
+            preempting = replace(preempting, job=job)
         self.made[job] = preempting
         return True
 
@@ -341,7 +362,6 @@ class _Round:
         if not waiting or (terms.tenant, terms.demand) in self.vain:
             return False
         job = next((each for each in waiting[1:] if array_of(each) == waiting[0]), waiting[0])  # an element that is out
-        array = world.arrays.get(job)
         if arrays.full(world, job, self.made) or not quota.guaranteed(world, terms) or not self._may(job, terms):
             return False
         served = self._serve(job, terms)
@@ -350,7 +370,4 @@ class _Round:
         if not self._preempt(job, terms):
             self.vain.add((terms.tenant, terms.demand))
             return False
-        if array is not None:  # for its first element: others may be preempted for the next one as well
-            first = arrays.unfold_first(world, self.out, job)
-            self.made[first] = replace(self.made.pop(job), job=first)
         return True

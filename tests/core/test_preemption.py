@@ -8,6 +8,8 @@ from tenancy import a_job_of, create, reserve
 
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
+from gpud.model.job import array_of
+from gpud.model.tenant import Limits
 from gpud.model.window import Pool
 
 
@@ -89,6 +91,40 @@ def test_an_array_takes_back_at_once_what_is_guaranteed_to_its_tenant(array, at_
         assert set(stopping(play)) < set(victims)
 
     assert [play.state(element(job, index)) for index in range(at_once)] == ["starting"] * at_once
+
+
+@pytest.mark.parametrize(
+    ("wanted", "at_once"),
+    [
+        ([{"array": "0-9"}], 4),
+        ([{"array": "0-2"}], 3),
+        ([{"array": "0-9%2"}], 2),
+        ([{}, {}, {}], 3),
+        ([{"user": "bob"}, {}, {"user": "eve"}], 3),
+        ([{"gpus": 2}, {"array": "0-9"}], 4),
+        ([{"user": "max", "array": "0-9"}], 2),
+    ],
+)
+@pytest.mark.parametrize("reservations", [0, 1, 2])
+def test_all_who_may_preempt_do_so_at_once_and_take_no_more_than_they_need(wanted, at_once, reservations):
+    rules = Rules(reservations=reservations, limits=Limits(gpus_per_user=2 if wanted[0].get("user") == "max" else None))
+    play = a_cluster(gpus="4xH100", rules=rules)
+    for user in range(4):
+        all_running(play, 1, user=f"user{user}", estimate=1e6)
+    play.later(3600)
+
+    urgent = play.submit(*(a_job(**{"gpus": 1, "priority": 5, "grace": 30.0, **each}) for each in wanted))
+    victims = stopping(play)
+    for _ in range(3):
+        play.later(10)
+        play.submit(a_job(0, cpus=1, limit=1))
+    assert stopping(play) == victims
+    assert len(victims) == at_once
+
+    play.ends(*victims, signal=15)
+    there = [job for job in play.running if array_of(job) in urgent]
+    assert sum(len(play.gpus(job)) for job in there) == at_once
+    assert not stopping(play)
 
 
 def test_after_a_restart_what_those_leave_who_go_is_kept_for_the_tenant_that_takes_it_back():
