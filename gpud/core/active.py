@@ -1,14 +1,13 @@
 """A job that holds an allocation, as deciding sees it."""
 
-from dataclasses import dataclass
-
 from gpud.model.gpu import GpuProcess
 from gpud.model.job import Active, JobId, Starting, Stopping, format_job
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ActiveJob:
     """A job that holds an allocation, in the state it has now; `place` is where it stood in the queue."""
 

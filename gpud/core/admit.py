@@ -8,7 +8,6 @@ Cost: O(GPUs) for a demand that is new since the inventory changed.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from gpud.core.fleet import NodeState
 from gpud.core.placement import admits, fit, to_be_had, type_matches
@@ -17,11 +16,12 @@ from gpud.core.world import World
 from gpud.model.gpu import Gpu, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import format_size
+from gpud.model.value import value
 
 _REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Refused:
     """A request that is not done, with a stable code and what to do about it."""
 

@@ -4,7 +4,7 @@ Every command carries the `token` that its reply goes back to. Jobs in a command
 change: the edge has seen to that. Whatever ended meanwhile is answered with a note, not an error.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from gpud.core.admit import Refused
@@ -14,10 +14,11 @@ from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
 from gpud.model.spec import JobSpec, LoadedJob, Rewrite, Terms
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.value import value
 from gpud.model.window import Window
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Submit:
     """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next.
 
@@ -40,7 +41,7 @@ class Submit:
         return self.spec.nonce
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SubmitMany:
     """Queue many jobs, or none of them. `dry_run`: only say whether they would be taken."""
 
@@ -54,7 +55,7 @@ class SubmitMany:
         return self.jobs[0].spec.nonce  # of a request that is sent again it is the same
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Update:
     """Change what jobs ask for. Of one that runs, its time limit and its priority can be changed.
 
@@ -83,7 +84,7 @@ class Update:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Signal:
     """Send a signal to every process of running jobs. `by` is who asked, by name."""
 
@@ -93,7 +94,7 @@ class Signal:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Cancel:
     """End jobs; `force`: without grace. `by` is who asked, by name."""
 
@@ -103,7 +104,7 @@ class Cancel:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Hold:
     """Keep waiting jobs from starting."""
 
@@ -111,7 +112,7 @@ class Hold:
     jobs: tuple[JobId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Release:
     """Let held jobs start."""
 
@@ -119,7 +120,7 @@ class Release:
     jobs: tuple[JobId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Requeue:
     """Run jobs again: running ones are stopped first, `finished` ones come from the store, as they are there now.
 
@@ -132,7 +133,7 @@ class Requeue:
     finished: tuple[LoadedJob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SetPriority:
     """Change the priority of jobs."""
 
@@ -141,7 +142,7 @@ class SetPriority:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Interrupt:
     """Send INT to running jobs; one that waits is cancelled. `by` is who asked, by name."""
 
@@ -150,7 +151,7 @@ class Interrupt:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Drain:
     """Give out these GPUs and nodes no more; `reason` None: give them out again. `by` is who asked, by name."""
 
@@ -161,7 +162,7 @@ class Drain:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Pause:
     """Start nothing more; `reason` None: go on. `by` is who asked, by name."""
 
@@ -170,7 +171,7 @@ class Pause:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class PutTenant:
     """Make a tenant (`create`), or change one. `values` are fields of it; users and groups among them are added.
 
@@ -185,7 +186,7 @@ class PutTenant:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DeleteTenant:
     """Remove a tenant that has no jobs. `by` is who asked, by name."""
 
@@ -194,7 +195,7 @@ class DeleteTenant:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Reserve:
     """Set GPUs aside; the window gets its number."""
 
@@ -202,7 +203,7 @@ class Reserve:
     window: Window
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DeleteReservation:
     """Give back GPUs that were set aside. `by` is who asked, by name."""
 
@@ -211,7 +212,7 @@ class DeleteReservation:
     by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ChoosePolicy:
     """Order the queue by this policy (None: by the same), with these values of its parameters.
 
@@ -224,7 +225,7 @@ class ChoosePolicy:
     reset: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Asked:
     """A read: answered by the edge once everything before it is durable."""
 
@@ -253,7 +254,7 @@ Command = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Accepted:
     """A submit was taken; `job` is None on a dry run. `position` and `wait` only where asked for.
 
@@ -266,14 +267,14 @@ class Accepted:
     there: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Submitted:
     """Many submits were taken, each as `Accepted` says it of one: the job, and its state if it was there already."""
 
     jobs: tuple[tuple[JobId | None, str | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Changed:
     """What was done: the jobs that changed, and why others did not."""
 
@@ -281,14 +282,14 @@ class Changed:
     notes: tuple[tuple[JobId, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Done:
     """A command that is not about jobs took effect; `changed` False: it was so already."""
 
     changed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Reserved:
     """GPUs were set aside, under this number."""
 

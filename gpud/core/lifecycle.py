@@ -25,19 +25,20 @@ end: see `Terms.retries` and `Terms.retry_on`, whose words are `failure` (any), 
 What happens to waiting jobs (cancel, hold, release ...) moves them between places and needs no table.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import Signals
 
 from gpud.model.job import End, Exit, StopCause
 from gpud.model.spec import Park, Place, Terms
 from gpud.model.units import Seconds, Timestamp, format_duration
+from gpud.model.value import value
 
 RETRY_FIRST_S: Seconds = 2.0  # doubles with each try, up to
 RETRY_LAST_S: Seconds = 300.0
 MACHINE_LAST_S: Seconds = 30.0  # after a fault of the machine: once that is mended nobody shall wait for long
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Over:
     """The job has ended. `reason` is None where the state says it all."""
 
@@ -45,7 +46,7 @@ class Over:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Again:
     """The job waits for its next attempt, at this place."""
 

@@ -6,16 +6,17 @@ keeps the very same numbers, written with each attempt's end.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import expm1, log
 
 from gpud.model.changes import UsePut
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.value import value
 
 HALF_LIFE_S: Seconds = 7 * 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Account:
     """GPU-seconds as of `at`: what was `used`, and what is counted on top of it (`lifted`) by a policy."""
 

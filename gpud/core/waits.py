@@ -3,30 +3,29 @@
 The same code that decided makes them, so what `gpuctl why` says is what the scheduler did.
 """
 
-from dataclasses import dataclass
-
 from gpud.core.claims import Claim
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
 from gpud.model.spec import Dependency
 from gpud.model.units import Timestamp
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Held:
     """Until released: by its owner, or for `reason`."""
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class BeginsAt:
     """Submitted for later."""
 
     at: Timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RetriesAt:
     """Its last attempt failed, or the machine could not start it; `attempt` is the next."""
 
@@ -34,7 +33,7 @@ class RetriesAt:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class After:
     """Another job has to end first, and `others` more; `state` is what it does now."""
 
@@ -43,7 +42,7 @@ class After:
     others: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Unmet:
     """What it comes after ended otherwise than it must: it is held until that runs again, or it is released."""
 
@@ -51,28 +50,28 @@ class Unmet:
     end: End
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Throttled:
     """As many elements of its array run as may."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Paused:
     """An operator stopped all starts."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NoGpus:
     """No GPU was ever seen here; `problem` is what the driver's library said."""
 
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class OverQuota:
     """A limit of a user, of a tenant, or (`whose` "") of everybody.
 
@@ -87,7 +86,7 @@ class OverQuota:
     until: Timestamp | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Guaranteed:
     """What is free is guaranteed to other tenants, that many GPUs of it, and its own tenant may not borrow."""
 
@@ -95,14 +94,14 @@ class Guaranteed:
     gpus: float
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NoPool:
     """The pool that it asked for is not configured any more."""
 
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NoCapacity:
     """Everything that would suit is taken.
 
@@ -118,7 +117,7 @@ class NoCapacity:
     out: tuple[tuple[str, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class YieldsTo:
     """There is room, but starting now could delay a job that comes first."""
 
@@ -126,26 +125,26 @@ class YieldsTo:
     at: Timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Barred:
     """What is free is claimed: set aside for a time, for a pool, for a tenant."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Full:
     """Everything that it may have is taken; what exactly is missing is found out when somebody asks."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Looking:
     """Its GPUs are being looked at: whether they are free in fact."""
 
     gpus: tuple[GpuId, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Next:
     """Not looked at yet: the next cycle will."""
 

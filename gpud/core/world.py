@@ -34,10 +34,11 @@ from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.tenant import Tenant
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.value import value
 from gpud.model.window import Window
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Parked:
     """A waiting job that stands in no line."""
 
@@ -67,7 +68,7 @@ class Array:
         return inf if self.state.throttle is None else max(0, self.state.throttle - self.running)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Reservation:
     """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
 

@@ -3,16 +3,15 @@
 Each change that people can see is an event too; the store numbers events as it writes them.
 """
 
-from dataclasses import dataclass
-
 from gpud.model.gpu import GpuId, Node
 from gpud.model.job import Active, End, Exit, JobId, StopCause
 from gpud.model.spec import ArrayState, JobSpec, Place, Rewrite, Terms
 from gpud.model.units import Seconds, Timestamp
 from gpud.model.use import GpuUse
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Added:
     """A submitted job, or array, enters the queue. Event: `submitted`."""
 
@@ -23,7 +22,7 @@ class Added:
     array: ArrayState | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Unfolded:
     """An element leaves its array's row and gets its own, with everything the array was submitted with. No event."""
 
@@ -32,7 +31,7 @@ class Unfolded:
     place: Place
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ArrayPut:
     """An array's row as it is now; `end` once nothing of it is left to run. Event only with an end.
 
@@ -46,7 +45,7 @@ class ArrayPut:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Queued:
     """A job waits (again): submitted before, retried, requeued, held, released, reprioritised.
 
@@ -60,7 +59,7 @@ class Queued:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Moved:
     """A job is starting, running or stopping now, on its attempt. Event: `starting`, `running` or `stopping`.
 
@@ -74,7 +73,7 @@ class Moved:
     by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class AttemptEnded:
     """An attempt is over, whatever becomes of the job; `gpu_s` are GPU-seconds held. No event of its own.
 
@@ -91,7 +90,7 @@ class AttemptEnded:
     uses: tuple[GpuUse, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Ended:
     """A job is over for good. Event: the end's word. `exit` is None for one that never started.
 
@@ -106,7 +105,7 @@ class Ended:
     by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Reprioritised:
     """An active job's priority, for when it queues again. Event: `priority`."""
 
@@ -115,7 +114,7 @@ class Reprioritised:
     priority: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class TermsPut:
     """A job's terms are others from its next attempt on: more memory, a node left out. No event: `Queued` says why."""
 
@@ -124,7 +123,7 @@ class TermsPut:
     terms: Terms
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Rewritten:
     """A job's spec is another from its next attempt on: see `Rewrite`. No event: `Told` or `Queued` says it."""
 
@@ -133,7 +132,7 @@ class Rewritten:
     rewrite: Rewrite
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class InventoryPut:
     """A node and its GPUs as last seen. No event."""
 
@@ -141,7 +140,7 @@ class InventoryPut:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class UsePut:
     """What a user, or (None) a tenant as a whole, has used, decayed to `at`: see core.usage. No event."""
 
@@ -152,7 +151,7 @@ class UsePut:
     at: Timestamp
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class StrangerSeen:
     """More GPU-seconds that a user's processes had of a GPU without a job. No event."""
 
@@ -163,7 +162,7 @@ class StrangerSeen:
     gpu_s: Seconds
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SettingPut:
     """One of the scheduler's own settings (pause, drains); `value` is plain (JSON), None removes it. No event."""
 
@@ -171,7 +170,7 @@ class SettingPut:
     value: object
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Told:
     """An event that is not a job's state: a GPU drained, the queue paused. `detail` is plain (JSON)."""
 

@@ -1,13 +1,12 @@
 """What a cycle wants done in the world, after its changes are durable. Each may be performed twice."""
 
-from dataclasses import dataclass
-
 from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity
 from gpud.model.job import JobId, Running, Starting, Stopping
 from gpud.model.units import Seconds
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Launch:
     """Start this attempt. Answered by `Started` and `Exited`, or by `Exited` alone."""
 
@@ -16,7 +15,7 @@ class Launch:
     allocation: Allocation
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stop:
     """End this attempt: TERM to every process and KILL after `grace_s`; at once where that is 0.
 
@@ -30,7 +29,7 @@ class Stop:
     saves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Interrupt:
     """Send INT to every process of this attempt, once, as a terminal's Ctrl-C would."""
 
@@ -38,7 +37,7 @@ class Interrupt:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SendSignal:
     """Send this signal to every process of this attempt, once."""
 
@@ -47,7 +46,7 @@ class SendSignal:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class SetLimit:
     """This attempt may run for so long in all, from its start on; None: for ever."""
 
@@ -56,7 +55,7 @@ class SetLimit:
     time_limit_s: Seconds | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Look:
     """Find out what became of an attempt that an earlier gpud was starting, or had started, under boot id `boot`.
 
@@ -78,7 +77,7 @@ def look_at(job: JobId, attempt: int, state: Starting | Running | Stopping) -> L
     return Look(job, attempt, state.boot, state.process, state.shim)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Forget:
     """The attempt's end is durable: its record may go."""
 
@@ -86,7 +85,7 @@ class Forget:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ReadGpus:
     """Look at these GPUs now; answered by a `GpuSeen` each."""
 

@@ -4,12 +4,13 @@ An identity never changes while the hardware does not; a reading is a moment's l
 holds None for what could not be read: an unknown is never a zero, and never free.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import NewType
 
 from gpud.model.health import Signs
 from gpud.model.units import Mib, Timestamp
+from gpud.model.value import value
 
 GpuId = NewType("GpuId", str)  # the vendor's UUID; an index appears only where a human reads it
 NodeName = NewType("NodeName", str)
@@ -59,7 +60,7 @@ def nominal_mib(total: Mib) -> Mib:
     return Mib(-(-total // 1024) * 1024)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Gpu:
     """One GPU of a node, or one MIG instance: a device that a job can get.
 
@@ -86,7 +87,7 @@ class Gpu:
     devices: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Node:
     """A machine: its GPUs by index, its CPUs and its memory. `problem` says why GPUs cannot be seen.
 
@@ -106,7 +107,7 @@ class Node:
     contained: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class ProcessIdentity:
     """A process, told apart from a later one with the same pid by its start time (ticks since boot)."""
 
@@ -114,7 +115,7 @@ class ProcessIdentity:
     start: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class GpuProcess:
     """A process that holds a GPU.
 
@@ -134,7 +135,7 @@ class GpuProcess:
     job: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Reading:
     """What one look at a GPU gave.
 
@@ -155,7 +156,7 @@ class Reading:
     signs: Signs | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Unreadable:
     """A GPU that gave no reading. `lost`: the vendor's library says it fell off the bus; else not answering."""
 
@@ -164,7 +165,7 @@ class Unreadable:
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Share:
     """One GPU in an allocation; `memory_mib` is None for the whole GPU."""
 
@@ -172,7 +173,7 @@ class Share:
     memory_mib: Mib | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Allocation:
     """What a job holds: GPUs by identity, CPUs, memory in MiB (0: none counted), on the node where it is started.
 

@@ -1,9 +1,9 @@
 """What a GPU tells of its own health, beside how busy it is: counters, links and limits that change slowly."""
 
-from dataclasses import dataclass
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Signs:
     """One look at what changes slowly; None: this board, mode or driver has no such thing.
 

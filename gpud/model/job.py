@@ -5,12 +5,12 @@ people see times 2^24, plus one more than the index for an element. The keys of 
 the array's own, so "all of 12" is a range of keys, in a dict and in SQLite alike.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NewType
 
 from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity
 from gpud.model.units import Mib, Seconds, Timestamp
+from gpud.model.value import value
 
 JobId = NewType("JobId", int)
 _ELEMENT_BITS = 24
@@ -43,7 +43,7 @@ def format_job(job: JobId) -> str:
     return str(number_of(job)) if index is None else f"{number_of(job)}_{index}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Demand:
     """What a job needs before it can start; jobs with equal demands are interchangeable to placement.
 
@@ -110,12 +110,12 @@ class End(StrEnum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Waiting:
     """In the queue: in a line, or parked with a reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Starting:
     """Allocated and durable; the launcher was told, and has not said that it runs."""
 
@@ -124,7 +124,7 @@ class Starting:
     boot: str  # the node's boot id: another one means that this attempt is over
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Running:
     """A process holds the claim on this attempt."""
 
@@ -135,7 +135,7 @@ class Running:
     shim: ProcessIdentity
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Stopping:
     """Told to stop. `process` and `shim` are None while the launcher has not said that it started.
 
@@ -153,7 +153,7 @@ class Stopping:
     shim: ProcessIdentity | None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Finished:
     """Over for good."""
 
@@ -165,7 +165,7 @@ Active = Starting | Running | Stopping
 JobState = Waiting | Active | Finished
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Fault:
     """Why a job could not be started.
 
@@ -179,7 +179,7 @@ class Fault:
     not_found: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Exit:
     """How an attempt ended, as its record tells.
 

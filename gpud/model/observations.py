@@ -1,13 +1,12 @@
 """What the world tells gpud. Each may arrive twice, late, or for an earlier attempt, and must do no harm then."""
 
-from dataclasses import dataclass
-
 from gpud.model.gpu import GpuId, Node, NodeName, ProcessIdentity, Reading, Unreadable
 from gpud.model.job import Exit, JobId
 from gpud.model.units import Timestamp
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Started:
     """The attempt's process won the claim and is about to exec."""
 
@@ -18,7 +17,7 @@ class Started:
     shim: ProcessIdentity
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Exited:
     """The attempt is over and nothing of it is left (or, where `exit.stuck`, cannot be killed)."""
 
@@ -27,14 +26,14 @@ class Exited:
     exit: Exit
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class NodeSeen:
     """A node's inventory, whole: at start, after a rescan, when a driver came or went."""
 
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GpuSeen:
     """One look at one GPU."""
 
@@ -43,7 +42,7 @@ class GpuSeen:
     reading: Reading | Unreadable
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class XidSeen:
     """The driver reported an error of a GPU: its number in NVIDIA's catalogue of XIDs."""
 
@@ -52,7 +51,7 @@ class XidSeen:
     xid: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Noticed:
     """Something that administrators are to hear of, and that the daemon found out by itself: see core.alerts."""
 

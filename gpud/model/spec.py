@@ -1,17 +1,18 @@
 """What a submit says, whole: kept in the store, of which deciding needs only the terms."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from gpud.model.array import IndexSet
 from gpud.model.job import Active, Demand, End, JobId
 from gpud.model.units import Seconds, Timestamp
+from gpud.model.value import value
 
 _DIGITS = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Terms:
     """What deciding needs to know of a job and what it shares with many: jobs with equal terms stand in one line.
 
@@ -50,7 +51,7 @@ class When(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Dependency:
     """A job, element or whole array that must end first, and how."""
 
@@ -58,7 +59,7 @@ class Dependency:
     when: When = When.SUCCESS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class JobSpec:
     """Everything a job was submitted with.
 
@@ -111,7 +112,7 @@ class JobSpec:
     mount: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Rewrite:
     """What is new in a job's spec beside its terms; None: as it is.
 
@@ -141,7 +142,7 @@ class Park(StrEnum):
     NEVER = "never"  # held: what it comes after ended otherwise than it must
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Place:
     """Where a waiting job stands: its priority, since when it queues (microseconds), and why it is parked, if so.
 
@@ -168,7 +169,7 @@ class Place:
         return self.attempt == 1 and not (self.priority or self.failures or self.mishaps or self.attained_s or parked)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class ArrayState:
     """An array's own row: what has not started, how many may run at once, and how its elements ended.
 
@@ -188,7 +189,7 @@ class ArrayState:
         return tuple(sorted((word, count) for word, count in counts.items() if count > 0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class LoadedJob:
     """An unfinished (or, for requeue, finished) job as the store has it. `active` is None while it waits.
 

@@ -1,12 +1,11 @@
 """What an attempt made of the GPUs that it held, as far as they were looked at meanwhile."""
 
-from dataclasses import dataclass
-
 from gpud.model.gpu import GpuId
 from gpud.model.units import Mib, Seconds
+from gpud.model.value import value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class GpuUse:
     """What readings of one GPU told while an attempt held it; what they could not tell is None.
 
