@@ -210,7 +210,9 @@ class Daemon:
         launches = [effect for effect in outcome.effects if isinstance(effect, Launch)]
         committed = Committed((), ())
         if outcome.changes:
-            if not self.still_here():
+            lost = None if self.still_here() else self._lost
+            if lost is not None:
+                self._refuse_batch(batch, lost)
                 return
             wanted = [(effect.job, effect.attempt) for effect in launches]
             loop = asyncio.get_running_loop()

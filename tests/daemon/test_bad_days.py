@@ -12,7 +12,7 @@ import pytest
 from fakenvml.fixture import compiler
 from gpud_process import lives, marked, until
 
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, RefusedError
 
 TREE = """
 import os, time
@@ -180,6 +180,14 @@ def test_a_state_directory_that_is_removed_ends_gpud_with_a_word_and_no_job(gpud
     assert lives(pid)
     (gpud.work / "go").unlink()
     until(lambda: not lives(pid))
+
+
+def test_who_asks_a_gpud_whose_state_directory_was_moved_away_is_told_so(gpud):
+    gpud.ended(gpud.submit("true"))
+    gpud.state.rename(gpud.folder / "away")
+    with pytest.raises(RefusedError, match="was removed under gpud"):
+        gpud.submit("true")
+    assert gpud.process.wait(60) == 1
 
 
 def refusal(gpud):
