@@ -41,7 +41,8 @@ def beside(script: "Script | None") -> list[str]:
     if "checkpoint_to" in fields and not script.given.get("checkpoint_signal"):
         number, to = fields["checkpoint_signal"], "the script" if fields["checkpoint_to"] == "script" else "its steps"
         name = next((each.name for each in signal.Signals if each == number), f"signal {number}")
-        words.append(f"{name} goes to {to} {fields['checkpoint_before_s']:g} s before the time limit")
+        if script.given.get("time_limit"):
+            words.append(f"{name} goes to {to} {fields['checkpoint_before_s']:g} s before the time limit")
     if of_slurm.keep is not None:
         words.append("of your variables it gets those of a login, and those that --export names")
     tasks = of_slurm.environment["GPUD_STEP_TASKS"]

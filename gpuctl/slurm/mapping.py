@@ -69,13 +69,14 @@ def understood(options: list[Option], *, submit_dir: str, typed: dict[str, Any] 
 
     `typed` are options of submit that were said elsewhere and win.
     """
-    return _Script(options, submit_dir).read(typed or {})
+    return _Script(options, submit_dir, typed or {}).read()
 
 
 class _Script:
     """The options of one script, and what has been made of them so far."""
 
-    def __init__(self, options: list[Option], submit_dir: str) -> None:
+    def __init__(self, options: list[Option], submit_dir: str, typed: dict[str, Any]) -> None:
+        self.typed = typed
         self.options = [each for option in options for each in _of_tres(option)]
         self.said = {option.name: option for option in self.options if option.value != ""}
         self.given: dict[str, Any] = {}
@@ -90,8 +91,8 @@ class _Script:
             "SLURM_JOB_PARTITION": "gpud",
         }
 
-    def read(self, typed: dict[str, Any]) -> Understood:
-        demand = demand_of(self.said, self.note, typed)
+    def read(self) -> Understood:
+        demand = demand_of(self.said, self.note, self.typed)
         self.given |= demand.given
         self.environment |= _variables(demand)
         if bind := self._bind():
@@ -125,7 +126,7 @@ class _Script:
             elif option.name not in demand.read:
                 self._rest(option)
         self.given.setdefault("output", "slurm-%j.out")
-        if not demand.given.keys() & _GPUS and not typed.keys() & _GPUS:
+        if not demand.given.keys() & _GPUS and not self.typed.keys() & _GPUS:
             self._note_none()
         return Understood(self.given, self.fields, self.keep, self.environment, sorted(self.notes))
 
@@ -167,7 +168,7 @@ class _Script:
             self.given["time_limit"] = limit
 
     def _array(self, _: Option, value: str) -> None:
-        spec, percent, most = value.replace(" ", "").partition("%")
+        spec, percent, most = re.sub(r"[][ ]", "", value).partition("%")  # sbatch leaves brackets out, too
         if not re.fullmatch(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*", spec) or (percent and not most.isdigit()):
             raise ValueError(f"{value!r} is not an array; write 0-9, 0-15:4, 1,3,5 or 0-99%8")
         self.given["array"] = f"{spec}{percent}{most}"
@@ -191,9 +192,9 @@ class _Script:
     def _file(self, option: Option, value: str) -> None:
         self.given[option.name] = path = _pattern(value)
         name = self.said.get("job-name")
-        folder = os.path.dirname(path if name is None else path.replace("%x", name.value or "%x"))
+        folder = os.path.dirname(path if name is None else path.replace("%x", (name.value or "%x").replace("/", "_")))
         base = self.said["chdir"].value if "chdir" in self.said else None
-        if folder and not os.path.isdir(os.path.join(os.path.expanduser(base or ""), folder)):
+        if folder and not os.path.isdir(os.path.join(*map(os.path.expanduser, (base or "", folder)))):
             self.note(option, f"there is no directory {folder} now; without it, the job cannot start")
 
     def _chdir(self, option: Option, value: str) -> None:
@@ -226,7 +227,7 @@ class _Script:
     def _signal(self, option: Option, value: str) -> None:
         number, before_s, to = values.notice(value)
         self.fields |= {"checkpoint_signal": number, "checkpoint_before_s": before_s, "checkpoint_to": to}
-        if "time" not in self.said:
+        if "time" not in self.said and "time_limit" not in self.typed:
             self.note(option, "without --time there is no end before which it could come")
 
     def _mail(self, option: Option, _: str) -> None:

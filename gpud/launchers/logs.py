@@ -25,4 +25,4 @@ def log_path(pattern: str, *, job: JobId, name: str, workdir: str) -> str:
         word = words.get(found[2])
         return found[0] if word is None or (found[1] and not word.isdigit()) else word.zfill(int(found[1] or 0))
 
-    return os.path.join(workdir, re.sub(r"%(\d?)(.)", put, pattern))
+    return os.path.join(workdir, re.sub(r"%(\d{0,2})(.)", put, pattern))

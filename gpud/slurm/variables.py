@@ -5,6 +5,7 @@ them together with others, and wait for those. `srun` sets them for what it star
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from gpud.model.job import JobId, index_of, number_of
 from gpud.model.spec import JobSpec
 
 BIN = f"{os.path.dirname(os.path.abspath(__file__))}/bin"  # as text, for PATH
+_LOGIN = re.compile(rb"#!.*\s-(?:\w*l|-login)")
+_PROFILE = re.compile(rb"^\s*(?:source|\.)\s+/etc/profile\s", re.MULTILINE)
 _PROGRAMS = ("srun", "scontrol", "sbatch", "scancel", "squeue")
 
 
@@ -58,22 +61,23 @@ def variables(
         "SLURM_CLUSTER_NAME": "gpud",
         "SLURM_CPUS_ON_NODE": each,
         "SLURM_JOB_CPUS_PER_NODE": each if len(nodes) == 1 else f"{each}(x{count})",
-        "SLURM_GPUS_ON_NODE": str(len(indices)),
         "SLURM_JOB_START_TIME": str(int(begins_at)),
     }
     if spec.terms.time_limit_s is not None:
         told["SLURM_JOB_END_TIME"] = str(int(begins_at + spec.terms.time_limit_s))
     if indices:
         told |= {"SLURM_JOB_GPUS": gpus, "SLURM_GPUS": str(len(indices) * len(nodes))}
+        told["SLURM_GPUS_ON_NODE"] = str(len(indices))
     if memory_mib:
         told["SLURM_MEM_PER_NODE"] = str(memory_mib)
     if attempt > 1:
         told["SLURM_RESTART_COUNT"] = str(attempt - 1)
     if spec.checkpoint_signal is not None and spec.checkpoint_to == "steps":
         told["GPUD_STEP_SIGNAL"] = str(spec.checkpoint_signal)
-    first = (spec.script or b"").partition(b"\n")[0].split()
-    if b"-l" in first or b"--login" in first:  # such a shell sets PATH anew; where BASH_ENV is taken it has functions
+    login = _LOGIN.match(spec.script or b"")
+    if login:
         told["BASH_ENV"] = f"{os.path.dirname(BIN)}/login.sh"
+    if login or _PROFILE.search(spec.script or b""):  # it sets PATH anew; where BASH_ENV is taken there are functions
         told |= {f"BASH_FUNC_{name}%%": f'() {{ {BIN}/{name} "$@"; }}' for name in _PROGRAMS}
     return told | _of_array(job, spec.array)
 

@@ -167,6 +167,16 @@ def test_fewer_tasks_than_a_script_asks_for_are_told_of(here):
     assert script.notes == ["job.sbatch, line 2: --ntasks-per-node=8: with so many GPUs srun starts 2 tasks, not 8"]
 
 
+def test_a_signal_has_its_time_where_that_is_typed(here):
+    script = script_of(here, "#SBATCH --signal=USR1@60")
+    assert "there is no end" in asked(script)[1].notes[0]
+    assert asked("-t", "1h", script)[1].notes == []
+
+
+def test_an_array_may_stand_in_brackets(here):
+    assert asked(script_of(here, "#SBATCH --array=[1,3-5]%2"))[0]["array"] == "1,3-5%2"
+
+
 def test_retries_of_the_command_line_are_not_narrowed_by_requeue(here):
     script = script_of(here, "#SBATCH --requeue")
     assert asked(script)[0]["retry_on"] == ["lost"]
@@ -269,6 +279,7 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
     (here / "run" / "logs").mkdir()
     lines = "#SBATCH -D run -o logs/%j.out\n#SBATCH -e %x/%j.err\n#SBATCH -J logs"
     assert asked(script_of(here, lines))[1].notes == []
+    assert asked(script_of(here, "#SBATCH -J a/b -o %x.out -e ~/%j"))[1].notes == []
     notes = asked(script_of(here, "#SBATCH -D gone -o logs/%A/%a.out -J $NAME"))[1].notes
     assert [note.partition(": ")[2].partition(";")[0] for note in notes] == [
         "--chdir=gone: there is no directory gone now",

@@ -15,7 +15,7 @@ from gpud.launchers.checkpoints import Checkpoints
 from gpud.slurm.scontrol import hostnames, job_name, job_number
 
 BIN = Path(__file__).parents[2] / "gpud" / "slurm" / "bin"
-DDP = """#!/bin/bash -l
+DDP = """#!/bin/bash -le
 #SBATCH --job-name=ddp
 #SBATCH --nodes=1 --ntasks-per-node=2
 #SBATCH --gres=gpu:2 --gpus-per-task=1
@@ -23,7 +23,6 @@ DDP = """#!/bin/bash -l
 #SBATCH --array=3-5:2
 #SBATCH --time=5
 #SBATCH --output=%x-%A_%2a.out
-set -e
 nodes=( $(scontrol show hostnames $SLURM_JOB_NODELIST) )
 head=${nodes[0]}
 ip=$(srun --nodes=1 --ntasks=1 -w "$head" hostname)
@@ -227,7 +226,8 @@ def test_each_task_may_have_a_program_of_its_own(tmp_path):
 SIGNALLED = """#!/bin/bash
 #SBATCH -t 5 -n 2 -o signalled.out
 trap 'echo script' USR1
-[ "$SLURM_TMPDIR" = "$TMPDIR" ] && touch "$SLURM_TMPDIR/here" && echo room
+. /etc/profile
+[ "$SLURM_TMPDIR$SLURM_GPUS_ON_NODE" = "$TMPDIR" ] && touch "$SLURM_TMPDIR/here" && echo room
 srun bash -c 'trap "echo task; exit 0" USR1; : > $SLURM_PROCID; while :; do sleep 0.05; done' &
 until [ -e 0 ] && [ -e 1 ]; do sleep 0.05; done
 scancel --signal=USR1 $SLURM_JOB_ID

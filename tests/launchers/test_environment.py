@@ -111,6 +111,7 @@ def test_a_submitter_who_wants_buffered_output_gets_it():
     [
         ("out.%j", "/w/out.12_7"),
         ("%A/%a.log", "/w/12/7.log"),
+        ("%03a-%4A", "/w/007-0012"),
         ("/abs/%x", "/abs/a_b"),
         ("100%%j", "/w/100%j"),
         ("%q%", "/w/%q%"),
