@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -173,7 +174,7 @@ def _exec(
     if not order["environment_bytes"]:
         raise faults.CannotStartError("its environment is not in the backup that gpud went on from; submit it again")
     faults.check_mounted(order["workdir"], order["mount"])
-    _open_streams(order)
+    _open_streams(order, blobs, file)
     bounds.entrust([1] if order["error"] is None else [1, 2])
     try:
         os.chdir(order["workdir"])
@@ -213,11 +214,19 @@ def _exec(
         raise faults.no_exec(program, error) from error
 
 
-def _open_streams(order: Order) -> None:
+def _open_streams(order: Order, *gpuds: int) -> None:
+    """Open what the job reads and writes; `gpuds` are files that are not for it, nor are the streams until then."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     own = order["makes_log_dir"]  # gpud's log is its user's alone; a file that they named is made as by their shell
-    os.dup2(_open_log(order["output"], _PRIVATE if own else order["umask"], makes_directory=own), 1)
-    os.dup2(1 if order["error"] is None else _open_log(order["error"], order["umask"]), 2)
+    taken = [os.fstat(file) for file in (1, 2, *gpuds)]
+    output = _open_log(order["output"], _PRIVATE if own else order["umask"], makes_directory=own)
+    error = output if order["error"] is None else _open_log(order["error"], order["umask"])
+    for log, path in ((output, order["output"]), (error, order["error"])):
+        about = os.fstat(log)
+        if stat.S_ISREG(about.st_mode) and any(os.path.samestat(about, each) for each in taken):
+            raise faults.CannotStartError(f"cannot open the log {path}: it is a file of gpud's, not of a job")
+    os.dup2(output, 1)
+    os.dup2(error, 2)
 
 
 def _open_log(path: str, umask: int, *, makes_directory: bool = False) -> int:

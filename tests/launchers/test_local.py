@@ -128,6 +128,11 @@ def test_250_orders_at_once_are_all_carried_out(workplace):
             {"output": "/no/where/x"},
             Fault("cannot open the log /no/where/x: No such file or directory", machine=False),
         ),
+        *(
+            (["true"], spec, Fault(f"cannot open the log {path}: it is a file of gpud's, not of a job", machine=False))
+            for path in ("/dev/stdout", "/proc/self/fd/3", "/proc/thread-self/fd/5")
+            for spec in ({"output": path}, {"error": path})
+        ),
         (
             ["x.sh"],
             {"script": b"#!/no/such/python\n"},
