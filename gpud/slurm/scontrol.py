@@ -1,6 +1,7 @@
 """A small `scontrol`: what scripts ask it for. Changes of jobs are gpuctl's.
 
 scontrol show hostnames [LIST]      scontrol show job [ID]      scontrol requeue|hold|release|cancel JOB...
+scontrol write batch_script [ID [FILE|-]]
 """
 
 import itertools
@@ -87,24 +88,42 @@ def _duration(env: dict[str, str]) -> str:
 
 def main(words: list[str]) -> int:
     """Do what the words ask for; return the exit status."""
-    plain = [word for word in words if not word.startswith("-")]
+    plain = [word for word in words if not word.startswith("-") or word == "-"]
+    own = os.environ.get("SLURM_JOB_ID", "")
     one_line = any(word in ("-o", "--oneliner") for word in words)
     match plain:
         case ["show", what, *lists] if "hostnames".startswith(what.lower()) and len(what) > 4:
             print("\n".join(hostnames(",".join(lists) or os.environ.get("SLURM_JOB_NODELIST", ""))))  # noqa: T201 - asked
         case ["show", "hostlist" | "hostlistsorted", *lists]:
             print(",".join(lists))  # noqa: T201 - it is what was asked for
-        case ["show", ("job" | "jobs" | "Job" | "JobId" | "jobid"), *jobs]:
-            own = os.environ.get("SLURM_JOB_ID", "")
+        case ["show", what, *jobs] if what.lower().partition("=")[0] in ("job", "jobs", "jobid"):
+            jobs = [*what.split("=")[1:], *jobs]
             if jobs and job_name(jobs[0]) not in (job_name(own), os.environ.get("GPUD_JOB_ID")):
                 return gpuctl("show", job_name(jobs[0]))
             text = about(dict(os.environ))
             print(text.replace("\n  ", "") if one_line else text)  # noqa: T201 - as above
+        case ["write", "batch_script"]:
+            return write(own, f"slurm-{own}.sh")
+        case ["write", "batch_script", job, *to] if job_name(job) == job_name(own) and len(to) < 2:
+            return write(own, *(to or [f"slurm-{job}.sh"]))
         case [("requeue" | "hold" | "release" | "cancel") as change, *jobs] if jobs:
             return gpuctl(change, *(job_name(each) for job in jobs for each in job.split(",")))
         case _:
             sys.stderr.write(f"scontrol: error: gpud's scontrol cannot do this: {' '.join(words)}\n")
             return 1
+    return 0
+
+
+def write(job: str, to: str) -> int:
+    """Write this job's script to a file, or for `-` to stdout."""
+    try:
+        with open(os.environ.get("GPUD_STEP_LOCKS", ""), "rb") as file, open(1 if to == "-" else to, "wb") as copy:
+            copy.write(file.read())
+    except OSError as error:
+        sys.stderr.write(f"scontrol: error: {error.filename or to}: {error.strerror}\n")
+        return 1
+    if to != "-":
+        print(f"batch script for job {job} written to {to}")  # noqa: T201 - as Slurm's says it
     return 0
 
 

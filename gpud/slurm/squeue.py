@@ -1,6 +1,7 @@
 """A small `squeue`: gpud's unfinished jobs, in the columns that scripts ask for.
 
-    squeue [-hlr] [-j JOB,...] [-u USER,... | --me] [-t STATE,...] [-n NAME,...] [-o FORMAT | -O FIELD,...]
+    squeue [-ahlr] [--start] [-j JOB,...] [-u USER,... | --me] [-t STATE,...] [-n NAME,...] [-p PARTITION,...]
+           [-A ACCOUNT,...] [-q QOS,...] [-o FORMAT | -O FIELD,...]
 
 What it is asked beside that is named and left out. Standard library only; gpuctl knows the jobs.
 """
@@ -24,7 +25,9 @@ _STATES = {
     "running": ("R", "RUNNING"),
     "stopping": ("CG", "COMPLETING"),
 }
+_LABELS = {"partition": "gpud", "account": "(null)", "qos": "normal"}  # and what stands there without one
 _DEFAULT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
+_STARTS = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %R"
 _LONG = "%.18i %.9P %.8j %.8u %.8T %.10M %.9l %.6D %R"
 
 
@@ -63,6 +66,10 @@ def _where(row: Row) -> str:
     return nodes or f"({row['reason'] or 'None'})"
 
 
+def _label(name: str) -> Callable[[Row], object]:
+    return lambda row: row["labels"].get(name, _LABELS[name])
+
+
 # What -o and -O call a column, its title, and what stands there.
 _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
     "i": (
@@ -91,9 +98,9 @@ _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
     "N": ("nodelist", "NODELIST", lambda row: ",".join(part["node"] for part in row["allocation"])),
     "R": ("reasonlist", "NODELIST(REASON)", _where),
     "r": ("reason", "REASON", lambda row: row["reason"] or "None"),
-    "P": ("partition", "PARTITION", lambda row: row["labels"].get("partition", "gpud")),
-    "a": ("account", "ACCOUNT", lambda row: row["labels"].get("account", "(null)")),
-    "q": ("qos", "QOS", lambda row: row["labels"].get("qos", "normal")),
+    "P": ("partition", "PARTITION", _label("partition")),
+    "a": ("account", "ACCOUNT", _label("account")),
+    "q": ("qos", "QOS", _label("qos")),
     "Q": ("prioritylong", "PRIORITY", lambda row: row["priority"]),
     "S": ("starttime", "START_TIME", lambda row: _date(_moment(row["started_at"] or row["expected_start_at"]))),
     "e": ("endtime", "END_TIME", lambda row: _date(_end(row))),
@@ -120,7 +127,7 @@ def line(form: str, row: Row | None) -> str:
 
 def _form(asked: argparse.Namespace) -> str:
     if asked.Format is None:
-        return str(asked.format or (_LONG if asked.long else _DEFAULT))
+        return str(asked.format or (_STARTS if asked.start else _LONG if asked.long else _DEFAULT))
     fields = (word.partition(":") for word in asked.Format.split(","))
     return "".join(
         f"%{re.sub('[^0-9]', '', width) or 20}{_LETTERS.get(name.lower(), 'y')}" for name, _, width in fields
@@ -147,7 +154,8 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     if done.returncode:
         return None
     users, names = ((text or "").split(",") for text in (asked.user, asked.name))
-    states = (asked.states or "all").upper().split(",")
+    labels = [(name, {*vars(asked)[name].split(",")}) for name in _LABELS if vars(asked)[name] is not None]
+    states = (asked.states or ("pd" if asked.start else "all")).upper().split(",")
     return [
         each
         for row in json.loads(done.stdout)
@@ -155,6 +163,7 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
         if row["state"] in _STATES
         and (asked.user is None or row["user"] in users or str(row["uid"]) in users)
         and (asked.name is None or row["name"] in names)
+        and all(wanted & {*row["labels"].get(name, _LABELS[name]).split(",")} for name, wanted in labels)
         and ("ALL" in states or {*_STATES[row["state"]]} & {*states})
     ]
 
@@ -162,10 +171,10 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
 def main(words: list[str]) -> int:
     """Print the queue; return the exit status."""
     parser = argparse.ArgumentParser("squeue", add_help=False)
-    for names in (("-h", "--noheader"), ("--me",), ("-l", "--long"), ("-r", "--array")):
+    for names in (("-h", "--noheader"), ("--me",), ("-l", "--long"), ("-r", "--array"), ("-a", "--all"), ("--start",)):
         parser.add_argument(*names, action="store_true")
     pairs = (("-j", "--jobs"), ("-u", "--user"), ("-t", "--states"), ("-n", "--name"), ("-o", "--format"))
-    for short, long in (*pairs, ("-O", "--Format")):
+    for short, long in (*pairs, ("-O", "--Format"), ("-p", "--partition"), ("-A", "--account"), ("-q", "--qos")):
         parser.add_argument(short, long)
     asked, unknown = parser.parse_known_args(words)
     if unknown:

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-from gpud.slurm.scontrol import hostnames
+from gpud.slurm.scontrol import gpuctl, hostnames, job_name
 from gpud.slurm.step import NODE, Step, environment, fail, number, parse, programs, say, step_of
 
 _UNKEPT = {
@@ -224,6 +224,12 @@ def main(words: list[str]) -> int:
         fail(f"--het-group={part}: of a job of several parts only the first was queued")
     if not command:
         fail("no command given to execute")
+    if ":" in command:
+        fail("behind a `:` there is another part of a job: of several parts only the first was queued")
+    own = os.environ.get("SLURM_JOB_ID", "")
+    if (job := job_name(options.get("jobid", own))) != job_name(own):
+        say(f"--jobid={job}: runs there once, by gpuctl exec")
+        return gpuctl("exec", job, "--", *command)
     if not {*hostnames(options.get("nodelist", NODE))} & {NODE, *os.environ.get("SLURM_JOB_NODELIST", "").split(",")}:
         say(f"--nodelist={options['nodelist']}: that is no node of this job; it runs here")
     if "chdir" in options:

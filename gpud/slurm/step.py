@@ -173,12 +173,15 @@ def shares(
 ) -> list[list[str]] | None:
     """Return each task's GPUs; None where every task sees all of the job's."""
     bind = options.get("gpu-bind", os.environ.get("SLURM_GPU_BIND", "")).removeprefix("verbose,")
-    how = re.fullmatch(r"(single|per_task):(\d+)", bind)
-    if how is not None and how[1] == "single":
-        per_task, per_gpu = None, per_gpu or int(how[2])
-    elif how is not None:
-        per_task = per_task or int(how[2])
+    how = re.fullmatch(r"(single|per_task|map_gpu):(\d+(?:,\d+)*)", bind)
+    told = [] if how is None else [int(each) for each in how[2].split(",")]
     here = -(-tasks // nodes)
+    if how is not None and how[1] == "map_gpu" and held:
+        return [[held[told[rank % here % len(told)] % len(held)]] for rank in range(tasks)]
+    if how is not None and how[1] == "single":
+        per_task, per_gpu = None, per_gpu or told[0]
+    elif how is not None:
+        per_task = per_task or told[0]
     if bind == "none":
         per_task = per_gpu = None
     if per_task is not None and held:

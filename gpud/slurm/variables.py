@@ -39,7 +39,6 @@ def variables(
     """
     number, count = str(number_of(job) if index_of(job) is None else int(job)), str(len(nodes))
     each = str(cpus or os.cpu_count() or 1)
-    gpus = ",".join(map(str, indices))
     told = {
         "PATH": BIN,
         "GPUD_STEP_BIN": BIN,
@@ -66,7 +65,7 @@ def variables(
     if spec.terms.time_limit_s is not None:
         told["SLURM_JOB_END_TIME"] = str(int(begins_at + spec.terms.time_limit_s))
     if indices:
-        told |= {"SLURM_JOB_GPUS": gpus, "SLURM_GPUS": str(len(indices) * len(nodes))}
+        told |= {"SLURM_JOB_GPUS": ",".join(map(str, indices)), "SLURM_GPUS": str(len(indices) * len(nodes))}
         told["SLURM_GPUS_ON_NODE"] = str(len(indices))
     if memory_mib:
         told["SLURM_MEM_PER_NODE"] = str(memory_mib)
@@ -74,12 +73,16 @@ def variables(
         told["SLURM_RESTART_COUNT"] = str(attempt - 1)
     if spec.checkpoint_signal is not None and spec.checkpoint_to == "steps":
         told["GPUD_STEP_SIGNAL"] = str(spec.checkpoint_signal)
-    login = _LOGIN.match(spec.script or b"")
-    if login:
-        told["BASH_ENV"] = f"{os.path.dirname(BIN)}/login.sh"
-    if login or _PROFILE.search(spec.script or b""):  # it sets PATH anew; where BASH_ENV is taken there are functions
-        told |= {f"BASH_FUNC_{name}%%": f'() {{ {BIN}/{name} "$@"; }}' for name in _PROGRAMS}
-    return told | _of_array(job, spec.array)
+    return told | _of_profile(spec.script or b"") | _of_array(job, spec.array)
+
+
+def _of_profile(script: bytes) -> dict[str, str]:
+    """Return how a shell that reads the machine's profile, which sets PATH anew, finds the programs all the same."""
+    login = _LOGIN.match(script)
+    if not login and not _PROFILE.search(script):
+        return {}
+    told = {"BASH_ENV": f"{os.path.dirname(BIN)}/login.sh"} if login else {}
+    return told | {f"BASH_FUNC_{name}%%": f'() {{ {BIN}/{name} "$@"; }}' for name in _PROGRAMS}
 
 
 def _of_array(job: JobId, array: IndexSet | None) -> dict[str, str]:

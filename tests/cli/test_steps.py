@@ -127,6 +127,7 @@ def ended(process):
         ("single:1", (), ["0 4", "1 6"]),
         ("verbose,per_task:1", (), ["0 4", "1 6"]),
         ("closest", (), ["0 4", "1 6"]),
+        ("map_gpu:1,0", (), ["0 6", "1 4"]),
         ("none", ("--gpu-bind=single:2",), ["0 4", "1 4"]),
     ],
 )
@@ -154,6 +155,8 @@ def test_of_a_job_of_several_parts_the_first_one_s_steps_run():
     assert ended(srun("--het-group=0", "-n1", "echo", "here"))[:2] == (0, "here\n")
     status, _, err = ended(srun("--pack-group=1", "-n1", "echo", "here"))
     assert (status, "only the first was queued" in err) == (1, True)
+    status, out, err = ended(srun("-n1", "echo", "a", ":", "-n1", "echo", "b"))
+    assert (status, out, "only the first was queued" in err) == (1, "", True)
 
 
 def test_one_that_fails_ends_the_others_only_where_that_is_asked(tmp_path):
@@ -234,7 +237,10 @@ scancel --signal=USR1 $SLURM_JOB_ID
 until wait; do :; done
 scancel -s SIGUSR1 -b $SLURM_JOB_ID
 scancel -n other || echo "status $?"
-squeue -h --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
+scontrol write batch_script $SLURM_JOB_ID copy; cmp copy "$0" && echo copied
+srun --jobid=999 echo elsewhere || echo "status $?"
+squeue -h -p other
+squeue -h -p other,gpud --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
 sbatch --hold --array=1,4-8:2 --wrap=true
 squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
@@ -249,8 +255,9 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     job = gpuctl.ok("submit", "signalled.sbatch")
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
-    told = ("room", "task", "script", "status 1", "waited 7")
-    assert [line for line in said if line in told] == ["room", "task", "task", "script", "status 1", "waited 7"]
+    told = ["room", "task", "task", "script", "status 1", "copied", "status 125", "waited 7"]
+    assert [line for line in said if line in told] == told
+    assert "elsewhere" not in said
     assert "gpuctl: a dry run: it would be queued" in said
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
     assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
