@@ -27,6 +27,7 @@ _PART = 1_000  # jobs of one message: gpud answers others in between
 _PARTS_MOST = 30  # gpud takes 32 together
 _PART_BYTES = 8 << 20
 _TRIES = 4
+_FILE_MOST = 256 << 20  # a million long lines
 _KEY_MOST = 1_000
 _QUOTED = str.maketrans("{},.", "\ue000\ue001\ue002\ue003")
 _PLAIN = str.maketrans("\ue000\ue001\ue002\ue003", "{},.")
@@ -154,12 +155,14 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
     called = _called(path)
     try:
         if path == "-":
-            text = sys.stdin.read()
+            text = sys.stdin.read(_FILE_MOST + 1)
         else:
             with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
+                text = file.read(_FILE_MOST + 1)
     except OSError as error:
         raise UsageError(f"cannot read {called}: {error.strerror}") from error
+    if len(text) > _FILE_MOST:
+        raise UsageError(f"{called} has more than {_FILE_MOST >> 20} MiB", hint="submit it in parts")
     text = text.removeprefix("\ufeff")  # which editors of Windows put there
     if "\0" in text:
         raise UsageError(f"{called} is no text in UTF-8", hint="save it as UTF-8")
@@ -294,4 +297,5 @@ def said(reply: dict[str, Any], *, dry_run: bool) -> str:
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         listed = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
         words.append(f"already there: {listed}")
+    words += [f"of array {job} elements {done} have completed before" for job, done in reply.get("done", {}).items()]
     return "; ".join(words)

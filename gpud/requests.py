@@ -166,17 +166,21 @@ class Requests:
         match reply:
             case Refused(code, message, hint):
                 peer.error(request, {"code": code, "message": message, "hint": hint})
-            case Accepted(job, position, wait, there):
+            case Accepted(job, position, wait, there, done):
                 told: Message = {"job": None if job is None else format_job(job)}
+                if done:
+                    told["done"] = str(done)
                 if there is not None:
                     told["there"] = there
                 elif pending.message.get("next") and job is not None:
                     reason = None if wait is None else in_words(self._gpud.world, job, wait, self._gpud.clock())[1]
                     told |= {"position": position, "reason": reason}
                 peer.reply(request, told)
-            case Submitted(jobs):
+            case Submitted(jobs, some):
                 known = {format_job(job): state for job, state in jobs if job is not None and state is not None}
-                peer.reply(request, {"jobs": [job and format_job(job) for job, _ in jobs], "there": known})
+                again = {format_job(job): str(done) for job, done in some}
+                told = {"jobs": [job and format_job(job) for job, _ in jobs], "there": known}
+                peer.reply(request, told | ({"done": again} if again else {}))
             case Changed(changed, notes):
                 said = {format_job(job): note for job, note in (*pending.notes, *notes)}
                 peer.reply(request, {"changed": [format_job(job) for job in changed], "notes": said})

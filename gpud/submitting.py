@@ -20,6 +20,7 @@ from gpud.credentials import granted
 from gpud.instance import Instance
 from gpud.looking import first_look
 from gpud.membership import fill_in, tenant_of, wants_groups
+from gpud.model.array import IndexSet
 from gpud.model.job import End, JobId, format_job
 from gpud.model.units import format_duration
 from gpud.names import Account
@@ -48,6 +49,7 @@ class Known:
     groups: frozenset[str]
     before: Predecessors = Predecessors()
     there: tuple[JobId, End | None] | None = None
+    done: tuple[JobId, IndexSet] | None = None
 
 
 class Submitting:
@@ -88,7 +90,8 @@ class Submitting:
         who, groups = await self._identity(peer)
         before = await self._before(message.get("after"))
         there = await self._there(peer, [message])
-        self._queue(peer, message, Known(who, groups, before, there.get(_key(message))))
+        done = await self._done(peer, message, there)
+        self._queue(peer, message, Known(who, groups, before, there.get(_key(message)), done))
 
     def _queue(self, peer: Peer, message: Message, known: Known) -> None:
         asked = self._submit(peer, message, known)
@@ -136,7 +139,9 @@ class Submitting:
                 after = str(job.get("after", ""))
                 if after not in befores:
                     befores[after] = await self._before(job.get("after"))
-                asked = self._submit(peer, job, Known(who, groups, befores[after], there.get(_key(job))))
+                done = await self._done(peer, job, there)
+                known = Known(who, groups, befores[after], there.get(_key(job)), done)
+                asked = self._submit(peer, job, known)
             except Wrong as wrong:
                 raise Wrong(f"{where}: {wrong.message}" if where else wrong.message, wrong.hint, wrong.code) from None
             submits.append(replace(asked, where=where))
@@ -175,6 +180,14 @@ class Submitting:
         found = await self._gpud.reader.run(lambda reader: reader.holders(asked))
         return {(group, key): holder for (_, group, key), holder in found.items()}
 
+    async def _done(
+        self, peer: Peer, job: Message, there: dict[tuple[str, str], tuple[JobId, End | None]]
+    ) -> tuple[JobId, IndexSet] | None:
+        """Return the newest array that had an array's key, and which elements have completed under it."""
+        if "array" not in job or "group" not in job or "key" not in job or _key(job) in there:
+            return None
+        return await self._gpud.reader.run(lambda reader: reader.completed(peer.uid, *_key(job)))
+
     def _submit(self, peer: Peer, message: Message, known: Known) -> Submit:
         """Return the command for a job of which everything is known that has to be looked up. Raises Wrong."""
         user, config, role = known.who.name, self._gpud.config, self._gpud.roles.of(peer)
@@ -202,7 +215,12 @@ class Submitting:
         dry_run, tell = message.get("dry_run", False), message.get("next", False)
         if not dry_run:
             self._check_day(self._submitted.take(peer.uid, spec, self._most_a_day(), self._gpud.clock()))
-        return Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
+        asked = Submit(0, spec, dry_run=dry_run, tell=tell, ends=known.before.ends, there=known.there)
+        if known.done is None or spec.array is None:
+            return asked
+        array, done = known.done
+        asked = replace(asked, done=spec.array & done)
+        return asked if asked.left else replace(asked, there=(array, End.COMPLETED))
 
     def count(self, peer: Peer, size: int) -> None:
         """Count bytes that a change of jobs has stored as if they were submitted. Raises Wrong."""

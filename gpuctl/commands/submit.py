@@ -56,6 +56,8 @@ def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: 
             raise OutputError(f"{error.why}; the job is queued: {job}") from error
     if "there" in reply:
         note(f"already there: {reply['there'].replace('_', ' ')}")
+    elif "done" in reply:
+        note(f"elements {reply['done']} have completed before: the others run")
     elif on_terminal():
         note(submission.next_words(job, reply))
 
@@ -82,7 +84,7 @@ def _submit_file(context: click.Context, file: str, *, dry_run: bool) -> None:
         click.echo("\n".join(reply["jobs"]))
     if odd := sweeps.unexpanded(jobs):
         note(odd)
-    if dry_run or reply["there"] or on_terminal():
+    if dry_run or reply["there"] or reply.get("done") or on_terminal():
         note(sweeps.said(reply, dry_run=dry_run))
 
 

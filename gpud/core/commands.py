@@ -10,6 +10,7 @@ from typing import Any
 from gpud.core.admit import Refused
 from gpud.core.groups import Key
 from gpud.core.waits import Wait
+from gpud.model.array import IndexSet
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
 from gpud.model.spec import JobSpec, LoadedJob, Rewrite, Terms
@@ -23,8 +24,8 @@ class Submit:
     """Queue a job. `dry_run`: only say whether it would be taken. `tell`: say what happens next.
 
     `ends` is how those of the jobs that it comes after ended that had ended when somebody looked; `there` the job that
-    was found then under its key: one that has completed, or (None) that has not ended. `where` it was written, where
-    it is one of many.
+    was found then under its key: one that has completed, or (None) that has not ended; `done` are elements of its array
+    that have completed under that key, and do not run again. `where` it was written, where it is one of many.
     """
 
     token: int
@@ -33,12 +34,18 @@ class Submit:
     tell: bool = False
     ends: tuple[tuple[JobId, End], ...] = ()
     there: tuple[JobId, End | None] | None = None
+    done: IndexSet = IndexSet()
     where: str = ""
 
     @property
     def nonce(self) -> str:
         """Return what tells whether it was sent before."""
         return self.spec.nonce
+
+    @property
+    def left(self) -> IndexSet | None:
+        """Return the elements that are to run, None of what is no array."""
+        return self.spec.array and self.spec.array - self.done
 
 
 @value()
@@ -258,20 +265,25 @@ Command = (
 class Accepted:
     """A submit was taken; `job` is None on a dry run. `position` and `wait` only where asked for.
 
-    `there`: it was not queued, for `job` has its key and this state.
+    `there`: it was not queued, for `job` has its key and this state. `done`: elements that do not run again.
     """
 
     job: JobId | None
     position: int | None = None
     wait: Wait | None = None
     there: str | None = None
+    done: IndexSet = IndexSet()
 
 
 @value()
 class Submitted:
-    """Many submits were taken, each as `Accepted` says it of one: the job, and its state if it was there already."""
+    """Many submits were taken, each as `Accepted` says it of one: the job, and its state if it was there already.
+
+    `done`: elements that do not run again.
+    """
 
     jobs: tuple[tuple[JobId | None, str | None], ...]
+    done: tuple[tuple[JobId, IndexSet], ...] = ()
 
 
 @value()

@@ -13,9 +13,10 @@ from gpud.core.ends import follow, overlooked
 from gpud.core.outcome import Outcome
 from gpud.core.why import why
 from gpud.core.world import Array, World
+from gpud.model.array import IndexSet
 from gpud.model.changes import Added
 from gpud.model.job import End, JobId, format_job, job_id
-from gpud.model.spec import ArrayState, JobSpec, Park, Place
+from gpud.model.spec import ArrayState, Park, Place
 
 Told = list[tuple[int, JobId]]
 
@@ -25,18 +26,19 @@ def submit(world: World, out: Outcome, asked: Submit, told: Told) -> None:
     out.count(world)
     there = _there(world, asked)
     if there is None:
-        refused = _refused(world, out, asked, _count(asked.spec))
+        refused = _refused(world, out, asked, _count(asked))
         if refused is not None:
             out.replies.append((asked.token, refused))
             return
+    done = asked.done if there is None else IndexSet()
     if asked.dry_run:
-        out.replies.append((asked.token, Accepted(None, there=_state(world, there))))
+        out.replies.append((asked.token, Accepted(None, there=_state(world, there), done=done)))
         return
     job = _queue(world, out, asked) if there is None else there[0]
-    if asked.tell and there is None:
+    if asked.tell and there is None and not done:
         told.append((asked.token, job))
     else:
-        out.replies.append((asked.token, Accepted(job, there=_state(world, there))))
+        out.replies.append((asked.token, Accepted(job, there=_state(world, there), done=done)))
 
 
 def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
@@ -47,19 +49,22 @@ def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
         spec = each.spec
         if _there(world, each) is not None:
             continue
-        wanted[spec.terms.tenant] += _count(spec)
+        wanted[spec.terms.tenant] += _count(each)
         refused = _refused(world, out, each, wanted.total(), wanted[spec.terms.tenant])
         if refused is not None:
             where = f"{each.where}: " if each.where else ""
             refused = Refused(refused.code, f"{where}{refused.message}", refused.hint)
             out.replies.append((asked.token, refused))
             return
-    done: list[tuple[JobId | None, str | None]] = []
+    jobs: list[tuple[JobId | None, str | None]] = []
+    done: list[tuple[JobId, IndexSet]] = []
     for each in asked.jobs:
         there = _there(world, each)
         job = there[0] if there is not None else None if asked.dry_run else _queue(world, out, each)
-        done.append((job, _state(world, there)))
-    out.replies.append((asked.token, Submitted(tuple(done))))
+        jobs.append((job, _state(world, there)))
+        if job is not None and there is None and each.done:
+            done.append((job, each.done))
+    out.replies.append((asked.token, Submitted(tuple(jobs), tuple(done))))
 
 
 def answer(world: World, out: Outcome, told: Told) -> None:
@@ -70,8 +75,8 @@ def answer(world: World, out: Outcome, told: Told) -> None:
         out.replies.append((token, reply))
 
 
-def _count(spec: JobSpec) -> int:
-    return 1 if spec.array is None else len(spec.array)
+def _count(asked: Submit) -> int:
+    return 1 if asked.left is None else len(asked.left)
 
 
 def _there(world: World, asked: Submit) -> tuple[JobId, End | None] | None:
@@ -86,7 +91,7 @@ def _there(world: World, asked: Submit) -> tuple[JobId, End | None] | None:
     live, ended = world.groups.taken(key), world.groups.ended(key)
     if live is not None:
         return live, None
-    known = ended or asked.there
+    known = (None if asked.left is not None and not asked.left else ended) or asked.there  # all of it is done
     return known if known is not None and known[1] is End.COMPLETED else None
 
 
@@ -116,7 +121,8 @@ def _refused(world: World, out: Outcome, asked: Submit, jobs: int, of_tenant: in
         return Refused("busy", f"job {format_job(missed)} has just ended", "submit it again")
     if spec.key is not None and asked.there is not None and asked.there[1] is None:
         known = world.groups.ended((spec.terms.uid, spec.group or "", spec.key))
-        if known is None:  # it waited or ran when somebody looked, and nobody here knows how it ended
+        # It waited or ran when somebody looked: nobody here knows how it ended, or which of its elements completed.
+        if known is None or spec.array is not None:
             return Refused("busy", f"job {format_job(asked.there[0])} has just ended", "submit it again")
     return None
 
@@ -137,8 +143,9 @@ def _queue(world: World, out: Outcome, asked: Submit) -> JobId:
         awaits=awaits,
     )
     array = None
-    if spec.array is not None:
-        array = ArrayState(pending=spec.array, throttle=spec.throttle)
+    if asked.left is not None:
+        counts = ((End.COMPLETED, len(asked.done)),) if asked.done else ()
+        array = ArrayState(pending=asked.left, throttle=spec.throttle, counts=counts)
         world.arrays[job] = Array(spec.terms, place, array)
         world.books.pend(job, spec.terms, len(array.pending))
     out.changes.append(Added(job, out.now, spec, place, array))

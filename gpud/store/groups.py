@@ -6,8 +6,8 @@ Cost: what the groups that are shown have; of all others one look each.
 import sqlite3
 from collections import Counter
 
-from gpud.model.array import parse_indices
-from gpud.model.job import JobId
+from gpud.model.array import IndexSet, index_set, parse_indices
+from gpud.model.job import JobId, index_of, job_id, number_of
 from gpud.model.units import Timestamp
 from gpud.store.coding import text
 from gpud.store.rows import GroupRow
@@ -31,6 +31,21 @@ _RUNS = """SELECT job.uid, count(*), avg(attempt.ended_at - attempt.started_at)
     WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT) AND job.state = 'completed' AND job.live IS NULL
     GROUP BY job.uid"""
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
+
+_ARRAYS = """SELECT job.id FROM job INDEXED BY job_group WHERE group_name IS NOT NULL
+    AND group_name = CAST(? AS TEXT) AND job.uid = ? AND job.key = CAST(? AS TEXT) AND job.array IS NOT NULL"""
+_COMPLETED = "SELECT id FROM job WHERE id > ? AND id < ? AND state = 'completed'"
+
+
+def completed(connection: sqlite3.Connection, uid: int, group: str, key: str) -> tuple[JobId, IndexSet] | None:
+    """Return the newest array that had a key, and which elements have completed in any of them."""
+    arrays = [JobId(job) for (job,) in connection.execute(_ARRAYS, (text(group), uid, text(key)))]
+    found = [
+        index_of(JobId(job))
+        for array in arrays
+        for (job,) in connection.execute(_COMPLETED, (array, job_id(number_of(array) + 1)))
+    ]
+    return (max(arrays), index_set(index for index in found if index is not None)) if arrays else None
 
 
 def groups(connection: sqlite3.Connection, name: str | None, since: Timestamp) -> list[GroupRow]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from gpud.model.array import IndexSet
 from gpud.model.gpu import Node
 from gpud.model.job import End, JobId, array_of, index_of
 from gpud.model.spec import JobSpec, LoadedJob, Terms
@@ -27,7 +28,7 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.files import open_reader, told
-from gpud.store.groups import groups
+from gpud.store.groups import completed, groups
 from gpud.store.history import Past, begun_at, past
 from gpud.store.loading import Holders, finished, holders_of, known_ends, known_nonces, nodes, specs
 from gpud.store.rows import AttemptRow, Event, GroupRow, JobQuery, JobRow
@@ -73,8 +74,7 @@ class Reader:
 
     def rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         """Return those of these jobs that there are."""
-        with told(self._path):
-            return self._rows(jobs)
+        return self._rows(jobs)
 
     def jobs(self, query: JobQuery) -> tuple[list[JobRow], int]:
         """Return at most `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more).
@@ -246,6 +246,10 @@ class Reader:
         """Return, by whose key of which group it is, the job that has completed under it or (None) has not ended."""
         with told(self._path):
             return holders_of(self._db, keys)
+
+    def completed(self, uid: int, group: str, key: str) -> tuple[JobId, IndexSet] | None:
+        """Return the newest array that had a key, and which elements have completed in any of them."""
+        return completed(self._db, uid, group, key)
 
     def groups(self, name: str | None, since: Timestamp) -> list[GroupRow]:
         """Return a group by its name, or those of which something has not ended, or has since then."""

@@ -38,7 +38,8 @@ class Wanted(TypedDict):
 
     `retry_on` names the failures that use up `retries`: `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are
     jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`. A `key` is the
-    job's in its `group`: where one that waits, runs or has completed has it, that one is told instead.
+    job's in its `group`: where one that waits, runs or has completed has it, that one is told instead; of an array
+    that failed only what has not completed runs again.
     `checkpoint_before_s` is how long before the time limit the checkpoint signal comes; it goes to `all` processes of
     the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`, and
     ends when its user's processes did not use its GPUs for `idle_after_s`. `terminal` is rows and columns of the one
@@ -106,11 +107,13 @@ class Submit(Wanted):
 class SubmitReply(TypedDict):
     """The durable id, None on a dry run. `position` counts from 1 (None: not in a line); `reason` says why it waits.
 
-    `there`: nothing was queued, for this job has the key, and this is its state.
+    `there`: nothing was queued, for this job has the key, and this is its state. `done`: elements of the array that
+    have completed under its key before, and do not run again.
     """
 
     job: str | None
     there: NotRequired[str]
+    done: NotRequired[str]
     position: NotRequired[int | None]
     reason: NotRequired[str | None]
 
@@ -150,8 +153,9 @@ class SubmitMany(TypedDict):
 class SubmitManyReply(TypedDict):
     """The durable ids in the order of the jobs, None on a dry run; those that were `there` already, with their states.
 
-    Of a part that is not the last: nothing yet.
+    `done`, of arrays, is as in `SubmitReply`. Of a part that is not the last: nothing yet.
     """
 
     jobs: list[str | None]
     there: dict[str, str]
+    done: NotRequired[dict[str, str]]

@@ -100,6 +100,23 @@ def test_an_array_has_a_key_and_its_elements_have_none(gpud):
     assert group_of(gpud, "array")["counts"] == {"completed": 3}
 
 
+def test_of_an_array_that_failed_only_what_has_not_completed_runs_again(gpud):
+    def asked_for(code, array="0-3"):
+        command = "exit $(( GPUD_ARRAY_INDEX == 2 ? CODE : 0 ))"
+        return asked(gpud, "sh", "-c", command, group="part", key="k", array=array, env={"CODE": code})
+
+    first = asked_for("3")["job"]
+    assert gpud.ended(first)["state"] == "failed"
+    again = asked_for("3")
+    assert again["done"] == "0-1,3"
+    assert gpud.ended(again["job"])["array_counts"] == {"completed": 3, "failed": 1}
+    assert asked_for("0", "0-1") | {"id": 0} == {"id": 0, "ok": True, "job": again["job"], "there": "completed"}
+    last = asked_for("0")
+    assert gpud.ended(last["job"])["state"] == "completed"
+    assert [row["array_index"] for row in gpud.ask("show", job=last["job"])["elements"]] == [2]
+    assert asked_for("0")["there"] == "completed"
+
+
 def test_of_a_key_that_failed_twice_the_newest_runs_again(gpud):
     old = gpud.submit("false", group="twice", key="k")
     gpud.ended(old)
