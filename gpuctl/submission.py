@@ -327,7 +327,7 @@ def script_of(command: list[str], *, literal: bool) -> bytes | None:
         return None
     try:
         with open(word, "rb") as file:
-            content = file.read(SCRIPT_MAX + 1)
+            content = file.read(SCRIPT_MAX + 1).removeprefix(b"\xef\xbb\xbf")  # some editors begin so, programs never
     except OSError as error:
         if isinstance(error, PermissionError) and os.access(word, os.X_OK):
             return None  # a program that may be run, not read
@@ -336,7 +336,9 @@ def script_of(command: list[str], *, literal: bool) -> bytes | None:
     if not content.startswith(b"#!"):
         if os.access(word, os.X_OK) and (content.startswith(b"\x7fELF") or b"\0" in content):
             return None
-        raise UsageError(f"{word} is neither a program nor a script: it has no #! line", hint=_with_program(command))
+        options = any(line.startswith((b"#SBATCH", b"#GPUCTL")) for line in content.splitlines())
+        hint = "write #!/bin/bash as its first line" if options else _with_program(command)
+        raise UsageError(f"{word} is neither a program nor a script: it does not begin with #!", hint=hint)
     if len(content) > SCRIPT_MAX:
         raise UsageError(
             f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl {_called()} -- {word}"

@@ -330,6 +330,17 @@ def test_windows_line_ends_do_not_reach_the_job():
     assert "Windows" in script.notes[0]
 
 
+def test_a_mark_before_the_first_line_does_not_reach_the_job_and_a_blank_line_there_is_told(here):
+    path = script_of(here, "#SBATCH -J marked")
+    script = path.read_bytes()
+    path.write_bytes(b"\xef\xbb\xbf" + script)
+    assert (asked(path)[0]["script"], asked(path)[0]["name"]) == (script, "marked")
+    path.write_bytes(b"\n" + script)
+    with pytest.raises(UsageError) as refused:
+        asked(path)
+    assert refused.value.hint == "write #!/bin/bash as its first line"
+
+
 def test_a_script_without_such_lines_is_sent_as_it_is(here):
     path = here / "plain.sh"
     path.write_text("#!/bin/sh\necho '  #SBATCH'\n")
