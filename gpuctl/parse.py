@@ -22,6 +22,7 @@ else:
 COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
 PRIORITY_MAX = 1_000_000
 RETRIES_MAX = 1_000  # gpud takes no more
+_ENV_FILE_MOST = 4 << 20  # twice what execve(2) takes
 
 
 class Parsed(_Type):
@@ -239,11 +240,14 @@ def _read_variables(path: str) -> list[tuple[str, str]]:
     """
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
+            text = file.read(_ENV_FILE_MOST + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(text) > _ENV_FILE_MOST:
+        most = f"{_ENV_FILE_MOST >> 20} MiB, more than fits into an environment"
+        raise UsageError(f"{path} has more than {most}", hint="name a file of lines KEY=VALUE: --env-file .env")
     words = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(map(str.strip, text.split("\n")), 1):
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.removeprefix("export ").strip().partition("=")

@@ -88,10 +88,10 @@ def start_daemon(
                 raise _could_not_start(process, log, said_before)
 
 
-def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.environ, directory: str = "/") -> None:
-    """Return if a gpud could start with these options, in this environment, from this directory.
+def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.environ, directory: str = "/") -> list[str]:
+    """Return what a gpud would note that started with these options, in this environment, from this directory.
 
-    Raises GpuctlError with what its configuration or its database lacks.
+    Raises GpuctlError with what its configuration or its database lacks, where it could not start.
     """
     checked = subprocess.run(
         [sys.executable, "-m", "gpud", *options, "--check"],
@@ -104,6 +104,8 @@ def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.enviro
     if checked.returncode:
         why, hints = _complaint(checked.stderr, checked.returncode)
         raise GpuctlError(why, hint="; ".join(hints) or None)
+    said = checked.stderr.decode(errors="replace").splitlines()
+    return [line.removeprefix("gpud: ") for line in said if line.startswith("gpud: ")]
 
 
 def launcher_above(state: str) -> int | None:

@@ -37,7 +37,7 @@ from gpud.numbering import newest_number
 from gpud.parts import Parts
 from gpud.reading import ReadThread
 from gpud.server import Server
-from gpud.settings import ConfigError, load, taken
+from gpud.settings import ConfigError, load, misspelt, taken
 from gpud.store.files import FIRST_NUMBER, StoreError, check_database, next_number
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         held = passed_on()
         config = _begin(arguments)
         start_log(config)
+        for said in misspelt(os.environ):
+            _complain(said, None) if config.check else log.warning("%s", said)
         if config.check:
             check_database(_database(config))
             _check_whole(_database(config), config.state_dir)

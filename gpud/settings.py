@@ -27,6 +27,8 @@ from gpud.wire.address import (
 
 # Where the machine's own gpud is; a user's gpud leaves these keys of the system's file alone.
 _PLACES = frozenset({"system", "socket", "state_dir"})
+# Variables that others read: gpuctl, commands of notices, tests of crashes.
+_OTHERS = ("config", "host", "pager", "ssh", "webhook_secret", "event", "text", "notice", "kill_at")
 # What a gpud that serves every user starts from; one's own has no limits for its one user.
 _FOR_EVERYBODY = {
     "policy": "fair_share",
@@ -72,6 +74,14 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
     files = tuple(path for path in layers if Path(path).exists())
     values = {TABLE[key].name: value for key, value in said.items()}
     return _placed(Config(files=files, origins=tuple(origins.items()), check=check, **values))
+
+
+def misspelt(environ: Mapping[str, str]) -> list[str]:
+    """Return what to say of variables that look like settings, and that nothing is read from."""
+    known = [*TABLE, *_OTHERS]
+    words = (name.removeprefix("GPUD_").lower() for name in sorted(environ) if name.startswith("GPUD_"))
+    unread = ((word, nearest(word, known)) for word in words if word not in known)
+    return [f"$GPUD_{word.upper()} is not read, there is no setting {word!r}: {near}" for word, near in unread if near]
 
 
 def taken(old: Config, new: Config) -> tuple[Config, list[str]]:

@@ -20,9 +20,9 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         if patient.session.socket is not None:
             return
         if patient.system and os.getuid() == 0:
-            starting.check(["--system"])
+            notes = starting.check(["--system"])
         elif starting.is_own(socket_path(None)):
-            starting.check()
+            notes = starting.check()
         else:
             return
     except GpuctlError as error:
@@ -30,7 +30,10 @@ def configuration(patient: Patient) -> Iterator[Finding]:
     except address.AddressError:
         return  # said of the state directory
     else:
-        yield Finding("ok", "configuration", "gpud can start with it, and with the database that is there")
+        for note in notes:
+            yield Finding("warning", "configuration", note, "write the variable as it is meant, or unset it")
+        if not notes:
+            yield Finding("ok", "configuration", "gpud can start with it, and with the database that is there")
 
 
 def daemon(patient: Patient) -> Iterator[Finding]:

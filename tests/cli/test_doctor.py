@@ -38,16 +38,17 @@ def test_a_state_directory_that_others_may_read_is_said(alone, findings):
     assert found["hint"] == f"chmod 700 {alone.state}"
 
 
-def test_another_program_called_gpud_is_said(alone, findings):
+def test_another_program_called_gpud_and_a_misspelt_variable_are_said(alone, findings):
     folder = alone.directory / "bin"
     folder.mkdir()
     (folder / "gpud").write_text("#!/bin/sh\necho lepton\n")
     (folder / "gpud").chmod(0o755)
 
-    found = findings(PATH=f"{folder}:{alone.environ['PATH']}")[1]["name"]
+    found = findings(PATH=f"{folder}:{alone.environ['PATH']}", GPUD_SOKET="/run/lab.sock")[1]
 
-    assert found["result"] == "warning"
-    assert f"{folder}/gpud is another program" in found["message"]
+    assert (found["name"]["result"], found["configuration"]["result"]) == ("warning", "warning")
+    assert f"{folder}/gpud is another program" in found["name"]["message"]
+    assert "did you mean 'socket'?" in found["configuration"]["message"]
 
 
 def test_a_gpud_that_does_not_answer_is_named(a_gpud):

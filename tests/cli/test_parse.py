@@ -135,3 +135,8 @@ def test_counts_say_their_own_limits():
 def test_an_env_file_that_is_not_there_is_named():
     with pytest.raises(UsageError, match="/no/such/file"):
         variables((), "/no/such/file")
+
+
+def test_an_env_file_without_an_end_is_refused():
+    with pytest.raises(UsageError, match="/dev/zero has more than 4 MiB"):
+        variables((), "/dev/zero")

@@ -7,7 +7,7 @@ import pytest
 
 from gpud.config import Config
 from gpud.core.rules import Rules
-from gpud.settings import ConfigError, load, taken
+from gpud.settings import ConfigError, load, misspelt, taken
 
 NONE = "/nonexistent/config.toml"
 
@@ -189,6 +189,22 @@ def test_a_users_gpud_leaves_the_places_of_the_machines_own_alone(home):
 
 def test_variables_that_are_empty_say_nothing():
     assert load([], {"GPUD_SIMULATE": "", "GPUD_GPUS": ""}, NONE) == load([], {}, NONE)
+
+
+def test_a_variable_that_is_nearly_a_setting_is_named_with_the_one_that_it_may_mean():
+    meant = (
+        "GPUD_SOCKET",
+        "GPUD_CONFIG",
+        "GPUD_HOST",
+        "GPUD_CLAIM",
+        "GPUD_NOTICE",
+        "GPUD_OF_MY_LAB",
+        "GPUS",
+    )
+    assert misspelt(dict.fromkeys(meant, "x")) == []
+    assert misspelt({"GPUD_SOKET": "x"}) == [
+        "$GPUD_SOKET is not read, there is no setting 'soket': did you mean 'socket'?"
+    ]
 
 
 def test_places_are_meant_from_where_one_stands(home, monkeypatch):
