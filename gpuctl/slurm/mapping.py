@@ -275,7 +275,7 @@ def _of_tres(option: Option) -> list[Option]:
         return [option]
     found, rest = [], []
     for word in (option.value or "").split(","):
-        match = re.fullmatch(r"(cpu|gres/gpu)[:=](.+)", word.strip())
+        match = re.fullmatch(r"(cpu|(?:gres/)?gpu)[:=](.+)", word.strip())
         if match is None:
             rest.append(word)
         else:

@@ -159,8 +159,14 @@ def dependencies(text: str) -> list[tuple[str, list[str]]]:
         ids = [job.partition("+")[0].removesuffix("_*") for job in jobs if job]
         if not all(re.fullmatch(r"\d+(_\d+)?", job) for job in ids):
             raise ValueError(f"{word!r} names no jobs; write afterok:12:13")
-        found.append((kind.lower(), ids))
+        found.append((kind.lower(), [_job(job) for job in ids]))
     return found
+
+
+def _job(word: str) -> str:
+    """Return a job as gpuctl calls it; an element's SLURM_JOB_ID is one number: see gpud.model.job."""
+    number, index = divmod(int(word), 1 << 24) if word.isdigit() else (0, 0)
+    return f"{number}_{index - 1}" if number and index else word
 
 
 def notice(text: str) -> Signal:

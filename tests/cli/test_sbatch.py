@@ -130,6 +130,7 @@ def test_where_a_cluster_may_have_given_gpus_without_a_word_it_is_said_that_ther
 
 
 def test_resources_of_a_task_in_one_option_are_read(here):
+    assert asked(script_of(here, "#SBATCH --tres-per-task=gpu:2"))[0]["demand"] == {"gpus": 2}
     lines = "#SBATCH -n 2 --tres-per-task=cpu=4,gres/gpu:a100:2,license/x:1"
     request, script, _ = asked(script_of(here, lines))
     assert request["demand"] == {"gpus": 4, "gpu_type": "a100", "cpus": 8}
@@ -171,6 +172,11 @@ def test_a_signal_has_its_time_where_that_is_typed(here):
     script = script_of(here, "#SBATCH --signal=USR1@60")
     assert "there is no end" in asked(script)[1].notes[0]
     assert asked("-t", "1h", script)[1].notes == []
+
+
+def test_what_comes_after_an_element_may_name_it_by_its_slurm_job_id(here):
+    script = script_of(here, f"#SBATCH -d afterany:{(12 << 24) + 8}:13,afterok:12_*")
+    assert asked(script)[0]["after"] == {"any": ["12_7", "13"], "success": ["12"]}
 
 
 def test_an_array_may_stand_in_brackets(here):
