@@ -44,11 +44,11 @@ def size_of(descriptor: int) -> tuple[int, int]:
     return rows or 24, columns or 80
 
 
-def check_terminal() -> None:
+def check_terminal(who: str = "--pty", hint: str = "without a terminal leave --pty out") -> None:
     """Raise UsageError where there is no terminal to sit at."""
     if not (os.isatty(0) and os.isatty(1)):
-        hint = "without a terminal leave --pty out; a script may use: script -qec 'gpuctl run --pty ...' /dev/null"
-        raise UsageError("--pty needs a terminal on stdin and stdout", hint=hint)
+        hint += f"; a script may use: script -qec 'gpuctl {who.replace('--', 'run --')} ...' /dev/null"
+        raise UsageError(f"{who} needs a terminal on stdin and stdout", hint=hint)
 
 
 class Attachment:

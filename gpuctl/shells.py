@@ -7,6 +7,7 @@ shell's own file, between marks, and taken out again by them. Nothing is written
 import os
 
 from gpuctl.errors import GpuctlError, UsageError
+from gpud.model.units import plural
 
 _BEGIN, _END = "# >>> gpuctl completion >>>", "# <<< gpuctl completion <<<"
 _LOADERS = ("/usr/share/bash-completion/bash_completion", "/etc/profile.d/bash_completion.sh")
@@ -44,7 +45,7 @@ def install(shell: str, script: str) -> list[str]:
         after = without + ("" if not without or without.endswith("\n") else "\n") + block
         if block not in before:
             _write(startup, after)
-            done.append(f"added {len(lines)} lines to {startup}")
+            done.append(f"added {plural(len(lines), 'line')} to {startup}")
     return done
 
 

@@ -16,6 +16,7 @@ from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.parse import after_of, parse_checkpoint, variables
 from gpuctl.places import here, mount_of, repository
+from gpud.model.units import plural
 
 if TYPE_CHECKING:
     from gpuctl.directives import Script
@@ -183,15 +184,16 @@ def _gpus_and_nodes(given: dict[str, Any], alone: int) -> tuple[int, int]:
         if nodes is None:
             nodes = max(1, gpus // per_node) if gpus and per_node else 1
         if gpus is not None and gpus != per_node * nodes:
+            are = "is" if gpus == 1 else "are"
             on = f"on each of {nodes} nodes" if nodes > 1 else "on one node"
-            raise UsageError(f"{gpus} GPUs in total are not {per_node} {on}", hint="leave --gpus out")
+            raise UsageError(f"{plural(gpus, 'GPU')} in total {are} not {per_node} {on}", hint="leave --gpus out")
         return per_node * nodes, nodes
     nodes = nodes or 1
     if gpus is None:
         gpus = alone if nodes == 1 else nodes
     if gpus % nodes:
         hint = "say how many each has: --gpus-per-node"
-        raise UsageError(f"{gpus} GPUs are not the same number on each of {nodes} nodes", hint=hint)
+        raise UsageError(f"{plural(gpus, 'GPU')} cannot be the same number on each of {nodes} nodes", hint=hint)
     return gpus, nodes
 
 

@@ -223,7 +223,7 @@ def demand_of(wanted: DemandMap) -> Demand:
     if ids and len(ids) < gpus:
         raise Wrong(f"of {plural(len(ids), 'GPU')} named {gpus} are asked for")
     if gpus % nodes:
-        raise Wrong(f"{gpus} GPUs cannot be the same number on each of {nodes} nodes", "see --gpus-per-node")
+        raise Wrong(f"{plural(gpus, 'GPU')} cannot be the same number on each of {nodes} nodes", "see --gpus-per-node")
     _check_shares(wanted, gpus)
     labels = wanted.get("node_labels", {})
     for key, value in labels.items():

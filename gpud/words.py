@@ -129,9 +129,9 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
     if wait.until is not None:
         said = f"has used {used} of {limit} {wait.what}; anew in {format_duration(wait.until - now)}"
     elif wait.what == "GPUs":
-        said = f"has {used} of {limit} GPUs in use{lacks}"
+        said = f"has {used} of {plural(wait.limit, 'GPU')} in use{lacks}"
     else:
-        said = f"has {used} of {limit} jobs running"
+        said = f"has {used} of {plural(wait.limit, 'job')} running"
     setting = f"max_{'gpus' if wait.what == 'GPUs' else 'running'}{'_per_user' if kind else ''}"
     hint = f"see its limits: gpuctl tenant show {name}" if kind == "tenant" else f"see: gpuctl config {setting}"
     return "quota", f"{wait.whose or 'this gpud'} {said}", hint

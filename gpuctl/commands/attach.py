@@ -32,7 +32,7 @@ def attach(session: Session, job: str) -> int:
         if shown["terminal"] is not None:
             from gpuctl import attaching  # noqa: PLC0415 - only for terminals
 
-            attaching.check_terminal()
+            attaching.check_terminal("attach", f"to see its output: gpuctl logs -f {job}")
             answer = attaching.attend(client, job)
             if answer is None:
                 note(f"left job {job}; back to it: gpuctl attach {job}")

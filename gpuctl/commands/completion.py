@@ -15,6 +15,7 @@ from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.render import completion as render
 from gpuctl.session import Session, note
+from gpud.model.units import plural
 
 WRITERS = {"bash": render.bash, "zsh": render.zsh, "fish": render.fish}
 _UNFINISHED = ("held", "queued", "starting", "running", "stopping")
@@ -111,7 +112,9 @@ def _gpus(client: Client) -> Words:
 
 
 def _nodes(client: Client) -> Words:
-    return [(node["name"], f"{node['state']}, {node['gpus']} GPUs") for node in client.request("nodes")["nodes"]]
+    return [
+        (node["name"], f"{node['state']}, {plural(node['gpus'], 'GPU')}") for node in client.request("nodes")["nodes"]
+    ]
 
 
 def _types(client: Client) -> Words:

@@ -93,9 +93,9 @@ def _change(session: Session, key: str, text: str | None) -> None:
     note(f"{'wrote' if changed else 'it is so already in'} {path}")
     if gpud is None:
         note("gpud does not run; it reads that when it starts")
+    elif answer is not None and answer["source"][:1] in ("-", "$"):
+        note(f"{key} stays {_value(answer)}: {answer['source']} comes before the file, also when gpud is started anew")
     elif answer is not None and not answer["live"]:
         note(f"{key} changes when gpud is started anew: {editing.restart_words()}")
-    elif answer is not None and answer["source"] not in (path, "default") and text is not None:
-        note(f"{key} stays {_value(answer)}: {answer['source']} comes before the file")
     elif answer is not None:
         note(f"{key} is {_value(answer)} now")

@@ -228,7 +228,7 @@ def _overlaps(answers: list[dict[str, Any]]) -> Iterator[str]:
         if len(said) == 2 and len(said[0]) == 3:
             (_, start, gpus), (_, end) = said
             if len(gpus.split(",")) != job["gpus"]:
-                yield f"job {job['id']} was to have {job['gpus']} GPUs, and was given {gpus}"
+                yield f"job {job['id']} was to have {plural(job['gpus'], 'GPU')}, and was given {gpus}"
             for gpu in gpus.split(","):
                 held.setdefault(gpu, []).append((float(start), float(end), job["id"]))
     for uuid, spans in held.items():

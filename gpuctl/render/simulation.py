@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuctl.render.text import Column, table
+from gpud.model.units import plural
 
 _FIGURES = (
     ("avg_jct_s", "completion, average, s"),
@@ -67,7 +68,7 @@ _PACKED = ("ALLOCATED", "SD", "AT 100 %", "SEEDS", "TOOK")
 
 
 def _columns(trace: str, results: Sequence[dict[str, Any]]) -> list[Column]:
-    gpus = f"{results[0]['gpus']:g} GPUs"
+    gpus = plural(results[0]["gpus"], "GPU")
     return [Column(f"{trace}, {gpus}"), *(Column(result["policy"], right=True) for result in results)]
 
 
@@ -77,7 +78,10 @@ def _rows(key: str, text: str, results: Sequence[dict[str, Any]], keys: Sequence
     if key == "wait_by_gpus":
         classes = dict.fromkeys(name for result in results for name in result[key])
         return [
-            [f"wait, jobs of {name} GPUs, s", *(_inside(result[key], name, "avg_s") for result in results)]
+            [
+                f"wait, jobs of {name} GPU{'s' * (name != '1')}, s",
+                *(_inside(result[key], name, "avg_s") for result in results),
+            ]
             for name in classes
         ]
     if key == "tenants":

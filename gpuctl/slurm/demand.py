@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from gpuctl.errors import UsageError
 from gpuctl.slurm import values
 from gpuctl.slurm.lines import Option
+from gpud.model.units import plural
 
 Note = Callable[[Option, str], None]
 T = TypeVar("T")
@@ -220,7 +221,7 @@ def _sum(option: Option, resources: list[values.Resource], note: Note) -> _Gpus:
     if profiles:
         return _Gpus(count, {"mig": profiles[0]})
     if len(kinds) > 1:
-        note(option, f"it gets {count} GPUs of either kind")
+        note(option, f"it gets {plural(count, 'GPU')} of either kind")
     return _Gpus(count, {"gpu_type": "|".join(map(_type, kinds))} if kinds else {})
 
 

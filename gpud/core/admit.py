@@ -153,7 +153,8 @@ def _too_much(demand: Demand, rooms: list[Room]) -> _Words:
     cpus, memory = _nth(demand, (room.cpus for room in able)), _nth(demand, (room.memory_mib for room in able))
     where = "on one node" if demand.nodes == 1 else f"on each of {demand.nodes} nodes"
     if demand.cpus_counted > cpus:
-        return f"{demand.cpus_counted} CPUs are asked for; the most {where} is {cpus}", None
+        asked = "a CPU is" if demand.cpus_counted == 1 else f"{demand.cpus_counted} CPUs are"
+        return f"{asked} asked for; the most {where} is {cpus}", None
     if demand.memory_mib > memory:
         wanted, most = format_size(demand.memory_mib), format_size(memory)
         return f"{wanted} of memory is asked for; the most {where} is {most}", None

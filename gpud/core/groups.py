@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpud.model.job import End, JobId, array_of, format_job
-from gpud.model.units import Seconds, Timestamp
+from gpud.model.units import Seconds, Timestamp, plural
 
 Group = tuple[int, str]  # whose, and its name
 Key = tuple[int, str, str]  # whose, its group, and what it is there
@@ -129,8 +129,9 @@ class Groups:
         self.changed = True
         if len(streak.failed_at) >= most:
             self.due[group] = streak.reason  # where it is held: for those of it that were run again since
+            failures = plural(len(streak.failed_at), "failure")
             streak.reason = (
-                f"group {group[1]} had {len(streak.failed_at)} failures in a row (gpuctl logs {format_job(job)});"
+                f"group {group[1]} had {failures} in a row (gpuctl logs {format_job(job)});"
                 f" go on with gpuctl release --group {group[1]}"
             )
             streak.failed_at.clear()

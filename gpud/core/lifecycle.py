@@ -30,7 +30,7 @@ from signal import Signals
 
 from gpud.model.job import End, Exit, StopCause
 from gpud.model.spec import Park, Place, Terms
-from gpud.model.units import Seconds, Timestamp, format_duration
+from gpud.model.units import Seconds, Timestamp, format_duration, plural
 from gpud.model.value import value
 
 RETRY_FIRST_S: Seconds = 2.0  # doubles with each try, up to
@@ -127,7 +127,7 @@ def _after_mishap(
         return over
     mishaps = place.mishaps + 1
     if mishaps >= most:
-        return Over(over.end, f"{over.reason}; not started again: what it runs on has failed {mishaps} times")
+        return Over(over.end, f"{over.reason}; not started again: what it runs on has failed {plural(mishaps, 'time')}")
     again = replace(_delayed(place, mishaps, now), mishaps=mishaps)
     return Again(again, "retried", f"attempt {place.attempt} ended: {over.reason}")
 

@@ -36,6 +36,8 @@ def test_settings_are_shown_with_where_they_are_from_and_changed_by_a_line(own):
     assert "is yes now" in gpuctl("config", "set", "preemptible", "yes").stderr
     assert "ada, bob" in gpuctl("config", "set", "admins", "ada,bob").stderr
     assert "--reservations comes before" in gpuctl("config", "set", "reservations", "2").stderr
+    assert "simulate stays 2xA100-80GB: --simulate comes before" in gpuctl("config", "set", "simulate", "4xH100").stderr
+    gpuctl.ok("config", "unset", "simulate")
     assert "started anew" in gpuctl("config", "set", "gpus", "0").stderr
     above, _, below = file.read_text().partition("[node.box]")
     assert [line for line in above.splitlines() if line] == [

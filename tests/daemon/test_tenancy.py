@@ -21,7 +21,7 @@ def test_a_members_jobs_are_their_tenants_and_its_limits_hold(gpud):
     assert (waiting["tenant"], waiting["state"], waiting["reason"]) == (
         "vision",
         "queued",
-        "tenant vision has 1 of 1 GPUs in use",
+        "tenant vision has 1 of 1 GPU in use",
     )
     (why,) = gpud.ask("why", job=second)["jobs"]
     assert (why["code"], why["hint"]) == ("quota", "see its limits: gpuctl tenant show vision")
@@ -149,7 +149,7 @@ def test_limits_and_pools_come_from_the_configuration_and_may_change_while_gpud_
     gpud = a_gpud("--config", str(file))
     gpud.ask("pause")
     gpud.submit("true", hold=True)
-    with pytest.raises(RefusedError, match=f"user {ME} has 1 of 1 jobs waiting"):
+    with pytest.raises(RefusedError, match=f"user {ME} has 1 of 1 job waiting"):
         gpud.submit("true")
 
     file.write_text('simulate = "2xRTX4090"\n[pool.debug]\ngpus = ["0"]\n')
