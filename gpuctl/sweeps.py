@@ -292,7 +292,9 @@ def said(reply: dict[str, Any], *, dry_run: bool) -> str:
     found, there = reply["jobs"], reply["there"]
     states = [there[job] for job in found if job in there]
     new = len(found) - len(states)
-    words = [f"a dry run: {new} would be queued" if dry_run else f"{new} queued"]
+    held = reply.get("held", 0)
+    queued = ", ".join([f"{new - held} queued"] * (new > held or not held) + [f"{held} held"] * bool(held))
+    words = [f"a dry run: {new} would be queued" if dry_run else queued]
     if states:
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
         listed = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())

@@ -176,11 +176,11 @@ class Requests:
                     reason = None if wait is None else in_words(self._gpud.world, job, wait, self._gpud.clock())[1]
                     told |= {"position": position, "reason": reason}
                 peer.reply(request, told)
-            case Submitted(jobs, some):
+            case Submitted(jobs, some, held):
                 known = {format_job(job): state for job, state in jobs if job is not None and state is not None}
                 again = {format_job(job): str(done) for job, done in some}
                 told = {"jobs": [job and format_job(job) for job, _ in jobs], "there": known}
-                peer.reply(request, told | ({"done": again} if again else {}))
+                peer.reply(request, told | ({"done": again} if again else {}) | ({"held": held} if held else {}))
             case Changed(changed, notes):
                 said = {format_job(job): note for job, note in (*pending.notes, *notes)}
                 peer.reply(request, {"changed": [format_job(job) for job in changed], "notes": said})

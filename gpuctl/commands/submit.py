@@ -84,7 +84,7 @@ def _submit_file(context: click.Context, file: str, *, dry_run: bool) -> None:
         click.echo("\n".join(reply["jobs"]))
     if odd := sweeps.unexpanded(jobs):
         note(odd)
-    if dry_run or reply["there"] or reply.get("done") or on_terminal():
+    if dry_run or reply["there"] or reply.get("done") or reply.get("held") or on_terminal():
         note(sweeps.said(reply, dry_run=dry_run))
 
 

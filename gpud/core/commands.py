@@ -279,11 +279,12 @@ class Accepted:
 class Submitted:
     """Many submits were taken, each as `Accepted` says it of one: the job, and its state if it was there already.
 
-    `done`: elements that do not run again.
+    `done`: elements that do not run again; `held`: how many were queued held.
     """
 
     jobs: tuple[tuple[JobId | None, str | None], ...]
     done: tuple[tuple[JobId, IndexSet], ...] = ()
+    held: int = 0
 
 
 @value()

@@ -64,7 +64,9 @@ def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
         jobs.append((job, _state(world, there)))
         if job is not None and there is None and each.done:
             done.append((job, each.done))
-    out.replies.append((asked.token, Submitted(tuple(jobs), tuple(done))))
+    new = (world.waiting(job) for job, state in jobs if job is not None and state is None)
+    held = sum(each is not None and each.place.park is Park.HELD for each in new)
+    out.replies.append((asked.token, Submitted(tuple(jobs), tuple(done), held)))
 
 
 def answer(world: World, out: Outcome, told: Told) -> None:

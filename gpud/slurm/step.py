@@ -123,8 +123,8 @@ def step_of(options: dict[str, str], command: list[str]) -> Step:
     if wanted is None and said is not None:
         wanted = said * -(-tasks // nodes)
     if wanted is not None and wanted > len(visible):
-        asked = f"{wanted} GPU{'s' * (wanted != 1)}"
-        fail(f"Unable to create step: it asks for {asked}, and the job has {len(visible)} on this node")
+        many = f"{wanted} GPU{'s' * (wanted != 1)}"
+        fail(f"Unable to create step: it asks for {many}, and the job has {len(visible)} on this node")
     held = acquire(options, visible, wanted, tasks)
     return Step(command, options, tasks, nodes, shares(options, held, wanted, per_task, per_gpu, tasks, nodes))
 

@@ -153,9 +153,11 @@ class SubmitMany(TypedDict):
 class SubmitManyReply(TypedDict):
     """The durable ids in the order of the jobs, None on a dry run; those that were `there` already, with their states.
 
-    `done`, of arrays, is as in `SubmitReply`. Of a part that is not the last: nothing yet.
+    `done`, of arrays, is as in `SubmitReply`; `held` is how many were queued held, as a group's are that is. Of a part
+    that is not the last: nothing yet.
     """
 
     jobs: list[str | None]
     there: dict[str, str]
     done: NotRequired[dict[str, str]]
+    held: NotRequired[int]
