@@ -12,6 +12,7 @@ from typing import NoReturn
 from gpud.launchers import environment
 
 CHECKPOINTS, PROGRESS = "GPUD_CHECKPOINT_DIR", "GPUD_PROGRESS_FILE"
+_NAME = "gpud-"  # and the attempt's key
 _LONGEST = 80  # of a path that the record has room for
 
 
@@ -39,7 +40,7 @@ def _make(directory: str) -> None:
 
 def make_tmp(key: str, submitted: Mapping[str, str]) -> str | None:
     """Make a TMPDIR; None where that cannot be, and the submitter's stays."""
-    path = f"{environment.tmp_base(submitted)}/gpud-{key}-{os.urandom(3).hex()}"
+    path = f"{environment.tmp_base(submitted)}/{_NAME}{key}-{os.urandom(3).hex()}"
     if not path.startswith("/") or len(path) > _LONGEST or not path.isascii():
         return None
     try:
@@ -68,6 +69,18 @@ def removed(tmp: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def clear_rehearsed() -> None:
+    """Remove the TMPDIRs of rehearsals (of no attempt, and empty) in which a launcher process was killed."""
+    base = environment.tmp_base({})
+    try:
+        for name in os.listdir(base):
+            path = f"{base}/{name}"
+            if name.startswith(f"{_NAME}-") and os.lstat(path).st_uid == os.geteuid():
+                removed(path)
+    except OSError:
+        pass
 
 
 def become_sweeper(tmp: str) -> NoReturn:

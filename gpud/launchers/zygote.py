@@ -25,7 +25,7 @@ from typing import NoReturn
 if __name__ == "__main__":  # isolated, so nothing but the standard library is on the path
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from gpud.launchers import cgroup, comeback, faults, fence, record, shim, tree
+from gpud.launchers import cgroup, comeback, faults, fence, places, record, shim, tree
 from gpud.launchers.deadlines import SIGNALS
 from gpud.launchers.job import Limits, rehearse, set_mask, tell
 from gpud.launchers.leases import Leases
@@ -101,6 +101,7 @@ class Zygote:
         What Python then remembers (specialised code, looked-up methods) is shared; else each shim, and each process
         that is to become a job, would make it anew. What does not work now will be told when a job asks for it.
         """
+        places.clear_rehearsed()
         path = f"{self.records}/.rehearsal.{os.getpid()}"
         order = shim.NOTHING | {"record": path}
         if self.means["unfenced"] is None:

@@ -180,3 +180,12 @@ def test_a_record_has_room_for_the_longest_tmpdir_and_all_else(workplace, scratc
     }  # fmt: skip
     assert record.decode(record.encode(worst)) == worst
     assert told(workplace, 1, 'echo "$TMPDIR"', base)[0].startswith(str(base))
+
+
+def test_what_a_launcher_process_left_that_was_killed_as_it_began_goes_with_the_next(workplace):
+    left, with_something = (Path(tempfile.mkdtemp(prefix="gpud--", dir="/tmp")) for _ in range(2))
+    (with_something / "file").touch()
+    workplace.reopen()
+    workplace.ended(workplace.launch(1, "true"))
+    assert (left.exists(), with_something.exists()) == (False, True)
+    shutil.rmtree(with_something)
