@@ -87,6 +87,9 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
                 value = value or (rest.pop(0) if rest else fail(f"option requires an argument -- '{word[1]}'"))
             elif value and _KINDS[name] == "none":
                 rest.insert(0, f"-{value}")
+        if name == "ntasks" and not value[:1].isdigit():  # of a $SLURM_NTASKS, which is empty outside of steps: all
+            rest[:0] = [value] if value else []
+            continue
         options["ntasks-per-node" if name == "tasks-per-node" else name] = value
     return options, rest
 

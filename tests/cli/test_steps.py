@@ -191,6 +191,7 @@ def test_a_signal_reaches_every_task(tmp_path, saves):
         ("--ntasks-per-gpu=1 --gpus=2", ["4", "6"]),
         ("--gpu-bind=single:1", ["4", "6"]),
         ("-n3", ["4,6", "4,6", "4,6"]),
+        ("--ntasks= -n --gpus=1", ["4", "4"]),
         ("-n 1 --gres=gpu:1", ["4"]),
         ("--gres=none", ["", ""]),
     ],
