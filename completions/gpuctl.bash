@@ -11,7 +11,7 @@ _gpuctl_verb() { # sets options, valued, words, takes, first of a command
     'exec') options='-T -t --pty --no-pty --json --socket -h --help'; valued='--socket'; takes=command; first=running ;;
     'attach') options='--json --socket -h --help'; valued='--socket'; takes=live ;;
     'status') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
-    'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
+    'list') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --csv --results --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
     'show') options='--csv --json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=ids ;;
     'why') options='--json --socket --color --no-pager -h --help'; valued='--socket --color'; takes=ids ;;
     'logs') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
@@ -67,9 +67,9 @@ _gpuctl_verb() { # sets options, valued, words, takes, first of a command
     'help') options='--json --socket --color --no-pager -h --help'; valued='--socket --color'; words='submit run claim kernel exec attach status list show why logs wait group watch progress events notify usage stats cancel hold release requeue priority update signal gpus nodes drain undrain policy tenant reserve pause resume daemon doctor demo simulate relay config help man completion ls queue ps log tail top kill rm states reasons sizes durations ids variables exit policies files scripts' ;;
     'man') options='--json --socket -h --help'; valued='--socket' ;;
     'completion') options='--uninstall --json --socket -h --help'; valued='--socket'; words='bash zsh fish' ;;
-    'ls') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
-    'queue') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
-    'ps') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
+    'ls') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --csv --results --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
+    'queue') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --csv --results --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
+    'ps') options='-a --all -m --mine -u --user -s --state -n --name --group --label --since --limit --csv --results --columns --format --sort --json --socket --color --no-pager -h --help'; valued='-u --user -s --state -n --name --group --label --since --limit --columns --format --sort --socket --color'; takes=ids ;;
     'log') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'tail') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'top') options='--json --socket -h --help'; valued='--socket' ;;

@@ -88,6 +88,15 @@ def parse_job(text: str) -> str:
     return text
 
 
+def is_one(text: str) -> bool:
+    """Return whether a word names one job, array or element."""
+    try:
+        parse_job(text)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_jobs(text: str) -> str:
     """Return jobs as gpud reads them: `12`, `12_7`, `12_3-9`, `12_[3-9]` or `3-9`. Raises ValueError."""
     number, underscore, inner = text.partition("_")

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
+from typing import cast
 
 from gpud import views
 from gpud.check import Wrong
@@ -87,7 +88,8 @@ class Listing:
             if word.alone and word.span[0] not in there:
                 await self._row(word.span[0])  # it is none of these, or there is none
         scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
-        told = await _told(scene, rows, viewer, views.positions(scene.world) or {})
+        places = views.positions(scene.world) or {}
+        told = await _told(scene, rows, viewer, places, with_results=message.get("results", False))
         return {"jobs": told, "more": more + len(rows) - len(told)}
 
     def _usual(self) -> int:
@@ -246,11 +248,16 @@ def _element(array: JobRow, index: int) -> JobRow | None:
     return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
 
 
-async def _told(scene: Scene, rows: Sequence[JobRow], viewer: Viewer, places: Mapping[JobId, int]) -> list[Job]:
+async def _told(
+    scene: Scene, rows: Sequence[JobRow], viewer: Viewer, places: Mapping[JobId, int], *, with_results: bool = False
+) -> list[Job]:
     """Return those of these jobs that one frame has room for, in their order; what has not ended goes first."""
     jobs, sizes = [], []
     for number, row in enumerate(rows, 1):
-        jobs.append(views.row_map(scene, row, viewer, places.get(row.job)))
+        job: Message = {**views.row_map(scene, row, viewer, places.get(row.job))}
+        if with_results:
+            job["results"] = results(scene.world, row, row.run, scene.now) if viewer.may_read(row) else None
+        jobs.append(cast("Job", job))
         sizes.append(len(pack({"job": jobs[-1]})))
         if number % _BREATH == 0:  # others wait no longer for who asks for all there is
             await asyncio.sleep(0)

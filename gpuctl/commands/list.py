@@ -8,7 +8,7 @@ import click
 from gpuctl import progress, session, shaping
 from gpuctl.errors import UsageError
 from gpuctl.parse import JOBS, POSITIVE, SINCE
-from gpuctl.render import fields
+from gpuctl.render import fields, results
 from gpuctl.render import jobs as render
 from gpuctl.render.gpus import SIMULATED
 from gpuctl.session import Session, note
@@ -47,6 +47,8 @@ def state_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 @click.option("--label", "labels", metavar="K[=V]", multiple=True, help="Only with this label; may be repeated.")
 @click.option("--since", type=SINCE, help="Only those that changed since: 2h (ago), 18:30, 2026-05-01.")
 @click.option("--limit", type=POSITIVE, help="At most so many, the newest.")
+@click.option("--csv", is_flag=True, help="What each used, as comma-separated values.")
+@click.option("--results", "with_results", is_flag=True, help="With --json: what each used, too.")
 @shaping.options(fields.JOBS)
 @session.display
 @click.pass_obj
@@ -57,6 +59,8 @@ def list_(
     all_: bool,
     state: tuple[str, ...],
     shape: Shape,
+    csv: bool,
+    with_results: bool,
     **filters: Any,
 ) -> None:
     """List jobs: everybody's that have not ended, then your own of the last 24 hours.
@@ -69,15 +73,25 @@ def list_(
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     known = _keys() if shape.format or shape.sort else ()
     check_said(user=filters["user"], name=filters["name"], group=filters["group"])
+    if with_results and not session.json:
+        raise UsageError("--results is for programs", hint="add --json; or --csv, or gpuctl show JOB")
+    if csv and (session.json or shape.columns is not None or shape.format is not None):
+        raise UsageError("--csv has columns of its own", hint="leave --json, --columns and --format out")
     asked = {**filters, "jobs": list(jobs), "all": all_, "state": list(state)}
+    more = {"results": True} if csv or with_results else {}
     with session.connect() as client:
-        reply = client.request("list", **{key: value for key, value in asked.items() if value})
+        reply = client.request("list", **{key: value for key, value in asked.items() if value}, **more)
         simulated = client.welcome is not None and client.welcome["simulated"]
         progress.add(reply["jobs"], client.path)
     # What can still be changed goes first.
     found = shape.sorted(sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS), known)
     if session.json:
         session.print_json(found)
+        return
+    if csv:
+        session.show(results.csv_lines(found))
+        if reply["more"]:
+            note(_more(len(found), reply["more"], filters["limit"]))
         return
     lines = shape.lines(fields.JOBS, found, render.rows, known)
     if lines:

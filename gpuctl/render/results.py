@@ -1,13 +1,16 @@
 """What a job used, for people and as CSV."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from gpuctl.render.plain import plain
 from gpuctl.render.text import energy
 from gpud.model.units import format_duration, format_size
 
 Map = dict[str, Any]
 
 _ALIKE = 0.2  # GPUs that differ by less are told of together
+_OF_JOB = ("id", "name", "user", "group", "state", "exit_code", "submitted_at", "started_at", "ended_at")
 _COLUMNS = (
     *("attempt", "wait_s", "run_s", "cpu_s", "memory_peak_mib", "gpus", "gpu_memory_peak_mib"),
     *("gpu_memory_declared_mib", "utilization", "measured_s", "energy_j", "gpus_unused", "wasted"),
@@ -47,15 +50,18 @@ def by_gpu(found: Map | None) -> list[str]:
     return [f"GPU {each['node']}:{each['gpu_index']}: busy {100 * each['utilization']:.0f} %" for each in used]
 
 
-def csv_lines(job: Map, found: Map | None) -> list[str]:
-    """Return a heading and a line, with what is not known left empty."""
+def csv_lines(jobs: Iterable[Map]) -> list[str]:
+    """Return a heading and a line for each job and its `results`, with what is not known left empty."""
     import csv  # noqa: PLC0415 - every listing would pay for it
     import io  # noqa: PLC0415 - as above
 
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(("id", "name", "user", "state", "exit_code", *_COLUMNS))
-    values = [None if found is None else found[key] for key in _COLUMNS]
-    plain = [round(value, 3) if isinstance(value, float) else value for value in values]
-    writer.writerow((job["id"], job["name"], job["user"], job["state"], job["exit_code"], *plain))
+    writer.writerow((*_OF_JOB, *_COLUMNS))
+    for job in jobs:
+        said = plain({key: job[key] for key in _OF_JOB})
+        found = job["results"] or {}
+        values = [found.get(key) for key in _COLUMNS]
+        used = [round(value, 3) if isinstance(value, float) else value for value in values]
+        writer.writerow((*said.values(), *used))
     return written.getvalue().splitlines()

@@ -46,7 +46,8 @@ class List(TypedDict):
     row for what has not started, one for each started element). Newest last; at most `limit` rows (10,000 at most;
     by default all that have not ended and 1,000 others, with `all` 10,000), and what one frame has room for: the
     newest that run, then the newest that wait (asked for these alone, the next in line first), then the newest that
-    ended. Of a `command` of more than 1,000 characters the words within them, and `...`.
+    ended. Of a `command` of more than 1,000 characters the words within them, and `...`. `results` asks for those of
+    each row, too.
     """
 
     op: Literal["list"]
@@ -61,6 +62,7 @@ class List(TypedDict):
     labels: NotRequired[list[str]]  # `K=V`, or `K` with any value: those that bear all of them
     since: NotRequired[float]
     limit: NotRequired[int]
+    results: NotRequired[bool]
 
 
 class Job(TypedDict):
@@ -129,7 +131,10 @@ class Job(TypedDict):
 
 
 class ListReply(TypedDict):
-    """The rows, and how many more there would have been (10,000: so many or more)."""
+    """The rows, and how many more there would have been (10,000: so many or more).
+
+    Where they were asked for, each has `results` beside what it always has: see `Results`.
+    """
 
     jobs: list[Job]
     more: int

@@ -162,6 +162,13 @@ def test_after_its_end_a_job_tells_what_it_used_and_usage_who_did(gpuctl):
     assert (mine["ended"], line["user"], line["ended"]) == (1, mine["name"], "1")
     assert "BUSY" in gpuctl.ok("usage")
 
+    other = gpuctl.ended("true")["id"]
+    both = list(csv.DictReader(gpuctl.ok("list", "--all", "--csv").splitlines()))
+    assert both == list(csv.DictReader(gpuctl.ok("show", job, other, "--csv").splitlines()))
+    assert (both[0], both[1]["gpus"], both[1]["ended_at"][-1]) == (row, "0", "Z")
+    assert [each["results"]["gpus"] for each in gpuctl.json("list", "--all", "--results")] == [2, 0]
+    assert [each["results"]["gpus"] for each in gpuctl.json("show", "1-99")] == [2, 0]
+
 
 def test_a_line_of_usage_has_a_bar_on_a_terminal_and_a_cost_where_prices_are_known():
     row = {
