@@ -245,6 +245,7 @@ class SimLauncher:
     def __init__(self, machine, point):
         self.machine, self.point = machine, point
         self.known, self.over = set(), set()
+        self.began, self.ran = set(), set()  # what gpud was told of: starts, and ends behind them
         self.post = None
         machine.launcher = self
 
@@ -349,8 +350,14 @@ class SimLauncher:
             machine.time.after(delay, self._post, seen)
 
     def _post(self, seen):
-        if self.post is not None:
-            self.post(seen)
+        if self.post is None:
+            return
+        key = seen.job, seen.attempt
+        if isinstance(seen, Started):
+            self.began.add(key)
+        elif key in self.began:
+            self.ran.add(key)
+        self.post(seen)
 
 
 class SimInventory:

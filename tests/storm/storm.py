@@ -4,8 +4,9 @@ and clients are simulated (see `virtual`, `outside`, `people`), and everything t
 gpud is killed between any two of its acts (commit, effect, answer), commits fail or take seconds, what is seen comes
 late and twice, clocks are set, the machine sleeps and reboots, GPUs fall ill and strangers sit on them, people change
 their minds. After every cycle all of `playbook` is checked: no GPU twice, none that is not known to be free, nothing
-started twice, nobody forgotten or without a reason, what is kept as what would be counted anew, and the store's story
-as the world's. Then the storm calms, and everything that was submitted must come to its end.
+started twice, nobody forgotten or without a reason, no end kept without the start that came before it, what is kept as
+what would be counted anew, and the store's story as the world's. Then the storm calms, and everything that was
+submitted must come to its end.
 
 A seed's story is told by: python tests/storm/replay.py SEED [HAPPENINGS]
 """
@@ -29,6 +30,7 @@ import gpud.forecasting
 from gpud.config import Config
 from gpud.core.cycle import cycle
 from gpud.daemon import Daemon
+from gpud.model.changes import AttemptEnded
 from gpud.model.effects import Launch
 from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import format_job
@@ -246,8 +248,17 @@ class Storm:
 
     def committed(self, changes):
         self.play.ledger.write(changes)
+        for each in changes:
+            if isinstance(each, AttemptEnded) and (each.job, each.attempt) in self.machine.launcher.ran:
+                self._began(each.job, each.attempt)
         if self.due:
             self._look()
+
+    def _began(self, *key):
+        """See that the start of an attempt that ended is kept, too, where gpud was told of it before the end."""
+        query = "SELECT started_at FROM attempt WHERE (job, attempt) = (?, ?)"
+        if self.connection.execute(query, key).fetchone() in {None, (None,)}:
+            self.broken = self.broken or BrokenPromiseError(f"{format_job(key[0])}.{key[1]} ended, and never began")
 
     def _look(self):
         self.due = False
