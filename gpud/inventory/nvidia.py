@@ -8,8 +8,9 @@ jobs have used up its processes can still be read. Who a GPU is, a survey asks i
 goes on without a GPU that does not answer in time, which is taken up when it does. How GPUs are linked is asked in the
 same way, once for those that there are; without an answer they are all there, and not known to be linked.
 
-An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and of those that MIG can split which
-instances there are: nothing else tells of a change. A MIG instance is looked at like a GPU.
+An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and of those that MIG can split
+which instances there are: nothing else tells of a change. While a GPU that was there is not, it asks every
+`deadline_s`. A MIG instance is looked at like a GPU.
 """
 
 import itertools
@@ -73,7 +74,7 @@ class NvidiaInventory:
         """Name what to look at; nothing is loaded before `start`.
 
         `library` is a libnvidia-ml.so.1 to load instead of the system's; `only` the indices of the GPUs to manage,
-        None for all; `deadline_s` how long a call may take; `rescan_s` how often what is missing is looked for.
+        None for all; `deadline_s` how long a call may take; `rescan_s` how often what is new is looked for.
         """
         self._clock = clock
         self._library = library
@@ -130,8 +131,6 @@ class NvidiaInventory:
             for slot in self._slots.values():
                 slot.wanted.put(False)
 
-    # -- time --------------------------------------------------------------------------------------------------
-
     def _keep_time(self) -> None:
         with self._changed:
             while self._post is not None:
@@ -162,13 +161,15 @@ class NvidiaInventory:
                 self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
         return min(dues, default=None)
 
-    # -- what there is -----------------------------------------------------------------------------------------
-
     def _keep_surveying(self) -> None:
+        most = 0
         while self._post is not None:
             self._survey_now.clear()
             self._survey()
-            self._survey_now.wait(self._rescan_s)
+            most = max(most, self._count)
+            with self._changed:
+                misses = self._count < most or any(slot.lost for slot in self._slots.values())
+            self._survey_now.wait(min(self._rescan_s, self._deadline_s) if misses else self._rescan_s)
 
     def _survey(self) -> None:
         problem, found = None, None
@@ -294,8 +295,6 @@ class NvidiaInventory:
         if node != self._node and self._post is not None:
             self._node = node
             self._post(NodeSeen(node))
-
-    # -- one GPU -----------------------------------------------------------------------------------------------
 
     def _look(self, gpu: GpuId) -> None:
         slot = self._slots.get(gpu)

@@ -202,6 +202,20 @@ def test_a_gpu_that_is_gone_is_gone_from_the_node_and_one_that_was_added_is_take
     assert readable(seen.reading(TWO))
 
 
+def test_a_gpu_that_was_there_is_looked_for_sooner_than_a_new_one(fake_nvml, looking):
+    seen = looking(rescan_s=600.0, deadline_s=1.0).settled()
+    fake_nvml.write(fake_gpu(0, "lost"), fake_gpu(1))
+    assert seen.look(ZERO).lost
+    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    assert readable(seen.reading(ZERO, readable))
+
+    fake_nvml.write(fake_gpu(1))
+    seen.inventory.read([ZERO])
+    assert [gpu.id for gpu in seen.node().gpus] == [ONE]
+    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    assert [gpu.id for gpu in seen.node().gpus] == [ZERO, ONE]
+
+
 def test_a_gpu_that_was_lost_before_the_start_is_named_and_taken_up_when_it_is_back(fake_nvml, looking):
     fake_nvml.write(fake_gpu(0), fake_gpu(1, "lost"))
     seen = looking()
