@@ -35,6 +35,11 @@ env srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID
 scontrol show job $SLURM_JOB_ID | grep -o -e 'StdOut=.*' -e 'TimeLimit=[^ ]*'
 echo "may run $((SLURM_JOB_END_TIME - SLURM_JOB_START_TIME)) s"
 srun bash -c 'exit $((SLURM_PROCID + 3))' || echo "status $?"
+up=up$SLURM_ARRAY_TASK_ID
+srun -n1 bash -lc "scontrol show hostnames; trap 'exit 7' TERM; : > $up; while :; do sleep 0.05; done" &
+until [ -e $up ]; do sleep 0.05; done
+kill $!
+wait $! || echo "ended $?"
 """
 CHAIN = """#!/bin/sh
 #SBATCH --gpus=2 --ntasks=2 -t 5 -o first.out
@@ -58,7 +63,7 @@ def test_a_distributed_array_runs_as_it_did_on_its_cluster(gpuctl):
     node = os.uname().nodename
     for index in (3, 5):
         output = gpuctl.directory / f"ddp-{job}_0{index}.out"
-        said = [line for line in output.read_text().splitlines() if not line.startswith("srun: ")]
+        said = [line for line in output.read_text().splitlines() if not line.startswith(("srun: ", "Terminated"))]
         assert said == [
             f"head {node} of 1: 1",
             f"job {job} element {index} of 2",
@@ -71,6 +76,8 @@ def test_a_distributed_array_runs_as_it_did_on_its_cluster(gpuctl):
             f"StdOut={output}",
             "may run 300 s",
             "status 4",
+            node,
+            "ended 7",
         ]
 
 
