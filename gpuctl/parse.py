@@ -175,11 +175,11 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
     try:
         if _is_clock(text):
             hour, minute, second = ([int(part) for part in text.split(":")] + [0])[:3]
-            today = datetime.fromtimestamp(now).astimezone()
+            today = datetime.fromtimestamp(now)  # noqa: DTZ006 - the day that is meant may have another offset
             moment = today.replace(hour=hour, minute=minute, second=second, microsecond=0)
-            if past and moment > today:
+            if past and moment.timestamp() > now:
                 moment -= timedelta(days=1)
-            elif not past and moment < today:
+            elif not past and moment.timestamp() < now:
                 moment += timedelta(days=1)
         else:
             moment = datetime.fromisoformat(text)

@@ -84,6 +84,20 @@ def test_a_moment_that_was(word, ago):
     assert parse_time(word, past=True, now=NOON) == NOON - ago
 
 
+@pytest.mark.parametrize(
+    ("day", "word", "hours"), [((3, 28), "09:00", 20), ((10, 24), "09:00", 22), ((3, 29), "13:00", -22)]
+)
+def test_an_hour_of_a_day_whose_clocks_are_set_otherwise_than_today_s_is_that_day_s(monkeypatch, day, word, hours):
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        noon = time.mktime((2026, *day, 12, 0, 0, 0, 0, -1))
+        assert parse_time(word, past=hours < 0, now=noon) == noon + hours * HOUR
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_moment_with_a_zone_is_that_zone_s():
     assert parse_time("1970-01-02T00:00:00+00:00") == 86_400
 
