@@ -15,7 +15,7 @@ killed and stays away for longer loses a minute and a look of it at most.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, fields
 
 from gpud.core.alerts import FOREIGN_USE, alert
 from gpud.core.condition import foreigners
@@ -33,6 +33,7 @@ LOOKS = 2  # that see a stranger before an event tells of it
 LONG_S: Seconds = 3600.0
 MOST_S: Seconds = 60.0  # a look stands for no more time before it: who knows what was then
 WRITE_S: Seconds = 60.0
+_FIELDS = len(fields(Stranger))  # a newer gpud may have kept more
 
 
 def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable) -> None:
@@ -155,7 +156,7 @@ def restore(world: World, settings: Mapping[str, object]) -> None:
         if gpu in world.gpus:
             health = world.gpus[gpu].health
             health.counted_at = counted_at
-            health.strangers = {(pid, start): Stranger(*rest) for pid, start, *rest in strangers}
+            health.strangers = {(pid, start): Stranger(*rest[:_FIELDS]) for pid, start, *rest in strangers}
 
 
 def key_of(process: GpuProcess) -> tuple[int, int]:
