@@ -60,8 +60,12 @@ class Session:
 
         if not starting.is_own(path):
             return False
-        if starting.start_daemon(path) is not None:
+        pid = starting.start_daemon(path, on_the_way=True)
+        if pid is not None:
             note(f"started your own gpud (log: {starting.log_path(address.state_dir())})")
+            nice = starting.niceness(pid)
+            if nice > 0:
+                note(f"it has this shell's niceness, {nice}, and so has every job; from another: gpuctl daemon restart")
         return True
 
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError
@@ -45,11 +46,17 @@ def log_path(state_dir: str) -> str:
 
 
 def start_daemon(
-    path: str, options: Sequence[str] = (), *, state: str | None = None, environ: Mapping[str, str] = os.environ
+    path: str,
+    options: Sequence[str] = (),
+    *,
+    state: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+    on_the_way: bool = False,
 ) -> int | None:
     """Start a gpud that will answer on `path`, with its log in `state` (default: the user's own), and wait for it.
 
-    Return its pid, or None when another was faster. Raises UnreachableError, with its last words, when it ends.
+    `on_the_way`: another command needs it, and what that is bound to (`taskset`, `nice`) is not meant for all later
+    jobs. Return its pid, or None when another was faster. Raises UnreachableError, with its last words, when it ends.
     """
     state = state or address.state_dir()
     launcher = launcher_above(state)
@@ -80,12 +87,30 @@ def start_daemon(
                 env={**environ, **_absolute(environ), "NOTIFY_SOCKET": f"@{name}"},
                 start_new_session=True,
             )
+            if on_the_way:
+                _unbind(process.pid)
             if _ready(process, ready, log):
                 return process.pid
             if _another_answers(path, os.path.join(state, "lock"), deadline):
                 return None
             if process.returncode not in _MAY_WORK_NOW or time.monotonic() >= deadline:
                 raise _could_not_start(process, log, said_before)
+
+
+def _unbind(pid: int) -> None:
+    """Take from a gpud what `taskset` and `nice` gave it, as far as that is allowed."""
+    with suppress(OSError):
+        os.sched_setaffinity(pid, range(os.sysconf("SC_NPROCESSORS_CONF")))
+    with suppress(OSError):  # only root may go first again
+        os.setpriority(os.PRIO_PROCESS, pid, 0)
+
+
+def niceness(pid: int) -> int:
+    """Return how far behind others a process goes; 0 for one that has gone."""
+    try:
+        return os.getpriority(os.PRIO_PROCESS, pid)
+    except OSError:
+        return 0
 
 
 def check(options: Sequence[str] = (), *, environ: Mapping[str, str] = os.environ, directory: str = "/") -> list[str]:

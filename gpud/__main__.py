@@ -26,6 +26,7 @@ from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
 from gpud.inventory.simulated import SimulatedInventory, parse_nodes
 from gpud.journal import start_log
+from gpud.launchers import tree
 from gpud.launchers.environment import is_outer
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
@@ -139,6 +140,7 @@ def _load(arguments: Sequence[str]) -> Config:
 
 async def _serve(config: Config, arguments: Sequence[str], held: socket.socket | None = None) -> None:
     """Serve until told to stop; `held` is the socket to listen on where systemd holds one."""
+    tree.rename(b"gpud")
     notifier = Notifier()
     if held is not None:
         config = replace(config, socket=held.getsockname())

@@ -24,7 +24,7 @@ def adopt_orphans(*, on: bool = True) -> None:
 
 
 def rename(name: bytes) -> None:
-    """Show as `name` in ps and to pkill, so that `pkill python` ends no shim."""
+    """Show as `name` in ps and to pkill, so that `pkill python` ends no gpud and no shim."""
     _PRCTL(_PR_SET_NAME, name, 0, 0, 0)
 
 

@@ -31,6 +31,19 @@ def test_the_first_command_starts_gpud_and_says_so(alone):
     assert (again.returncode, again.stdout, again.stderr) == (0, "2\n", "")
 
 
+def test_what_the_first_command_is_bound_to_binds_no_job(alone):
+    one_cpu = str(min(os.sched_getaffinity(0)))
+    bound = ["taskset", "-c", one_cpu, "nice", "-n", "5", sys.executable, "-m", "gpuctl", "submit", "--hold", "true"]
+    environ = alone.environ | {"GPUD_SIMULATE": "1xT4"}
+    done = subprocess.run(bound, env=environ, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    looks = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), *sorted(os.sched_getaffinity(0)))"
+    nice, *cpus = map(int, alone.ok("run", "-g", "0", "--", sys.executable, "-c", looks).split())
+    assert set(cpus) >= os.sched_getaffinity(0)
+    assert nice == os.getpriority(os.PRIO_PROCESS, 0) or f"niceness, {nice}" in done.stderr  # only root takes it back
+    pid = alone.json("daemon", "status")["pid"]
+    assert Path(f"/proc/{pid}/comm").read_text() == "gpud\n"  # and `pkill python` does not mean it
+
+
 def test_two_at_once_start_one(alone):
     words, environ = ("submit", "--hold", "--", "true"), {"GPUD_SIMULATE": "1xT4"}
     with alone.start(*words, environ=environ) as one, alone.start(*words, environ=environ) as other:
