@@ -1,6 +1,7 @@
 """`watch` over several hosts: one screen, drawn anew when one of them tells of a change; each is asked in a thread.
 
-A host that goes away is a line that says so, and is tried again.
+A host that goes away is a line that says so, and is tried again. Arrows and Tab choose a host, whose jobs alone are
+shown; Enter watches it as `gpuctl -H HOST watch` does.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from gpuctl.errors import GpuctlError
 
 Answer = dict[str, Any] | GpuctlError
 Answers = list[tuple[str, Answer]]
+Draw = Callable[[Answers, int, str | None], list[str]]
 
 _FRAME_S = 0.5
 _RETRY_S = 5.0
@@ -30,12 +32,28 @@ class Gathered:
         self._hosts = hosts
         self._ask = ask
         self.news: queue.SimpleQueue[tuple[int, Answer]] = queue.SimpleQueue()
+        self.known: dict[int, Answer] = {}
+        self.chosen: int | None = None
+        self._begun = False
         self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def begin(self) -> None:
         """Ask every host, and go on for as long as the program lives."""
+        if self._begun:
+            return
+        self._begun = True
         for at in range(len(self._hosts)):
             threading.Thread(target=self._follow, args=(at,), daemon=True).start()
+
+    def choose(self, key: str) -> None:
+        """Choose another host: the next or the one before, and beyond the last all of them again."""
+        step = {"down": 1, "j": 1, "tab": 1, "up": -1, "k": -1, "backtab": -1}.get(key)
+        if step is not None:
+            many = len(self._hosts) + 1
+            at = (many - 1 if self.chosen is None else self.chosen) + step
+            self.chosen = None if at % many == many - 1 else at % many
+        elif key == "esc":
+            self.chosen = None
 
     def _follow(self, at: int) -> None:
         while True:
@@ -63,9 +81,9 @@ def lines(gathered: Gathered, show: Callable[[int, Answer], None]) -> None:
         show(*gathered.news.get())
 
 
-def screen(gathered: Gathered, names: Sequence[str], draw: Callable[[Answers, int], list[str]]) -> None:
-    """Draw what is known until the person leaves, with q."""
-    known: dict[int, Answer] = {}
+def screen(gathered: Gathered, names: Sequence[str], draw: Draw) -> int | None:
+    """Draw what is known until the person leaves, with q (None), or wants to watch one host."""
+    known = gathered.known
     with Terminal() as terminal:
         gathered.begin()
         size = terminal.size
@@ -78,13 +96,20 @@ def screen(gathered: Gathered, names: Sequence[str], draw: Callable[[Answers, in
                 terminal.forget()
             answers = [(name, known[at]) for at, name in enumerate(names) if at in known]
             asked = ", ".join(name for at, name in enumerate(names) if at not in known)
-            foot = f"asking {asked}; q leaves" if asked else "q leaves"
-            drawn = draw(answers, size[1] - 1) if answers else []
+            chosen = None if gathered.chosen is None else names[gathered.chosen]
+            keys = "Up and Down choose a host" if chosen is None else f"Enter watches {chosen}, Esc shows all"
+            foot = f"asking {asked}; {keys}, q leaves" if asked else f"{keys}, q leaves"
+            drawn = draw(answers, size[1] - 1, chosen) if answers else []
             # Erased before it is written: behind a line that fills the row its last character would go.
             terminal.draw([f"\x1b[K{line}" for line in [*drawn[: size[1] - 1], foot]])
             ready = select.select([gathered.wake, *terminal.readable], [], [])[0]
             if gathered.wake in ready:
                 os.read(gathered.wake, 4096)
             terminal.attend()
-            if {"q", "Q"} & set(terminal.pressed()):
-                return
+            for key in terminal.pressed():
+                if key in ("q", "Q"):
+                    return None
+                if key == "enter" and gathered.chosen is not None:
+                    return gathered.chosen
+                gathered.choose(key)
+    return None

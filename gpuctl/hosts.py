@@ -2,15 +2,19 @@
 
 For one host all of gpuctl runs on that host, by ssh: environments, directories, scripts and logs are those of the
 machine that the jobs run on, and nothing is guessed about another. Of several hosts each is asked through a relay, all
-at the same time, and one that does not answer is a line, not an end.
+at the same time, and one that does not answer is a line, not an end. Soon after the first has answered the others are
+given up: who hangs holds nobody up.
 """
 
 import contextlib
 import os
+import queue
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -28,6 +32,8 @@ from gpuctl.shaping import Shape
 
 T = TypeVar("T")
 _MOST = 100
+_PATIENCE_S = 30.0  # while nobody has answered
+_MORE_S = 5.0  # for the others, once somebody has
 _READ_STDIN = frozenset({"run", "exec", "attach", "relay"})
 _HOSTS = (Column("HOST"), Column("GPUD"), Column("GPUS", elastic=True), Column("JOBS", elastic=True))
 
@@ -73,17 +79,34 @@ def _replaced(host: str, words: list[str]) -> NoReturn:
 
 def _each(hosts: Sequence[str], ask: Callable[[Client], T]) -> list[tuple[str, T | GpuctlError]]:
     """Return what each of the hosts answers, or why it does not, in their order."""
+    clients: dict[str, Client] = {}
+    came: queue.SimpleQueue[tuple[str, T | GpuctlError]] = queue.SimpleQueue()
 
-    def asked(host: str) -> T | GpuctlError:
+    def asked(host: str) -> None:
         try:
             with Client(host) as client:
-                return ask(client)
+                clients[host] = client
+                came.put((host, ask(client)))
         except GpuctlError as error:
-            return error
+            came.put((host, error))
 
-    with ThreadPoolExecutor(len(hosts)) as threads:
-        names = [relaying.name_of(host) for host in hosts]
-        return list(zip(_told_apart(names, hosts), threads.map(asked, hosts), strict=True))
+    for host in hosts:
+        threading.Thread(target=asked, args=(host,), daemon=True).start()
+    began, found = monotonic(), dict[str, T | GpuctlError]()
+    until = began + _PATIENCE_S
+    while len(found) < len(hosts):
+        try:
+            host, answer = came.get(timeout=max(0.0, until - monotonic()))
+        except queue.Empty:
+            break
+        found[host] = answer
+        if not isinstance(answer, GpuctlError):
+            until = min(until, monotonic() + _MORE_S)
+    late = UnreachableError(f"no answer within {monotonic() - began:.0f} s", hint="ask it alone, or leave it out")
+    for host in [host for host in hosts if host not in found and host in clients]:
+        clients[host].close()  # and with it an ssh that hangs
+    names = _told_apart([relaying.name_of(host) for host in hosts], hosts)
+    return [(name, found.get(host, late)) for name, host in zip(names, hosts, strict=True)]
 
 
 def _told_apart(names: Sequence[str], hosts: Sequence[str]) -> list[str]:
@@ -92,9 +115,8 @@ def _told_apart(names: Sequence[str], hosts: Sequence[str]) -> list[str]:
 
 
 def _status_of(answers: Iterable[tuple[str, Any]]) -> int:
-    """Return the exit status: 0 where a host answered, and 69 or the like where none did."""
-    errors = [answer for _, answer in answers if isinstance(answer, GpuctlError)]
-    return errors[0].exit_status if len(errors) == len(list(answers)) else 0
+    """Return the exit status: 0 where every host answered, else that of the first that did not: 69, or the like."""
+    return next((answer.exit_status for _, answer in answers if isinstance(answer, GpuctlError)), 0)
 
 
 def _say_errors(answers: Iterable[tuple[str, Any]]) -> None:
@@ -109,6 +131,8 @@ def _why(name: str, error: GpuctlError) -> str:
 
 def _list(session: Session, hosts: Sequence[str], given: dict[str, Any]) -> int:
     """List the jobs of several hosts."""
+    if given.pop("csv") | given.pop("with_results"):
+        raise UsageError("what jobs used is told of one host at a time", hint="leave --csv and --results out")
     own = {"columns", "template", "sort"}
     asked = {key.rstrip("_"): list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     fields = {key: value for key, value in asked.items() if value and key not in own}
@@ -148,8 +172,10 @@ def _document(name: str, answer: dict[str, Any] | GpuctlError) -> dict[str, Any]
     return {"host": name, **answer["status"], "gpu_list": answer["gpus"], "job_list": answer["jobs"]}
 
 
-def screen(answers: Sequence[tuple[str, dict[str, Any] | GpuctlError]], height: int) -> list[str]:
-    """Return a screen of hosts: a line each, then their jobs, as many as there is room for."""
+def screen(
+    answers: Sequence[tuple[str, dict[str, Any] | GpuctlError]], height: int, chosen: str | None = None
+) -> list[str]:
+    """Return a screen of hosts: a line each, then their jobs, or those of the chosen one, as far as there is room."""
     cells, jobs = [], []
     for name, answer in answers:
         if isinstance(answer, GpuctlError):
@@ -161,10 +187,12 @@ def screen(answers: Sequence[tuple[str, dict[str, Any] | GpuctlError]], height: 
         simulated = " (simulated)" if status["simulated"] else ""
         paused = "" if status["paused"] is None else ", paused"
         cells.append((name, f"{status['version']}{paused}", gpus + simulated, counts or "none"))
-        jobs += [{"host": name, **row} for row in answer["jobs"]]
+        jobs += [{"host": name, **row} for row in answer["jobs"] if chosen in (None, name)]
     order = {"queued": 1, "held": 2} | dict.fromkeys(render_jobs.ENDS, 3)
     jobs.sort(key=lambda job: order.get(job["state"], 0))
-    lines = table(_HOSTS, cells)
+    heading, *hosts = table(_HOSTS, cells)
+    marked = (f"\x1b[7m{line}\x1b[27m" if cell[0] == chosen else line for line, cell in zip(hosts, cells, strict=True))
+    lines = [heading, *marked]
     room = max(2, height - len(lines) - 2)
     more = len(jobs) - room + 1 if len(jobs) > room else 0
     rest = [f"... {plural(more, 'job')} more"] if more else []
@@ -182,5 +210,7 @@ def _watch(session: Session, hosts: Sequence[str], _given: dict[str, Any]) -> in
     else:
         refuse_no_screen()
         with contextlib.suppress(KeyboardInterrupt):
-            gathering.screen(gathered, names, screen)
+            while (chosen := gathering.screen(gathered, names, screen)) is not None:
+                alone = relaying.command(hosts[chosen], ["watch"], "-t", "-o", "LogLevel=ERROR")
+                subprocess.run(alone, check=False)  # until the person leaves that
     return 0

@@ -17,6 +17,7 @@ import pytest
 from gpud_process import ROOT, Gpud, until
 
 from gpuctl import Client, GpuctlError, RefusedError, UnreachableError, relaying
+from gpuctl import hosts as of_several
 
 pytestmark = pytest.mark.xdist_group("hosts")
 WITHIN_S = 60
@@ -34,6 +35,7 @@ while :; do
   esac
 done
 host=$1; shift
+test "$host" != asleep || exec sleep 1000
 test -d "$HOSTS/$host" || { echo "ssh: connect to host $host port 22: Connection refused" >&2; exit 255; }
 cd "$HOSTS/$host/work"
 exec env -i HOME="$HOSTS/$host" PATH="$HOSTS/bin:/usr/bin:/bin" TERM="$TERM" GPUD_CONFIG=/dev/null \\
@@ -166,11 +168,11 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     both = ["-H", "one,two", "-H", "nowhere"]
 
     listed = hosts(*both, "list", "--state", "held")
-    rows = json.loads(hosts.ok(*both, "--json", "list", "-s", "held"))
+    rows = json.loads(hosts.ok(*both[:2], "--json", "list", "-s", "held"))
     status = hosts(*both, "status")
-    documents = json.loads(hosts.ok("--json", environ={"GPUD_HOST": "one,nowhere"}))
+    documents = json.loads(hosts("--json", environ={"GPUD_HOST": "one,nowhere"}).stdout)
 
-    assert listed.returncode == 0
+    assert (listed.returncode, status.returncode) == (69, 69)
     assert [line.split()[:4] for line in listed.stdout.splitlines()] == [
         ["HOST", "ID", "STATE", "NAME"],
         *([name, ids[name], "held", f"on-{name}"] for name in SPECS),
@@ -187,9 +189,19 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     nothing = hosts("-H", "one,two/usr/no/gpuctl", "list").stderr
     assert "two does not answer: ssh finds no gpuctl there" in nothing
     assert "ssh://two/~/.local/bin/gpuctl" in nothing
+    both = both[:2]
     assert hosts.ok(*both, "list", "-s", "held", "--format", "{host}:{name}").split() == ["one:on-one", "two:on-two"]
     columns = hosts.ok(*both, "list", "-s", "held", "--columns", "host,name")
     assert columns.split() == ["HOST", "NAME", "one", "on-one", "two", "on-two"]
+
+
+def test_a_host_that_hangs_holds_nobody_up(hosts, monkeypatch):
+    for name, value in hosts.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(of_several, "_MORE_S", 0.2)
+    (_, late), (_, soon) = of_several._each(["ssh://asleep", "ssh://one"], lambda client: client.request("status"))
+    assert soon["simulated"] == "2xRTX4090"
+    assert (late.message[:16], late.exit_status) == ("no answer within", 69)
 
 
 def test_watching_several_hosts_tells_of_every_change(hosts):
@@ -218,6 +230,11 @@ def test_the_screen_of_several_hosts_is_left_with_q(hosts):
         said = b""
         while b"no answer" not in said or b"2 GPUs" not in said:
             said += os.read(leader, 4096)
+        for key, shown in ((b"\x1b[B", b"Enter watches one"), (b"\r", b"RTX 4090"), (b"q", b"Enter watches one")):
+            os.write(leader, key)
+            seen = b""
+            while shown not in seen:
+                seen += os.read(leader, 4096)
         os.write(leader, b"q")
         with contextlib.suppress(OSError):  # the last who had it has left
             while os.read(leader, 4096):
