@@ -24,6 +24,7 @@ from gpud.errands import Errands, warnings
 from gpud.inbox import Inbox
 from gpud.instance import Instance
 from gpud.looking import Looking
+from gpud.model.changes import Change
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
@@ -219,14 +220,14 @@ class Daemon:
             try:
                 committed = await loop.run_in_executor(self._writer, self._parts.store.commit, outcome.changes, wanted)
             except NonceTakenError as taken:
-                await self._load_again()
+                await self._load_again(outcome.changes)
                 self._answer_known(batch, taken)
                 return
             except StoreError as error:
                 if str(error) != str(self._gpud.not_stored):  # it is tried again and again
                     log.error("%s", error)  # noqa: TRY400 - the world's fault, told in its own words
                 self._gpud.not_stored = error
-                await self._load_again()
+                await self._load_again(outcome.changes)
                 self._wake_at = Timestamp(now + _RETRY_S)
                 self._refuse_batch(batch, error)
                 return
@@ -282,8 +283,8 @@ class Daemon:
             peer.cut(str(error))
         self._looking.follow_watchers()
 
-    async def _load_again(self) -> None:
-        """Forget the world and load it from the store; what was seen of the hardware stays known.
+    async def _load_again(self, lost: Sequence[Change] = ()) -> None:
+        """Forget the world, and what was `lost` of it, and load it from the store; what was seen of the hardware stays.
 
         The launcher has forgotten nothing, so nothing needs to be looked at.
         """
@@ -293,7 +294,7 @@ class Daemon:
         for node in before.nodes.values():
             if node.present:
                 self.world.see_node(self._gpud.config.labelled(node.node))
-        carry_over(before, self.world)
+        carry_over(before, self.world, lost)
         self._wake_at = self._parts.clock()
 
     def _without_repeats(self, batch: list[Input]) -> list[Input]:

@@ -14,7 +14,7 @@ counts as it does between two looks, so that a gpud that is back within `MOST_S`
 killed and stays away for longer loses a minute and a look of it at most.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 
 from gpud.core.alerts import FOREIGN_USE, alert
@@ -143,6 +143,14 @@ def kept(world: World, now: Timestamp) -> list[Change]:
     used = {str(uid): round(used_s, 3) for uid, used_s in care.foreign_s.items()}
     known = {"boot": world.boot, "there": there} if there else None
     return [*changes, SettingPut("foreign_s", used or None), SettingPut("strangers", known)]
+
+
+def owe(world: World, lost: Iterable[Change]) -> None:
+    """Take back what was charged by changes that could not be kept: it is still to be charged."""
+    for each in lost:
+        if isinstance(each, StrangerSeen):
+            of = each.user, each.gpu
+            world.care.unpaid_s[of] = world.care.unpaid_s.get(of, 0.0) + each.gpu_s
 
 
 def restore(world: World, settings: Mapping[str, object]) -> None:

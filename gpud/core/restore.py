@@ -78,10 +78,11 @@ def parting(world: World, now: Timestamp) -> list[Change]:
     return [*foreign.kept(world, now), *sampling.kept(world, now)]
 
 
-def carry_over(before: World, world: World) -> None:
+def carry_over(before: World, world: World, lost: Iterable[Change] = ()) -> None:
     """Take over what was seen of the hardware, and what it added up to, by the world before a reload.
 
-    Of faults that need a person what is stored counts: what was not made durable is seen, and told, again.
+    Of faults that need a person what is stored counts: what was not made durable is seen, and told, again. `lost` is
+    what could not be kept: of it strangers' use is charged with the next.
     """
     for gpu, state in before.gpus.items():
         if gpu in world.gpus:
@@ -92,6 +93,7 @@ def carry_over(before: World, world: World) -> None:
             now.seen, now.heard_at, now.health = state.seen, state.heard_at, state.health
             now.baseline_mib, now.released_at = state.baseline_mib, state.released_at
     world.care = before.care
+    foreign.owe(world, lost)
     known = before.samples.tallies.items()
     world.samples.tallies = {job: tallies for job, tallies in known if job in world.active}
 

@@ -420,6 +420,25 @@ def test_of_a_stranger_nothing_is_known_any_more_after_a_reboot():
     assert play.restarted().world.gpus[ONE].health.strangers == {}
 
 
+def test_what_strangers_had_while_nothing_could_be_kept_is_charged_once_it_can():
+    play = real("1xH100")
+    play.hardware[ONE] = Hardware(used=9000, processes=(EVE,))
+    kept: list[object] = []
+    for disk_is_full in (False, True, True, False):
+        for _ in range(20):
+            play.now += 15
+            play.checked = not disk_is_full
+            play.look()
+            if disk_is_full:
+                again = play.restarted()
+                carry_over(play.world, again.world, play.out.changes)
+                play = again
+            else:
+                kept += play.out.changes
+    charged_s = sum(each.gpu_s for each in kept if isinstance(each, StrangerSeen))
+    assert charged_s == pytest.approx(play.world.care.foreign_s[1001], abs=61)
+
+
 def test_who_went_around_the_queue_comes_later_in_it():
     play = real("2xH100", rules=Rules(foreign_charge=True))
     play.world.set_policy(FairShare(0.0, 0.0, play.world))
