@@ -65,8 +65,8 @@ def demand_of(said: dict[str, Option], note: Note, typed: dict[str, Any] | None 
         nodes = typed["nodes"]
         tasks = on_one * nodes
     fewer = _fewer(typed, tasks, _whole(total, on_node, per_task, tasks, nodes), nodes)
-    if fewer != tasks:
-        option = next(said[name] for name in _TASKS.split() if name in said)
+    option = next((said[name] for name in _TASKS.split() if name in said), None)
+    if fewer != tasks and option is not None:
         note(option, f"with so many GPUs srun starts {fewer} tasks, not {tasks}")
     tasks = fewer
     on_one = -(-tasks // nodes)

@@ -98,6 +98,7 @@ def test_nodes_of_a_cluster_can_be_taken_back_on_the_command_line(here):
         ("-N 2 --ntasks-per-node=1 --gres=gpu:8", "--nodes 1", 8, "1", None),
         ("-N 2 --ntasks-per-node=1 --gres=gpu:8", "--nodes 1 -g 4", 4, "1", None),
         ("-N 2 -n 8 --gpus-per-task=1", "--nodes 1", 4, "4", 4),
+        ("--gpus=4", "--nodes 2 --gpus-per-node 1", 2, "1", None),
         ("-N 2 -n 8 --gpus=8", "--nodes 1", 4, "4", 4),
         ("-n 4 --gpus=8", "-g 4", 4, "2", 2),
         ("-n 4 --gpus=1 -c 2", "-g 2", 2, "4", 8),
