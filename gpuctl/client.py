@@ -2,14 +2,16 @@
 
 A request whose answer was lost with its connection (gpud was restarted, or killed) is sent again where that is
 safe: reads, and everything that may be done twice. A submit is among them, since its nonce makes a second one
-return the first one's job. Once connected, a client never times out.
+return the first one's job. Once connected, a client never times out; `told` hears once of a gpud that keeps silent.
 
 Costs what `socket` and `msgpack` cost to import; `gpuctl submit` has no time for more.
 """
 
 import errno
 import os
+import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -25,6 +27,7 @@ ONCE = frozenset({"requeue", "interrupt", "signal", "submit_many"})  # done twic
 TRIES = 4  # of what may be done twice: a gpud may be killed again and again, but not for ever
 PATIENCE_S = 60.0  # for a gpud that says that one asks too much, and when to ask again
 COMES_BACK_S = 15.0  # longer than a service manager takes to start gpud again
+SILENT_S = 5.0  # then who waits for an answer is told whom they wait for
 RESTARTS_WITHIN_S = 5.0  # one's own, which no service manager starts
 
 
@@ -44,12 +47,20 @@ class Client:
     """A connection to the gpud on `path` (default: `$GPUD_SOCKET`, the system's gpud, one's own), open at once.
 
     `start` is called when nobody answers; it returns whether somebody should by now, or raises UnreachableError.
+    `told` is called with words, once, while an answer is waited for in vain.
     """
 
-    def __init__(self, path: str | None = None, *, start: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        *,
+        start: Callable[[], bool] | None = None,
+        told: Callable[[str], object] | None = None,
+    ) -> None:
         self.path = socket_path(path)
         self.welcome: dict[str, Any] | None = None
         self._start = start
+        self._told = told
         self._last_id = 0
         self._socket: socket.socket
         self._unsent: bytes
@@ -181,7 +192,17 @@ class Client:
                     self._arrived.extendleft(reversed(kept))
                     return message
                 kept.append(message)
+            self._tell_of_silence()
             self._receive()
+
+    def _tell_of_silence(self) -> None:
+        if self._told is None or self.path.startswith(address.SSH):  # ssh may be asking for a password
+            return
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(SILENT_S * 1000):
+            told, self._told = self._told, None
+            told(_silent(self._socket))
 
     def _receive(self) -> None:
         """Wait for bytes; keep the messages that they complete."""
@@ -283,6 +304,21 @@ def _connected(path: str, *, again: bool) -> socket.socket:
         connection.close()
         raise unreachable(path, error) from error
     return connection
+
+
+def _silent(connection: socket.socket) -> str:
+    """Return who keeps silent; a gpud that was stopped (Ctrl-Z, SIGSTOP) answers when it goes on."""
+    words = f"gpud has not answered for {SILENT_S:.0f} s"
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if pid <= 1:  # out of sight, or systemd, which listens for it
+        return words
+    words = f"gpud (process {pid}) has not answered for {SILENT_S:.0f} s"
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            stopped = file.read().rpartition(b")")[2].split()[0] in b"Tt"
+    except OSError:
+        return words
+    return f"{words}: it is stopped; kill -CONT {pid} lets it go on" if stopped else words
 
 
 def unreachable(path: str, error: OSError) -> GpuctlError:

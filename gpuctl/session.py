@@ -30,7 +30,7 @@ class Session:
         """Return a connection to gpud; with `start`, the user's own is started where none runs."""
         path = socket_path(self.socket)
         try:
-            return Client(path, start=(lambda: self._started(path)) if start else None)
+            return Client(path, start=(lambda: self._started(path)) if start else None, told=note)
         except UnreachableError as error:
             if start and self.socket is None:
                 _ask_for_the_machine_s(path, error)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from typing import NoReturn
 
 from gpuctl import installing, starting
 from gpuctl.checks.finding import Finding, Patient
@@ -40,7 +41,7 @@ def daemon(patient: Patient) -> Iterator[Finding]:
     """Ask gpud who it is, on the socket that commands would take."""
     try:
         path = socket_path(patient.session.socket)
-        with Client(path) as client:
+        with Client(path, told=give_up) as client:
             status = client.request("status")
         where = f"pid {status['pid']} on {path}, version {status['version']}"
         if status["version"] == __version__:
@@ -54,6 +55,11 @@ def daemon(patient: Patient) -> Iterator[Finding]:
             yield Finding("ok", "gpud", "does not run; the first gpuctl submit starts it")
     except GpuctlError as error:
         yield Finding("problem", "gpud", error.message, error.hint)
+
+
+def give_up(silent: str) -> NoReturn:
+    """Wait no longer for a gpud that keeps silent. Raises GpuctlError."""
+    raise GpuctlError(silent, hint="its log: gpuctl daemon logs; jobs that run do not need it")
 
 
 def units(patient: Patient) -> Iterator[Finding]:

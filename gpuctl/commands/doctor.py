@@ -9,7 +9,7 @@ import click
 from gpuctl import session
 from gpuctl.checks import logins, machine, running, storage
 from gpuctl.checks.finding import Finding, Patient
-from gpuctl.client import socket_path
+from gpuctl.client import Client, socket_path
 from gpuctl.errors import GpuctlError
 from gpuctl.render.plain import reply
 from gpuctl.render.text import clean, styled
@@ -71,7 +71,7 @@ def _patient(session: Session) -> Patient:
 
 def _status(session: Session) -> dict[str, Any] | None:
     try:
-        with session.connect(start=False) as client:
+        with Client(socket_path(session.socket), told=running.give_up) as client:
             return reply(client.request("status"))
     except GpuctlError:
         return None

@@ -3,9 +3,16 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
 
 import pytest
 from cli.conftest import Gpuctl
+
+from gpuctl.checks import running
+from gpuctl.checks.finding import Patient
+from gpuctl.client import Client
+from gpuctl.session import Session
 
 
 @pytest.fixture
@@ -63,3 +70,22 @@ def test_a_gpud_that_does_not_answer_is_named(a_gpud):
 
     assert done.returncode == 1
     assert f"process {gpud.pid} has the state directory, and does not answer" in done.stdout
+
+
+def test_a_gpud_that_was_stopped_is_named_to_who_waits_and_not_waited_for_by_doctor(monkeypatch, gpud):
+    monkeypatch.setattr("gpuctl.client.SILENT_S", 0.2)
+    patient, said = Patient(Session(), None, None, system=False), Queue()
+    patient.session.socket = str(gpud.socket)
+    gpud.signal(signal.SIGSTOP)
+    with ThreadPoolExecutor() as pool:
+        try:
+            [found] = running.daemon(patient)
+            answer = pool.submit(Client(patient.session.socket, told=said.put).request, "status")
+            told = said.get(timeout=30)
+        finally:
+            gpud.signal(signal.SIGCONT)
+
+    assert answer.result()["pid"] == gpud.pid
+    assert (found.result, found.message) == ("problem", told)
+    assert f"process {gpud.pid}) has not answered" in told
+    assert f"it is stopped; kill -CONT {gpud.pid} lets it go on" in told
