@@ -32,6 +32,7 @@ _SHORT = dict(pair.split("=") for pair in _LETTERS.split())
 _SAME = {"cluster": "clusters", "tasks-per-node": "ntasks-per-node", "workdir": "chdir", "share": "oversubscribe"}
 _DIRECTIVE = re.compile(r"#(SBATCH|GPUCTL)(?=[\s-]|$)(.*)")
 _ANY = re.compile(r"\s*#(SBATCH|GPUCTL)\s+-")
+_HERE = re.compile(r"(?<!<)<<(-?)\s*(['\"]?)([A-Za-z_]\w*)\2(?!<)")
 
 
 class Directive(NamedTuple):
@@ -53,19 +54,28 @@ class Option(NamedTuple):
 def directives(text: str) -> tuple[list[Directive], dict[int, str]]:
     """Return the directives of a script, and what is to be said of lines that look like one and are not read.
 
-    They end where the script's first command begins. What is indented is a comment, as it is to sbatch.
+    They end where the script's first command begins. What is indented is a comment, as it is to sbatch; what stands in
+    a here-document is of another script.
     """
     found: list[Directive] = []
-    notes: dict[int, str] = {}
-    begun = False
+    late: dict[int, str] = {}
+    begun, end = False, ""
     for number, line in enumerate(text.splitlines(), 1):
+        if end:
+            end = "" if line.lstrip("\t") == end else end
+            continue
         match = _DIRECTIVE.match(line)
         if match is not None and not begun:
             found.append(Directive(number, match[1], words(match[2])))
-        elif (match is not None or _ANY.match(line)) and not notes:
+        elif match is not None or _ANY.match(line):
             why = "it stands behind the first command" if begun else "it does not begin at the start of its line"
-            notes[number] = f"{line.strip()[:60]!r} is not read: {why}"
-        begun = begun or not (line.isspace() or not line or line.lstrip().startswith("#"))
+            late[number] = f"{line.strip()[:60]!r} is not read: {why}"
+        elif not (line.isspace() or not line or line.lstrip().startswith("#")):
+            begun = True
+            end = here[3] if (here := _HERE.search(line)) is not None else ""
+    notes = dict(list(late.items())[:1])
+    if len(late) > 1:
+        notes = {number: f"{note}, and so do {len(late) - 1} more" for number, note in notes.items()}
     return found, notes
 
 
