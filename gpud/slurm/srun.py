@@ -233,7 +233,10 @@ def main(words: list[str]) -> int:
     if not {*hostnames(options.get("nodelist", NODE))} & {NODE, *os.environ.get("SLURM_JOB_NODELIST", "").split(",")}:
         say(f"--nodelist={options['nodelist']}: that is no node of this job; it runs here")
     if "chdir" in options:
-        os.chdir(options["chdir"])
+        try:
+            os.chdir(options["chdir"])
+        except OSError as error:
+            fail(f"--chdir={options['chdir']}: {error.strerror}")
     with open("/proc/self/comm", "w", encoding="ascii") as name_of_this:
         name_of_this.write("gpud-srun")
     step = step_of(options, command)

@@ -190,7 +190,7 @@ def shares(
         per_task = per_gpu = None
     if per_task is not None and held:
         return [held[rank % here * per_task : (rank % here + 1) * per_task] for rank in range(tasks)]
-    if per_gpu is not None and held:
+    if per_gpu and held:
         return [[held[rank % here // per_gpu % len(held)]] for rank in range(tasks)]
     return None if wanted is None else [held] * tasks
 
@@ -200,7 +200,7 @@ def acquire(options: dict[str, str], visible: list[str], wanted: int | None, tas
     path = os.environ.get("GPUD_STEP_LOCKS")
     total = int(os.environ.get("GPUD_STEP_TASKS") or 1)
     slots = tasks if tasks < total else 0
-    if path is None or "overlap" in options or not (wanted or slots):
+    if path is None or "overlap" in options or "SLURM_OVERLAP" in os.environ or not (wanted or slots):
         return visible if wanted is None else visible[:wanted]
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -238,7 +238,7 @@ def environment(step: Step, rank: int) -> dict[str, str]:
     """Return what a task is told, beside what srun itself was."""
     here = -(-step.tasks // step.nodes)
     passed = dict(os.environ)
-    words = [word for word in step.options.get("export", "ALL").split(",") if word]
+    words = [word for word in step.options.get("export", "ALL").split(",") if word.partition("=")[0]]
     if not {word.upper() for word in words} & {"ALL"}:
         kept = {"PATH", "HOME", "USER", "SHELL", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", *words}
         passed = {name: value for name, value in passed.items() if name in kept or name.startswith(("SLURM", "GPUD_"))}

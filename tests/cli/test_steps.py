@@ -135,6 +135,7 @@ def ended(process):
         ("verbose,per_task:1", (), ["0 4", "1 6"]),
         ("closest", (), ["0 4", "1 6"]),
         ("map_gpu:1,0", (), ["0 6", "1 4"]),
+        ("single:0", ("--export=ALL,=1",), ["0 4,6", "1 4,6"]),
         ("none", ("--gpu-bind=single:2",), ["0 4", "1 4"]),
     ],
 )
@@ -211,7 +212,8 @@ def test_gpus_are_bound_to_tasks_as_asked(words, seen):
 def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path):
     assert ended(srun("-o", "%3t-%x.txt", "hostname", cwd=tmp_path, environ={"SLURM_JOB_NAME": "job"}))[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000-job.txt", "001-job.txt"]
-    for words, said in (("--gpus=3 true", "asks for 3 GPUs"), ("--wibble true", "--wibble"), ("", "no command")):
+    refused = [("--gpus=3 true", "asks for 3 GPUs"), ("--wibble true", "--wibble"), ("", "no command")]
+    for words, said in (*refused, ("-D /nowhere true", "--chdir=/nowhere: No such")):
         status, out, err = ended(srun(*words.split()))
         assert (status, out) == (1, ""), words
         assert said in err
