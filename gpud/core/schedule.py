@@ -97,7 +97,7 @@ class _Round:
             rank, entry, group, behind = heads[0]
             if behind is not None:
                 heappop(heads)
-                self._reserve(behind, job_of(entry))
+                self._reserve(behind, job_of(entry), preempts=not isinstance(behind.aside, YieldsTo))
                 continue
             first = queue.first(group)
             if first is None or (self.looking and group.demand in self.looking):
@@ -172,7 +172,8 @@ class _Round:
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
             wait = YieldsTo(claimed.reservation.job, claimed.at)
-            if not standing and world.queue.shortest_s(line.group) > self.guard.horizon_s(binding):
+            more = self._reserve(line, job, preempts=False)
+            if not standing and not more and world.queue.shortest_s(line.group) > self.guard.horizon_s(binding):
                 world.blocked[demand] = wait
                 return False
             self._set_aside(line, wait)
@@ -201,33 +202,38 @@ class _Round:
         self.world.queue.set_aside(line, wait)
         self.world.aside.append(line)
 
-    def _reserve(self, line: Line, job: JobId) -> bool:
-        """Reserve for a blocked job of a line; return whether there may be more for others with its demand, in turn."""
-        more = self._reserve_for(job, line.terms)
+    def _reserve(self, line: Line, job: JobId, *, preempts: bool = True) -> bool:
+        """Reserve for a blocked job of a line; return whether there may be more for others with its demand, in turn.
+
+        It does not preempt where there is room that is only reserved.
+        """
+        more = self._reserve_for(job, line.terms, preempts=preempts)
         if more:
             tried = self.tried[line] = self.tried.get(line, 0) + 1
             for following in self.world.queue.following(line, tried + 1)[tried:]:
                 heappush(self.heads, (line.rank, following, line.group, line))
         return more
 
-    def _reserve_for(self, job: JobId, terms: Terms) -> bool:
+    def _reserve_for(self, job: JobId, terms: Terms, *, preempts: bool) -> bool:
         """Reserve what was reserved before, what a job may preempt (for its elements, too), or its earliest start.
 
         Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
         """
         world, made = self.world, self.made
-        preempts = job in made and made[job].taken
+        preempted = job in made and made[job].taken
         while job not in made and job in world.queue and not arrays.full(world, job, made):
-            if not self._preempt(job, terms):
+            if not (preempts and self._preempt(job, terms)):
                 if self.slots > 0 and self.tries > 0:
                     self.tries -= 1
                     if not self._claim_earliest(job, terms):
+                        if made and self._soonest(job, terms, alone=True) is not None:
+                            self.slots = 0  # what others reserve after it would be its own once these have started
                         return False
                     # The next elements come before others, and have no names yet to reserve under.
                     self.slots = 0 if arrays.more(world, job) else self.slots - 1
                 break
-            preempts = True
-        return (preempts and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
+            preempted = True
+        return (preempted and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
 
     def _preempt(self, job: JobId, terms: Terms) -> bool:
         """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
@@ -253,9 +259,14 @@ class _Round:
         found = self._soonest(job, terms)
         return found is not None and self._keep(found, strict=strict)
 
-    def _soonest(self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None) -> Reservation | None:
-        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
-        reserved, at = self.guard.reserved, self.now
+    def _soonest(
+        self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None, *, alone: bool = False
+    ) -> Reservation | None:
+        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after.
+
+        `alone`: as if nobody before it had reserved anything.
+        """
+        reserved, at = () if alone else self.guard.reserved, self.now
         for _ in range(WINDOW_TRIES):
             standing = self.guard.standing_at(terms, at)
             found = earliest(self.world, job, terms, self.now, self.guard.holds(standing + reserved), among)

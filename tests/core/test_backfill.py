@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
@@ -44,6 +45,26 @@ def test_what_two_reservations_need_together_is_left_to_them():
     play.submit(a_job(cpus=9, limit=100))
     jobs = play.submit(a_job(cpus=6), a_job(cpus=4), a_job(cpus=1), a_job(cpus=1, limit=50))
     assert [play.state(job) for job in jobs] == ["queued", "queued", "queued", "starting"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "reserve"),
+    [
+        # Of one demand, in lines of their own.
+        ([a_job(2, type="H100"), a_job(2, type="H100", user="bob"), a_job(type="T4")], [0, 1]),
+        # What fits, but for who reserved before it, is blocked as well.
+        ([a_job(4, type="H100"), a_job(), a_job(type="T4")], [0, 1]),
+        # Who finds nothing beside what was reserved comes before who would.
+        ([a_job(2, type="H100"), a_job(3, type="H100"), a_job(type="T4")], [0]),
+        # So do an array's other elements.
+        ([a_job(2, type="H100", array="0-9"), a_job(type="T4")], [0]),
+    ],
+)
+def test_blocked_jobs_reserve_in_the_order_of_the_queue(specs, reserve):
+    play = a_cluster(gpus="4xH100,2xT4", rules=Rules(reservations=2))
+    play.submit(*(a_job(limit=100, type="H100") for _ in range(3)), *(a_job(limit=50, type="T4") for _ in range(2)))
+    jobs = play.submit(*specs)
+    assert list(play.world.reservations) == [jobs[at] for at in reserve]
 
 
 def test_a_job_that_counts_nothing_is_not_kept_out_by_a_shortage():
