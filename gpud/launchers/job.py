@@ -86,6 +86,12 @@ def rehearse(order: Order, blobs: int, conversation: socket.socket, lineage: rec
         set_mask(signal.SIG_SETMASK, mask)
 
 
+def own_limits() -> Limits:
+    """Return the limits of this process, as an order says its job's."""
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {name.removeprefix("RLIMIT_"): [*resource.getrlimit(getattr(resource, name))] for name in names}
+
+
 def tell(conversation: socket.socket, key: str, notice: record.Record) -> None:
     """Send gpud a notice, if it is there. It is a hint: the truth is the record."""
     pass_on(conversation, key, record.encode(notice))
@@ -218,15 +224,19 @@ def _open_streams(order: Order, *gpuds: int) -> None:
     """Open what the job reads and writes; `gpuds` are files that are not for it, nor are the streams until then."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     own = order["makes_log_dir"]  # gpud's log is its user's alone; a file that they named is made as by their shell
-    taken = [os.fstat(file) for file in (1, 2, *gpuds)]
     output = _open_log(order["output"], _PRIVATE if own else order["umask"], makes_directory=own)
     error = output if order["error"] is None else _open_log(order["error"], order["umask"])
-    for log, path in ((output, order["output"]), (error, order["error"])):
-        about = os.fstat(log)
-        if stat.S_ISREG(about.st_mode) and any(os.path.samestat(about, each) for each in taken):
+    for log, path in ((output, None if own else order["output"]), (error, order["error"])):
+        if path is not None and _is_one_of(log, (1, 2, *gpuds)):
             raise faults.CannotStartError(f"cannot open the log {path}: it is a file of gpud's, not of a job")
     os.dup2(output, 1)
     os.dup2(error, 2)
+
+
+def _is_one_of(log: int, files: Sequence[int]) -> bool:
+    """Tell whether a log is a plain file that one of these is as well."""
+    about = os.fstat(log)
+    return stat.S_ISREG(about.st_mode) and any(os.path.samestat(about, os.fstat(file)) for file in files)
 
 
 def _open_log(path: str, umask: int, *, makes_directory: bool = False) -> int:

@@ -21,13 +21,16 @@ _FILES = 253  # as many as one message can hold (SCM_MAX_FD)
 _PORTS_FROM = 20_000  # below are those of services
 _PORTS_LEAST = 1_000
 _PORTS_TRIED = 500
+# Plain numbers, and the type to which `socket.socket` adds Python: else each shim has 20 pages more of its own.
+_UNIX, _INET, _INET6, _STREAM = map(int, (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM))
+_AT_ONCE = int(socket.MSG_DONTWAIT)
 
 
 class Leases:
     """The leases of one shim's attempt. Made by the launcher process, inherited by the shim."""
 
     def __init__(self) -> None:
-        self._held: list[socket.socket] = []
+        self._held: list[socket.SocketType] = []
         self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._messages = 0  # in flight
         self._ports = _choices()
@@ -44,7 +47,7 @@ class Leases:
         """
         for gpu in gpus:
             address = f"\0gpud/{gpu}"
-            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            lease = socket.SocketType(_UNIX, _STREAM)
             self._held.append(lease)
             try:
                 lease.bind(address)
@@ -65,12 +68,12 @@ class Leases:
 
     def hold_cpus(self, choices: Iterable[int], count: int) -> list[int]:
         """Lease so many CPUs, the first of these that nobody has, and return them; none if there are not so many."""
-        held: dict[int, socket.socket] = {}
+        held: dict[int, socket.SocketType] = {}
         with contextlib.suppress(OSError):
             for cpu in choices:
                 if len(held) == count:
                     break
-                lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                lease = socket.SocketType(_UNIX, _STREAM)
                 try:
                     lease.bind(f"\0gpud/CPU-{cpu}")
                     held[cpu] = lease
@@ -88,7 +91,7 @@ class Leases:
         first = int.from_bytes(os.urandom(2), "big")
         for at in range(_PORTS_TRIED):
             port = self._ports[(first + at) % len(self._ports)]
-            lease = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            lease = socket.SocketType(_UNIX, _STREAM)
             try:
                 lease.bind(f"\0gpud/port-{port}")
                 if _is_free(port):
@@ -110,12 +113,12 @@ class Leases:
                     taken += (socket.socket(fileno=file) for file in struct.unpack(f"{len(data) // 4}i", data))
         return taken
 
-    def _entrust(self, leases: Sequence[socket.socket]) -> None:
+    def _entrust(self, leases: Sequence[socket.SocketType]) -> None:
         """Let these lie in flight, too. Raises OSError."""
         for at in range(0, len(leases), _FILES):
             files = [lease.fileno() for lease in leases[at : at + _FILES]]
             rights = struct.pack(f"{len(files)}i", *files)
-            self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+            self._ends[0].sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _AT_ONCE)
             self._messages += 1
 
     def release(self) -> None:
@@ -123,7 +126,7 @@ class Leases:
         try:
             while self._messages:
                 self._messages -= 1
-                self._ends[1].recv(1, socket.MSG_DONTWAIT)  # without a place for them the files go with the message
+                self._ends[1].recv(1, _AT_ONCE)  # without a place for them the files go with the message
         except OSError:  # they were taken
             self._messages = 0
         drop(self._held)
@@ -134,7 +137,7 @@ class Leases:
         drop(self._ends)
 
 
-def drop(leases: Iterable[socket.socket]) -> None:
+def drop(leases: Iterable[socket.SocketType]) -> None:
     """Close them all."""
     for lease in leases:
         lease.close()
@@ -163,11 +166,11 @@ def _given_by_the_kernel() -> tuple[int, int]:
 def _is_free(port: int) -> bool:
     """Tell whether somebody could listen there now, on every address."""
     try:
-        probe = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        probe = socket.SocketType(_INET6, _STREAM)
         probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         address = "::"
     except OSError:  # this machine has no IPv6
-        probe = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        probe = socket.SocketType(_INET, _STREAM)
         address = "0.0.0.0"  # noqa: S104 - nobody ever listens on it
     try:
         probe.bind((address, port))

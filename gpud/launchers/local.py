@@ -64,6 +64,7 @@ class _Attempt:
     retry: asyncio.TimerHandle | None = None
     retry_s: float = _RETRY_S[0]
     limit: tuple[float | None] | None = None  # how long it may run, which its shim is to be told
+    ours: bool = True  # this gpud started it, and has not changed since how long it may run
     hears: bool = False  # its shim takes more than to be stopped or interrupted; one of an older gpud would die of it
     refused: bool = False  # the process that might have claimed it was seen to fail
     confinement: Confinement | None = None  # of one that has started
@@ -144,13 +145,13 @@ class LocalLauncher:
             case SendSignal(number=number) if attempt.attended and attempt.hears:
                 self._signal(attempt, signal.SIGRTMIN + number - 1)
             case SetLimit(time_limit_s=limit_s):
-                attempt.limit = (limit_s,)
+                attempt.limit, attempt.ours = (limit_s,), False
                 if attempt.attended:
                     self._settle(attempt)
             case Look(boot=boot):
                 attempt.boot = boot
                 attempt.process, attempt.shim = effect.process or attempt.process, effect.shim or attempt.shim
-                attempt.started = attempt.over = False
+                attempt.started = attempt.over = attempt.ours = False
                 self._settle(attempt)
 
     async def close(self) -> None:
@@ -186,6 +187,9 @@ class LocalLauncher:
             self._unwatch(known)
             del self._attempts[key]
         with contextlib.suppress(OSError, ValueError):
+            if known is not None and known.ours and known.started:  # so it was claimed, and there is nothing else
+                os.unlink(path)
+                return
             found = record.read(path)
             if found is not None and (refused or found["state"] != record.TOMBSTONE):
                 os.unlink(path)
@@ -289,13 +293,13 @@ class LocalLauncher:
         attempt.saves = "checkpoint" in found
         if self._watch(attempt, *found["shim"]):
             attempt.attended, attempt.hears = True, found.get("hears", False)
-            self._signal(attempt, attempt.stop or signal.SIGCONT)
+            if attempt.stop is not None or not attempt.ours:  # a job may have stopped its shim meanwhile
+                self._signal(attempt, attempt.stop or signal.SIGCONT)
             if attempt.limit is not None and attempt.hears:
                 self._limit(attempt, *attempt.limit, found)
             return
         lives = self._watch(attempt, found["pid"], found["start"])
-        pid, start = found["zygote"]
-        completed_later = record.start_time(pid) == start
+        completed_later = record.start_time(found["zygote"][0]) == found["zygote"][1]
         if record.read(attempt.path) != found:  # it went on while we looked
             self._settle(attempt)
         elif lives and attempt.stop is not None and not completed_later:
@@ -319,8 +323,7 @@ class LocalLauncher:
             attempt.confinement = Confinement(found.get("fence"), bool(found.get("within")))
             attempt.process = ProcessIdentity(found["pid"], found["start"])
             attempt.shim = ProcessIdentity(*found["shim"])
-            at = Timestamp(found["at"])
-            self._post(Started(attempt.job, attempt.attempt, at, attempt.process, attempt.shim))
+            self._post(Started(attempt.job, attempt.attempt, Timestamp(found["at"]), attempt.process, attempt.shim))
 
     def _done(self, attempt: _Attempt, found: Record) -> None:
         """Tell the end; before it the start, which may not have been heard of: it came and went without gpud."""
@@ -330,8 +333,7 @@ class LocalLauncher:
 
     def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
-        pid = found["pid"]
-        rest = {*tree.session(pid, found["start"], attempt.key), *tree.descendants(pid)}
+        rest = {*tree.session(found["pid"], found["start"], attempt.key), *tree.descendants(found["pid"])}
         self._stop_rest(attempt, rest, found["grace_s"])
 
     def _stop_rest(self, attempt: _Attempt, rest: set[int], grace_s: float) -> None:

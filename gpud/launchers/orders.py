@@ -1,10 +1,8 @@
 """Between values and plain data: what a shim is told, and what its record says."""
 
-import json
-
 from gpud.launchers.logs import log_path
 from gpud.launchers.protocol import LaunchOrder
-from gpud.launchers.record import Record
+from gpud.launchers.record import Record, to_json
 from gpud.model.effects import Launch
 from gpud.model.job import Exit, Fault
 from gpud.model.spec import JobSpec
@@ -54,7 +52,7 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "gid": order.gid,
         "groups": order.groups,
     }
-    return json.dumps(header).encode(), spec.environment + script
+    return to_json(header), spec.environment + script
 
 
 def _checkpoint(spec: JobSpec) -> list[object] | None:

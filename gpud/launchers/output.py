@@ -10,12 +10,15 @@ A look costs 10 us. How soon the next is due follows from how far away the bound
 """
 
 import ctypes
+import math
 import os
 import socket
 import stat
 import struct
 from collections.abc import Sequence
 from typing import Any
+
+from gpud.launchers import record
 
 _TAIL = 16384  # bytes: of eight ranks that failed together each says so, and torchrun of each of them
 _OUT_OF_MEMORY = (
@@ -37,6 +40,8 @@ _fallocate: Any = ctypes.CDLL(None).fallocate
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # linux/falloc.h
 _FASTEST = 1 << 30  # bytes that a job writes in a second, at most
 _NAP_S = 1.0  # for jobs that write faster than that, or have a small bound
+_AT_ONCE = int(socket.MSG_DONTWAIT)  # sums of enums take 20 pages of a shim's own
+_TAKEN = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _BLOCK = 4096
 _REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "gpfs", "beegfs", "9p", "afs", "autofs", "fuse"})
 
@@ -51,16 +56,18 @@ class Bounds:
         self.most: int | None = None
         self.files: dict[int, int] = {}  # each with where what is still there of the job's output begins
         self.cut = False
-        self._waits = False  # nobody has looked since the attempt began
+        self._full_at = math.inf  # the first moment (seconds since boot) at which any of them may be too long
         self._ends: tuple[socket.socket, socket.socket] | None = None
 
     def begin(self, most: int | None) -> None:
         """Be those of the next attempt; None: it may write what it likes."""
         self.most = most
         self.cut = False
-        self._waits = True
-        if most is not None and self._ends is None:
-            self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._full_at = math.inf
+        if most is not None:
+            self._full_at = record.boot_time() + most / _FASTEST
+            if self._ends is None:
+                self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def entrust(self, files: Sequence[int]) -> None:
         """Let the shim look after those of these files that are plain, and of this machine. For the job's process."""
@@ -75,7 +82,7 @@ class Bounds:
             rights = struct.pack(f"{len(kept)}i", *kept)
             begins = struct.pack(f"{len(kept)}q", *kept.values())
             try:
-                self._ends[0].sendmsg([begins], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_DONTWAIT)
+                self._ends[0].sendmsg([begins], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _AT_ONCE)
             except OSError:
                 pass  # too many files are on their way: it writes without a bound
 
@@ -83,18 +90,21 @@ class Bounds:
         """Cut what is too long. Return after how many seconds to come again; None for never."""
         if self._ends is None or self.most is None:
             return None
-        if self._waits:  # it has only just begun, and many have ended by the next time
-            self._waits = False
-            return max(_NAP_S, self.most / _FASTEST)
-        if not self.files:
-            self._take(self._ends[1])
-        held = [self._tend(file) for file in self.files]
-        return max(_NAP_S, (self.most - max(held, default=0)) / _FASTEST)
+        now = record.boot_time()
+        if now >= self._full_at:
+            if not self.files:
+                self._take(self._ends[1])
+            held = [self._tend(file) for file in self.files]
+            self._full_at = now + (self.most - max(held, default=0)) / _FASTEST
+        return max(_NAP_S, self._full_at - now)
 
     def end(self) -> None:
         """Cut for the last time: nobody sends any of this attempt's from here on."""
-        if not self.files and self._ends is not None:
-            self._take(self._ends[1])
+        if not self.files and self._ends is not None and self.most is not None:
+            if record.boot_time() >= self._full_at:
+                self._take(self._ends[1])
+            else:
+                _drop(self._ends[1])
         for file in self.files:
             self._tend(file)
             os.close(file)
@@ -109,7 +119,7 @@ class Bounds:
 
     def _take(self, end: socket.socket) -> None:
         try:
-            begins, control, _, _ = end.recvmsg(16, socket.CMSG_SPACE(8), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            begins, control, _, _ = end.recvmsg(16, socket.CMSG_SPACE(8), _TAKEN)
         except OSError:
             return  # not opened yet, or nothing to look after
         for _, _, data in control:
@@ -148,6 +158,14 @@ def finding(path: str) -> str | None:
     _, unattended, for_how_long = tail.partition(_UNATTENDED)
     said = unattended.removeprefix(b"\ngpud: ") + for_how_long.partition(b"\r\n")[0]
     return said.decode(errors="replace") or None
+
+
+def _drop(end: socket.socket) -> None:
+    """Let go of what a job's process sent: without a place for them the files go with the message."""
+    try:
+        end.recv(1, _AT_ONCE)
+    except OSError:
+        pass  # it has sent nothing
 
 
 def _is_local(about: os.stat_result) -> bool:

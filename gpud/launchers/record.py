@@ -108,8 +108,8 @@ def start_time(pid: int) -> int | None:
         raw = _content(f"/proc/{pid}/stat")
     except OSError:  # ESRCH between open and read as well as ENOENT
         return None
-    fields = raw[raw.rindex(b")") + 2 :].split(None, 20)
-    return None if fields[0] in b"ZX" else int(fields[19])
+    state = raw.rindex(b")") + 2
+    return None if raw[state] in b"ZX" else int(raw[state:].split(None, 20)[19])
 
 
 def _content(path: str) -> bytes:

@@ -90,6 +90,7 @@ class Shim:
         if order["checkpoint"] is not None:
             self.lineage["checkpoint"] = order["checkpoint"]
         self.record: record.Record | None = None
+        self.file: int | None = None  # of the record, once the job's first process has ended
         self.bounds = bounds
         bounds.begin(order["log_max"])
         self.rss_kib = 0
@@ -198,10 +199,6 @@ class Shim:
             "timed_out": deadlines.timed_out,
             "stuck": deadlines.given_up(),
         }
-        try:
-            file = os.open(self.order["record"], os.O_WRONLY)
-        except OSError:  # it vanished again: gpud is told, if it is there
-            file = None
         self._release()
         left = False
         try:
@@ -217,17 +214,25 @@ class Shim:
         if self.bounds.cut and self.record.get("finding") is None:
             self.record["finding"] = f"it wrote more than {self.order['log_max'] >> 20} MiB: the log's head was dropped"
         encoded = record.encode(self.record)
-        if file is not None:
-            record.write(file, encoded)
-            os.close(file)
+        if self.file is not None:  # else it vanished: gpud is told, if it is there
+            record.write(self.file, encoded)
+            os.close(self.file)
         record.reached(self.order["key"], "shim done")
         pass_on(self.conversation, self.order["key"], encoded)
         if left and tmp is not None:
             places.become_sweeper(tmp)
 
     def _own(self, pid: int) -> record.Record | None:
-        found = record.read_sound(self.order["record"])
-        return found if found is not None and found.get("pid") == pid else None
+        try:
+            file = os.open(self.order["record"], os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        found = record.decode(os.pread(file, record.SIZE, 0))  # who might be writing it has ended
+        if found is None or found.get("pid") != pid:
+            os.close(file)
+            return None
+        self.file = file
+        return found
 
     def _anew(self, pid: int, status: int) -> record.Record | None:
         """Return what to write in the place of a record that was damaged or removed while its job ran.
@@ -245,13 +250,15 @@ class Shim:
         return self.lineage | {"state": record.CLAIMED, "pid": pid, "start": 0, "at": self._now()}
 
     def _write(self, about: record.Record) -> None:
-        try:
-            record.overwrite(self.order["record"], about)
-        except FileNotFoundError:
-            with contextlib.suppress(OSError):
-                file = record.claim(self.order["record"], record.encode(about))
-                if file is not None:
-                    os.close(file)
+        encoded = record.encode(about)
+        if self.file is None:
+            try:
+                self.file = os.open(self.order["record"], os.O_WRONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                with contextlib.suppress(OSError):
+                    self.file = record.claim(self.order["record"], encoded)
+        if self.file is not None:
+            record.write(self.file, encoded)
 
     def _refuse(self, error: faults.CannotStartError) -> None:
         """Record, where that is possible, that the attempt cannot start on this machine now."""
@@ -291,6 +298,7 @@ def attend(
     leases: Leases,
     *,
     limits: Limits,
+    own_limits: Limits,
     cgroups: str | None,
 ) -> None:
     """Be a shim: attend the attempts that the launcher process orders, one after the other, until it ends.
@@ -298,8 +306,8 @@ def attend(
     A shim that has attended one is warm: half of what a start costs is memory touched for the first time. One that
     will attend no more closes its channel before it tells of the end: an order that is sent after it fails, and goes
     to another shim, where one that just arrived would be lost. `talk` is a socket to put the conversation with gpud
-    in the place of, `limits` are those of a job whose submitter says nothing, and `cgroups` is the directory below
-    which each may have its own.
+    in the place of, `limits` are those of a job whose submitter says nothing, `own_limits` those of this process, and
+    `cgroups` is the directory below which each may have its own.
     """
     os.setsid()
     tree.adopt_orphans()
@@ -314,19 +322,25 @@ def attend(
             channel.close()
         while signal.sigtimedwait(SIGNALS, 0) is not None:
             pass  # meant for an attempt that is over
-        order = take(message, files, talk, limits, cgroups)
+        order = take(message, files, talk, limits, own_limits, cgroups)
         if not Shim(order, files[0], talk, lineage, leases, bounds, channel.close).run():
             return
 
 
-def take(message: bytes, files: list[int], talk: socket.socket, limits: Limits, cgroups: str | None) -> Order:
-    """Return the order that came as this message with these files, of which the first stays open."""
+def take(
+    message: bytes, files: list[int], talk: socket.socket, limits: Limits, own_limits: Limits, cgroups: str | None
+) -> Order:
+    """Return the order that came as this message with these files, of which the first stays open.
+
+    Of the limits those are left in it that the job would not have anyway.
+    """
     blobs, conversation = files
     os.dup2(conversation, talk.fileno(), inheritable=False)
     os.close(conversation)
     key, _, length = message.decode().rpartition(" ")
     order = record.from_json(os.pread(blobs, int(length), 0)) | {"key": key, "blobs_at": int(length)}
-    order["limits"] = limits | order["limits"]
+    wanted = limits | order["limits"]
+    order["limits"] = {name: limit for name, limit in wanted.items() if own_limits.get(name) != limit}
     beside = order["beside"]
     order["cgroup"] = None if cgroups is None or beside is not None else f"{cgroups}/job-{key}"
     order["joins"] = None if cgroups is None or beside is None else f"{cgroups}/job-{beside}"

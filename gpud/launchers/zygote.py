@@ -27,7 +27,7 @@ if __name__ == "__main__":  # isolated, so nothing but the standard library is o
 
 from gpud.launchers import cgroup, comeback, faults, fence, places, record, shim, tree
 from gpud.launchers.deadlines import SIGNALS
-from gpud.launchers.job import Limits, rehearse, set_mask, tell
+from gpud.launchers.job import Limits, own_limits, rehearse, set_mask, tell
 from gpud.launchers.leases import Leases
 from gpud.launchers.orphans import Orphans
 from gpud.launchers.output import Bounds
@@ -61,7 +61,7 @@ class Zygote:
             "unfenced": fence.lacking(self.cgroup),
         }
         self.orphans = Orphans(records, self.cgroup, self._tell_changed)
-        self.limits: Limits = {"NOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)}
+        self.limits: Limits = {"NOFILE": [*resource.getrlimit(resource.RLIMIT_NOFILE)]}
         self.lineage = {"zygote": self.identity, "boot": record.boot_id()}
         self.wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_end)
@@ -117,7 +117,7 @@ class Zygote:
             send(own, b" %d" % len(header), blobs, self.talk.fileno())
             os.close(blobs)
             message, files = shim.receive(its)
-            told = shim.take(message, files, self.talk, self.limits, None)
+            told = shim.take(message, files, self.talk, self.limits, {}, None)
             if self.cgroup is not None:
                 told["cgroup"] = f"{self.cgroup}/rehearsal"
             with contextlib.suppress(OSError):
@@ -210,13 +210,14 @@ class Zygote:
         """Make spare shims, one right after the other: what this process changes from then on they share, as it was."""
         made = [(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET), Leases()) for _ in range(SPARES)]
         pids: list[int] = []
+        limits = own_limits()
         # Here, for a shim would pay for it with 100 KiB of its own; no signal is lost, they stay pending.
         set_mask(signal.SIG_BLOCK, SIGNALS)
         try:
             for _, its, leases in made:
                 pid = os.fork()
                 if pid == 0:
-                    self._become_shim(its, leases)
+                    self._become_shim(its, leases, limits)
                 pids.append(pid)
         except OSError:
             if not pids:
@@ -233,12 +234,14 @@ class Zygote:
             self.leases[pid] = leases
             self.fresh.append(pid)
 
-    def _become_shim(self, its: socket.socket, leases: Leases) -> NoReturn:
+    def _become_shim(self, its: socket.socket, leases: Leases, limits: Limits) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)  # its number will be another file's
             shim.close_others([its.fileno(), self.talk.fileno(), *leases.files])
-            shim.attend(its, self.talk, self.lineage, leases, limits=self.limits, cgroups=self.cgroup)
+            shim.attend(
+                its, self.talk, self.lineage, leases, limits=self.limits, own_limits=limits, cgroups=self.cgroup
+            )
             code = 0
         except BaseException:  # noqa: BLE001 - ours: the launcher's log is where it is looked for
             sys.excepthook(*sys.exc_info())
