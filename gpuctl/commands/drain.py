@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import session
+from gpuctl.gpus import gpus_meant
 from gpuctl.render.plain import reply
 from gpuctl.session import Session, note
 
@@ -17,7 +18,7 @@ from gpuctl.session import Session, note
 def drain(session: Session, targets: tuple[str, ...], reason: str | None) -> None:
     """Give these GPUs, or whole nodes, no new jobs; what runs there goes on.
 
-    A GPU is an index, NODE:INDEX, or the beginning of its UUID.
+    A GPU is an index, NODE:INDEX, or the beginning of its UUID; 0-3 and NODE:0-3 are ranges.
     """
     _change(session, "drain", "draining", targets, **({} if reason is None else {"reason": reason}))
 
@@ -32,7 +33,7 @@ def undrain(session: Session, targets: tuple[str, ...]) -> None:
 
 
 def _change(session: Session, op: str, done: str, targets: tuple[str, ...], **more: Any) -> None:
-    answer = reply(session.request(op, targets=list(targets), **more))
+    answer = reply(session.request(op, targets=gpus_meant(targets), **more))
     if session.json:
         session.print_json(answer)
         return

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import session
+from gpuctl.gpus import gpus_meant
 from gpuctl.parse import POSITIVE, TIME, parse_end
 from gpuctl.render import tenants as render
 from gpuctl.render.plain import reply
@@ -26,7 +27,7 @@ def reserve() -> None:
     """Set GPUs aside for a time: for a user or a tenant, or for nobody (maintenance).
 
     \b
-      gpuctl reserve 0 1 --from 18:00 --to 23:00 --for ada
+      gpuctl reserve 0-3 --from 18:00 --to 23:00 --for ada
       gpuctl reserve all --from 2026-05-01T06:00 --to 2026-05-01T08:00 --reason "new cooling"
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
 
@@ -53,9 +54,9 @@ def create(session: Session, /, targets: tuple[str, ...], begin: float | None, e
 
     No job of anybody else that could run into that time starts on them; what runs there is not stopped.
     """
-    named = [word for target in targets for word in target.split(",") if word]
     fields = {"at": begin, "whose": list(more["whose"]), "reason": more["reason"]}
-    answer = session.request("reserve", targets=named, until=end, **{key: each for key, each in fields.items() if each})
+    said = {key: each for key, each in fields.items() if each}
+    answer = session.request("reserve", targets=gpus_meant(targets), until=end, **said)
     if session.json:
         session.print_json(reply(answer))
     else:

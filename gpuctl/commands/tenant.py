@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from gpuctl import session
+from gpuctl.gpus import gpus_meant
 from gpuctl.parse import COUNT, DURATION, PRIORITY, Parsed
 from gpuctl.render import tenants as render
 from gpuctl.session import Session, note
@@ -54,7 +55,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--window", {"type": DURATION, "help": "How long such a window is (7d)."}),
     ("--share", {"type": Parsed("X", _share), "help": "Its weight under the policy fair_share (1)."}),
     ("--boost", {"type": PRIORITY, "help": "What is added to the priority of its jobs."}),
-    ("--gpus", {"metavar": "GPU,...|none", "help": "GPUs that are its own alone: 0,1 or NODE:0."}),
+    ("--gpus", {"metavar": "GPU,...|none", "help": "GPUs that are its own alone: 0-3, or NODE:0,NODE:2."}),
     ("--borrow/--no-borrow", {"default": None, "help": "Whether it may use what is idle of others' guarantees."}),
 )
 
@@ -165,7 +166,7 @@ def _fields(values: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, tuple):
             fields |= {key: list(value)} if value else {}
         elif key == "gpus" and value is not None:
-            fields[key] = [word.strip() for word in value.split(",") if word.strip()]
+            fields[key] = gpus_meant([value])
         elif value is not None:
             fields[key] = value
     return {**fields, "clear": clear} if clear else fields

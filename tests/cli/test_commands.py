@@ -417,7 +417,8 @@ def test_a_drained_gpu_gets_no_job(gpuctl):
     gpuctl.ok("drain", "0", "--reason", "dust")
     assert [gpu["state"] for gpu in gpuctl.json("gpus")] == ["draining", "free"]
     assert "dust" in gpuctl.ok("gpus")
-    gpuctl.ok("undrain", "0")
+    gpuctl.ok("drain", "0-1")
+    gpuctl.ok("undrain", "0,1")
     assert [gpu["state"] for gpu in gpuctl.json("gpus")] == ["free", "free"]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpuctl.errors import UsageError
+from gpuctl.gpus import gpus_meant
 from gpuctl.parse import (
     parse_count,
     parse_job,
@@ -33,6 +34,15 @@ def test_ids_are_taken_as_gpud_takes_them(word):
 def test_what_is_no_id_is_refused_with_an_example(word):
     with pytest.raises(ValueError, match="write 12"):
         parse_jobs(word)
+
+
+def test_gpus_are_named_by_lists_and_ranges():
+    assert gpus_meant(["0-2,5", "n1:0-1", "n2:3", "GPU-12-34", "n1-2", "all"]) == [
+        *("0", "1", "2", "5", "n1:0", "n1:1", "n2:3", "GPU-12-34", "n1-2", "all")
+    ]
+    for wrong in ("2-0", "0-99999"):
+        with pytest.raises(UsageError, match="no range"):
+            gpus_meant([wrong])
 
 
 def test_one_job_is_not_a_range():
