@@ -117,6 +117,10 @@ def _claimed(claim: Claim, now: Timestamp) -> Words:
 
 
 def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) -> Words:
+    if isinstance(wait, NoPool) and wait.most_s is not None:
+        most = format_duration(wait.most_s)
+        said = f"pool {wait.pool} is for jobs of {most} at most now"
+        return "no_pool", said, f"gpuctl update {written} --time-limit {most}"
     if isinstance(wait, NoPool):
         return "no_pool", f"there is no pool {wait.pool} any more", f"to give it up: gpuctl cancel {written}"
     if isinstance(wait, Guaranteed):

@@ -22,6 +22,7 @@ from gpud.model.job import Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Limits, Tenant
 from gpud.model.units import Timestamp, format_duration, plural
+from gpud.model.window import Pool
 
 _NO_LIMITS = Limits()
 
@@ -41,9 +42,11 @@ def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
 
 def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = ()) -> Wait | None:
     """Return why a job may not start now, though it might fit; None if it may. Jobs `beside` it count as running."""
-    pool, limits = terms.demand.pool, world.rules.limits
-    if pool is not None and not any(each.name == pool for each in world.rules.pools):
-        return NoPool(pool)
+    limits = world.rules.limits
+    if terms.demand.pool is not None:
+        pool = next((each for each in world.rules.pools if each.name == terms.demand.pool), None)
+        if pool is None or _too_long(pool, terms):
+            return NoPool(terms.demand.pool, None if pool is None else pool.max_time_s)
     if limits == _NO_LIMITS and not world.tenants:
         return None
     books, wanted = world.books, milli(terms.demand)
@@ -150,7 +153,7 @@ def _never_allowed(world: World, terms: Terms) -> Refused | None:
         if pool is None:
             there = f"there are: {', '.join(sorted(pools))}" if pools else "none is configured"
             return Refused("refused", f"there is no pool {demand.pool!r}", there)
-        if pool.max_time_s is not None and (terms.time_limit_s is None or terms.time_limit_s > pool.max_time_s):
+        if pool.max_time_s is not None and _too_long(pool, terms):
             most = format_duration(pool.max_time_s)
             return Refused("never_fits", f"pool {pool.name} is for jobs of {most} at most", f"--time-limit {most}")
     allowed: tuple[tuple[str, int | None, str], ...] = (
@@ -167,6 +170,11 @@ def _never_allowed(world: World, terms: Terms) -> Refused | None:
             are = "is" if milli(demand) == 1000 else "are"
             return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
     return None
+
+
+def _too_long(pool: Pool, terms: Terms) -> bool:
+    """Return whether a job could run for longer than a pool lets."""
+    return pool.max_time_s is not None and (terms.time_limit_s is None or terms.time_limit_s > pool.max_time_s)
 
 
 def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:

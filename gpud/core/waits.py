@@ -7,7 +7,7 @@ from gpud.core.claims import Claim
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import End, JobId
 from gpud.model.spec import Dependency
-from gpud.model.units import Timestamp
+from gpud.model.units import Seconds, Timestamp
 from gpud.model.value import value
 
 
@@ -96,9 +96,10 @@ class Guaranteed:
 
 @value()
 class NoPool:
-    """The pool that it asked for is not configured any more."""
+    """The pool that it asked for is not configured any more, or is for jobs of `most_s` now, which is less."""
 
     pool: str
+    most_s: Seconds | None = None
 
 
 @value()

@@ -580,6 +580,19 @@ def test_a_pool_that_is_gone_leaves_its_jobs_waiting_and_saying_so():
     assert play.why(job) == NoPool("debug")
 
 
+def test_a_pool_that_is_for_shorter_jobs_by_now_says_so_to_those_that_wait():
+    play = a_cluster(rules=Rules(pools=(Pool(name="debug", gpus=("3",), max_time_s=1800.0),)))
+    play.pause()
+    long, short = play.submit(a_job(pool="debug", limit=1800.0), a_job(pool="debug", limit=600.0))
+    play.world.rules = Rules(pools=(Pool(name="debug", gpus=("3",), max_time_s=600.0),))
+    play.world.standing = None
+
+    play.pause(None)
+
+    assert play.running == [short]
+    assert play.why(long) == NoPool("debug", 600.0)
+
+
 # -- whatever happens
 
 tenants = st.sampled_from(["vision", "language", "default"])
