@@ -36,6 +36,9 @@ scontrol show job $SLURM_JOB_ID | grep -o -e 'StdOut=.*' -e 'TimeLimit=[^ ]*'
 echo "may run $((SLURM_JOB_END_TIME - SLURM_JOB_START_TIME)) s"
 srun bash -c 'exit $((SLURM_PROCID + 3))' || echo "status $?"
 up=up$SLURM_ARRAY_TASK_ID
+greet() { echo "greets from $SLURM_PROCID"; }
+export -f greet
+srun -n1 bash -c greet
 srun -n1 bash -lc "scontrol show hostnames; trap 'exit 7' TERM; : > $up; while :; do sleep 0.05; done" &
 until [ -e $up ]; do sleep 0.05; done
 kill $!
@@ -76,6 +79,7 @@ def test_a_distributed_array_runs_as_it_did_on_its_cluster(gpuctl):
             f"StdOut={output}",
             "may run 300 s",
             "status 4",
+            "greets from 0",
             node,
             "ended 7",
         ]
@@ -246,11 +250,13 @@ until [ -e 0 ] && [ -e 1 ]; do sleep 0.05; done
 scancel --signal=USR1 $SLURM_JOB_ID
 until wait; do :; done
 scancel -s SIGUSR1 -b $SLURM_JOB_ID
-scancel -n other || echo "status $?"
+scancel -n other && echo "nothing else"
 scontrol write batch_script $SLURM_JOB_ID copy; cmp copy "$0" && echo copied
 srun --jobid=999 echo elsewhere || echo "status $?"
 squeue -h -p other
 squeue -h -p other,gpud --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
+scontrol update JobId=$SLURM_JOB_ID TimeLimit=1-1 && squeue -h -n signalled.sbatch -o 'limit %l'
+scontrol update job $SLURM_JOB_ID Gres=gpu:2 || echo "status $?"
 sbatch --hold --array=1,4-8:2 --wrap=true
 squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
@@ -265,7 +271,8 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     job = gpuctl.ok("submit", "signalled.sbatch")
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
-    told = ["room", "task", "task", "script", "status 1", "copied", "status 125", "waited 7"]
+    told = ["room", "task", "task", "script", "nothing else", "copied", "status 125", "limit 1-01:00:00", "status 1"]
+    told += ["waited 7"]
     assert [line for line in said if line in told] == told
     assert "elsewhere" not in said
     assert "gpuctl: a dry run: it would be queued" in said
@@ -274,7 +281,7 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     assert said[-1] == "end"
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
-    subprocess.run([BIN / "scancel", "--me", "--state=PENDING"], env=environ, check=True)
+    subprocess.run([BIN / "scancel", "--state=PENDING", "-n", "x,true"], env=environ, check=True)
     assert gpuctl.json("show", held)["state"] == "cancelled"
 
 
