@@ -266,6 +266,17 @@ def _expect(*folders: str) -> None:
             session.note_once(f"there is no directory {folder} now; without it, the job cannot start")
 
 
+def expect_program(request: dict[str, Any]) -> None:
+    """Say that a job's program is not there; another job may make it, too."""
+    word, workdir = request["command"][0], request["workdir"]
+    if "/" in word:
+        there = os.path.exists(os.path.join(workdir, word))
+    else:
+        there = _in_path(word, request["environment"].get("PATH", os.defpath), workdir)
+    if not there:
+        session.note_once(f"there is no program {word} now; without it, the job cannot start")
+
+
 def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -> dict[str, str]:
     environment = dict(os.environ)
     if environment.get("LC_CTYPE") in _PYTHONS_OWN and not _was_given("LC_CTYPE"):
@@ -354,10 +365,10 @@ def _called() -> str:
     return (context.info_name if context is not None else None) or "submit"
 
 
-def _in_path(word: str) -> bool:
-    """Return whether a shell here would find a program of this name."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    paths = (os.path.join(folder or ".", word) for folder in folders)
+def _in_path(word: str, path: str | None = None, workdir: str = ".") -> bool:
+    """Return whether a shell here would find a program of this name; or one there, with that PATH."""
+    folders = (os.environ.get("PATH", os.defpath) if path is None else path).split(os.pathsep)
+    paths = (os.path.join(workdir, folder, word) for folder in folders)
     return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)
 
 

@@ -84,6 +84,7 @@ class _Jobs:
         self.context = context
         self.known: dict[tuple[str, ...], tuple[dict[str, Any], bool, Request]] = {}
         self.lengths: set[int] = set()  # of those
+        self.expected: set[tuple[tuple[str, ...], str]] = set()  # options, and a program that was looked for with them
         self.keys: Counter[str] = Counter()
 
     def request(self, words: list[str]) -> Request:
@@ -95,6 +96,9 @@ class _Jobs:
         content = submission.script_of(command, literal=literal)
         if content is None:
             request = {**base, "command": command}
+            if (options, command[0]) not in self.expected:
+                self.expected.add((options, command[0]))
+                submission.expect_program(request)
         else:
             request = submission.asked(given | {"command": command}, literal=literal)[0]
         if self.context.params["dry_run"]:

@@ -68,6 +68,7 @@ def run(
     """
     session: Session = context.obj
     fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
+    submission.expect_program(fields)
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
     if pty:

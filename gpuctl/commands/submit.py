@@ -39,6 +39,7 @@ def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: 
     if given["key"] is not None and given["group"] is None:
         raise UsageError("--key names a job in its group", hint="add --group NAME")
     fields, script = submission.asked(given, literal=context.meta["gpuctl.literal"])
+    submission.expect_program(fields)
     if dry_run:
         _show_understood(context, fields, script)
         return

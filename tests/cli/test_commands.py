@@ -495,6 +495,7 @@ def test_what_is_missing_is_missed_at_the_start(gpuctl, words, said):
     job = gpuctl.ended(*words)
     assert (job["state"], job["exit_code"]) == ("failed", None)
     assert said in job["reason"]
+    assert "there is no " in gpuctl("submit", "--dry-run", *words).stderr
     logs = gpuctl("logs", job["id"])
     assert "never started" in logs.stderr
     assert said in logs.stderr

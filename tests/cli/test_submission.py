@@ -12,6 +12,8 @@ from gpuctl import session, submission
 from gpuctl.commands.submit import submit
 from gpuctl.errors import GpuctlError, UsageError
 
+WITHOUT_IT = "without it, the job cannot start"
+
 
 def request_of(*words: str) -> dict[str, Any]:
     context = submit.make_context("submit", list(words))
@@ -243,6 +245,24 @@ def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsy
     told = capsys.readouterr().err
     assert [f"no directory {here}/{name} now" in told for name in ("gone", "gone/logs", "logs")] == [True, True, False]
     assert "is a directory" in hint_of(str(here))
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["true"], ""),
+        (["pyhton", "train.py"], "pyhton"),
+        (["--", "./here/not"], "./here/not"),
+        (["-C", "/bin", "--", "./true"], ""),
+        (["-e", "PATH=tools", "--", "true"], "true"),
+        (["-e", "PATH=tools", "--", "made"], ""),
+    ],
+)
+def test_a_program_that_is_not_there_when_the_job_looks_for_it_is_told(here, capsys, words, missing):
+    (here / "tools").mkdir()
+    (here / "tools/made").touch(mode=0o700)
+    submission.expect_program(request_of(*words))
+    assert capsys.readouterr().err == (missing and f"gpuctl: there is no program {missing} now; {WITHOUT_IT}\n")
 
 
 @pytest.mark.parametrize("path", ["", "logs/"])
