@@ -68,7 +68,12 @@ _OPTIONS = (
     click.option("--checkpoint-interval", type=DURATION, help="Send it that signal this often, too."),
     click.option("--retries", type=RETRIES, help="Start it again so often when it fails."),
     click.option("--retry-on", type=KINDS, multiple=True, help="Only when it fails so: failure, oom, lost, exit:75."),
-    click.option("--after", type=AFTER, multiple=True, help="Once these have succeeded: 12,14; or any:12, failed:12."),
+    click.option(
+        "--after",
+        type=AFTER,
+        multiple=True,
+        help="Once these have succeeded: 12,14; or any:12, failed:12; singleton: all of its name.",
+    ),
     click.option("--tenant", metavar="NAME", help="For whom it runs, where you are in several tenants."),
     click.option(
         "--preemptible/--no-preemptible",

@@ -112,7 +112,12 @@ def parse_jobs(text: str) -> str:
 
 
 def parse_after(text: str) -> tuple[str, list[str]]:
-    """Return how jobs must end, and which: `12,14`, `any:12`, `failed:12_3`. Raises ValueError."""
+    """Return how jobs must end, and which: `12,14`, `any:12`, `failed:12_3`; `singleton` names none.
+
+    Raises ValueError.
+    """
+    if text == "singleton":
+        return text, []
     when, colon, jobs = text.partition(":")
     if not colon or when not in ("success", "any", "failed"):
         when, jobs = "success", text

@@ -82,7 +82,8 @@ def _word(kind: object, value: Any) -> str:
         return datetime.fromtimestamp(value, UTC).astimezone().isoformat(timespec="seconds")
     if kind is AFTER:
         when, jobs = value
-        return ",".join(jobs) if when == "success" else f"{when}:{','.join(jobs)}"
+        named = ",".join(jobs)
+        return named if when == "success" else f"{when}:{named}" if jobs else str(when)
     if kind is LABEL:
         return "=".join(value)
     if kind is KINDS:

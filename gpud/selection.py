@@ -21,6 +21,7 @@ _MANY = 1_000_000
 _FEW = 1_000
 _ELEMENTS_MOST = 100_000
 _AFTER_MOST = 1_000
+SINGLETON = "singleton"
 _SYNTAX = "write 12, an element 12_7, elements 12_3-9, or a range of jobs 3-9"
 
 
@@ -174,10 +175,17 @@ class Predecessors:
     ends: tuple[tuple[JobId, End], ...] = ()
 
 
-def predecessors(reader: Reader, after: dict[str, list[str]]) -> Predecessors:
-    """Return the jobs that a submit names to come after. Raises Wrong for one that there is not."""
+def predecessors(reader: Reader, after: dict[str, list[str]], alike: tuple[str, str] | None = None) -> Predecessors:
+    """Return the jobs that a submit names to come after. Raises Wrong for one that there is not.
+
+    `singleton` means all that have not ended of the user and the name that are `alike`.
+    """
     found: dict[Dependency, None] = {}
     for word, names in after.items():
+        if word == SINGLETON and alike is not None and not names:
+            others, _ = reader.jobs(JobQuery(user=alike[0], name=alike[1], limit=_MANY))
+            found |= {Dependency(array_of(row.job), When.ANY): None for row in others}
+            continue
         if word not in set(When):
             raise Wrong(f"{word!r} is no way to end", f"there are: {', '.join(When)}")
         named = parse_jobs(names)
@@ -186,7 +194,7 @@ def predecessors(reader: Reader, after: dict[str, list[str]]) -> Predecessors:
         found |= {Dependency(key, When(word)): None for each in named for _, key in _meant(each, rows, keys)}
     if len(found) > _AFTER_MOST:
         raise Wrong(f"{len(found)} jobs are named to come after; {_AFTER_MOST} are the most", "name whole arrays")
-    if not found:
+    if not found and SINGLETON not in after:
         raise Wrong("no job is named to come after", "see what there is: gpuctl list --all", "no_such_job")
     return Predecessors(tuple(found), tuple(reader.ends([each.job for each in found]).items()))
 

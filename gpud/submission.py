@@ -59,7 +59,7 @@ def spec_of(
     elif command:
         raise Wrong("a claim runs nothing", "leave the command out, or: gpuctl run -- ...")
     _check_workdir(message["workdir"])
-    name = _name(message)
+    name = name_of(message)
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))
     return JobSpec(
@@ -107,7 +107,7 @@ def _terms(message: Submit, name: str, *, uid: int, user: str, tenant: str) -> T
     )
 
 
-def _name(message: Submit) -> str:
+def name_of(message: Submit) -> str:
     """Return what a job is called: as its user says, or as its program; that of an interpreter is what it runs."""
     command = message["command"]
     program = command[0].rstrip("/").rsplit("/", 1)[-1] if command else "claim"

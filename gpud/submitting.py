@@ -26,9 +26,9 @@ from gpud.model.units import format_duration
 from gpud.names import Account
 from gpud.notices import Notices
 from gpud.roles import ABOVE_ZERO, ANY_TENANT, Role
-from gpud.selection import Predecessors, predecessors
+from gpud.selection import SINGLETON, Predecessors, predecessors
 from gpud.server import Peer
-from gpud.submission import PRIORITY_MOST, spec_of
+from gpud.submission import PRIORITY_MOST, name_of, spec_of
 from gpud.wire.codec import Message
 
 Work = Coroutine[None, None, None]
@@ -88,7 +88,7 @@ class Submitting:
         if message.get("notify"):
             await self._notices.expect()
         who, groups = await self._identity(peer)
-        before = await self._before(message.get("after"))
+        before = await self._before(who, message)
         there = await self._there(peer, [message])
         done = await self._done(peer, message, there)
         self._queue(peer, message, Known(who, groups, before, there.get(_key(message)), done))
@@ -136,12 +136,9 @@ class Submitting:
                 await asyncio.sleep(0)
             where = job.pop("where", "")
             try:
-                after = str(job.get("after", ""))
-                if after not in befores:
-                    befores[after] = await self._before(job.get("after"))
+                before = await self._before_of_many(who, job, befores)
                 done = await self._done(peer, job, there)
-                known = Known(who, groups, befores[after], there.get(_key(job)), done)
-                asked = self._submit(peer, job, known)
+                asked = self._submit(peer, job, Known(who, groups, before, there.get(_key(job)), done))
             except Wrong as wrong:
                 raise Wrong(f"{where}: {wrong.message}" if where else wrong.message, wrong.hint, wrong.code) from None
             submits.append(replace(asked, where=where))
@@ -168,8 +165,23 @@ class Submitting:
         await first_look(self._gpud.seen)
         return who, groups
 
-    async def _before(self, after: dict[str, list[str]] | None) -> Predecessors:
-        return await self._gpud.reader.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
+    async def _before_of_many(self, who: Account, job: Message, known: dict[str, Predecessors]) -> Predecessors:
+        """Return what one of many comes after: of those that name the same it is looked up once. Raises Wrong."""
+        after = str(job.get("after", ""))
+        if SINGLETON in job.get("after", ()):
+            after += name_of(job)  # type: ignore[arg-type]  # the server has held it to this type
+            if after in known:
+                raise Wrong("two singletons of one name cannot be queued at once", "submit one after the other")
+        if after not in known:
+            known[after] = await self._before(who, job)
+        return known[after]
+
+    async def _before(self, who: Account, message: Message) -> Predecessors:
+        after = message.get("after")
+        if not after:
+            return Predecessors()
+        alike = (who.name, name_of(message))  # type: ignore[arg-type]  # the server has held it to this type
+        return await self._gpud.reader.run(lambda reader: predecessors(reader, after, alike))
 
     async def _there(self, peer: Peer, jobs: list[Message]) -> dict[tuple[str, str], tuple[JobId, End | None]]:
         """Return, by group and key, the jobs that have the keys of these, as the store knows it."""

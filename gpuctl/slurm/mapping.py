@@ -176,6 +176,9 @@ class _Script:
     def _dependency(self, option: Option, value: str) -> None:
         after = []
         for kind, jobs in values.dependencies(value):
+            if kind == "singleton" and not jobs:
+                after.append((kind, jobs))
+                continue
             if kind not in _AFTER or not jobs:
                 self.note(option, f"{kind} is not kept here; left out")
                 continue

@@ -1,20 +1,23 @@
 """A small `scancel`: jobs are cancelled by gpuctl; a signal goes where Slurm would send it.
 
-    scancel [--user USER | --me] [--state STATE] [JOB...]
+    scancel [--user USER | --me] [--state STATE] [--name NAME] [JOB...]
     scancel --signal SIGNAL [--batch | --full] JOB...
 
 A signal goes to what `srun` started, with `--batch` to the script alone, with `--full` to all of the job's processes.
 That holds for the job in which it is called; of another one all processes get it. Standard library only.
 """
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from typing import NoReturn
 
-from gpud.slurm.scontrol import gpuctl, job_name
+from gpud.slurm.scontrol import gpuctl, gpuctl_words, job_name
 
-_NEED = {"s": "signal", "u": "user", "t": "state"}
+_NEED = {"s": "signal", "u": "user", "t": "state", "n": "name"}
+_SAME = {"jobname": "name"}
 _NONE = {"b": "batch", "f": "full", "Q": "quiet", "v": "verbose", "i": "interactive", "H": "hurry", "": "me"}
 _STATES = {"PENDING": ("queued", "held"), "PD": ("queued", "held"), "RUNNING": ("running",), "R": ("running",)}
 
@@ -28,11 +31,25 @@ def main(words: list[str]) -> int:
     if "state" in options:
         states = _STATES.get(options["state"].upper()) or _fail(f"gpud has no state {options['state']!r}")
         chosen += [word for state in states for word in ("--state", state)]
-    if "user" not in options and ("me" in options or (chosen and not jobs)):
+    if "user" not in options and ("me" in options or ((chosen or "name" in options) and not jobs)):
         chosen.append("--mine")
+    if "name" in options:
+        jobs, chosen = _named(options["name"].split(","), [*chosen, *jobs]), []
+        if not jobs:
+            return 0  # as Slurm's
     if not jobs and not chosen:
         _fail("no job is named")
     return gpuctl("cancel", *chosen, *jobs)
+
+
+def _named(names: list[str], chosen: list[str]) -> list[str]:
+    """Return the unfinished jobs of these names among those that are chosen."""
+    command = [*gpuctl_words(), "--json", "list", "--limit", "10000", *chosen]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+    rows = json.loads(done.stdout)
+    return [row["id"] for row in rows if row["name"] in names and row["ended_at"] is None]
 
 
 def _parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
@@ -49,12 +66,13 @@ def _parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
         if not word.startswith("--"):
             given = _NEED.get(word[1]) or _NONE.get(word[1], word[1])
             value = equals = word[2:]
+        given = _SAME.get(given, given)
         if given in _NEED.values():
             options[given] = value if equals else rest.pop(0) if rest else _fail(f"{word} needs a value")
         elif given in _NONE.values():
             options[given] = ""
         else:
-            _fail(f"{word} cannot be had here: name jobs, or --user, --me, --state")
+            _fail(f"{word} cannot be had here: name jobs, or --user, --me, --state, --name")
     return options, jobs
 
 

@@ -2,6 +2,7 @@
 
 scontrol show hostnames [LIST]      scontrol show job [ID]      scontrol requeue|hold|release|cancel JOB...
 scontrol write batch_script [ID [FILE|-]]
+scontrol update JobId=ID [TimeLimit=TIME] [JobName=NAME] [Nice=N] [ArrayTaskThrottle=N] [Dependency=...] [StartTime=]
 """
 
 import itertools
@@ -9,6 +10,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 
 _SHIFT = 24  # an element is one number to Slurm: see gpud.model.job
 _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
@@ -106,12 +108,89 @@ def main(words: list[str]) -> int:
             return write(own, f"slurm-{own}.sh")
         case ["write", "batch_script", job, *to] if job_name(job) == job_name(own) and len(to) < 2:
             return write(own, *(to or [f"slurm-{job}.sh"]))
+        case ["update", *pairs]:
+            return update(pairs)
         case [("requeue" | "hold" | "release" | "cancel") as change, *jobs] if jobs:
             return gpuctl(change, *(job_name(each) for job in jobs for each in job.split(",")))
         case _:
             sys.stderr.write(f"scontrol: error: gpud's scontrol cannot do this: {' '.join(words)}\n")
             return 1
     return 0
+
+
+def update(pairs: list[str]) -> int:
+    """Change jobs, as `gpuctl update` does."""
+    said = [pair.partition("=") for pair in pairs]
+    job = next((value for name, _, value in said if name.lower() in ("job", "jobid")), "")
+    if not job and len(pairs) > 1 and pairs[0].lower() in ("job", "jobid"):  # `scontrol update job 12 ...`
+        job, said = pairs[1], said[2:]
+    words: list[str] = []
+    for name, _, value in said:
+        make = _CHANGES.get(name.lower())
+        if name.lower() in ("job", "jobid"):
+            continue
+        try:
+            words += make(value) if make is not None else _unknown(name)
+        except ValueError as error:
+            sys.stderr.write(f"scontrol: error: {error}\n")
+            return 1
+    if not job or not words:
+        sys.stderr.write("scontrol: error: name a job, and what to change of it: JobId=12 TimeLimit=2:00:00\n")
+        return 1
+    return gpuctl("update", *(job_name(each) for each in job.split(",")), *words)
+
+
+def _unknown(name: str) -> list[str]:
+    raise ValueError(f"gpud's scontrol cannot change {name}: {', '.join(_KNOWN)}")
+
+
+def _limit(text: str) -> list[str]:
+    """Return a time as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS; + and - change it by that."""
+    if text.upper() in ("UNLIMITED", "INFINITE", "-1"):
+        return ["--time-limit", "none"]
+    sign = text[:1] if text[:1] in ("+", "-") else ""
+    days, dash, clock = text[len(sign) :].rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in (*parts, days or "0")) or len(parts) > 3:
+        raise ValueError(f"{text!r} is no time; write MINUTES, HH:MM:SS or D-HH:MM:SS")
+    if dash:
+        parts += ["0"] * (3 - len(parts))
+    elif len(parts) == 1:
+        parts = ["0", *parts, "0"]
+    hours, minutes, seconds = ["0", *parts][-3:]
+    total = ((int(days or 0) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds)
+    return [f"--time-limit={sign}{total}s"]
+
+
+def _after(text: str) -> list[str]:
+    """Return `afterok:1:2,afterany:3` in gpuctl's words; nothing for nothing."""
+    words = []
+    for part in filter(None, text.split(",")):
+        kind, *jobs = part.split(":")
+        if kind.lower() not in _AFTER or not jobs:
+            raise ValueError(f"{part!r} cannot be changed to here; write afterok:12:13, afterany: or afternotok:")
+        words.append(f"--after={_AFTER[kind.lower()]}:{','.join(map(job_name, jobs))}")
+    return words or ["--after=none"]
+
+
+def _nice(text: str) -> list[str]:
+    if not text.lstrip("+-").isdigit():
+        raise ValueError(f"Nice={text}: not a number")
+    return [f"--priority={-int(text)}"]
+
+
+_AFTER = {"after": "any", "afterany": "any", "afterok": "success", "afternotok": "failed"}
+_KNOWN = ("TimeLimit", "JobName", "Nice", "ArrayTaskThrottle", "Dependency", "StartTime", "Comment")
+_CHANGES: dict[str, Callable[[str], list[str]]] = {
+    "timelimit": _limit,
+    "jobname": lambda text: [f"--name={text}"],
+    "name": lambda text: [f"--name={text}"],
+    "nice": _nice,
+    "arraytaskthrottle": lambda text: [f"--array=%{text}" if text.strip("0") else "--array=none"],
+    "dependency": _after,
+    "starttime": lambda text: [f"--begin={text}"],
+    "comment": lambda text: [f"--label=comment={text}"],
+}
 
 
 def write(job: str, to: str) -> int:

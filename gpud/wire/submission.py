@@ -37,7 +37,8 @@ class Wanted(TypedDict):
     """What one job is to be, of one or of many.
 
     `retry_on` names the failures that use up `retries`: `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are
-    jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`. A `key` is the
+    jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`; `singleton`, of
+    none, means all of one's own of the same name that have not ended. A `key` is the
     job's in its `group`: where one that waits, runs or has completed has it, that one is told instead; of an array
     that failed only what has not completed runs again.
     `checkpoint_before_s` is how long before the time limit the checkpoint signal comes; it goes to `all` processes of

@@ -31,6 +31,16 @@ def test_a_chain_goes_on_although_gpud_is_killed_between_its_links(gpud):
     assert gpud.job(second)["started_at"] >= gpud.job(first)["ended_at"]
 
 
+def test_a_singleton_comes_after_all_of_its_name_that_have_not_ended(gpud):
+    first, end = a_job_that_waits(gpud, 3, name="alone")
+    second, other = (gpud.submit("true", name=name, after={"singleton": []}) for name in ("alone", "another"))
+    third = gpud.submit("true", name="alone", after={"singleton": []})
+    gpud.ended(other)
+    assert gpud.job(third)["after"] == [f"any:{first}", f"any:{second}"]
+    end()
+    assert gpud.ended(third)["started_at"] >= gpud.job(second)["ended_at"]
+
+
 def test_what_is_waited_for_is_said_everywhere(gpud):
     first, end = a_job_that_waits(gpud)
     second = gpud.submit("true", after=after(first) | after(first, when="any"))
