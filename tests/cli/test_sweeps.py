@@ -132,6 +132,8 @@ def test_what_a_file_says_that_is_not_meant_is_told(gpuctl):
     shell = gpuctl("submit", "-f", "-", "--dry-run", stdin="\ufeff-g 0 echo a > b\nsh -c 'echo a > b'\n")
     assert shell.stdout.splitlines()[0] == "--gpus 0 echo a '>' b"
     assert "stdin:1: > goes to the command as it is" in shell.stderr
+    misspelt = gpuctl("submit", "-f", "-", "--dry-run", stdin="-g 0 pyhton {1..3}\ntrue\n")
+    assert (misspelt.returncode, misspelt.stderr.count("there is no program")) == (0, 1)
     inside = gpuctl("submit", "-f", "-", stdin="true\n--dry-run true\n")
     assert (inside.returncode, "stdin:2: --dry-run is for all of the file" in inside.stderr) == (2, True)
 
