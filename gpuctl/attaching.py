@@ -13,6 +13,7 @@ import struct
 import termios
 import time
 import tty
+from collections import deque
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
@@ -64,6 +65,7 @@ class Attachment:
         self._modes: list[int | list[bytes | int]] | None = None
         self._escaped = self._alternate = False
         self._reads = True
+        self._unsent: deque[bytes] = deque()
         self.code: int | None = None
         self.detached = False
 
@@ -98,20 +100,21 @@ class Attachment:
     def talk(self) -> None:
         """Pass everything on, both ways, until the command has ended, we left it, or its keeper is gone."""
         self._tell_size()
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._connection, select.POLLIN)
-        poll.register(0, select.POLLIN)
         while self.code is None and not self.detached:
-            for file, _ in poll.poll():
+            poll = select.poll()
+            poll.register(self._wake, select.POLLIN)
+            poll.register(self._connection, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+            if self._reads and not self._unsent:  # to wait for the other end to take it would be to hear nothing
+                poll.register(0, select.POLLIN)
+            for file, happened in poll.poll():
                 if file == self._wake:
                     self._attend()
                 elif file == 0:
                     self._type()
-                    if not self._reads:
-                        poll.unregister(0)
-                elif not self._hear():
-                    return
+                else:
+                    self._flush()
+                    if happened & ~select.POLLOUT and not self._hear():
+                        return
 
     def _attend(self) -> None:
         """Take in another size, and a terminal that somebody else had meanwhile."""
@@ -174,8 +177,19 @@ class Attachment:
         return bool(packet)
 
     def _send(self, packet: bytes) -> None:
-        with contextlib.suppress(OSError):  # it has ended; what it said last is still to be read
-            self._connection.send(packet, socket.MSG_NOSIGNAL)
+        self._unsent.append(packet)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what can be sent."""
+        try:
+            while self._unsent:
+                self._connection.send(self._unsent[0], socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended; what it said last is still to be read
+            self._unsent.clear()
 
 
 def attend(client: Client, job: str, interrupts: Interrupts | None = None) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from types import FrameType, TracebackType
@@ -15,6 +16,12 @@ from gpuctl.render.jobs import ENDS
 from gpuctl.session import note, on_terminal
 from gpuctl.waiting import Stuck, await_back, subscribe
 
+# What a terminal answers, as if that was typed: `gpud.launchers.attached`, a stranger to this side, has the same.
+_QUESTIONS = re.compile(
+    rb"\x05|\x1bZ|\x1b\[[>=]?[0-9;]*c|\x1b\[\??[0-9;]*n|\x1b\[\??[0-9;]*\$p|\x1b\[>[0-9;]*q|\x1b\[\?[0-9;]*u"
+    rb"|\x1b\[(?:1[13-9]|2[01])(?:;[0-9]+)*t|\x1b\][0-9]+;(?:[^\x07\x1b]*;)?\?(?:\x07|\x1b\\)|\x1bP[+$]q[^\x1b]*\x1b\\"
+)
+
 
 def sizes(paths: Iterable[str]) -> dict[str, int]:
     """Return how large these files are now: a job appends to them, and what was there before is not its output."""
@@ -22,9 +29,13 @@ def sizes(paths: Iterable[str]) -> dict[str, int]:
 
 
 def shown(log: Log, descriptor: int = 1) -> None:
-    """Write what is new in a log to a descriptor. Raises GpuctlError where the log may not be read."""
+    """Write what is new in a log to a descriptor. Raises GpuctlError where the log may not be read.
+
+    A terminal is not asked what a program once asked its own: the answers would be typed at whoever reads next.
+    """
+    terminal = os.isatty(descriptor)
     for data in log.read():
-        view = memoryview(data)
+        view = memoryview(_QUESTIONS.sub(b"", data) if terminal else data)
         while view:
             view = view[output.write(descriptor, view) :]
 

@@ -17,6 +17,7 @@ Everybody who attaches is shown the newest output first, and the size is that of
 import contextlib
 import fcntl
 import json
+import math
 import os
 import resource
 import select
@@ -47,6 +48,7 @@ class Keeper:
         self.settings, self.program, self.argv = settings, program, argv
         self.size: tuple[int, int] | None = settings["size"] and (settings["size"][0], settings["size"][1])
         self.unattended_s: float | None = settings["unattended_s"]
+        self.keeps = self.unattended_s != 0  # it outlives whoever leaves
         self.attached: dict[int, Attached] = {}
         self.recent = bytearray()
         self.typed = bytearray()
@@ -78,7 +80,7 @@ class Keeper:
         for source in list(self.sources):
             self._drain(source)
         self._say(EXIT + struct.pack("=i", os.waitstatus_to_exitcode(self.status)))
-        until = time.monotonic() + _FAREWELL_S
+        until = time.monotonic() + (_FAREWELL_S if self.keeps else math.inf)
         while any(each.pending for each in self.attached.values()) and time.monotonic() < until:
             self._turn()
         with contextlib.suppress(OSError):
@@ -101,17 +103,17 @@ class Keeper:
 
     def _turn(self) -> None:
         """Wait for the next thing to happen, and see to it."""
-        poll = select.poll()
-        for file in (self.wake, self.listener.fileno(), *(() if self.beside is None else (self.beside,))):
-            poll.register(file, select.POLLIN)
-        if all(each.behind < _BEHIND for each in self.attached.values()):
-            for source in self.sources:
-                poll.register(source, select.POLLIN)
-        if self.sink is not None and self.typed:
-            poll.register(self.sink, select.POLLOUT)
+        told = (self.wake, self.listener.fileno(), *(() if self.beside is None else (self.beside,)))
+        heard = () if any(each.behind >= _BEHIND for each in self.attached.values()) else self.sources
+        awaited = dict.fromkeys((*told, *heard), select.POLLIN)
+        if self.sink is not None and self.typed:  # on a terminal that is the source, too
+            awaited[self.sink] = awaited.get(self.sink, 0) | select.POLLOUT
         for file, each in self.attached.items():
             hears = select.POLLIN if len(self.typed) < _BEHIND else 0
-            poll.register(file, hears | (select.POLLOUT if each.pending else 0))
+            awaited[file] = hears | (select.POLLOUT if each.pending else 0)
+        poll = select.poll()
+        for waited in awaited.items():
+            poll.register(*waited)
         for file, _ in poll.poll(self._nap_ms()):
             if file == self.wake:
                 self._heed(os.read(self.wake, 4096))
@@ -150,7 +152,7 @@ class Keeper:
         due = self._due()
         if due is None or time.monotonic() < due or self.status is not None:
             return
-        if self.child is None and self.unattended_s != 0:
+        if self.child is None and self.keeps:
             self._start()
         elif self.child is not None and self.kill_at is not None:
             self.kill_at = None
@@ -178,10 +180,9 @@ class Keeper:
                 connection.close()
                 return
             connection.setblocking(False)
-            each = self.attached[connection.fileno()] = Attached(connection)
+            each = self.attached[connection.fileno()] = Attached(connection, leaves=self.keeps)
             start = self.recent.find(b"\n") + 1 if len(self.recent) >= _RECENT else 0
-            for at in range(start, len(self.recent), PIECE):
-                each.say(OUTPUT + self.recent[at : at + PIECE])
+            each.catch_up(self.recent[start:])
 
     def _hear(self, file: int) -> None:
         """Take one packet of somebody who is attached."""
@@ -322,8 +323,8 @@ class Keeper:
         if self.beside is not None:
             os.close(self.beside)
             self.beside = None
-        if self.child is None:
-            self.status = signal.SIGHUP
+        if self.child is None or self.status is not None:
+            self.status = signal.SIGHUP if self.status is None else self.status
             return
         if self.size is not None:
             said = f"\r\ngpud: {why}\r\n".encode()

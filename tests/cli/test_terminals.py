@@ -2,7 +2,9 @@
 
 import re
 import signal
+import socket
 import termios
+import threading
 
 import pytest
 from cli.conftest import Gpuctl
@@ -12,6 +14,7 @@ from gpud_process import Gpud, lives, until
 from gpuctl import attaching
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
+from gpud.launchers.attached import PIECE, STUCK_S, Attached
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,8 @@ def test_who_leaves_comes_back_and_others_may_look_on(gpuctl, person):
     first = person(*SHELL)
     job = job_of(first)
     first.reads("$ ")
-    first.types("echo o$((40+2))o\r")
+    first.types("printf 'as\\033[6nked\\n'; echo o$((40+2))o\r")
+    first.reads("as\x1b[6nked")
     first.reads("o42o")
     first.types("\x1cd")
     assert first.status() == 0
@@ -97,14 +101,29 @@ def test_who_leaves_comes_back_and_others_may_look_on(gpuctl, person):
 
     second, third = person("attach", job), person("attach", job)
     for each in (second, third):
-        each.reads("o42o")  # what was on the screen
+        assert "\rasked\r\n" in each.reads("o42o")  # what was on the screen, and is not to be answered again
     second.types("echo b$((40+3))b\r")
     for each in (second, third):
         each.reads("b43b")
     third.types("exit 3\r")
     assert (second.status(), third.status()) == (3, 3)
     assert gpuctl.json("show", job)["exit_code"] == 3
-    assert "b43b" in gpuctl.ok("logs", job)
+    assert "as\x1b[6nked" in gpuctl.ok("logs", job)
+    for words in ("logs", "attach"):
+        person(words, job).reads("asked")
+
+
+def test_a_long_paste_comes_through(person):
+    at = person("run", "-g", "0", "--pty", "--", "cat")
+    at.reads("gpuctl attach ")
+    lines = [f"line {number} {'x' * 60}\r" for number in range(2000)]
+    typing = threading.Thread(target=at.types, args=("".join(lines),))
+    typing.start()
+    at.reads("line 1999 ")
+    at.reads("line 1999 ")  # what was typed, and what was printed
+    typing.join()
+    at.types("\x04")
+    assert at.status() == 0
 
 
 def test_a_job_whose_terminal_went_ends_after_a_while(gpuctl, person, served):
@@ -199,6 +218,8 @@ def test_a_command_runs_inside_a_running_job(gpuctl, served):
     assert (done.returncode, done.stdout, done.stderr) == (5, f"/usr\nmine {job}\n", "no\n")
     assert gpuctl.ok("exec", job, "cat", stdin="piped in") == "piped in"
     assert gpuctl("exec", job, "--", "sh", "-c", "kill -9 $$").returncode == 137
+    more = gpuctl("exec", job, "--", "od", "-v", "-An", "-tx1", stdin="x" * 2_000_000)  # says more than it is told
+    assert (more.returncode, more.stdout.count(" 78")) == (0, 2_000_000)
     nobody = gpuctl("exec", "999", "--", "true")
     assert (nobody.returncode, nobody.stderr.splitlines()[0]) == (125, "gpuctl: there is no job 999")
     assert f"gpuctl exec --pty {job} -- " in gpuctl("exec", job, "--pty", "sh").stderr
@@ -223,6 +244,19 @@ def test_a_command_in_a_job_may_have_a_terminal_and_ends_with_the_job(gpuctl, pe
     assert at.status() != 0
     until(lambda: not lives(shell))
     assert gpuctl("exec", job, "--", "true").returncode == 125
+
+
+def test_a_command_waits_for_who_reads_it_and_a_terminal_only_for_a_while():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        for leaves in (True, False):
+            each = Attached(ours, leaves=leaves)
+            for _ in range(100):
+                each.say(b"o" * PIECE)
+            assert each.flush()
+            each.took_at -= STUCK_S
+            assert (each.flush(), each.behind > 0) == (not leaves, True)
 
 
 def test_who_leaves_a_command_ends_it(gpuctl, served):
