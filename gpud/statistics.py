@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 
+from gpud.core import census
 from gpud.core.books import Tally
 from gpud.core.commands import Asked
 from gpud.core.cycle import Input, cycle
@@ -76,7 +77,6 @@ class Statistics:
         """Return a `StatsReply`. Raises StoreError."""
         history = await self._read()
         world = self._gpud.world
-        gpus = sum(state.present and not state.gpu.split for state in world.gpus.values())
         tenants = _counts(world.books.tenants) if world.tenants else []
         lines, more = _lines(world, self._gpud.clock())
         return {
@@ -85,9 +85,9 @@ class Statistics:
             "tenants": tenants,
             "lines": lines,
             "lines_more": more,
-            "gpus": gpus,
+            "gpus": census.present(world),
             "periods": [
-                _period(name, each, history, gpus) for (name, _), each in zip(PERIODS, history.past, strict=True)
+                _period(name, each, history, world) for (name, _), each in zip(PERIODS, history.past, strict=True)
             ],
             "cycle": self._cycles.told,
         }
@@ -165,10 +165,11 @@ def _line(world: World, line: Line, jobs: int, now: Timestamp) -> LineMap:
     }
 
 
-def _period(name: str, past: Past, history: _History, gpus: int) -> PeriodMap:
+def _period(name: str, past: Past, history: _History, world: World) -> PeriodMap:
     """Return what a period was like: what the store says, and what runs since before or after it began."""
     now = history.at
     seconds = max(1.0, now - max(past.since, history.begun_at))
+    there_s = census.there_s(world.census, Timestamp(now - seconds), now)
     starts = past.starts + sum(since >= past.since for since, _ in history.running)
     gpu_s = past.gpu_s + sum(max(0.0, now - max(since, past.since)) * count for since, count in history.running)
     return {
@@ -181,7 +182,7 @@ def _period(name: str, past: Past, history: _History, gpus: int) -> PeriodMap:
         "turnaround_s": _percentiles(past.turnarounds_s),
         "sampled_every": past.every,
         "gpu_s": gpu_s,
-        "utilization": min(1.0, gpu_s / (gpus * seconds)) if gpus else None,
+        "utilization": min(1.0, gpu_s / there_s) if there_s else None,
         "lost_gpu_s": past.lost_gpu_s,
     }
 

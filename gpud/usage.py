@@ -6,6 +6,7 @@ Nobody's jobs are in it one by one. Cost: what `spending` says, in the reading t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.placement import type_matches
 from gpud.core.world import World
@@ -62,8 +63,8 @@ class UsageReport:
             sums.setdefault(each.key, _Sum()).add(each, self._price(each.model))
         rows = [self._row(world, by, key, total) for key, total in sums.items()]
         rows.sort(key=lambda row: (-row["gpu_s"], row["name"]))
-        gpus = sum(state.present and not state.gpu.split for state in world.gpus.values())
-        return {"by": by, "since_at": since, "until_at": now, "gpus": gpus, "rows": rows}
+        there = {"gpus": census.present(world), "there_gpu_s": census.there_s(world.census, since, now)}
+        return {"by": by, "since_at": since, "until_at": now, **there, "rows": rows}
 
     def _price(self, model: str) -> float:
         prices = self._gpud.config.gpu_hour_price

@@ -39,7 +39,7 @@ def lines(found: Map, *, bars: bool | None = None) -> list[str]:
     if not rows:
         return [f"{about}: nothing was used"]
     columns = (Column(found["by"].upper(), elastic=True), Column("MODEL", elastic=True, spare=True), *_COLUMNS)
-    there_s = span_s * found["gpus"]
+    there_s = found.get("there_gpu_s", span_s * found["gpus"])
     return [about, "", *table(columns, [_row(row, most if bars else 0.0, there_s) for row in rows])]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from math import inf
 
-from gpud.core import arrays, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
+from gpud.core import arrays, census, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
 from gpud.core.alerts import alert
 from gpud.core.commands import (
     Asked,
@@ -63,6 +63,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     """Take the inputs in, in their order, start what can start, and return everything that follows."""
     out = Outcome(now)
     told: list[tuple[int, JobId]] = []
+    surveyed = False
     # A reservation whose moment has come and gone was for a job that overruns: it moves.
     stirred = any(kept.at <= now for kept in world.reservations.values())
     stirred |= world.rethink_at is not None and world.rethink_at <= now
@@ -87,6 +88,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
                 submits.submit_many(world, out, each)
             case NodeSeen(node):
                 _see_node(world, out, node)
+                surveyed = True
             case GpuSeen() | XidSeen():
                 if each.gpu in world.gpus:
                     _see_gpu(world, out, world.gpus[each.gpu], each)
@@ -95,6 +97,8 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case _:
                 _command(world, out, each)
         stirred = True
+    if surveyed:
+        census.take(world, out)
     if stirred:
         hold_failing(world, out)
         settle(world, out)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from gpud.core import choice, foreign, nursing, sampling, tenants
+from gpud.core import census, choice, foreign, nursing, sampling, tenants
 from gpud.core.active import ActiveJob
 from gpud.core.world import Array, World
 from gpud.model.changes import Change, UsePut
@@ -117,6 +117,7 @@ def _plain(
 
 def _restore_settings(world: World, settings: Mapping[str, object]) -> None:
     tenants.restore(world, settings)
+    census.restore(world, settings)
     nursing.restore(world, settings)
     foreign.restore(world, settings)
     choice.restore(world, settings)

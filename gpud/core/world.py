@@ -130,6 +130,7 @@ class World:
         self.care = Care()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
+        self.census: list[tuple[Timestamp, int]] = []  # since when there are how many GPUs, as long as is known
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
         # What those withhold of each node: see `backfill`.
         self.withheld: tuple[tuple[Claim, ...], dict[Claim, dict[NodeName, Hold]]] | None = None

@@ -3,7 +3,7 @@
 Who waits and runs is counted by user and tenant, which everybody may see; names and commands of jobs are not in it.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Stats(TypedDict):
@@ -62,7 +62,7 @@ class PeriodMap(TypedDict):
     `wait_s`: from submission (or the begin time asked for) to the first start, of jobs that started; `turnaround_s`:
     from submission to the end, of jobs that ran and ended. Both are taken from one in `sampled_every` jobs; None: of
     nobody. `ended` counts attempts. `gpu_s` is GPU-time that jobs held; `utilization` is that by what the GPUs that
-    there are now had to give, at most 1 (who shares by memory counts as having the GPU); None without GPUs.
+    were there had to give, at most 1 (who shares by memory counts as having the GPU); None without GPUs.
     `lost_gpu_s` is what attempts had that were preempted.
     """
 
@@ -120,12 +120,16 @@ class UsageMap(TypedDict):
 
 
 class UsageReply(TypedDict):
-    """The most used first. `since_at` is the beginning of the first hour that counts; `gpus` are there now."""
+    """The most used first. `since_at` is the beginning of the first hour that counts; `gpus` are there now.
+
+    `there_gpu_s` is what the GPUs that were there had to give.
+    """
 
     by: str
     since_at: float
     until_at: float
     gpus: int
+    there_gpu_s: NotRequired[float]
     rows: list[UsageMap]
 
 
