@@ -14,6 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.gpus import gpus_meant
 from gpuctl.parse import after_of, parse_checkpoint, variables
 from gpuctl.places import here, mount_of, repository
 from gpud.model.units import plural
@@ -220,7 +221,7 @@ def _names(given: dict[str, Any], key: str, shown_by: str) -> list[str] | None:
     if names is not None and not all(names):
         option, what = f"--{key.replace('_', '-')}", "node" if key == "not_node" else "GPU"
         raise UsageError(f"{option} {text!r} names no {what}", hint=f"write {option} A,B; {shown_by} shows them")
-    return names
+    return names if names is None or key == "not_node" else gpus_meant(names)
 
 
 def _retry_on(given: dict[str, Any]) -> list[str] | None:

@@ -99,6 +99,7 @@ def test_every_option_arrives(here):
 
 def test_gpus_that_are_named_are_as_many_as_their_names():
     assert request_of("--gpu-ids", "0,2", "true")["demand"] == {"gpus": 2, "gpu_ids": ["0", "2"]}
+    assert request_of("--gpu-ids", "0-1,n1:2-3", "true")["demand"] == {"gpus": 4, "gpu_ids": ["0", "1", "n1:2", "n1:3"]}
     assert request_of("--gpu-ids", "0", "--gpu-ids", "2", "true")["demand"] == {"gpus": 2, "gpu_ids": ["0", "2"]}
     assert "names no GPU" in hint_of("--gpu-ids", "0,,2", "true")
 
