@@ -86,10 +86,14 @@ _gpuctl_files() { # of any name, spaces and all
 }
 
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
-    local each quoted
+    local each quoted before=''
+    case $1 in # 1,2: lists of these are one word
+    ids | live | running) before=${current%"${current##*[,:]}"} ;;
+    gpus | nodes) before=${current%"${current##*,}"} ;;
+    esac
     while IFS=$'\t' read -r each _; do
         printf -v quoted %q "$each"
-        [[ $each == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+        [[ $before$each == "$current"* || $before$quoted == "$current"* ]] && COMPREPLY+=("$before$quoted")
     done < <(gpuctl completion "$1" 2>/dev/null)
 }
 

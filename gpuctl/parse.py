@@ -4,6 +4,7 @@ Checked here so that a typing mistake costs nothing: no daemon is started or ask
 """
 
 import os
+import re
 import time
 from collections.abc import Callable
 from math import inf
@@ -21,6 +22,7 @@ else:
 
 COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
 PRIORITY_MAX = 1_000_000
+_COMMA = re.compile(r",(?![^\[]*\])")
 RETRIES_MAX = 1_000  # gpud takes no more
 _ENV_FILE_MOST = 4 << 20  # twice what execve(2) takes
 
@@ -98,7 +100,20 @@ def is_one(text: str) -> bool:
 
 
 def parse_jobs(text: str) -> str:
-    """Return jobs as gpud reads them: `12`, `12_7`, `12_3-9`, `12_[3-9]` or `3-9`. Raises ValueError."""
+    """Return jobs as gpud reads them: `12`, `12_7`, `12_3-9`, `12_[3-9]` or `3-9`; several apart by commas.
+
+    Raises ValueError.
+    """
+    apart = apart_of(text)
+    return text if len(apart) > 1 and all(map(_parse_jobs, apart)) else _parse_jobs(text)
+
+
+def apart_of(text: str) -> list[str]:
+    """Return the words of `1,2,12_[3,4]`, one by one."""
+    return _COMMA.split(text)
+
+
+def _parse_jobs(text: str) -> str:
     number, underscore, inner = text.partition("_")
     bracketed = inner[:1] == "[" and inner[-1:] == "]"
     spans = (inner[1:-1] if bracketed else inner) if underscore else number
@@ -121,7 +136,7 @@ def parse_after(text: str) -> tuple[str, list[str]]:
     when, colon, jobs = text.partition(":")
     if not colon or when not in ("success", "any", "failed"):
         when, jobs = "success", text
-    return when, [parse_jobs(word.strip()) for word in jobs.split(",")]
+    return when, [parse_jobs(word.strip()) for word in apart_of(jobs)]
 
 
 def after_of(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:
@@ -305,5 +320,16 @@ TIME = Parsed("TIME", parse_time)
 SINCE = Parsed("TIME", parse_since)
 JOB = Parsed("JOB", parse_job)
 JOBS = Parsed("JOB", parse_jobs)
+
+
+def _apart(_context: click.Context, _argument: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(each for word in words for each in apart_of(word))
+
+
+def jobs_argument(*, required: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the argument that names jobs, as many as one likes."""
+    return click.argument("jobs", nargs=-1, type=JOBS, required=required, callback=_apart)
+
+
 RULE = Parsed("[EVENT,...=]TARGET", parse_rule)
 LABEL = Parsed("K=V", parse_label)

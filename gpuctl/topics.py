@@ -51,7 +51,7 @@ _IDS = """
 12          a job, or a whole array
 12_7        an array's element; it has its own state, log and attempts
 12_[3-9]    some elements; also 12_3-9, 12_[1,3,5], 12_[0-99:10]
-3-9         all jobs from 3 to 9 that there are
+3-9         all jobs from 3 to 9 that there are; 3,5,9 these
 
 Instead of ids: --mine, --user ada, --state queued, --group sweep, together if you like: what bears all of it.
 Ids are never used again. In a script: job=$(gpuctl submit ...), for the id alone goes to stdout.

@@ -8,7 +8,7 @@ import click
 from gpuctl import session
 from gpuctl.commands.list import check_said, state_option
 from gpuctl.errors import UsageError
-from gpuctl.parse import JOBS, PRIORITY
+from gpuctl.parse import PRIORITY, jobs_argument
 from gpuctl.render.plain import reply
 from gpuctl.render.text import plural
 from gpuctl.session import Session, note
@@ -107,7 +107,7 @@ def _waiting(states: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @selection
 @click.option("--force", is_flag=True, help="Kill at once, without grace.")
 @click.option("--waiting", is_flag=True, help="Only what has not started; what runs goes on (gpuctl rm).")
@@ -130,7 +130,7 @@ def _runs(session: Session, jobs: tuple[str, ...]) -> bool:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @selection
 @click.pass_obj
 def hold(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
@@ -139,7 +139,7 @@ def hold(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @selection
 @click.pass_obj
 def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
@@ -148,7 +148,7 @@ def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @selection
 @click.pass_obj
 def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
@@ -160,7 +160,7 @@ def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # -5 is a priority
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @click.argument("priority", type=PRIORITY, metavar="N")
 @selection
 @click.pass_obj

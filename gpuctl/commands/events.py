@@ -7,7 +7,7 @@ import click
 
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
-from gpuctl.parse import JOBS, POSITIVE
+from gpuctl.parse import POSITIVE, jobs_argument
 from gpuctl.render.plain import is_time
 from gpuctl.render.text import clean, clock
 from gpuctl.session import Session, note
@@ -15,7 +15,7 @@ from gpuctl.waiting import await_back
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now.")
 @click.option("-n", "--limit", type=POSITIVE, help="At most so many old ones (default: 50).")
 @session.display

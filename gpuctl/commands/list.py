@@ -7,7 +7,7 @@ import click
 
 from gpuctl import progress, session, shaping
 from gpuctl.errors import UsageError
-from gpuctl.parse import JOBS, POSITIVE, SINCE
+from gpuctl.parse import POSITIVE, SINCE, jobs_argument
 from gpuctl.render import fields, results
 from gpuctl.render import jobs as render
 from gpuctl.render.gpus import SIMULATED
@@ -37,7 +37,7 @@ def state_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 @click.command("list")
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @click.option("-a", "--all", "all_", is_flag=True, help="Ended jobs of everybody, too.")
 @click.option("-m", "--mine", is_flag=True, help="Only your own.")
 @click.option("-u", "--user", help="Only this user's.")

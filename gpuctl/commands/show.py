@@ -9,7 +9,7 @@ from gpuctl import progress, session
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
 from gpuctl.following import Log, LogError
-from gpuctl.parse import JOBS, is_one
+from gpuctl.parse import is_one, jobs_argument
 from gpuctl.render import results
 from gpuctl.render.jobs import whole
 from gpuctl.render.plain import reply
@@ -22,7 +22,7 @@ _TAIL = 1 << 16  # bytes; of a line that is longer its end
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, required=True, type=JOBS)
+@jobs_argument(required=True)
 @click.option("--csv", is_flag=True, help="What they used, as comma-separated values, a line each.")
 @session.display
 @click.pass_obj

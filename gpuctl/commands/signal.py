@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gpuctl.commands.change import change, select, selection
-from gpuctl.parse import JOBS, Parsed
+from gpuctl.parse import Parsed, jobs_argument
 from gpuctl.session import Session
 
 
@@ -23,7 +23,7 @@ def parse_signal(text: str) -> int:
 
 
 @click.command("signal")
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @click.argument("number", type=Parsed("SIGNAL", parse_signal), metavar="SIGNAL")
 @selection
 @click.pass_obj

@@ -8,7 +8,7 @@ from gpuctl import submission
 from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
 from gpuctl.options import options
-from gpuctl.parse import JOBS, Parsed, after_of, parse_positive, variables
+from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, variables
 from gpuctl.session import Session
 from gpud.model.units import parse_duration
 
@@ -84,7 +84,7 @@ def _or_none(kind: Any) -> Parsed:
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @selection
 @_options
 @click.option("--to-group", metavar="NAME", help="Put it into this group; none.")

@@ -8,14 +8,14 @@ from gpuctl import session
 from gpuctl.cli import JobStatusCommand
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import JOBS
+from gpuctl.parse import jobs_argument
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note
 from gpuctl.waiting import exit_status, in_group, named, wait_for
 
 
 @click.command(cls=JobStatusCommand)
-@click.argument("jobs", nargs=-1, type=JOBS)
+@jobs_argument()
 @click.option("--group", metavar="NAME", help="The jobs of this group.")
 @session.options
 @click.pass_obj

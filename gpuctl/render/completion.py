@@ -171,10 +171,14 @@ _gpuctl_files() { # of any name, spaces and all
 }
 
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
-    local each quoted
+    local each quoted before=''
+    case $1 in # 1,2: lists of these are one word
+    ids | live | running) before=${current%%"${current##*[,:]}"} ;;
+    gpus | nodes) before=${current%%"${current##*,}"} ;;
+    esac
     while IFS=$'\t' read -r each _; do
         printf -v quoted %%q "$each"
-        [[ $each == "$current"* || $quoted == "$current"* ]] && COMPREPLY+=("$quoted")
+        [[ $before$each == "$current"* || $before$quoted == "$current"* ]] && COMPREPLY+=("$before$quoted")
     done < <(gpuctl completion "$1" 2>/dev/null)
 }
 
@@ -251,6 +255,10 @@ _ZSH = r"""#compdef gpuctl
 # gpuctl for zsh; %(made)s
 _gpuctl_asked() {
     local -a words
+    case $1 in # 1,2: lists of these are one word
+    ids | live | running) compset -P '*[,:]' ;;
+    gpus | nodes) compset -P '*,' ;;
+    esac
     words=(${(f)"$(gpuctl completion $1 2>/dev/null)"})
     words=(${words//:/\\:})
     words=(${words//$'\t'/:})
@@ -308,9 +316,20 @@ def _zsh_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+_FISH = r"""function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
+    set -l before ''
+    contains $argv[1] ids live running; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
+    contains $argv[1] gpus nodes; and set before (string match -r '^.*,|^' -- (commandline -ct))[1]
+    for line in (gpuctl completion $argv[1] 2>/dev/null)
+        echo -- "$before$line"
+    end
+end
+"""
+
+
 def fish(root: Verb) -> str:
     """Return the completion for fish."""
-    lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", "complete -c gpuctl -f"]
+    lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", *_FISH.splitlines(), "complete -c gpuctl -f"]
     for path, verb in _paths(root):
         seen = [f"__fish_seen_subcommand_from {word}" for word in path.split()]
         if verb.verbs:
@@ -322,13 +341,13 @@ def fish(root: Verb) -> str:
         else:
             when = "; and ".join(seen)
         if verb.takes in ASKED:
-            lines.append(f"complete -c gpuctl -n '{when}' -a '(gpuctl completion {verb.takes} 2>/dev/null)'")
+            lines.append(f"complete -c gpuctl -n '{when}' -a '(_gpuctl_asked {verb.takes})'")
         elif verb.takes == "command":
             # The program's line begins behind two words, and behind options; a short one first ends its own options.
             valued = " ".join(sorted(verb.valued, key=lambda name: name.startswith("--")))
             if verb.first:
                 at_first = f"{when}; and test (count (commandline -opc)) -eq 2"
-                lines.append(f"complete -c gpuctl -n '{at_first}' -a '(gpuctl completion {verb.first} 2>/dev/null)'")
+                lines.append(f"complete -c gpuctl -n '{at_first}' -a '(_gpuctl_asked {verb.first})'")
             skip, beyond = (3, "; and test (count (commandline -opc)) -ge 3") if verb.first else (2, "")
             line = f"(__fish_complete_subcommand --fcs-skip={skip} {valued})"
             lines.append(f"complete -c gpuctl -n '{when}{beyond}' -F -a '{line}'")
@@ -345,7 +364,7 @@ def _fish_flag(flag: Flag) -> str:
     elif flag.value == "dirs":
         words.append("-x -a '(__fish_complete_directories)'")
     elif flag.asks:
-        words.append(f"-x -a '(gpuctl completion {flag.asks} 2>/dev/null)'")
+        words.append(f"-x -a '(_gpuctl_asked {flag.asks})'")
     elif flag.value:
         words.append("-r -F" if flag.value == "files" else "-x")
     return " ".join([*words, f"-d {_fish_quoted(flag.help)}"])

@@ -179,6 +179,7 @@ def test_installed_by_one_command_a_shell_completes_commands_jobs_and_groups(gpu
     found = f"it is gpuctl release 1 --group{'=' if shell == 'zsh' else ' '}my $(touch run)"
     typed(gpuctl, shell, "gpuctl rele\t\t--gro\tmy\t\x01echo it is \r", found)
     assert not (gpuctl.directory / "run").exists()
+    typed(gpuctl, shell, "gpuctl cancel 1,\t\x01echo it is \r", "it is gpuctl cancel 1,1")
     script = "it is gpuctl submit --group=my $(touch run) lies-here.sh"
     (gpuctl.directory / "lies-here.sh").touch()
     typed(gpuctl, shell, "gpuctl submit --group=m\tlies-h\t\x01echo it is \r", script)

@@ -29,7 +29,7 @@ def test_ids_are_taken_as_gpud_takes_them(word):
 
 
 @pytest.mark.parametrize(
-    "word", ["", "x", "-5", "12_", "_7", "12_[3", "1-2-3", "3-", "1,2", "12_x", "\uff11\uff12", "--all"]
+    "word", ["", "x", "-5", "12_", "_7", "12_[3", "1-2-3", "3-", "1,", "1,x", "12_x", "\uff11\uff12", "--all"]
 )
 def test_what_is_no_id_is_refused_with_an_example(word):
     with pytest.raises(ValueError, match="write 12"):
