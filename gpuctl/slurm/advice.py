@@ -18,7 +18,7 @@ _STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=
 # Comments, words in quotes, and here-documents of a script: what `quoted` is, and `here` with a mark, stands as it is.
 _SPAN = re.compile(
     r"""\\. | "(?:\\.|[^"\\])*" | '(?P<quoted>[^']*)' | (?:(?<=\s)|^)(?P<comment>\#[^\n]*)
-    | (?<!<)<<-?\s*(?P<mark>['"]?)(?P<end>\w+)(?P=mark)(?P<here>.*?\n\t*(?P=end)$)""",
+    | (?<!<)<<-?\s*(?P<mark>['"]?)(?P<end>\w+)(?P=mark)(?P<here>[^\n]*\n(?:[^\n]*\n){0,999}?\t*(?P=end)$)""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
