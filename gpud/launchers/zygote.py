@@ -103,7 +103,10 @@ class Zygote:
         """
         places.clear_rehearsed()
         path = f"{self.records}/.rehearsal.{os.getpid()}"
-        order = shim.NOTHING | {"record": path}
+        log, saves, progress = (f"{path}.{what}" for what in ("log", "saves", "progress"))
+        environment = record.to_json({"HOME": "/", "PATH": os.defpath, "XDG_RUNTIME_DIR": "/"})
+        order = shim.NOTHING | {"record": path, "output": log, "environment_bytes": len(environment)}
+        order["added"] = {places.CHECKPOINTS: saves, places.PROGRESS: progress}
         if self.means["unfenced"] is None:
             order["fence"] = [fence.DEVICES, []]
         header = record.to_json(order)
@@ -113,7 +116,7 @@ class Zygote:
         set_mask(signal.SIG_BLOCK, SIGNALS)
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
-            os.write(blobs, header + b"{}")
+            os.write(blobs, header + environment)
             send(own, b" %d" % len(header), blobs, self.talk.fileno())
             os.close(blobs)
             message, files = shim.receive(its)
@@ -128,6 +131,8 @@ class Zygote:
                 os.unlink(path)
         for each in (own, its, leases, bounds):
             each.close()
+        with contextlib.suppress(OSError):
+            os.unlink(log)
         set_mask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _attend(self, file: int) -> None:
