@@ -151,6 +151,9 @@ def rewrite_of(message: Update) -> Rewrite:
     _check_workdir(message.get("workdir", "/"))
     new = _saved_and_told(message)
     said = [key for key in new if ("notify" if key == "notify" else "checkpoint_signal") in message]
+    if "workdir" in message:
+        new["mount"] = _path_pattern("the mount", message.get("mount"))
+        said.append("mount")
     return Rewrite(
         name=_word("the name", message.get("name")),
         workdir=message.get("workdir"),
@@ -159,7 +162,7 @@ def rewrite_of(message: Update) -> Rewrite:
         labels=tuple(_labels(message.get("labels", {})).items()),
         group=message.get("group") and _word("the group", message["group"]),
         key="" if message.get("group") == "" else message.get("key") and _word("the key", message["key"]),
-        submitted=(*((key, new[key]) for key in said), *([("mount", None)] if "workdir" in message else [])),
+        submitted=tuple((key, new[key]) for key in said),
     )
 
 

@@ -9,6 +9,7 @@ from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
 from gpuctl.options import options
 from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, variables
+from gpuctl.places import mount_of
 from gpuctl.session import Session
 from gpud.model.units import parse_duration
 
@@ -138,6 +139,7 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "throttle": given["array"],
         "variables": said,
         "workdir": None if given["workdir"] is None else workdir,
+        "mount": None if given["workdir"] is None else mount_of(workdir),
         "output": submission.path_pattern(given["output"], "--output", workdir),
         "error": submission.path_pattern(given["error"], "--error", workdir),
     }

@@ -95,6 +95,7 @@ class Update(TypedDict):
     unlabel: NotRequired[list[str]]
     variables: NotRequired[dict[str, str]]
     workdir: NotRequired[str]
+    mount: NotRequired[str]
     output: NotRequired[str]
     error: NotRequired[str]
 

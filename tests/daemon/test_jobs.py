@@ -80,15 +80,20 @@ def test_a_job_that_cannot_be_started_says_why(gpud):
 def test_a_job_whose_file_system_is_not_mounted_yet_waits_for_it_and_loses_no_try(gpud):
     there = gpud.work / "nas" / "runs"
     namespace = Path("/proc/self/ns/mnt").stat().st_ino
-    job = gpud.submit("cat", "data", workdir=str(there), output="%j.log", mount=f"{namespace} {there.parent}")
-    waiting = gpud.when(job, lambda shown: shown["state"] == "queued" and shown["attempt"] == 2)
-    assert f"could not start: {there.parent} is not mounted, " in waiting["reason"]
+    place = {"workdir": str(there), "output": "%j.log", "mount": f"{namespace} {there.parent}"}
+    job, moved = gpud.submit("cat", "data", **place), gpud.submit("cat", "data", hold=True)
+    gpud.ask("update", select={"jobs": [moved]}, **place)
+    gpud.ask("release", select={"jobs": [moved]})
+    for each in (job, moved):
+        waiting = gpud.when(each, lambda shown: shown["state"] == "queued" and shown["attempt"] >= 2)
+        assert f"could not start: {there.parent} is not mounted, " in waiting["reason"]
 
     there.mkdir(parents=True)
     (there / "data").write_text("read")
 
-    assert gpud.ended(job)["state"] == "completed"
-    assert gpud.output(job) == "read"
+    for each in (job, moved):
+        assert gpud.ended(each)["state"] == "completed"
+        assert gpud.output(each) == "read"
     gone = gpud.submit("true", workdir=f"{there}/gone", mount="1 /no/such")  # where another has mounted something
     assert gpud.ended(gone)["state"] == "failed"
 
