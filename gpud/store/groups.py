@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 
 from gpud.model.array import IndexSet, index_set, parse_indices
-from gpud.model.job import JobId, index_of, job_id, number_of
+from gpud.model.job import JobId, array_of, index_of, job_id, number_of
 from gpud.model.units import Timestamp
 from gpud.store.coding import text
 from gpud.store.rows import GroupRow
@@ -60,9 +60,11 @@ def _group(connection: sqlite3.Connection, name: str) -> list[GroupRow]:
     times: dict[int, list[Timestamp]] = {}
     ends: dict[int, list[Timestamp]] = {}
     failed: dict[int, tuple[Timestamp, JobId]] = {}
-    for uid, user, state, is_array, pending, dropped, submitted_at, ended_at, job in connection.execute(
-        _JOBS, (text(name),)
-    ):
+    rows = connection.execute(_JOBS, (text(name),)).fetchall()
+    arrays = {job for _, _, _, is_array, *_, job in rows if is_array}
+    for uid, user, state, is_array, pending, dropped, submitted_at, ended_at, job in rows:
+        if index_of(job) is not None and array_of(job) not in arrays and state != "completed":
+            continue  # its array was submitted again: there it runs
         users[uid] = user
         count = counts.setdefault(uid, Counter())
         times.setdefault(uid, []).append(submitted_at)

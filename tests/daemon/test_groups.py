@@ -115,6 +115,7 @@ def test_of_an_array_that_failed_only_what_has_not_completed_runs_again(gpud):
     assert gpud.ended(last["job"])["state"] == "completed"
     assert [row["array_index"] for row in gpud.ask("show", job=last["job"])["elements"]] == [2]
     assert asked_for("0")["there"] == "completed"
+    assert group_of(gpud, "part")["counts"] == {"completed": 4}
 
 
 def test_of_a_key_that_failed_twice_the_newest_runs_again(gpud):
