@@ -25,14 +25,17 @@ def jobs(text: str, called: str) -> Iterator[tuple[str, list[str]]]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{called}: {error}") from error
-    unknown = document.keys() - {"defaults", "job"}
-    if unknown or not isinstance(document.get("job", []), list):
-        raise UsageError(f"{called}: {min(unknown or {'job'})!r} is not understood here", hint=_HINT)
+    defaults, each = document.get("defaults", {}), document.get("job", [])
+    wrong = document.keys() - {"defaults", "job"}
+    wrong |= {"defaults"} if not isinstance(defaults, dict) else set()
+    wrong |= {"job"} if not isinstance(each, list) or not all(isinstance(job, dict) for job in each) else set()
+    if wrong:
+        raise UsageError(f"{called}: {min(wrong)!r} is not understood here", hint=_HINT)
     heads = [number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line)]
-    for number, job in enumerate(document.get("job", [])):
+    for number, job in enumerate(each):
         where = f"{called}:{heads[number]}" if number < len(heads) else f"{called}: job {number + 1}"
         try:
-            for words in _job({**document.get("defaults", {}), **job}):
+            for words in _job({**defaults, **job}):
                 yield where, words
         except UsageError as error:
             raise UsageError(f"{where}: {error.message}", hint=error.hint) from error
@@ -42,6 +45,8 @@ def _job(job: dict[str, Any]) -> Iterator[list[str]]:
     command, grid = job.pop("command", None), job.pop("grid", {})
     if not isinstance(command, str | list) or not command:
         raise UsageError("a job without a command", hint=_HINT)
+    if not isinstance(grid, dict) or [] in grid.values():
+        raise UsageError("its grid is no table of names, each with values", hint="[job.grid], then: lr = [0.1, 0.01]")
     axes = {name: values if isinstance(values, list) else [values] for name, values in grid.items()}
     _check_grid(axes, command, job)
     for combination in itertools.product(*axes.values()):

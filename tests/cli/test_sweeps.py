@@ -87,6 +87,10 @@ def test_tables_are_the_same_options_by_name():
         ("[[job]]\ncommand = 'a'\n\n[[job]]\ngpus = 1", "jobs.toml:4: a job without a command"),
         ("[[job]]\ncommand = 'a'\n[job.grid]\nlr = [1]", "jobs.toml:1: its grid has lr"),
         ("[[jobs]]\ncommand = 'a'", "jobs.toml: 'jobs' is not understood"),
+        ("job = [3]", "jobs.toml: 'job' is not understood"),
+        ("defaults = 3", "jobs.toml: 'defaults' is not understood"),
+        ("[[job]]\ncommand = 'a {lr}'\ngrid = 3", "jobs.toml:1: its grid is no table"),
+        ("[[job]]\ncommand = 'a {lr}'\ngrid.lr = []", "jobs.toml:1: its grid is no table"),
         ("[[job]]\ncommand = 'a {lr} {rl}'\n[job.grid]\nlr = [1]", "jobs.toml:1: {rl} is not in its grid"),
         ("[[job]]\ncommand = 'a ${lr}'\n[job.grid]\nlr = [1]", "jobs.toml:1: its grid has lr"),
         (
