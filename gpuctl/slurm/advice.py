@@ -79,7 +79,7 @@ def unread(text: str) -> list[tuple[int, str]]:
     misspelt: dict[str, tuple[int, str]] = {}
     foreign: tuple[int, str] | None = None
     known = False
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         known = known or line.startswith(("#SBATCH", "#GPUCTL"))
         if match := _COMMENT.match(line):
             meant = _meant(match[1])

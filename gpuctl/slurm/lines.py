@@ -60,7 +60,7 @@ def directives(text: str) -> tuple[list[Directive], dict[int, str]]:
     found: list[Directive] = []
     late: dict[int, str] = {}
     begun, end = False, ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):  # splitlines ends more of them
         if end:
             end = "" if line.lstrip("\t") == end else end
             continue

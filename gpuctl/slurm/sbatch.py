@@ -72,7 +72,7 @@ def _script(options: list[Option], rest: list[str]) -> tuple[str, str]:
 
 def _with(text: str, said: list[str]) -> str:
     """Return a script with a line of options behind those that it has."""
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")
     last = max([each.line for each in directives(text)[0]], default=1)
-    words = [f"#SBATCH {shlex.join(word for word in said if not word.startswith('--wrap'))}\n"]
-    return "".join([*lines[:last], *words, *lines[last:]])
+    words = shlex.join(word for word in said if not word.startswith("--wrap"))
+    return "\n".join([*lines[:last], f"#SBATCH {words}", *lines[last:]])

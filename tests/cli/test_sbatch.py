@@ -180,6 +180,11 @@ def test_what_comes_after_an_element_may_name_it_by_its_slurm_job_id(here):
     assert asked(script)[0]["after"] == {"any": ["12_7", "13"], "success": ["12"]}
 
 
+def test_a_comment_may_hold_what_is_no_end_of_a_line(here):
+    request, script, _ = asked(script_of(here, "# pages\x0cand\u2028paragraphs", "#SBATCH -J behind"))
+    assert (request["name"], script.notes) == ("behind", [])
+
+
 def test_an_array_may_stand_in_brackets(here):
     assert asked(script_of(here, "#SBATCH --array=[1,3-5]%2"))[0]["array"] == "1,3-5%2"
 
