@@ -127,7 +127,8 @@ class Row:
         except ValueError:
             value = float("nan")
         if not least <= value <= _LARGEST:
-            raise self.wrong(column, f"{what} of {least:g} or more")
+            bound = f", {_LARGEST:g} at most" if value > _LARGEST else f" of {least:g} or more" if least >= 0 else ""
+            raise self.wrong(column, f"{what}{bound}")
         return value
 
     def needed(self, column: str, what: str, *, least: float = 0.0) -> float:
