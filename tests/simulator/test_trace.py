@@ -57,7 +57,10 @@ def test_a_swf_file_counts_processors_as_gpus_and_leaves_out_what_never_ran(tmp_
             "t.csv, line 2, column submit_s: nothing, expected seconds since the trace",
         ),
         ("submit_s,duration_s,gpus\n0,1e99,1\n", "t.csv, line 2, column duration_s: '1e99', expected seconds, 1e"),
-        ("submit_s,duration_s,gpus\nnoon,2,1\n", "t.csv, line 2, column submit_s: 'noon', expected seconds since the trace began$"),
+        (
+            "submit_s,duration_s,gpus\nnoon,2,1\n",
+            "t.csv, line 2, column submit_s: 'noon', expected seconds since the trace began$",
+        ),
         ("submit_s,duration_s,gpus\n0,nan,1\n", "t.csv, line 2, column duration_s: 'nan', expected seconds"),
         ("submit_s,duration_s,gpus\n0,-1,1\n", "t.csv, line 2, column duration_s: '-1', expected seconds"),
         ("submit_s,gpus,duration_s,gpus\n0,1,1,1\n", "t.csv, line 1: the column gpus stands there twice"),
