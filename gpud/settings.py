@@ -116,7 +116,7 @@ def _file(path: str, *, must_exist: bool = False) -> dict[str, Any]:
     """Return the settings of a file, by key; none where it is missing and may be."""
     try:
         said = tomllib.loads(Path(path).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home may be /dev/null
         if not must_exist:
             return {}
         raise ConfigError(f"{path}: no such file", "--config names a file of settings, in TOML") from None

@@ -43,6 +43,11 @@ def test_without_a_word_gpud_serves_its_own_user(home):
     assert config.assumed_runtime_s == 24 * 3600
 
 
+def test_a_home_that_is_no_directory_holds_no_settings(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/dev/null")
+    assert load(["--state-dir", str(tmp_path)], {}, NONE).files == ()
+
+
 def test_the_later_word_wins(home):
     machine = home / "etc.toml"
     machine.write_text('policy = "a"\naging_per_hour = 1\nlog_level = "error"\nassumed_runtime = "1h"\n')
