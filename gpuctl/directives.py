@@ -11,7 +11,7 @@ import click
 
 from gpuctl import options
 from gpuctl.errors import UsageError
-from gpuctl.slurm.advice import advice, unread
+from gpuctl.slurm.advice import advice, missing, unread
 from gpuctl.slurm.lines import Directive, directives
 from gpuctl.slurm.lines import options as sbatch_options
 from gpuctl.slurm.mapping import Understood, passed_on, understood
@@ -82,6 +82,8 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
         notes += [(line, f"{name}, line {line}: {note}") for line, note in of_slurm.notes if not _moot(note, taken)]
         asks = any(merged.get(key) for key in ("gpus", "gpus_per_node", "gpu_ids", "mig"))
         notes += [(line, f"{name}, line {line}: {note}") for line, note in advice(text, gpus=asks)]
+    else:
+        notes += [(line, f"{name}, line {line}: {note}") for line, note in missing(text)]
     if found and b"\r\n" in content:
         content = content.replace(b"\r\n", b"\n")
         notes.append((0, f"{name}: its Windows line ends are taken off in the copy that is run"))

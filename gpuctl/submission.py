@@ -33,7 +33,8 @@ _GPUD_SETS_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
     *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
-_DIRECTIVES = re.compile(rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-)")  # and what looks like one
+# Options in a script's comments, what looks like some, and commands that there are for scripts with #SBATCH lines.
+_DIRECTIVES = re.compile(rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-|[^\n#]*\bs(?:run|batch)[ \t])")
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 

@@ -6,12 +6,13 @@ The commands are not understood, only looked at: better a word too much on stder
 import os
 import re
 import shutil
+from collections.abc import Iterator
 
 _OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S")
-_PROGRAM = re.compile(
-    r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*(sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b"
-)
+_CALL = r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*"
+_PROGRAM = re.compile(rf"{_CALL}(sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b")
+_GIVEN = re.compile(rf"{_CALL}(srun|sbatch)\s")
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
 _STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
@@ -28,16 +29,31 @@ _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 def advice(text: str, *, gpus: bool) -> list[tuple[int, str]]:
     """Return what is to be said of a script's own commands, by line; `gpus`: the job has some."""
     found: dict[str, tuple[int, str]] = {}
+    for number, line in _commands(text):
+        for kind, said in _of(line, gpus=gpus):
+            found.setdefault(kind, (number, said))
+    return list(found.values())
+
+
+def missing(text: str) -> list[tuple[int, str]]:
+    """Return what a script without `#SBATCH` lines calls and will not find, for only those have it; with its line."""
+    for number, line in _commands(text):
+        if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
+            how = "a line #SBATCH --gpus=N below the first one gives the script its own"
+            return [(number, f"there is no command {program[1]!r} here: {how}")]
+    return []
+
+
+def _commands(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a script as its shell takes them, together with those that they go on in."""
     number, line = 0, ""
     for at, part in enumerate(_SPAN.sub(_unread, text.replace("\r\n", "\n")).split("\n"), 1):
         number, line = (number, f"{line} {part}") if line else (at, part)
         if line.endswith("\\"):
             line = line[:-1]  # and what stands in the next one
             continue
-        for kind, said in _of(line, gpus=gpus):
-            found.setdefault(kind, (number, said))
+        yield number, line
         line = ""
-    return list(found.values())
 
 
 def _unread(span: re.Match[str]) -> str:

@@ -324,6 +324,23 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
     assert [said in note for note in notes] == ([] if said is None else [True])
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("out=$(srun \\\n -n 1 hostname)", "line 2: there is no command 'srun' here: a line #SBATCH --gpus=N below"),
+        ("python first.py\nsbatch <<EOF\n#!/bin/sh\n#SBATCH --gpus=1\nEOF", "line 3: there is no command 'sbatch'"),
+        ("#GPUCTL -g 1\nsrun true", "line 3: there is no command 'srun'"),
+        ("echo ask srun -h", None),
+    ],
+)
+def test_a_script_without_such_lines_is_told_that_it_has_no_srun(here, monkeypatch, command, said):
+    monkeypatch.setenv("PATH", "/nowhere")
+    path = script_of(here, command)
+    request, script, _ = asked(path)
+    assert [said in note for note in script.notes] == ([] if said is None else [True])
+    assert (request["demand"], request["script"], "sbatch" in request) == ({"gpus": 1}, path.read_bytes(), False)
+
+
 def test_only_what_export_names_is_passed_on(here, monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     monkeypatch.setenv("SEED", "7")
