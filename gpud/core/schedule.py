@@ -345,8 +345,8 @@ class _Round:
             if job in self.made or not self._may(job, terms):
                 return
             served = self._serve(job, terms)
-            # Under an order of priorities whom it preempted would be the next to starve, and both would go in turns.
-            if served is None and (world.policy.reserves or not self._preempt(job, terms)):
+            # To starve gives no right to preempt, and takes none: only who is clearly beneath it yields to it.
+            if served is None and not self._preempt(job, terms):
                 self._claim_earliest(job, terms, strict=True)
             if not served:
                 return

@@ -161,6 +161,22 @@ def test_who_has_waited_for_too_long_preempts_by_the_policys_own_order_like_ever
     assert play.state(waiting) == "starting"
 
 
+def test_who_has_waited_for_too_long_preempts_nobody_for_that_but_may_as_soon_as_its_priority_is_higher():
+    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=3600.0))
+    (victim,) = all_running(play, 1, estimate=60.0)
+    (urgent,) = play.submit(a_job(1, estimate=60.0))
+    play.later(7_200)
+    assert (play.world.starving, stopping(play)) == (urgent, [])
+    play.prioritise(5, urgent)
+    assert stopping(play) == [victim]
+    play.later(10)
+    play.ends(victim, signal=15)
+    assert (play.state(urgent), play.state(victim)) == ("starting", "queued")
+    play.starts(urgent)
+    play.later(86_400)  # who was preempted starves by then, and yields all the same
+    assert (play.state(urgent), play.state(victim)) == ("running", "queued")
+
+
 @pytest.mark.parametrize("policy", ["priority", "las"])
 def test_what_is_guaranteed_to_a_tenant_is_not_preempted_by_others_who_borrow(policy):
     play = a_cluster(gpus="1xH100", rules=Rules(preemptible=True))
