@@ -46,12 +46,13 @@ class Interrupts:
     The third one is ours: gpud does not answer then. Signals are only counted where they arrive, and wake a poll:
     an exception in the middle of a conversation would leave half a reply unread.
 
-    `passes`: a program sits there, not a person. Each INT is an interrupt then, and TERM and HUP end the job.
+    `passes`: a program sits there, not a person: each INT is an interrupt. With it or `ends` TERM and HUP end the job.
     """
 
-    def __init__(self, client: Client, *, passes: bool = False) -> None:
+    def __init__(self, client: Client, *, passes: bool = False, ends: bool = False) -> None:
         self.count = 0
         self._passes = passes
+        self._heeds = (signal.SIGTERM, signal.SIGHUP) if passes or ends else ()
         self._ends = self._ended = False
         self._client = client
         self._done = 0
@@ -62,9 +63,8 @@ class Interrupts:
         self._handled_before = signal.getsignal(signal.SIGINT)
         if self._handled_before is not signal.SIG_IGN:
             signal.signal(signal.SIGINT, self._count)
-        if self._passes:
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, self._end)
+        for number in self._heeds:
+            signal.signal(number, self._end)
         return self
 
     def __exit__(

@@ -41,7 +41,7 @@ def claim(
 
     Your own processes on them count as the claim's. It ends when its time is over, when you give it back, or when for
     --idle no process of yours was on them; what still runs there is left alone, and is a stranger to gpud from then on.
-    Ctrl-C while it waits cancels it.
+    Ctrl-C while it waits cancels it, and so does a terminal that is closed.
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     session: Session = context.obj
     if release:
@@ -53,7 +53,7 @@ def claim(
     fields |= {"command": [], "claim": True, "time_limit_s": for_s}
     if idle != inf:
         fields["idle_after_s"] = idle
-    with session.connect() as client, Interrupts(client) as interrupts:
+    with session.connect() as client, Interrupts(client, ends=True) as interrupts:
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
         if on_terminal():
             note(submission.next_words(reply["job"], reply))
