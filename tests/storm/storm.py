@@ -299,7 +299,9 @@ class Storm:
         elif deed == 11:
             crowd.change("priority", priority=rng.choice((-3, 7)))
         elif deed == 12:
-            change = rng.choice(({"time_limit_s": 2.0}, {"demand": {"gpus": 1}}, {"unlimited": True}, {"retries": 1}))
+            other = {"after": {rng.choice(("any", "success")): [crowd.some_job()]}} if crowd.jobs else {"after": {}}
+            changes = ({"time_limit_s": 2.0}, {"demand": {"gpus": 1}}, {"unlimited": True}, {"retries": 1}, other)
+            change = rng.choice((*changes, {"after": {}}, {"throttle": rng.randrange(3)}, {"group": "moved"}))
             crowd.change("update", **change)
         elif deed == 13:
             crowd.ask_about(rng.choice(("drain", "undrain")), gpu, targets=[gpu])
