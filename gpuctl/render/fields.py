@@ -86,7 +86,7 @@ def _exit(job: Item, _: float) -> str:
 
 
 JOBS: Mapping[str, Field] = {
-    "id": Field(Column("ID"), lambda job, _: of_jobs.written_id(job)),
+    "id": Field(of_jobs.ID, lambda job, _: of_jobs.written_id(job)),
     "host": _said("HOST", "host"),  # where several are asked
     "state": _said("STATE", "state"),
     "name": _said("NAME", "name", elastic=True),

@@ -17,9 +17,10 @@ ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 ACTIVE = frozenset({"starting", "running", "stopping"})
 _ELEMENTS_SHOWN = 20
 _PREEMPTIBLE = {True: "preemptible", False: "not preemptible"}
+ID = Column("ID", elastic=True, least=20)  # an array's may name hundreds of elements
 _COLUMNS = (
     Column("HOST"),  # of several; left out of one
-    Column("ID"),
+    ID,
     Column("STATE"),
     Column("NAME", elastic=True),
     Column("USER", elastic=True),

@@ -16,7 +16,6 @@ import click
 
 from gpud.model.units import format_duration, format_size
 
-_ELASTIC_LEAST = 8
 COLORS = {
     "running": "green",
     "completed": "green",
@@ -43,11 +42,12 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading; `right` aligns numbers; of lines too long, `spare` ones go and `elastic` ones shrink."""
+    """A column: its heading; `right` aligns numbers; of long lines `spare` ones go, `elastic` ones shrink to `least`."""
 
     heading: str
     right: bool = False
     elastic: bool = False
+    least: int = 8
     spare: bool = False
 
 
@@ -62,18 +62,14 @@ def table(
     cells = [[clean(cell) for cell in row] for row in rows]
     shown = [at for at in range(len(columns)) if not sparse or any(row[at] for row in cells)] or [0]
     sizes = {at: max(cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)) for at in shown}
-    elastic = [at for at in shown if columns[at].elastic]
-    least = {at: min(size, _ELASTIC_LEAST) if at in elastic else size for at, size in sizes.items()}
+    least = {at: min(size, columns[at].least) if columns[at].elastic else size for at, size in sizes.items()}
     for at in [at for at in reversed(shown) if columns[at].spare]:
         if sum(least[at] for at in shown) + 2 * (len(shown) - 1) > width:
             shown.remove(at)
             del sizes[at]
     excess = sum(sizes.values()) + 2 * (len(shown) - 1) - width
-    while excess > 0 and elastic:
-        widest = max(elastic, key=lambda at: sizes[at])
-        if sizes[widest] <= _ELASTIC_LEAST:
-            break
-        sizes[widest] -= 1
+    while excess > 0 and (elastic := [at for at in shown if sizes[at] > least[at]]):
+        sizes[max(elastic, key=lambda at: sizes[at])] -= 1
         excess -= 1
     heading = [column.heading for column in columns]
     return [cut(_line(columns, row, shown, sizes), width) for row in (heading, *cells)]

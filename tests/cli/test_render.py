@@ -105,6 +105,16 @@ def test_long_names_give_way_so_that_a_row_fits_80_columns():
     assert "…" in lines[1]
 
 
+def test_an_array_of_which_many_elements_are_left_takes_nothing_from_the_other_jobs():
+    left = ",".join(map(str, range(0, 600, 3)))
+    array, short = a_job(id="2", array="0-599", array_pending=left), a_job(id="1234567_[3-99999]", reason="no GPU")
+    heading, first, second = rows([array, short], now=NOW, width=80)
+    assert heading.split()[:3] == ["ID", "STATE", "NAME"]
+    assert (first[:13], "…  queued" in first) == ("2_[0,3,6,9,12", True)
+    assert (second.split()[:2], second[-6:]) == (["1234567_[3-99999]", short["state"]], "no GPU")
+    assert f"2_[{left}]" in rows([array, short], now=NOW)[1]
+
+
 def test_without_a_terminal_nothing_is_cut():
     assert "r" * 200 in rows([a_job(reason="r" * 200)], now=NOW)[1]
 
