@@ -42,7 +42,7 @@ COLORS = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its heading; `right` aligns numbers; of long lines `spare` ones go, `elastic` ones shrink to `least`."""
+    """A column: its heading; `right` aligns numbers; of lines too long `spare` ones go, `elastic` shrink to `least`."""
 
     heading: str
     right: bool = False
