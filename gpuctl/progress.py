@@ -20,11 +20,15 @@ _MOST = 100  # jobs whose files are read for one listing
 _PATIENCE_S = 0.3  # for all of them
 _TAIL, _TOLD = 4096, 1024  # bytes
 _LINES = 24
+_EARLY, _EARLY_S = 0.1, 10.0  # what is said at its very beginning, often of a step that begins, foretells no end
 _BAR = re.compile(r"(\d+)%\|[^|]*\| *([\d.]+)([kMG]?)/([\d.]+)([kMG]?) \[[\d:?]+<([\d:?]+)")  # as tqdm draws it
 _WORDED = re.compile(r"\b(epoch|step|iteration|iter|batch|round)s?\b[ :=#\[(]*(\d+) ?(?:/|of) ?(\d+)\b", re.IGNORECASE)
 _BRACKETED = re.compile(r"[\[(] *(\d+) ?/ ?(\d+) *[\])]")
 _STEPS = re.compile(r"^ *(\d+)/(\d+) [\[━]")  # as Keras draws them
-_EPOCH = re.compile(r"\bepoch\b[ :=#\[(]*(\d+)", re.IGNORECASE)
+_EPOCH = re.compile(r"\bepoch\b(?:\(\w+\))?[ :=#\[(]*(\d+)", re.IGNORECASE)  # MMEngine: Epoch(train) [3][200/1000]
+_DRAWN = re.compile(r"━ +(\d+)% ")  # as Rich draws it
+_ULTRALYTICS = re.compile(r"^ *(\d+/\d+) +[\d.]+G ")  # an epoch and the GPU's memory, before tqdm's bar of the epoch
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BEGINS = re.compile(r"\b(?:start|begin)", re.IGNORECASE)
 _RULES = " \t:.,;=*#|-_─━)]"  # what a heading is adorned with
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -84,7 +88,8 @@ def recognise(tail: str) -> Progress | None:
 
     A line that only names an epoch stands at its beginning, one that says more (its loss) at its end.
     """
-    lines = [line for line in re.split(r"[\r\n]+", tail) if line.strip()][-_LINES:]
+    said = (line for line in re.split(r"[\r\n]+", _ANSI.sub("", tail)) if line.strip())
+    lines = [_ULTRALYTICS.sub(r"epoch \1 ", line) for line in said][-_LINES:]
     for at in reversed(range(len(lines))):
         for found in _WORDED.finditer(lines[at]):
             if found[1].lower() == "epoch" and (seen := _counted(found[2], found[3], "epoch")) is not None:
@@ -149,13 +154,14 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Progress | Non
     (_WORDED, lambda found: _counted(found[2], found[3], found[1].lower())),
     (_BRACKETED, lambda found: _counted(found[1], found[2], None)),
     (_STEPS, lambda found: _counted(found[1], found[2], None)),
+    (_DRAWN, lambda found: _counted(found[1], "100", None)),
 )
 
 
 def _remaining(told: Progress, took_s: float, ago_s: float) -> float | None:
-    """Return how long it takes still, if it goes on as it went until it said so."""
+    """Return how long it takes still, if it goes on as it went until it said so; None where it is too early."""
     part: float = told["done"] / told["total"]
-    if part <= 0 or took_s <= 0:
+    if part <= 0 or took_s <= 0 or (part < _EARLY and took_s < _EARLY_S):
         return None
     left_s = took_s * (1 - part) / part - ago_s
     return left_s if left_s > 0 else (took_s + ago_s) * (1 - part) / part  # it has grown slower

@@ -142,7 +142,7 @@ _NOTIFY = """
 gpuctl submit --notify TARGET, or --notify EVENT,...=TARGET; may be repeated.
 
 Events:   end (the default), success, failure, cancelled, start, waiting (for `long_wait`), group (all of it ended)
-Targets:  https://...       a webhook: JSON by POST
+Targets:  https://...       a webhook: JSON by POST, signed in X-Gpud-Signature where $GPUD_WEBHOOK_SECRET is set
           command:...       a shell command, as you, at home; it has $GPUD_EVENT, $GPUD_TEXT, and the JSON on stdin
           desktop           a window on your desktop
           mailto:..., and what else apprise knows (pip install 'gpud[apprise]')

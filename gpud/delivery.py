@@ -4,7 +4,8 @@
 standard library. Targets:
 
 * `https://...`, `http://...`: the data is POSTed as JSON. With `$GPUD_WEBHOOK_SECRET` the header `X-Gpud-Signature`
-  is `sha256=` and the hex HMAC of the body (RFC 2104), as GitHub's webhooks have it.
+  is `sha256=` and the hex HMAC of the body (RFC 2104), as GitHub's webhooks have it; `user:password@` before the host
+  is sent as basic authentication (RFC 7617).
 * `command:...`: run by /bin/sh in the home directory, the data on its stdin, `$GPUD_EVENT` and `$GPUD_TEXT` beside.
 * `desktop`: notify-send, on the user's own session bus.
 * `mailto:...`: the machine's sendmail; where there is none, and for every other scheme, apprise.
@@ -19,9 +20,11 @@ import os
 import shutil
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 PATIENCE_S = 20.0
@@ -77,8 +80,12 @@ def _post(notice: dict[str, Any]) -> None:
     secret = os.environ.get("GPUD_WEBHOOK_SECRET")
     if secret:
         headers["X-Gpud-Signature"] = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    address = urlsplit(notice["target"])
+    who, at, host = address.netloc.rpartition("@")
+    if at:  # which urllib would take for the host's name
+        headers["Authorization"] = "Basic " + b64encode(unquote(who).encode()).decode()
     try:
-        request = Request(notice["target"], body, headers)  # noqa: S310 - the scheme was looked at
+        request = Request(address._replace(netloc=host).geturl(), body, headers)  # noqa: S310 - the scheme was looked at
         with build_opener(_NoRedirects).open(request, timeout=PATIENCE_S):
             return
     except HTTPError as error:

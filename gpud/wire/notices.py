@@ -5,7 +5,8 @@ from typing import Literal, NotRequired, TypedDict
 
 EVENTS = ("start", "end", "success", "failure", "cancelled", "waiting", "group")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:.", re.IGNORECASE | re.DOTALL)
-_WEB, _WEB_HOST = re.compile("https?:", re.IGNORECASE), re.compile(r"https?://[^/?#:\s]", re.IGNORECASE)
+_WEB = re.compile("https?:", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://(?:[^/?#@\s]*@)?(?:\[[^\]\s]+\]|[^/?#:@\s]+)(?::\d{1,5})?(?:[/?#]\S*)?", re.IGNORECASE)
 _TARGET_MOST = 4_096
 
 
@@ -56,8 +57,8 @@ def check_rule(event: str, target: str) -> None:
         raise ValueError(
             f"{target[:100]!r} is nobody to tell; write https://..., command:..., desktop, mailto:you@example.org"
         )
-    if _WEB.match(target) and not _WEB_HOST.match(target):
-        raise ValueError(f"{target[:100]!r} names no host; write https://example.org/hook")
+    if _WEB.match(target) and not _ADDRESS.fullmatch(target):
+        raise ValueError(f"{target[:100]!r} is no address of the web; write https://example.org/hook")
     if any(ord(letter) < 32 for letter in target):
         raise ValueError("whom to tell holds control characters")
 

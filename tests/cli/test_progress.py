@@ -106,6 +106,10 @@ def test_what_a_job_may_tell(text, told):
         ("epoch 4/10: loss 0.3", (4, 10, "epoch", None)),
         ("epoch 4/10: loss 0.3\n50%|#  | 1/2 [00:10<00:12, 4.5it/s]", (4.5, 10, "epoch", None)),
         ("[ 123/1000] Building CXX object", (123, 1000, None, None)),
+        ("Epoch(train)  [3][ 200/1000]  lr: 1e-3", (200, 1000, "of epoch 3", None)),
+        ("    3/100   2.5G   1.2  123  640: 100%|###| 8/8 [00:03<00:00, 2.5it/s]", (3, 100, "epoch", None)),
+        ("\x1b[1m12/100\x1b[0m \x1b[32m━━\x1b[0m\x1b[37m━━━\x1b[0m 3s 20ms/step", (12, 100, None, None)),
+        ("Training ━━━━━━━━━━━╸━━━━━━━  45% 0:00:12", (45, 100, None, None)),
         ("old: step 1/9\nnew: step 2/9\n", (2, 9, "step", None)),
         ("on 2026-01/02 of 3/4, version 1.2/3", None),
         ("step 9/4, [5/3], epoch 1/1", None),
@@ -124,6 +128,15 @@ def test_who_says_nothing_for_long_is_not_about_to_end(tmp_path):
     os.utime(tmp_path / "progress", (began + 0.1, began + 0.1))
     progress.add([job], "/here")
     assert 149 < job["progress"]["remaining_s"] < 300
+
+
+def test_of_a_first_step_nobody_foretells_the_end(tmp_path):
+    (tmp_path / "log").write_text("step 1/40\n")
+    for ago_s, known in ((0.1, False), (20, True)):
+        job = {"progress_file": "/none", "uid": os.getuid(), "output": str(tmp_path / "log")}
+        job["started_at"] = (tmp_path / "log").stat().st_mtime - ago_s
+        progress.add([job], "/here")
+        assert (job["progress"]["remaining_s"] is not None) == known
 
 
 def test_a_file_that_nobody_writes_holds_up_no_listing(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import threading
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from queue import Queue
@@ -74,7 +75,7 @@ def test_a_webhook_is_told_of_the_start_and_the_end_signed(gpud, hook):
     job = gpud.submit(
         "false",
         name="train",
-        notify=[["start", hook.url], ["failure", hook.url], ["success", hook.url]],
+        notify=[["start", hook.url], ["failure", hook.url.replace("//", "//ada:%40x@")], ["success", hook.url]],
         environment={"PATH": "/usr/bin:/bin", "GPUD_WEBHOOK_SECRET": SECRET},
     )
     raw = [hook.told.get(timeout=WITHIN_S) for _ in range(2)]
@@ -82,6 +83,8 @@ def test_a_webhook_is_told_of_the_start_and_the_end_signed(gpud, hook):
     assert set(told) == {"start", "failure"}
     headers, body = told["failure"]
     assert headers["X-Gpud-Signature"] == "sha256=" + hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+    assert headers["Authorization"] == "Basic " + b64encode(b"ada:@x").decode()
+    assert "Authorization" not in told["start"][0]
     data = json.loads(body)
     assert data["text"].startswith(f"job {job} (train) failed")
     assert json.loads(told["start"][1])["text"] == f"job {job} (train) has started"
@@ -162,7 +165,8 @@ def test_who_waits_for_long_is_told_of(a_gpud, hook):
 
 
 @pytest.mark.parametrize(
-    "rule", [["sometimes", "desktop"], ["end", "nobody"], ["end", "x"], ["end", "http://"], ["end"]]
+    "rule",
+    [["sometimes", "desktop"], ["end", "nobody"], ["end", "x"], ["end", "http://"], ["end", "http://a b/"], ["end"]],
 )
 def test_what_cannot_be_meant_is_refused_and_queues_nothing(gpud, rule):
     with pytest.raises(GpuctlError):
