@@ -11,7 +11,7 @@ from collections.abc import Iterator
 _OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S")
 _CALL = r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*"
-_PROGRAM = re.compile(rf"{_CALL}(sacct|sinfo|sstat|sbcast|sattach|salloc|seff)\b")
+_PROGRAM = re.compile(rf"{_CALL}(sinfo|sstat|sbcast|sattach|salloc|seff)\b")
 _GIVEN = re.compile(rf"{_CALL}(srun|sbatch)\s")
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")

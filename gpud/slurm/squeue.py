@@ -19,7 +19,7 @@ from typing import Any
 from gpud.slurm.scontrol import gpuctl_words, job_name, job_number
 
 Row = dict[str, Any]
-_STATES = {
+STATES = {
     **dict.fromkeys(("held", "queued"), ("PD", "PENDING")),
     "starting": ("CF", "CONFIGURING"),
     "running": ("R", "RUNNING"),
@@ -43,21 +43,23 @@ def _clock(seconds: float | None) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
-def _moment(text: str | None) -> float | None:
+def moment(text: str | None) -> float | None:
+    """Return a time of gpuctl's JSON in seconds since 1970."""
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
-def _date(at: float | None) -> str:
+def date(at: float | None) -> str:
+    """Return a time as Slurm writes it."""
     return "N/A" if at is None else time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
 
 
 def _used_s(row: Row) -> float:
-    began = _moment(row["started_at"])
+    began = moment(row["started_at"])
     return 0.0 if began is None else time.time() - began
 
 
 def _end(row: Row) -> float | None:
-    began = _moment(row["started_at"])
+    began = moment(row["started_at"])
     return None if began is None or row["time_limit_s"] is None else began + row["time_limit_s"]
 
 
@@ -82,8 +84,8 @@ _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
     "K": ("arraytaskid", "ARRAY_TASK_ID", lambda row: "N/A" if row["array_index"] is None else row["array_index"]),
     "j": ("name", "NAME", lambda row: row["name"]),
     "u": ("username", "USER", lambda row: row["user"]),
-    "t": ("statecompact", "ST", lambda row: _STATES[row["state"]][0]),
-    "T": ("state", "STATE", lambda row: _STATES[row["state"]][1]),
+    "t": ("statecompact", "ST", lambda row: STATES[row["state"]][0]),
+    "T": ("state", "STATE", lambda row: STATES[row["state"]][1]),
     "M": ("timeused", "TIME", lambda row: _clock(_used_s(row))),
     "l": ("timelimit", "TIME_LIMIT", lambda row: _clock(row["time_limit_s"])),
     "L": (
@@ -102,9 +104,9 @@ _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
     "a": ("account", "ACCOUNT", _label("account")),
     "q": ("qos", "QOS", _label("qos")),
     "Q": ("prioritylong", "PRIORITY", lambda row: row["priority"]),
-    "S": ("starttime", "START_TIME", lambda row: _date(_moment(row["started_at"] or row["expected_start_at"]))),
-    "e": ("endtime", "END_TIME", lambda row: _date(_end(row))),
-    "V": ("submittime", "SUBMIT_TIME", lambda row: _date(_moment(row["submitted_at"]))),
+    "S": ("starttime", "START_TIME", lambda row: date(moment(row["started_at"] or row["expected_start_at"]))),
+    "e": ("endtime", "END_TIME", lambda row: date(_end(row))),
+    "V": ("submittime", "SUBMIT_TIME", lambda row: date(moment(row["submitted_at"]))),
     "Z": ("workdir", "WORK_DIR", lambda row: row["workdir"]),
     "o": ("command", "COMMAND", lambda row: row["command"][0] if row["command"] else "(null)"),
 }
@@ -160,11 +162,11 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
         each
         for row in json.loads(done.stdout)
         for each in (_elements(row) if asked.array else [row])
-        if row["state"] in _STATES
+        if row["state"] in STATES
         and (asked.user is None or row["user"] in users or str(row["uid"]) in users)
         and (asked.name is None or row["name"] in names)
         and all(wanted & {*row["labels"].get(name, _LABELS[name]).split(",")} for name, wanted in labels)
-        and ("ALL" in states or {*_STATES[row["state"]]} & {*states})
+        and ("ALL" in states or {*STATES[row["state"]]} & {*states})
     ]
 
 

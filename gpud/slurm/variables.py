@@ -16,7 +16,7 @@ from gpud.model.spec import JobSpec
 BIN = f"{os.path.dirname(os.path.abspath(__file__))}/bin"  # as text, for PATH
 _LOGIN = re.compile(rb"#!.*\s-(?:\w*l|-login)")
 _PROFILE = re.compile(rb"^\s*(?:source|\.)\s+/etc/profile\s", re.MULTILINE)
-_PROGRAMS = ("srun", "scontrol", "sbatch", "scancel", "squeue")
+_PROGRAMS = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sacct")
 
 
 def variables(

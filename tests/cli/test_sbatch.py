@@ -303,8 +303,9 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("used=$(sacct -n -j $SLURM_JOB_ID -o cputime)", "line 3: there is no command 'sacct' here"),
-        ("sacct -j $SLURM_JOB_ID", "there is no command 'sacct' here"),
+        ("used=$(sstat -n -j $SLURM_JOB_ID -o avecpu)", "line 3: there is no command 'sstat' here"),
+        ("sstat -j $SLURM_JOB_ID", "there is no command 'sstat' here"),
+        ("sacct -j $SLURM_JOB_ID", None),
         ("srun -n 1 --gpus=1 julia gs.jl", "srun --gpus=1: the job asks for no GPU"),
         ("srun --ntasks=1 --container-image=${IMAGE} bash", "srun --container-image cannot be had here"),
         ("srun --het-group=1 -n 1 true", "srun --het-group cannot be had here"),

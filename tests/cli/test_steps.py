@@ -262,6 +262,8 @@ squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
 sbatch --test-only --wrap=true && squeue -h -t PD
 sbatch -W -o /dev/null --wrap='exit 7' || echo "waited $?"
+sacct -nPX -S 1h -o JobName,State,ExitCode,NCPUS
+sacct -j $SLURM_JOB_ID.batch --format=State%9,MaxRSS
 echo end
 """
 
@@ -279,6 +281,7 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
     assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
     assert said[-1] == "end"
+    assert {"wrap|FAILED|7:0|1", "signalled.sbatch|RUNNING|0:0|2", "    State     MaxRSS", "  RUNNING"} <= set(said)
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
     subprocess.run([BIN / "scancel", "--state=PENDING", "-n", "x,true"], env=environ, check=True)
