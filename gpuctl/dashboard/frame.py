@@ -8,7 +8,7 @@ from gpuctl.dashboard.gpus import Canvas
 from gpuctl.dashboard.paint import Line, length, spread, style_of, within
 from gpuctl.dashboard.source import Map
 from gpuctl.render.jobs import written_id
-from gpuctl.render.text import plural
+from gpuctl.render.text import cut, plural
 
 _ROWS_LEAST = 6  # of the jobs, before the GPUs get more lines
 _ILL_MOST = 2
@@ -146,7 +146,7 @@ def _overview(board: Board, canvas: Canvas, room: int) -> list[Line]:
 
 def _about(job: Map) -> Line:
     words = [queue.where_or_why(job), " ".join(job["command"] or ())]
-    return [(f" {written_id(job)} {job['name']}: ", "bold"), ("  $ ".join(filter(None, words)), "")]
+    return [(f" {cut(written_id(job), 20)} {job['name']}: ", "bold"), ("  $ ".join(filter(None, words)), "")]
 
 
 def _foot(board: Board, width: int) -> Line:

@@ -146,6 +146,15 @@ def test_a_question_is_about_the_jobs_of_its_moment():
     assert (asked.op, asked.jobs, asked.more) == ("cancel", ("12",), {"force": True})
 
 
+def test_why_an_array_waits_has_room_however_many_elements_are_left():
+    board = a_board()
+    [array] = [job for job in board.rows() if job["id"] == "13"]
+    array["array_pending"] = ",".join(map(str, range(8, 600, 3)))
+    while board.cursor != "13":
+        board.press("j")
+    assert any("… sweep: 4 of its elements run" in line for line in drawn(board, 80, 40))
+
+
 def test_a_log_that_is_scrolled_back_says_how_far_and_never_past_its_beginning():
     board = looked_at(a_board(), 12)
     drawn(board, 100, 30)
