@@ -1,6 +1,7 @@
 """What a gpud has seen itself: its finished jobs as a trace, and its nodes as a cluster, read from its store.
 
-A job counts with what it asked for and with how long its last attempt ran. The store is only read; gpud may run.
+A job counts with what it asked for and with how long its last attempt ran, a tenant with its share. The store is only
+read; gpud may run.
 """
 
 from dataclasses import replace
@@ -8,9 +9,11 @@ from dataclasses import replace
 from gpud.model.gpu import Node
 from gpud.model.job import Demand
 from gpud.model.spec import Terms
+from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
 from gpud.simulator.trace import MILLI, Trace, TraceError, TraceJob
 from gpud.store.files import StoreError
+from gpud.store.history import tenants_of
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
 
@@ -29,12 +32,15 @@ def read_history(path: str, since: Timestamp, *, elsewhere: bool) -> tuple[Trace
             nodes = reader.nodes()
         finally:
             reader.close()
+        tenants = tenants_of(path)
     except StoreError as error:
         raise TraceError(str(error), error.hint) from error
     known: dict[Terms, Terms] = {}
     jobs = [job for row in rows if (job := _job(row, known, elsewhere=elsewhere)) is not None]
     jobs.sort(key=lambda job: job.submit_s)
-    return Trace("history", jobs), tuple(_simulated(node) for node in nodes)
+    named = {job.terms.tenant for job in jobs}
+    shares = tuple(Tenant(name=each.name, share=each.share) for each in tenants if each.name in named)
+    return Trace("history", jobs, tenants=shares), tuple(_simulated(node) for node in nodes)
 
 
 def _job(row: JobRow, known: dict[Terms, Terms], *, elsewhere: bool) -> TraceJob | None:

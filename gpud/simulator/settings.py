@@ -31,11 +31,14 @@ def read_settings(words: Sequence[str], policies: Sequence[str]) -> dict[str, fl
 
 
 def read_shares(words: Sequence[str], policies: Sequence[str], trace: Trace) -> tuple[Tenant, ...]:
-    """Return the tenants that `NAME=SHARE` words give a share. Raises TraceError for those that no job is of."""
+    """Return tenants with the shares that they have in a history, or that `NAME=SHARE` words give them.
+
+    Raises TraceError for those that no job is of.
+    """
     if words and "fair_share" not in policies:
         raise TraceError("fair_share alone looks at shares", "--policy fair_share")
     there = {job.terms.tenant for job in trace.jobs} if words else set()
-    tenants = {}
+    tenants = {each.name: each for each in trace.tenants if "fair_share" in policies}
     for word in words:
         name, text = _parts(word, "vision=3")
         if name not in there:

@@ -19,6 +19,7 @@ from typing import TextIO
 
 from gpud.model.job import Demand
 from gpud.model.spec import Terms
+from gpud.model.tenant import Tenant
 from gpud.model.units import Mib, Seconds
 
 MILLI = 1000  # thousandths of a CPU, or of a GPU
@@ -50,11 +51,15 @@ class TraceJob:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Jobs in the order in which they come. `skipped` counts those that never ran, and say nothing of a schedule."""
+    """Jobs in the order in which they come. `skipped` counts those that never ran, and say nothing of a schedule.
+
+    `tenants` have the shares that they have where the jobs ran.
+    """
 
     name: str
     jobs: list[TraceJob] = field(default_factory=list)
     skipped: int = 0
+    tenants: tuple[Tenant, ...] = ()
 
 
 def read_trace(path: str, *, per_node: int) -> Trace:

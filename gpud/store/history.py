@@ -7,13 +7,17 @@ ten thousand rows cost; with so many, the 99th percentile lies within half a per
 Cost: 0.2 us for each attempt in the period, 20 us for each job in the sample.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from gpud.model.job import JobId
+from gpud.model.tenant import Tenant, tenant_from
 from gpud.model.units import Seconds, Timestamp
 from gpud.store.coding import to_json
+from gpud.store.files import open_reader, told
 
 SAMPLE = 5_000
 PERCENTS = (50, 90, 99)
@@ -79,6 +83,13 @@ def begun_at(connection: sqlite3.Connection) -> Timestamp | None:
     """Return when the history begins; None while there is none."""
     row: tuple[Timestamp] | None = connection.execute("SELECT at FROM event ORDER BY seq LIMIT 1").fetchone()
     return None if row is None else row[0]
+
+
+def tenants_of(path: str) -> list[Tenant]:
+    """Return the tenants that there are. Raises StoreError."""
+    with told(path), closing(open_reader(path)) as connection:
+        row = connection.execute("SELECT value FROM setting WHERE key = 'tenants'").fetchone()
+    return [] if row is None else [tenant_from(plain) for plain in json.loads(row[0])]
 
 
 def _percentiles(values: list[Seconds]) -> tuple[Seconds, ...] | None:

@@ -8,6 +8,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from replaying import a_mix, written
 
+from gpud.model.units import Timestamp
+from gpud.simulator.history import read_history
+from gpud.simulator.settings import read_shares
+
 COLUMNS = "submit_s,duration_s,gpus,user"
 # What scripts may count on.
 KEYS = {
@@ -62,7 +66,9 @@ def test_packing_says_what_part_of_the_gpus_is_given_out(tmp_path):
 
 
 def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp_path):
-    jobs = [gpud.submit("sleep", "0.2"), gpud.submit("true"), gpud.submit("false")]
+    for name, share in (("vision", 3), ("idle", 5)):
+        gpud.ask("tenant_create", name=name, share=share)
+    jobs = [gpud.submit("sleep", "0.2"), gpud.submit("true"), gpud.submit("false", tenant="vision")]
     for job in jobs:
         gpud.ended(job)
     socket = tmp_path / "socket"  # not beside the database: gpud itself says where that is
@@ -73,6 +79,11 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp
     assert (here["trace"], here["jobs"], here["gpus"]) == ("history", 3, 2)
     assert (elsewhere["jobs"], elsewhere["gpus"]) == (3, 1)
     assert here["p99_jct_s"] >= 0.2
+    trace, _ = read_history(str(gpud.state / "gpud.db"), Timestamp(0.0), elsewhere=False)
+    shares = [
+        [(each.name, each.share) for each in read_shares(words, ["fair_share"], trace)] for words in ([], ["vision=7"])
+    ]
+    assert shares == [[("vision", 3)], [("vision", 7)]]
 
 
 @pytest.mark.parametrize(
