@@ -17,7 +17,7 @@ from gpuctl import options, submission
 from gpuctl.beginning import has_begun, until_begun
 from gpuctl.cli import JobStatusCommand
 from gpuctl.client import Client
-from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.errors import GpuctlError, ReaderLeftError, UsageError
 from gpuctl.follower import Follower, Interrupts, sizes
 from gpuctl.interruption import INTERRUPTED
 from gpuctl.parse import DURATION, OR_FOREVER
@@ -148,11 +148,16 @@ class _Lost:
     ) -> None:
         for number, handled in self._before.items():
             signal.signal(number, handled)
+        if isinstance(error, ReaderLeftError):  # `gpuctl run ... | head`
+            self._say()
 
-    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 - the signal module's signature
+    def _say(self) -> None:
         if self.job is not None:
             with contextlib.suppress(OSError):
                 os.write(2, f"gpuctl: job {self.job} runs on; to come back to it: gpuctl attach {self.job}\n".encode())
+
+    def _leave(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 - the signal module's signature
+        self._say()
         os._exit(128 + number)
 
 

@@ -5,6 +5,7 @@ import time
 import click
 
 from gpuctl import session
+from gpuctl.errors import UsageError
 from gpuctl.parse import SINCE
 from gpuctl.render import usage as render
 from gpuctl.render.plain import reply
@@ -31,6 +32,8 @@ def usage(session: Session, by: str, since: float | None, *, csv: bool) -> None:
     Counted by the hour, from readings while jobs ran; IDLE is what was held while the GPU showed 0 %. Jobs that run
     count until now, in their group once they have ended. The configuration's gpu_hour_price adds what it cost.
     """
+    if csv and session.json:
+        raise UsageError("--csv and --json are two forms of the same", hint="leave out one of the two")
     found = reply(session.request("usage", by=by, since=time.time() - _MONTH_S if since is None else since))
     if session.json:
         session.print_json(found)

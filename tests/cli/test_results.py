@@ -157,6 +157,7 @@ def test_after_its_end_a_job_tells_what_it_used_and_usage_who_did(gpuctl):
     (mine,) = gpuctl.json("usage")["rows"]
     gpus = gpuctl.json("usage", "--by", "gpu")["rows"]
     (line,) = csv.DictReader(gpuctl.ok("usage", "--csv", "--since", "1h").splitlines())
+    assert gpuctl("--json", "usage", "--csv").returncode == 2
     assert mine["gpu_s"] == pytest.approx(sum(each["gpu_s"] for each in gpus))
     assert mine["gpu_s"] == pytest.approx(2 * used["run_s"], abs=2.0)
     assert (mine["ended"], line["user"], line["ended"]) == (1, mine["name"], "1")

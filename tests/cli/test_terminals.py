@@ -201,13 +201,14 @@ def test_a_job_without_a_terminal_is_followed(gpuctl, person, served):
 
 
 def test_run_that_is_hung_up_says_how_to_come_back(gpuctl):
-    with gpuctl.start("run", "-g", "0", "--", "sh", "-c", "echo here; exec sleep 600") as run:
-        assert run.stdout.readline() == "here\n"
-        run.send_signal(signal.SIGHUP)
-        _, said = run.communicate(timeout=30)
-    job = re.findall(r"gpuctl attach (\d+)", said)[0]
-    assert gpuctl.json("show", job)["state"] == "running"
-    gpuctl.ok("cancel", job)
+    for leaves in (lambda run: run.send_signal(signal.SIGHUP), lambda run: run.stdout.close()):  # `... | head`
+        with gpuctl.start("run", "-g", "0", "--", "sh", "-c", "while echo here; do sleep 0.1; done") as run:
+            assert run.stdout.readline() == "here\n"
+            leaves(run)
+            said = run.stderr.read()
+        job = re.findall(r"gpuctl attach (\d+)", said)[0]
+        assert gpuctl.json("show", job)["state"] == "running"
+        gpuctl.ok("cancel", job)
 
 
 def test_a_command_runs_inside_a_running_job(gpuctl, served):
