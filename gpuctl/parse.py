@@ -23,6 +23,7 @@ else:
 COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
 PRIORITY_MAX = 1_000_000
 _COMMA = re.compile(r",(?![^\[]*\])")
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 RETRIES_MAX = 1_000  # gpud takes no more
 _ENV_FILE_MOST = 4 << 20  # twice what execve(2) takes
 
@@ -175,7 +176,7 @@ def checked_checkpoint(text: str) -> str:
 
 
 def parse_time(text: str, *, past: bool = False, now: float | None = None) -> float:
-    """Return a moment as seconds since 1970: `18:30`, `2026-05-01`, `2026-05-01T18:30`, or `2h` from now.
+    """Return a moment as seconds since 1970: `18:30`, `tomorrow 9:00`, `2026-05-01T18:30`, or `2h` from now.
 
     What has no zone is local; an hour alone is the next one, or, of the `past`, the last one. Raises ValueError.
     """
@@ -192,12 +193,16 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
         return now - away if past else now + away
     from datetime import datetime, timedelta  # noqa: PLC0415 - most calls name no moment
 
+    day, _, clock = text.partition(" ")
+    days, clock = (_DAYS[day], clock or "00:00") if day in _DAYS else (None, text)
     try:
-        if _is_clock(text):
-            hour, minute, second = ([int(part) for part in text.split(":")] + [0])[:3]
+        if _is_clock(clock):
+            hour, minute, second = ([int(part) for part in clock.split(":")] + [0])[:3]
             today = datetime.fromtimestamp(now)  # noqa: DTZ006 - the day that is meant may have another offset
             moment = today.replace(hour=hour, minute=minute, second=second, microsecond=0)
-            if past and moment.timestamp() > now:
+            if days is not None:
+                moment += timedelta(days=days)
+            elif past and moment.timestamp() > now:
                 moment -= timedelta(days=1)
             elif not past and moment.timestamp() < now:
                 moment += timedelta(days=1)

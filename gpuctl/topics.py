@@ -43,8 +43,9 @@ _SIZES = """
 _DURATIONS = """
 90 (seconds), 90s, 10m, 2h, 1d12h, HH:MM:SS or HH:MM (hours and minutes); more than 0, at most ten years.
 
-Moments (--begin, --since, gpuctl reserve): 18:30 (the next; with --since the last), 2026-05-01, 2026-05-01T18:30,
-2h (from now; with --since: ago). What has no zone is local time; JSON is always UTC.
+Moments (--begin, --since, gpuctl reserve): 18:30 (the next; with --since the last), tomorrow, "tomorrow 9:00",
+yesterday, 2026-05-01, 2026-05-01T18:30, 2h (from now; with --since: ago). What has no zone is local time; JSON is
+always UTC.
 """
 
 _IDS = """

@@ -83,13 +83,18 @@ def test_what_is_no_priority_is_refused(word):
         ("11:00", 23 * HOUR),
         ("2026-05-01T13:00", HOUR),
         ("2026-05-02", 12 * HOUR),
+        ("tomorrow", 12 * HOUR),
+        ("tomorrow 9:00", 21 * HOUR),
+        ("today 13:00:01", HOUR + 1),
     ],
 )
 def test_a_moment_to_come(word, away):
     assert parse_time(word, now=NOON) == NOON + away
 
 
-@pytest.mark.parametrize(("word", "ago"), [("2h", 2 * HOUR), ("11:00", HOUR), ("13:00", 23 * HOUR)])
+@pytest.mark.parametrize(
+    ("word", "ago"), [("2h", 2 * HOUR), ("yesterday 13:00", 23 * HOUR), ("11:00", HOUR), ("13:00", 23 * HOUR)]
+)
 def test_a_moment_that_was(word, ago):
     assert parse_time(word, past=True, now=NOON) == NOON - ago
 
@@ -112,7 +117,9 @@ def test_a_moment_with_a_zone_is_that_zone_s():
     assert parse_time("1970-01-02T00:00:00+00:00") == 86_400
 
 
-@pytest.mark.parametrize("word", ["", "soon", "25:00", "12:99", "2026-13-01", "99999-01-01"])
+@pytest.mark.parametrize(
+    "word", ["", "soon", "25:00", "12:99", "2026-13-01", "99999-01-01", "tomorrow x", "tomorrows", "todayx 9:00"]
+)
 def test_what_is_no_moment_is_refused(word):
     with pytest.raises(ValueError, match="no time"):
         parse_time(word)
