@@ -88,7 +88,10 @@ def could_give(demand: Demand, room: Room, hold: Hold | None) -> bool:
     able = 0
     for state in room.node.gpus:
         gpu, size = state.gpu, nominal_mib(state.gpu.memory_total_mib)
-        if gpu.mig != demand.mig or gpu.id in demand.excluded_gpus or (demand.gpu_ids and gpu.id not in demand.gpu_ids):
+        names = {gpu.id, gpu.parent}  # who is named with a GPU is so with its instances
+        if gpu.mig != demand.mig or names & {*demand.excluded_gpus}:
+            continue
+        if demand.gpu_ids and not names & {*demand.gpu_ids}:
             continue
         if demand.gpu_memory_mib is not None and size < demand.gpu_memory_mib:
             continue
