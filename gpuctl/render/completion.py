@@ -267,6 +267,7 @@ _gpuctl_asked() {
 
 _gpuctl_command() { # a program, or a script that lies here; then what that takes
     local found=1
+    [[ $words[1] == -- ]] && ((CURRENT > 1)) && { shift words; ((CURRENT--)) }
     ((CURRENT == 1)) && _files && found=0
     _normal && found=0
     return found

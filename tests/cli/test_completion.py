@@ -163,6 +163,7 @@ def test_exec_completes_the_job_and_then_a_command(gpuctl, home, shell):
     (home / "bin" / "unheard-of").symlink_to("gpuctl")
     found = f"it is gpuctl exec {job} unheard-of"
     typed(gpuctl, shell, "gpuctl exec \tunheard-o\t\x01echo it is \r", found)
+    typed(gpuctl, shell, "gpuctl run -- unheard-o\t\x01echo it is \r", "it is gpuctl run -- unheard-of")
 
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
