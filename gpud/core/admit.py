@@ -32,16 +32,16 @@ class Refused:
 
 def never_fits(world: World, demand: Demand) -> Refused | None:
     """Return why a demand can never be met and what the largest possible would be; None if it can, or nobody knows."""
-    if demand in world.judged:
-        words = world.judged[demand]
-    else:
+    words = world.judged.get(demand)
+    if words is None:
         if len(world.judged) > _REMEMBERED:
             world.judged.clear()
-        words = world.judged[demand] = _judge(world, demand)
-    return None if words is None else Refused("never_fits", *words)
+        words = world.judged[demand] = _judge(world, demand) or _FITS
+    return None if words is _FITS else Refused("never_fits", *words)
 
 
 _Words = tuple[str, str | None]
+_FITS: _Words = ("", None)
 
 
 def _judge(world: World, demand: Demand) -> _Words | None:

@@ -65,7 +65,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     told: list[tuple[int, JobId]] = []
     surveyed = False
     # A reservation whose moment has come and gone was for a job that overruns: it moves.
-    stirred = any(kept.at <= now for kept in world.reservations.values())
+    stirred = bool(world.reservations) and any(kept.at <= now for kept in world.reservations.values())
     stirred |= world.rethink_at is not None and world.rethink_at <= now
     stirred |= tenants.turn(world, out)
     for job in world.alarms.due(now):

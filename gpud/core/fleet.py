@@ -1,11 +1,25 @@
 """What there is to run on, as gpud knows it: nodes, their GPUs, and who holds what of them."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpud.core.health import Health, Level
-from gpud.model.gpu import Allocation, Gpu, Node, NodeName, Reading, Unreadable
+from gpud.model.gpu import Allocation, Gpu, Node, NodeName, Reading, Unreadable, nominal_mib
 from gpud.model.job import JobId
 from gpud.model.units import Mib, Timestamp
+
+
+class Kind(NamedTuple):
+    """What tells one GPU from another where any will do: by the size that it is sold by, the smaller first."""
+
+    memory_mib: Mib
+    name: str
+    mig: str  # the profile of an instance, empty for a whole GPU
+
+
+def kind_of(gpu: Gpu) -> Kind:
+    """Return what a GPU is to those who do not ask for it by name."""
+    return Kind(nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
 
 
 @dataclass(slots=True)
@@ -13,7 +27,8 @@ class GpuState:
     """A GPU and all that decides whether it may be given out.
 
     `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
-    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for.
+    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for. `kind` is the
+    GPU's.
     """
 
     gpu: Gpu
@@ -27,6 +42,10 @@ class GpuState:
     drained: str | None = None
     health: Health = field(default_factory=Health)
     holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
+    kind: Kind = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kind = kind_of(self.gpu)
 
     @property
     def shared(self) -> bool:

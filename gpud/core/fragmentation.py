@@ -18,9 +18,10 @@ from copy import copy
 from math import exp
 from typing import Self
 
+from gpud.core.fleet import Kind
 from gpud.core.placement import apart
 from gpud.core.ranking import need_of
-from gpud.core.room import Kind, Room, Stocks
+from gpud.core.room import Room, Stocks
 from gpud.core.scoring import BestFit, Placement, Score, Spread, cpu_score, taken_of
 from gpud.model.gpu import NodeName
 from gpud.model.job import Demand

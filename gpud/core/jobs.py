@@ -101,23 +101,24 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         world.sooner.update(part.node for part in active.state.allocation.parts)
     world.leave(seen.job)
     world.books.spend(active, seen.exit.at)
-    since, cause = _since_and_cause(active)
+    terms, since = active.terms, active.since
+    cause = active.state.cause if isinstance(active.state, Stopping) else None
+    clean = cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out)
     _release(world, out, active)
-    terms = active.terms
     gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
     uses = sampling.end(world, seen.job)
     out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses))
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
-    if cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out):
+    if clean:
         world.predictor.learn(terms, seen.exit.at - since)
         world.spaces.learn(terms.demand)
     if world.policy.ended(active, gpu_s, out.now):
         world.queue.rank_anew(owner_of(terms))
-    lost = retries.lost_gpus(world, active)
+    lost = () if clean else retries.lost_gpus(world, active)
     gone, guest = retries.named(world, lost), blame.guest(world, active, seen.exit)
     most = world.rules.max_mishaps
     verdict = lifecycle.after(seen.exit, cause, active.place, terms, out.now, most=most, gone=gone, guest=guest)
-    if cause is None:
+    if cause is None and world.real:
         nursing.died(world, out, active, seen.exit, seen.exit.at - since)
     world.care.forget(seen.job)
     beside = blame.others(world, active, seen.exit)
@@ -148,7 +149,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
 
 def _release(world: World, out: Outcome, active: ActiveJob) -> None:
     """See to it that a job's GPUs are looked at before others get them."""
-    for share in active.state.allocation.all_shares:
+    for share in active.state.allocation.all_shares if world.real else ():
         state = world.gpus.get(share.gpu)
         if state is not None and not state.gpu.simulated:
             state.released_at = out.now
@@ -366,12 +367,3 @@ def wait(
 def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping, by: str | None = None) -> None:
     world.enter(ActiveJob(active.job, active.terms, active.place, state))
     out.changes.append(Moved(active.job, out.now, active.place.attempt, state, by or None))
-
-
-def _since_and_cause(active: ActiveJob) -> tuple[Timestamp, StopCause | None]:
-    """Return since when a job held what it held, as far as is known, and why it was being stopped, if it was."""
-    match active.state:
-        case Stopping(since, started=started, cause=cause):
-            return since if started is None else started, cause
-        case Starting(since=since) | Running(since=since):
-            return since, None

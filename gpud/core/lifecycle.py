@@ -77,7 +77,7 @@ def after(
         return Over(
             End.CANCELLED, f"no process of {terms.user} used its GPUs for {format_duration(terms.idle_after_s or 0)}"
         )
-    if cause in {StopCause.REQUEUED, StopCause.PREEMPTED}:
+    if cause is StopCause.REQUEUED or cause is StopCause.PREEMPTED:
         return Again(replace(place, attempt=place.attempt + 1), cause.value, f"attempt {place.attempt} was {cause}")
     fault = outcome.fault
     if fault is not None and fault.machine:

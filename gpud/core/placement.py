@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
 
-from gpud.core.fleet import GpuState
-from gpud.core.room import Hold, Kind, Room, kind_of, share_of
+from gpud.core.fleet import GpuState, Kind
+from gpud.core.room import Hold, Room, share_of
 from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
@@ -113,7 +113,7 @@ def _alike(able: list[GpuState], count: int) -> list[GpuState]:
     """Return those of the kind with the smallest memory that has enough, or all."""
     kinds: dict[Kind, list[GpuState]] = {}
     for state in able:
-        kinds.setdefault(kind_of(state.gpu), []).append(state)
+        kinds.setdefault(state.kind, []).append(state)
     alike = min((kind for kind in kinds if len(kinds[kind]) >= count), default=None)
     return able if alike is None else kinds[alike]
 

@@ -8,6 +8,7 @@ limit bounds it. A prediction orders jobs and lets small ones slip in; nobody is
 Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Predictor:
 
     def __init__(self, assumed_s: Seconds) -> None:
         self.assumed_s = assumed_s
-        self._circles: dict[Hashable, _Runs] = {}  # in order of the last run
+        self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
         self._learns = True
 
     def learn(self, terms: Terms, ran_s: Seconds) -> None:
@@ -65,13 +66,14 @@ class Predictor:
             return
         circles, ran_ms = self._circles, round(ran_s * 1000)
         for key in _keys(terms):
-            runs = circles.pop(key, None)
+            runs = circles.get(key)
             if runs is None:
-                runs = _Runs()
+                runs = circles[key] = _Runs()
+            else:
+                circles.move_to_end(key)
             runs.add(ran_ms)
-            circles[key] = runs
         while len(circles) > KEPT:
-            del circles[next(iter(circles))]
+            circles.popitem(last=False)
 
     def twin(self) -> "Predictor":
         """Return one that knows what this one does, and learns nothing by itself."""

@@ -14,7 +14,6 @@ Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and fo
 from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import inf
 from operator import itemgetter
 from typing import NamedTuple
@@ -33,6 +32,7 @@ from gpud.model.units import Seconds, Timestamp
 
 MOST = 64  # for so many is it done in one cycle: the others come to it a moment later, and nobody waits for an answer
 MOMENT_S: Seconds = 1.0
+_first = itemgetter(0)
 _first_two = itemgetter(0, 1)
 _Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
 
@@ -71,23 +71,30 @@ class Preemption:
         self._out = out
         self._gone: set[JobId] = set()
         self._served = 0
+        self._asked: bool | None = None
+        self._running: list[tuple[float, ActiveJob]] | None = None
+        self._leaving: set[NodeName] = set()  # nodes of those who are being stopped
         self.look_at: Timestamp | None = None
 
-    @cached_property
+    @property
     def _own(self) -> bool:
         """Return whether the policy has reasons of its own now."""
-        return self._world.policy.preempts(self._out.now)
+        if self._asked is None:
+            self._asked = self._world.policy.preempts(self._out.now)
+        return self._asked
 
-    @cached_property
-    def _running(self) -> list[tuple[float, ActiveJob]]:
+    def _worst_first(self) -> list[tuple[float, ActiveJob]]:
         """Return every running job, and how it holds its own with the policy: the more the worse."""
-        world, now = self._world, self._out.now
-        running = [active for active in world.active.values() if isinstance(active.state, Running)]
-        return [(world.policy.holding(active, now) if self._own else 0.0, active) for active in running]
-
-    @cached_property
-    def _worst(self) -> float:
-        return max((holding for holding, _ in self._running), default=-inf)
+        if self._running is None:
+            holding, now, running = self._world.policy.holding, self._out.now, []
+            for active in self._world.active.values():
+                if isinstance(active.state, Running):
+                    running.append((holding(active, now) if self._own else 0.0, active))
+                elif isinstance(active.state, Stopping):
+                    self._leaving.update(part.node for part in active.state.allocation.parts)
+            running.sort(key=_first, reverse=True)
+            self._running = running
+        return self._running
 
     def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms], Holds]) -> Reservation | None:
         """Stop the jobs that must give way to this one and return what is reserved for it; None where none may.
@@ -123,11 +130,9 @@ class Preemption:
             for part in victim.active.state.allocation.parts:
                 beneath.setdefault(part.node, []).append(victim)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
-        stopping = (each for each in self._world.active.values() if isinstance(each.state, Stopping))
-        leaving = {part.node for each in stopping for part in each.state.allocation.parts}
         # The least that a node may cost: nothing, where enough may be there without victims, else who stands worst.
         least = [
-            (beneath[name][0].stands if name in beneath and name not in leaving else -inf, order, name)
+            (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
             for order, name in enumerate(rooms)
             if count > 1 or name in beneath
         ]
@@ -147,6 +152,7 @@ class Preemption:
         for victim in victims:
             jobs.stop(self._world, self._out, victim.active, StopCause.PREEMPTED)
             self._gone.add(victim.active.job)
+            self._leaving.update(part.node for part in victim.active.state.allocation.parts)
         if not victims and not quota.guaranteed(self._world, terms):
             return None
         gone = {victim.active.job for victim in victims}
@@ -176,11 +182,12 @@ class Preemption:
         """Return those who run that this job may preempt, had they run for long enough."""
         world, rules = self._world, self._world.rules
         standing = world.policy.standing(place) if self._own else inf
-        if not world.preemptible and not world.tenants and standing >= self._worst:
-            return []
+        by_order = not world.preemptible and not world.tenants  # and for no other reason
         found = []
         by_priority = world.policy.reserves  # else two orders, its own and this, could preempt in turns
-        for holding, active in self._running:
+        for holding, active in self._worst_first():
+            if by_order and standing >= holding:
+                break
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
+from gpud.core.fleet import Kind
 from gpud.core.placement import admits, fit, suits
-from gpud.core.room import Hold, Kind, Room, Stock, Stocks, share_of
+from gpud.core.room import Hold, Room, Stock, Stocks, share_of
 from gpud.core.scoring import Placement, Score, Spread
 from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName
 from gpud.model.job import Demand
@@ -32,6 +33,7 @@ class Ranking:
         "_demand",
         "_heap",
         "_held",
+        "_least",
         "_needs",
         "_placement",
         "_plain",
@@ -43,6 +45,7 @@ class Ranking:
         self._demand = demand
         self._placement: Placement = _SPREAD if demand.spread else placement
         self._count = demand.gpus // demand.nodes
+        self._least = 0 if demand.shared else self._count  # GPUs that must be free
         self._any_node = not demand.excluded_nodes and not demand.node_labels
         self._any_gpu = not demand.gpu_ids and not demand.excluded_gpus
         counted = demand.cpus_counted or demand.memory_mib
@@ -112,16 +115,15 @@ class Ranking:
 
     def _look(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there."""
+        if len(room.free) < self._least:
+            return None
         score = self._fits(room)
         return _last(score, room, fit(self._demand, room)) if room.sick and score is not None else score
 
     def _fits(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there: what `fit` and `score` say, from the counts alone."""
         demand = self._demand
-        if self._plain:
-            if not room.free:
-                return None
-        elif room.lacks(demand) is not None or not (self._any_node or admits(demand, room)):
+        if not self._plain and (room.lacks(demand) is not None or not (self._any_node or admits(demand, room))):
             return None
         stocks = room.stocks
         if not self._count:
@@ -131,10 +133,10 @@ class Ranking:
         if not self._any_gpu or (len(stocks) > 1 and demand.shared):
             part = fit(demand, room)
             return None if part is None else self._score(room, part)
-        if demand.shared:
-            left = self._in_parts(stocks[0])
-            return None if left is None else self._placement.score(demand, room, (left,))
-        return self._whole(room, stocks)
+        if self._least:
+            return self._whole(room, stocks)
+        left = self._in_parts(stocks[0])
+        return None if left is None else self._placement.score(demand, room, (left,))
 
     def _whole(self, room: Room, stocks: Stocks) -> Score | None:
         count, some = self._count, 0

@@ -1,12 +1,13 @@
 """What one node has left to give, and how much of it a claim leaves to those who would last beyond it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from gpud.core.fleet import GpuState, NodeState
-from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName, nominal_mib
+from gpud.core.fleet import GpuState, Kind, NodeState
+from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
@@ -25,14 +26,6 @@ class Hold:
 
 
 _INDEX = attrgetter("gpu.index")
-
-
-class Kind(NamedTuple):
-    """What tells one GPU from another where any will do: by the size that it is sold by, the smaller first."""
-
-    memory_mib: Mib
-    name: str
-    mig: str  # the profile of an instance, empty for a whole GPU
 
 
 class Stock(NamedTuple):
@@ -155,11 +148,6 @@ class Room:
         )
 
 
-def kind_of(gpu: Gpu) -> Kind:
-    """Return what a GPU is to those who do not ask for it by name."""
-    return Kind(nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
-
-
 def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
     """Return how much of a GPU of that nominal size each share takes; None for all of it.
 
@@ -176,19 +164,15 @@ def _permille(stock: Stock) -> int:
 
 
 def _counted(room: Room) -> Stocks:
-    full: dict[Kind, int] = {}
-    last: Gpu | None = None
-    for state in room.free:
-        gpu = state.gpu
-        if last is None or (gpu.name, gpu.memory_total_mib, gpu.mig) != (last.name, last.memory_total_mib, last.mig):
-            kind, last = kind_of(gpu), gpu
-        full[kind] = full.get(kind, 0) + 1
+    kinds = [state.kind for state in room.free]
+    alike = bool(kinds) and kinds.count(kinds[0]) == len(kinds)
+    full = {kinds[0]: len(kinds)} if alike else Counter(kinds)
     if not room.shared:
         stocks = [Stock(kind, count, ()) for kind, count in full.items()]
     else:
         parts: dict[Kind, list[int]] = {kind: [] for kind in full}
         for state in room.node.gpus:
             if state.gpu.id in room.shared:
-                parts.setdefault(kind_of(state.gpu), []).append(room.shared[state.gpu.id])
+                parts.setdefault(state.kind, []).append(room.shared[state.gpu.id])
         stocks = [Stock(kind, full.get(kind, 0), tuple(sorted(left))) for kind, left in parts.items()]
     return tuple(sorted(stocks)) if len(stocks) > 1 else tuple(stocks)

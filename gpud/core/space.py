@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from gpud.core.fleet import Kind
 from gpud.core.placement import fit
 from gpud.core.ranking import Entry, Ranking
-from gpud.core.room import Hold, Kind, Room, kind_of
+from gpud.core.room import Hold, Room
 from gpud.core.scoring import BestFit, Placement
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand
@@ -142,4 +143,4 @@ class Spaces:
 def _kinds(room: Room, part: Allocation) -> frozenset[Kind]:
     """Return what kinds of GPUs a node's part has."""
     chosen = set(part.gpus)
-    return frozenset(kind_of(state.gpu) for state in room.node.gpus if state.gpu.id in chosen)
+    return frozenset(state.kind for state in room.node.gpus if state.gpu.id in chosen)

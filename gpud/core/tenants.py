@@ -38,6 +38,8 @@ def change(world: World, out: Outcome, asked: Asked) -> Reply:
 
 def turn(world: World, out: Outcome) -> bool:
     """Take in that time went by: windows that are over; return whether that may let somebody start."""
+    if not world.windows and out.now < world.books.rolls_at:
+        return False
     return windows.close_past(world, out) | quota.roll(world, out.now)
 
 

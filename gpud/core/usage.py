@@ -11,18 +11,8 @@ from math import expm1, log
 
 from gpud.model.changes import UsePut
 from gpud.model.units import Seconds, Timestamp
-from gpud.model.value import value
 
 HALF_LIFE_S: Seconds = 7 * 86_400.0
-
-
-@value()
-class Account:
-    """GPU-seconds as of `at`: what was `used`, and what is counted on top of it (`lifted`) by a policy."""
-
-    used_s: Seconds = 0.0
-    lifted_s: Seconds = 0.0
-    at: Timestamp = Timestamp(0.0)
 
 
 class Usage:
@@ -33,13 +23,13 @@ class Usage:
 
     def __init__(self, half_life_s: Seconds = HALF_LIFE_S) -> None:
         self.half_life_s = half_life_s
-        self._accounts: dict[tuple[str, str | None], Account] = {}
+        self._accounts: dict[tuple[str, str | None], UsePut] = {}
         self._lifted: set[tuple[str, str | None]] = set()  # since it was last asked
 
     def restore(self, kept: Iterable[UsePut]) -> None:
         """Take in what the store kept."""
         for each in kept:
-            self._accounts[each.tenant, each.user] = Account(each.used_s, each.lifted_s, each.at)
+            self._accounts[each.tenant, each.user] = each
 
     def twin(self) -> "Usage":
         """Return accounts that are as these, and go their own way from here."""
@@ -47,13 +37,15 @@ class Usage:
         twin._accounts = dict(self._accounts)
         return twin
 
-    def account(self, tenant: str, user: str | None, now: Timestamp) -> Account:
-        """Return an account as it stands now."""
+    def account(self, tenant: str, user: str | None, now: Timestamp) -> UsePut:
+        """Return an account as it stands now: what was used, and what is counted on top of it (lifted) by a policy."""
         account = self._accounts.get((tenant, user))
         if account is None:
-            return Account(at=now)
-        left = 0.5 ** (max(0.0, now - account.at) / self.half_life_s)
-        return Account(account.used_s * left, account.lifted_s * left, Timestamp(max(now, account.at)))
+            return UsePut(tenant, user, 0.0, 0.0, now)
+        if account.at >= now:
+            return account
+        left = 0.5 ** ((now - account.at) / self.half_life_s)
+        return UsePut(tenant, user, account.used_s * left, account.lifted_s * left, now)
 
     def charge(self, tenant: str, user: str, gpu_s: Seconds, since: Timestamp, until: Timestamp) -> list[UsePut]:
         """Add GPU-seconds that were used evenly between two moments; return what to keep."""
@@ -65,26 +57,28 @@ class Usage:
         for whose in (user, None):
             account = self.account(tenant, whose, until)
             late = 0.5 ** ((account.at - until) / self.half_life_s)  # heard of after what came later
-            counted = Account(account.used_s + used_s * late, account.lifted_s, account.at)
-            changes.append(self._put(tenant, whose, counted))
+            counted = UsePut(tenant, whose, account.used_s + used_s * late, account.lifted_s, account.at)
+            changes.append(self._put(counted))
         return changes
 
     def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:
         """Count an account as if that much had been used, at least."""
         account = self.account(tenant, user, now)
         if account.used_s + account.lifted_s < to_s:
-            self._put(tenant, user, replace(account, lifted_s=to_s - account.used_s))
+            self._put(replace(account, lifted_s=to_s - account.used_s))
             self._lifted.add((tenant, user))
 
     def lifted(self) -> list[UsePut]:
         """Return what to keep of those that were lifted since the last call."""
+        if not self._lifted:
+            return []
         lifted, self._lifted = sorted(self._lifted, key=repr), set()
-        return [self._put(*whose, self._accounts[whose]) for whose in lifted]
+        return [self._accounts[whose] for whose in lifted]
 
     def settle(self, now: Timestamp) -> list[UsePut]:
         """Bring all accounts up to now; return what to keep."""
-        return [self._put(*whose, self.account(*whose, now)) for whose in self._accounts]
+        return [self._put(self.account(*whose, now)) for whose in self._accounts]
 
-    def _put(self, tenant: str, user: str | None, account: Account) -> UsePut:
-        self._accounts[tenant, user] = account
-        return UsePut(tenant, user, account.used_s, account.lifted_s, account.at)
+    def _put(self, account: UsePut) -> UsePut:
+        self._accounts[account.tenant, account.user] = account
+        return account

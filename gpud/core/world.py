@@ -15,7 +15,7 @@ from gpud.core.books import Books, Patience
 from gpud.core.care import Care
 from gpud.core.claims import Claim
 from gpud.core.dependencies import Dependencies
-from gpud.core.fleet import GpuState, NodeState
+from gpud.core.fleet import GpuState, NodeState, kind_of
 from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.groups import Groups
 from gpud.core.policies import Policy
@@ -104,7 +104,7 @@ class World:
         self.groups = Groups()
         self.recent = Recent()
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
-        self.judged: dict[Demand, tuple[str, str | None] | None] = {}  # why a demand never fits: see core.admit
+        self.judged: dict[Demand, tuple[str, str | None]] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
@@ -197,22 +197,23 @@ class World:
 
     def _hold(self, active: ActiveJob, sign: int) -> None:
         """Count an allocation. Parts of it that were never seen since the start count once they are: see `know`."""
+        job, starts = active.job, sign > 0
         for part in active.state.allocation.parts:
             for share in part.shares:
                 state = self.gpus.get(share.gpu)
-                if state is not None and sign > 0:
-                    state.holders[active.job] = share.memory_mib
+                if state is not None and starts:
+                    state.holders[job] = share.memory_mib
                 elif state is not None:
-                    state.holders.pop(active.job, None)
+                    state.holders.pop(job, None)
             node = self.nodes.get(part.node)
             if node is not None:
                 node.cpus_used += sign * part.cpus
                 node.memory_used_mib += sign * part.memory_mib
                 node.changed()
-                if sign > 0:
-                    node.held[active.job] = part
+                if starts:
+                    node.held[job] = part
                 else:
-                    node.held.pop(active.job, None)
+                    node.held.pop(job, None)
                     self.dirty.add(part.node)  # who starts was counted as it was given its part: see `spaces`
 
     def _end_differs(self, active: ActiveJob) -> None:
@@ -262,22 +263,25 @@ class World:
 
     def unwait(self, job: JobId) -> None:
         """Take a job out of wherever it waits."""
+        terms: Terms | None = None
         parked = self.parked.pop(job, None)
-        terms = None if parked is None else parked.terms
         if parked is not None:
+            terms = parked.terms
             self.alarms.silence(job)
-        elif index_of(job) is not None:
-            array = self.arrays[array_of(job)]
-            array.lined.pop(job, None)
-            terms = array.terms if job in self.places else None
-        elif job in self.queue:
-            terms = self.queue.terms(job)
-        if terms is not None and job not in self.arrays:
-            self.books.queue(terms, -1)
-        if parked is None:
-            self.queue.remove(job)
+        else:
+            line = self.queue.line(job)
+            if index_of(job) is not None:
+                array = self.arrays[array_of(job)]
+                array.lined.pop(job, None)
+                terms = array.terms if job in self.places else None
+            elif line is not None:
+                terms = line.terms
+            if line is not None:
+                self.queue.remove(job)
             self.places.pop(job, None)
             self.own_terms.pop(job, None)
+        if terms is not None and job not in self.arrays:
+            self.books.queue(terms, -1)
 
     def waiting(self, job: JobId) -> Parked | None:
         """Return the terms and place of a waiting job, element or array, None if it does not wait."""
@@ -382,7 +386,7 @@ class World:
             self.nodes[state.node].gpus.remove(state)
             node.gpus.append(state)
             state.node = node.node.name
-        state.gpu, state.present = gpu, present
+        state.gpu, state.kind, state.present = gpu, kind_of(gpu), present
         if not gpu.simulated:
             self.real[node.node.name] = None
 

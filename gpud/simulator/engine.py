@@ -7,7 +7,6 @@ What changes would be stored is dropped, what would be looked at is as the simul
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from heapq import heappop, heappush
 from math import inf
 
@@ -44,6 +43,8 @@ class Run:
     """What became of one job of the trace. `ended_at` None: it had not ended when the simulation did."""
 
     job: TraceJob
+    spec: JobSpec
+    weight: float  # in GPUs
     refused: bool = False
     started_at: Timestamp | None = None  # for the first time
     ended_at: Timestamp | None = None
@@ -90,7 +91,13 @@ class Meter:
 
 def runs_of(jobs: Sequence[TraceJob], physics: Physics) -> list[Run]:
     """Return the jobs of a trace, none of which has come yet."""
-    return [Run(job, left_s=(job.duration_s or 0.0) * physics.work) for job in jobs]
+    specs: dict[tuple[int, int], JobSpec] = {}  # by what jobs that say the same share
+    runs = []
+    for job in jobs:
+        alike = id(job.terms), job.priority
+        spec = specs[alike] = specs.get(alike) or _spec(job.terms, job.priority)
+        runs.append(Run(job, spec, job.terms.demand.gpu_weight, left_s=(job.duration_s or 0.0) * physics.work))
+    return runs
 
 
 class Engine:
@@ -132,14 +139,14 @@ class Engine:
 
     def _next(self) -> Timestamp | None:
         """Return when something happens next."""
-        if self._stopped or any(start_matters(self.world, each) for each in self._started):
+        if self._stopped or (self._started and any(start_matters(self.world, each) for each in self._started)):
             return self.meter.at
         ends, runs, came = self._ends, self.runs, self._came
         while ends and _stale(ends[0]):
             heappop(ends)
         now = ends[0][0] + self._late_s if ends else inf
-        if came < len(runs):
-            now = min(now, runs[came].job.submit_s)
+        if came < len(runs) and runs[came].job.submit_s < now:
+            now = runs[came].job.submit_s
         if self.wake_at is not None and self.wake_at <= now:
             # Starts are told with what comes next, but before the core wonders what became of them.
             now = self.wake_at if self.meter.at is None or not self._started else self.meter.at
@@ -163,7 +170,7 @@ class Engine:
             self._stopped = []
         runs, came = self.runs, self._came
         while came < len(runs) and runs[came].job.submit_s <= now:
-            inputs.append(Submit(came, _spec(runs[came].job.terms, runs[came].job.priority)))
+            inputs.append(Submit(came, runs[came].spec))
             came += 1
         self._came = came
         return inputs
@@ -197,7 +204,7 @@ class Engine:
         self._made += 1
         heappush(self._ends, (now + lasts_s - self._late_s, self._made, run, effect.job, effect.attempt))
         self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
-        self.meter.busy += run.job.terms.demand.gpu_weight
+        self.meter.busy += run.weight
         self.meter.waiting -= 1
 
     def _pack_anew(self, lost_s: Seconds) -> None:
@@ -224,7 +231,7 @@ class Engine:
         assert run.since is not None, job  # noqa: S101 - callers looked: only what runs ends
         run.had_s += now - run.since
         run.since = None
-        self.meter.busy -= run.job.terms.demand.gpu_weight
+        self.meter.busy -= run.weight
         if how.signal is None:
             run.ended_at = now
         else:
@@ -250,9 +257,8 @@ def _stale(end: _End) -> bool:
     return run.since is None or run.attempt != attempt
 
 
-@lru_cache(maxsize=1024)
 def _spec(terms: Terms, priority: int) -> JobSpec:
-    """Return what is submitted; it is the same for all that say the same."""
+    """Return what is submitted."""
     return JobSpec(
         nonce="",
         terms=terms,

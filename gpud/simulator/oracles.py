@@ -21,15 +21,12 @@ class Smallest(Steady):
 
     def __init__(self, runs: Sequence[Run], *, by_gpus: bool) -> None:
         self._runs = runs
-        self._by_gpus = by_gpus
+        self._weights = [run.weight if by_gpus else 1.0 for run in runs]
 
     def order(self, place: Place) -> int:
         """Return the work that is left of a waiting job, in microseconds."""
-        run = self._runs[place.priority - 1]
-        return round(1_000_000 * run.left_s * self._weight(run))
-
-    def _weight(self, run: Run) -> float:
-        return run.job.terms.demand.gpu_weight if self._by_gpus else 1.0
+        number = place.priority - 1
+        return round(1_000_000 * self._runs[number].left_s * self._weights[number])
 
 
 class Remaining(Smallest):
@@ -46,14 +43,15 @@ class Remaining(Smallest):
 
     def standing(self, place: Place) -> float:
         """Return the work that is left of a waiting job."""
-        run = self._runs[place.priority - 1]
-        return run.left_s * self._weight(run)
+        number = place.priority - 1
+        return self._runs[number].left_s * self._weights[number]
 
     def holding(self, active: ActiveJob, now: Timestamp) -> float:
         """Return the work that is left of a running one."""
-        run = self._runs[active.place.priority - 1]
+        number = active.place.priority - 1
+        run = self._runs[number]
         left_s = run.left_s if run.since is None else run.left_s - (now - run.since)
-        return left_s * self._weight(run)
+        return left_s * self._weights[number]
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return the next full minute, while somebody waits and this is not one."""

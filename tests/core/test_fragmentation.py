@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playbook import a_node
 
-from gpud.core.fleet import GpuState, NodeState
+from gpud.core.fleet import GpuState, Kind, NodeState
 from gpud.core.fragmentation import Fragmentation
-from gpud.core.room import Kind, Room, Stock
+from gpud.core.room import Room, Stock
 from gpud.core.scoring import BestFit
 from gpud.core.space import Spaces
 from gpud.model.job import Demand
