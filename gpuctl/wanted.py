@@ -109,6 +109,9 @@ def job(command: Command, options: Mapping[str, Any]) -> dict[str, Any]:
     run = [os.fspath(command)] if isinstance(command, str | os.PathLike) else [os.fspath(word) for word in command]
     if not run:
         raise UsageError("nothing to run", hint='write: client.submit(["python", "train.py"])')
+    if not literal and " " in run[0].strip() and not os.path.exists(run[0]):
+        hint = f'write: client.submit(["bash", "-c", {run[0]!r}])'
+        raise UsageError(f"{run[0]!r} is no script; a command is a list of words, run without a shell", hint=hint)
     given = _understood(submit, options, ["--", *run])
     if given["key"] is not None and given["group"] is None:
         raise UsageError("a key names a job in its group", hint='add group="NAME"')

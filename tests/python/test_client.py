@@ -105,8 +105,9 @@ def test_a_word_alone_is_a_script_and_its_copy_runs(client, tmp_path):
 
     assert job.wait(check=True).name == "said"
     assert list(job.logs()) == ["as it was"]
-    with pytest.raises(GpuctlError, match="without a shell"):
+    with pytest.raises(GpuctlError, match="without a shell") as told:
         client.submit("echo a && echo b")
+    assert told.value.hint.startswith("write: client.submit([")
 
 
 def test_waiting_ends_at_its_timeout_and_check_raises_what_happened(client):
