@@ -11,15 +11,17 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-from gpuctl import client as blocking
-from gpuctl import overview, reading, submission, waiting, wanted
+from gpuctl import client as blocking, overview
 from gpuctl.errors import GpuctlError, RefusedError, UnreachableError
-from gpuctl.mapping import Mapping
+from gpuctl.following import reading, waiting
+from gpuctl.python import wanted
+from gpuctl.python.mapping import Mapping
+from gpuctl.python.streams import AsyncEvents, Stream
+from gpuctl.python.told import Told
+from gpuctl.python.wanted import Command, Filters, JobLike, Jobs, Listed, Options
 from gpuctl.render.jobs import ENDS
 from gpuctl.session import Session
-from gpuctl.streams import AsyncEvents, Stream
-from gpuctl.told import Told
-from gpuctl.wanted import Command, Filters, JobLike, Jobs, Listed, Options
+from gpuctl.submitting import submission
 from gpud.wire.address import SSH
 
 if TYPE_CHECKING:
@@ -123,8 +125,7 @@ class AsyncClient:
         self.path = blocking.socket_path(socket)
         if self.path.startswith(SSH):
             raise GpuctlError("asyncio speaks to this machine's gpud alone", hint="gpuctl.Client speaks over ssh")
-        self._session = Session()
-        self._session.socket = socket
+        self._session = Session(socket)
         self._start = start
         self._stream: Stream | None = None
         self._known = False

@@ -12,18 +12,19 @@ from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, cast, overload
 
-from gpuctl import reading, submission, waiting, wanted
-from gpuctl.client import COMES_BACK_S, ConnectionLostError, socket_path
-from gpuctl.client import Client as Connection
+from gpuctl.client import COMES_BACK_S, Client as Connection, ConnectionLostError, socket_path
 from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.following import reading, waiting
 from gpuctl.overview import look
+from gpuctl.python import wanted
+from gpuctl.python.told import Told
+from gpuctl.python.wanted import Command, Filters, JobLike, Jobs, Listed, Options
 from gpuctl.session import Session
-from gpuctl.told import Told
-from gpuctl.wanted import Command, Filters, JobLike, Jobs, Listed, Options
+from gpuctl.submitting import submission
 from gpud.wire.address import SSH
 
 if TYPE_CHECKING:
-    from gpuctl.executor import JobExecutor
+    from gpuctl.python.executor import JobExecutor
     from gpud.wire.changes import ChangeReply
     from gpud.wire.messages import Event, ShowReply
 
@@ -123,8 +124,7 @@ class Client:
 
     def __init__(self, socket: str | None = None, *, start: bool = True) -> None:
         self.path = socket_path(socket)
-        self._session = Session()
-        self._session.socket = socket
+        self._session = Session(socket)
         self._start = start
         self._reached = False
         self._asking = threading.Lock()
@@ -347,7 +347,7 @@ class Client:
         [1.0, 2.0, 3.0]
         4.0
         """
-        from gpuctl import mapping  # noqa: PLC0415 - most clients call no functions
+        from gpuctl.python import mapping  # noqa: PLC0415 - most clients call no functions
 
         self._refuse_afar()
         each = list(items)
@@ -372,7 +372,7 @@ class Client:
         120
         [4, 3]
         """
-        from gpuctl.executor import JobExecutor  # noqa: PLC0415 - as above
+        from gpuctl.python.executor import JobExecutor  # noqa: PLC0415 - as above
 
         self._refuse_afar()
         return JobExecutor(self, options)

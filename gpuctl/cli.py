@@ -109,7 +109,7 @@ class Commands(click.Group):
         rest = super().parse_args(ctx, args)
         given = ctx.params.pop("host", ())
         if given and not ctx.resilient_parsing:
-            from gpuctl import hosts  # noqa: PLC0415 - most gpuds are here
+            from gpuctl.remote import hosts  # noqa: PLC0415 - most gpuds are here
 
             _, command, _ = self.make_parser(ctx).parse_args(list(words))
             named = hosts.named(given)

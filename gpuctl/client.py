@@ -258,7 +258,7 @@ class Client:
 
     def _lost(self, why: str) -> UnreachableError:
         if self.welcome is None and self.path.startswith(address.SSH):
-            from gpuctl import relaying  # noqa: PLC0415 - as above
+            from gpuctl.remote import relaying  # noqa: PLC0415 - as above
 
             failed = relaying.failure(self.path, self._socket)
             if failed is not None:
@@ -294,7 +294,7 @@ def socket_path(explicit: str | None) -> str:
 def _connected(path: str, *, again: bool) -> socket.socket:
     """Return a connected socket; `again`: one was lost. Raises UnreachableError, or NotPermittedError."""
     if path.startswith(address.SSH):
-        from gpuctl import relaying  # noqa: PLC0415 - most gpuds are here
+        from gpuctl.remote import relaying  # noqa: PLC0415 - most gpuds are here
 
         return relaying.connected(path, again=again)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gpuctl import progress
 from gpuctl.client import Client
+from gpuctl.following import progress
 from gpuctl.render.jobs import ACTIVE, ENDS
 from gpuctl.render.plain import reply
 

@@ -21,8 +21,8 @@ R = TypeVar("R")
 class Session:
     """One call of gpuctl. `socket` is what `--socket` said; `json`, `paged`: whether JSON, a pager is wanted."""
 
-    def __init__(self) -> None:
-        self.socket: str | None = None
+    def __init__(self, socket: str | None = None) -> None:
+        self.socket = socket
         self.json = False
         self.paged = True
 
@@ -49,13 +49,13 @@ class Session:
 
     def show(self, lines: Sequence[str]) -> None:
         """Print lines for a person, who may want to leaf through them."""
-        from gpuctl.paging import page  # noqa: PLC0415 - as above
+        from gpuctl.render.paging import page  # noqa: PLC0415 - as above
 
         page(lines, wanted=self.paged)
 
     def _started(self, path: str) -> bool:
         """Return whether the user's own gpud was started: it is if no other is meant. Raises UnreachableError."""
-        from gpuctl import starting  # noqa: PLC0415 - as above
+        from gpuctl.setup import starting  # noqa: PLC0415 - as above
         from gpud.wire import address  # noqa: PLC0415 - only where no gpud answers
 
         if not starting.is_own(path):
@@ -71,7 +71,7 @@ class Session:
 
 def _ask_for_the_machine_s(path: str, error: UnreachableError) -> None:
     """Raise UnreachableError with who can help, where the machine has a gpud and no other is meant."""
-    from gpuctl import starting  # noqa: PLC0415 - only where no gpud answers
+    from gpuctl.setup import starting  # noqa: PLC0415 - only where no gpud answers
     from gpud.wire import address  # noqa: PLC0415 - as above
 
     if address.has_system_gpud() and not starting.is_own(path):

@@ -8,8 +8,10 @@ The map, from the ground up; an arrow of imports only ever points down this list
 * `inventory`: what GPUs there are and what is on them. `launchers`: processes. `store`: SQLite. Each does I/O of
   one kind, knows nothing of the others, and speaks in `model`.
 * `simulator`: replays traces through `core`, where the daemon stands otherwise; nothing imports it.
-* `server`, `requests`, `answers`, `views`, `inbox`, `config` and their like: the edges of the daemon. `daemon`: the
-  loop that joins all.
+* The edges of the daemon: `settings`; `people`, who there is and what they may; `server`, the socket; `intake`, from a
+  message to a command; `views`, what people see; `notices`, what they are told of elsewhere; `chores`, what is done
+  beside the queue. `instance`: what they share. `requests` and `answers`: what changes something, and what only looks.
+* `daemon`: the loop that joins all, fed by `inbox`.
 * `__main__`: the composition root.
 """
 

@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpud import __version__
-from gpud.allowance import Allowance
+from gpud.chores.journal import start_log
 from gpud.clock import Clock, anchored
-from gpud.config import Config
 from gpud.core.policies import POLICIES
 from gpud.daemon import Daemon
 from gpud.inventory.machine import this_node
 from gpud.inventory.nvidia import NvidiaInventory
 from gpud.inventory.protocol import Inventory
 from gpud.inventory.simulated import SimulatedInventory, parse_nodes
-from gpud.journal import start_log
 from gpud.launchers import tree
 from gpud.launchers.environment import is_outer
 from gpud.launchers.link import command
 from gpud.launchers.local import LocalLauncher
 from gpud.launchers.record import boot_id
-from gpud.listen import ListenError, passed_on, turn_away
 from gpud.model.changes import SettingPut
 from gpud.notify import Notifier
 from gpud.numbering import newest_number
 from gpud.parts import Parts
 from gpud.reading import ReadThread
-from gpud.server import Server
-from gpud.settings import ConfigError, load, misspelt, taken
+from gpud.server.allowance import Allowance
+from gpud.server.connections import Server
+from gpud.server.listen import ListenError, passed_on, turn_away
+from gpud.settings.config import Config
+from gpud.settings.sources import ConfigError, load, misspelt, taken
 from gpud.store.files import FIRST_NUMBER, StoreError, check_database, next_number
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state

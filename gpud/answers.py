@@ -10,26 +10,27 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from gpud import __version__, devices
-from gpud.backup import Backups
-from gpud.check import Wrong, nearest
+from gpud import __version__
+from gpud.chores.backup import Backups
 from gpud.core.choice import in_force
 from gpud.core.tenants import no_such_tenant
 from gpud.core.windows import misnamed
-from gpud.inforce import settings_maps
-from gpud.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.instance import Instance
-from gpud.listing import Listing
+from gpud.intake.selection import parse_job
 from gpud.model.units import Timestamp
-from gpud.notices import Notices
+from gpud.notices.sending import Notices
 from gpud.orders import launcher_map
 from gpud.requests import refuse
-from gpud.seeing import scene_of, viewer_of
-from gpud.selection import parse_job
-from gpud.server import Peer
-from gpud.statistics import Cycles, Statistics
+from gpud.server.connections import Peer
+from gpud.settings.inforce import settings_maps
 from gpud.store.files import StoreError
-from gpud.usage import UsageReport
+from gpud.views import gpus as devices
+from gpud.views.inspection import kept_for, policies_map, reservation_map, tenant_map
+from gpud.views.listing import Listing
+from gpud.views.seeing import scene_of, viewer_of
+from gpud.views.statistics import Cycles, Statistics
+from gpud.views.usage import UsageReport
+from gpud.wire.check import Wrong, nearest
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Message
 
 log = logging.getLogger(__name__)

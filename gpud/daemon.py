@@ -12,8 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gpud.answers import Answers
-from gpud.check import Wrong
-from gpud.config import Config
+from gpud.chores.upkeep import SERVING, Upkeep
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked
 from gpud.core.cycle import Input
@@ -23,26 +22,27 @@ from gpud.core.world import World
 from gpud.errands import Errands, warnings
 from gpud.inbox import Inbox
 from gpud.instance import Instance
+from gpud.intake.submitting import once_each
 from gpud.looking import Looking
 from gpud.model.changes import Change
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
-from gpud.names import Names
-from gpud.notices import Notices
+from gpud.notices.sending import Notices
 from gpud.orders import order_for
 from gpud.parts import Parts
+from gpud.people.names import Names
+from gpud.people.roles import Roles, check_right
 from gpud.requests import Requests, refuse
-from gpud.roles import Roles, check_right
-from gpud.server import Peer
-from gpud.statistics import Cycles
+from gpud.server.connections import Peer
+from gpud.settings.config import Config
 from gpud.store.files import StoreError
 from gpud.store.jobs import NonceTakenError
 from gpud.store.rows import Committed, Loaded
-from gpud.submitting import once_each
 from gpud.subscriptions import Subscriptions
-from gpud.upkeep import SERVING, Upkeep
+from gpud.views.statistics import Cycles
+from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpud.check import Wrong
 from gpud.core.active import ActiveJob
 from gpud.instance import Instance
+from gpud.intake.selection import no_such_job, parse_job
+from gpud.intake.submission import check_command, check_size
 from gpud.launchers.protocol import LaunchOrder
 from gpud.model.changes import Change, Told
 from gpud.model.effects import Forget, Launch, Look
@@ -24,12 +25,11 @@ from gpud.model.job import Demand, Exit, JobId, Running, array_of, format_job, i
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.spec import JobSpec, Terms
 from gpud.orders import Command, log_dir, order_beside, order_for, order_saying
-from gpud.roles import right_of
-from gpud.selection import no_such_job, parse_job
-from gpud.server import Peer
+from gpud.people.roles import right_of
+from gpud.server.connections import Peer
 from gpud.store.files import StoreError
-from gpud.submission import check_command, check_size
-from gpud.views import terminal_path
+from gpud.views.jobs import terminal_path
+from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
 
 _FIRST = 1 << 23

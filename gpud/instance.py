@@ -4,14 +4,14 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gpud.clock import Clock
-from gpud.config import Config
 from gpud.core.world import World
 from gpud.launchers.protocol import Launcher
 from gpud.model.units import Timestamp
-from gpud.names import Names
 from gpud.parts import Parts
+from gpud.people.names import Names
+from gpud.people.roles import Roles
 from gpud.reading import ReadThread
-from gpud.roles import Roles
+from gpud.settings.config import Config
 from gpud.store.files import StoreError
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gpud.config import Config
 from gpud.core.fleet import GpuState
 from gpud.core.world import World
 from gpud.launchers import terminal
@@ -19,11 +18,12 @@ from gpud.model.gpu import Gpu, ProcessIdentity
 from gpud.model.job import JobId, format_job
 from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Seconds
+from gpud.settings.config import Config
 from gpud.slurm.variables import variables
-from gpud.views import default_log, progress_file, terminal_path
+from gpud.views.jobs import default_log, progress_file, terminal_path
 from gpud.wire.codec import Message
 
-_DELIVERY = str(Path(__file__).with_name("delivery.py"))
+_DELIVERY = str(Path(__file__).parent / "notices" / "delivery.py")
 _PYTHON = (sys.executable, "-I", "-S")
 _CLAIM = (*_PYTHON, "-c", "import signal; signal.pause()")
 
@@ -187,7 +187,7 @@ def notice_log(config: Config, uid: int | None, number: int) -> str:
 
 
 def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said: str, means: Means) -> LaunchOrder:
-    """Return the order to deliver a notice, as its user, by a program of gpud's own: see `delivery`.
+    """Return the order to deliver a notice, as its user, by a program of gpud's own: see `notices.delivery`.
 
     It may run a command of the user's, so it is fenced off from every GPU, where jobs are from others'.
     """

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpud.clock import Clock
-from gpud.config import Config
 from gpud.inventory.protocol import Inventory
 from gpud.launchers.protocol import Launcher
 from gpud.notify import Notifier
 from gpud.reading import ReadThread
+from gpud.settings.config import Config
 from gpud.store.jobs import Store
 
 

@@ -1,7 +1,7 @@
 """Requests that change something: from a checked message to a command for the loop, and from its answer to a reply.
 
-Who asks is the kernel's word, and what they may the table's in `roles`. Jobs are looked up in the store, off the loop,
-before the loop hears of them.
+Who asks is the kernel's word, and what they may the table's in `people.roles`. Jobs are looked up in the store, off
+the loop, before the loop hears of them.
 """
 
 import asyncio
@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 
-from gpud.administration import command_of, look_up, resolve_names
-from gpud.check import Wrong
 from gpud.core.admit import Refused
 from gpud.core.commands import (
     Accepted,
@@ -36,17 +34,19 @@ from gpud.core.commands import (
 )
 from gpud.errands import Errands
 from gpud.instance import Instance
+from gpud.intake.administration import command_of, look_up, resolve_names
+from gpud.intake.selection import ENDED, Chosen, Owner, outermost, resolve
+from gpud.intake.submitting import Submitting, check_priority
+from gpud.intake.updating import changes_of, checked_signal, part_of, written
 from gpud.looking import first_look
 from gpud.model.job import JobId, array_of, format_job
-from gpud.notices import Notices
-from gpud.reasons import in_words
-from gpud.roles import check_right, right_of
-from gpud.selection import ENDED, Chosen, Owner, outermost, resolve
-from gpud.server import Peer
+from gpud.notices.sending import Notices
+from gpud.people.roles import check_right, right_of
+from gpud.server.connections import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
-from gpud.submitting import Submitting, check_priority
-from gpud.updating import changes_of, checked_signal, part_of, written
+from gpud.views.reasons import in_words
 from gpud.wire.administration import ADMINISTRATION
+from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
 
 log = logging.getLogger(__name__)

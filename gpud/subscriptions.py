@@ -4,16 +4,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from gpud.allowance import allows
-from gpud.check import Wrong
 from gpud.instance import Instance
+from gpud.intake.selection import parse_jobs
 from gpud.model.job import JobId
-from gpud.seeing import viewer_of
-from gpud.selection import parse_jobs
-from gpud.server import Peer
+from gpud.server.allowance import allows
+from gpud.server.connections import Peer
 from gpud.store.reader import Reader
 from gpud.store.rows import Event
-from gpud.views import Viewer, event_map
+from gpud.views.jobs import Viewer, event_map
+from gpud.views.seeing import viewer_of
+from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
 
 _PAGE = 1_000

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from glob import glob
 
-from gpuctl import installing
 from gpuctl.checks.finding import Finding, Patient
+from gpuctl.setup import installing
 
 _FOLDERS = ("/usr/lib/systemd", "/usr/local/lib/systemd", "/run/systemd", "/etc/systemd")
 _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})

@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Iterator
 from typing import NoReturn
 
-from gpuctl import installing, starting
 from gpuctl.checks.finding import Finding, Patient
 from gpuctl.client import Client, socket_path
 from gpuctl.errors import GpuctlError, UnreachableError
+from gpuctl.setup import installing, starting
 from gpud import __version__
 from gpud.wire import address
 

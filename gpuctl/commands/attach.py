@@ -5,11 +5,11 @@ import click
 from gpuctl import session
 from gpuctl.cli import JobStatusCommand
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.follower import Follower
+from gpuctl.following.follower import Follower
+from gpuctl.following.waiting import exit_status
 from gpuctl.parse import JOB
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note, on_terminal
-from gpuctl.waiting import exit_status
 
 
 @click.command(cls=JobStatusCommand)
@@ -30,7 +30,7 @@ def attach(session: Session, job: str) -> int:
         if "array" in shown:
             raise GpuctlError(f"job {job} is an array", hint=f"name an element: gpuctl attach {job}_0")
         if shown["terminal"] is not None:
-            from gpuctl import attaching  # noqa: PLC0415 - only for terminals
+            from gpuctl.following import attaching  # noqa: PLC0415 - only for terminals
 
             attaching.check_terminal("attach", f"to see its output: gpuctl logs -f {job}")
             answer = attaching.attend(client, job)

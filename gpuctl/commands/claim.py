@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
-from gpuctl import options, submission
-from gpuctl.beginning import until_begun
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.follower import Interrupts
+from gpuctl.following.beginning import until_begun
+from gpuctl.following.follower import Interrupts
 from gpuctl.interruption import INTERRUPTED
 from gpuctl.parse import DURATION, JOB, OR_FOREVER
 from gpuctl.render.jobs import ENDS, written_end
 from gpuctl.session import Session, note, on_terminal
+from gpuctl.submitting import options, submission
 from gpud.model.units import format_duration
 
 _HELD = ("held", "queued", "starting", "running")

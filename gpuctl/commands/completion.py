@@ -64,7 +64,7 @@ def completion(context: click.Context, what: str, shell: str | None, *, uninstal
 
 
 def _install(session: Session, command: click.Command, shell: str | None, *, uninstall: bool) -> None:
-    from gpuctl import shells  # noqa: PLC0415 - TAB has no time for it
+    from gpuctl.setup import shells  # noqa: PLC0415 - TAB has no time for it
 
     shell = shell or shells.here()
     done = shells.uninstall(shell) if uninstall else shells.install(shell, WRITERS[shell](render.tree(command)))

@@ -81,7 +81,7 @@ def _value(setting: dict[str, Any]) -> str:
 
 def _change(session: Session, key: str, text: str | None) -> None:
     """Edit the file, and make the gpud that reads it read it again. Raises GpuctlError, before anything is changed."""
-    from gpuctl import editing  # noqa: PLC0415 - most calls only look
+    from gpuctl.setup import editing  # noqa: PLC0415 - most calls only look
 
     key = key.replace("-", "_")
     path, gpud = editing.target(session)

@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
-from gpuctl import session, starting
+from gpuctl import session
 from gpuctl.client import Client, socket_path
 from gpuctl.commands.backup import backup
 from gpuctl.commands.install import install, uninstall
 from gpuctl.errors import GpuctlError, UnreachableError, UsageError
-from gpuctl.follower import shown
-from gpuctl.following import Changes, Log
+from gpuctl.following.follower import shown
+from gpuctl.following.logs import Changes, Log
 from gpuctl.parse import COUNT
 from gpuctl.render.plain import reply
 from gpuctl.session import Session, note
+from gpuctl.setup import starting
 from gpud.model.units import format_duration, format_size
 from gpud.wire import address
 

@@ -23,16 +23,17 @@ import click
 from rich.live import Live
 from rich.text import Text
 
-from gpuctl import starting, submission
 from gpuctl.client import Client
 from gpuctl.commands.submit import submit
 from gpuctl.errors import GpuctlError
+from gpuctl.following.waiting import subscribe
 from gpuctl.overview import look, unshown
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render.jobs import ENDS, rows, written_end
 from gpuctl.render.text import clock, cut, plural
 from gpuctl.session import Session, note
-from gpuctl.waiting import subscribe
+from gpuctl.setup import starting
+from gpuctl.submitting import submission
 
 SIMULATED = "2x8xH100"
 _WITHIN_S, _CLEANED_WITHIN_S = 50, 10

@@ -7,11 +7,11 @@ import click
 
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
+from gpuctl.following.waiting import await_back
 from gpuctl.parse import POSITIVE, jobs_argument
 from gpuctl.render.plain import is_time
 from gpuctl.render.text import clean, clock
 from gpuctl.session import Session, note
-from gpuctl.waiting import await_back
 
 
 @click.command()

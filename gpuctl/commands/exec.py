@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from gpuctl import attaching, session
+from gpuctl import session
 from gpuctl.cli import JobStatusCommand
 from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.following import attaching
+from gpuctl.following.waiting import subscribe
 from gpuctl.parse import JOB
 from gpuctl.session import Session
-from gpuctl.waiting import subscribe
 
 _BEGINS_WITHIN_S = 30.0  # on the most loaded machine; what has not then never will
 

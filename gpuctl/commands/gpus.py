@@ -4,11 +4,10 @@ import pwd
 
 import click
 
-from gpuctl import session, shaping
-from gpuctl.render import fields
-from gpuctl.render import gpus as render
+from gpuctl import session
+from gpuctl.render import fields, gpus as render, shaping
+from gpuctl.render.shaping import Shape
 from gpuctl.session import Session, note
-from gpuctl.shaping import Shape
 from gpud.model.units import format_duration
 
 

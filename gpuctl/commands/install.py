@@ -2,10 +2,11 @@
 
 import click
 
-from gpuctl import installing, session
+from gpuctl import session
 from gpuctl.errors import GpuctlError
-from gpuctl.installing import Step
 from gpuctl.session import Session, note
+from gpuctl.setup import installing
+from gpuctl.setup.installing import Step
 
 _WHERE = (
     click.option("--system/--user", "system", default=None, help="For everybody on the machine, or for you alone."),

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpuctl import progress, session, shaping
+from gpuctl import session
 from gpuctl.errors import UsageError
+from gpuctl.following import progress
 from gpuctl.parse import POSITIVE, SINCE, jobs_argument
-from gpuctl.render import fields, results
-from gpuctl.render import jobs as render
+from gpuctl.render import fields, jobs as render, results, shaping
 from gpuctl.render.gpus import SIMULATED
+from gpuctl.render.shaping import Shape
 from gpuctl.session import Session, note
-from gpuctl.shaping import Shape
 
 _MOST = 10_000  # rows that gpud lists at once
 _COUNTED = 10_000  # how far it counts what it leaves out

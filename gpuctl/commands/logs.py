@@ -7,8 +7,8 @@ import click
 from gpuctl import session
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, NotPermittedError, UsageError
-from gpuctl.follower import Follower, shown
-from gpuctl.following import Log
+from gpuctl.following.follower import Follower, shown
+from gpuctl.following.logs import Log
 from gpuctl.parse import COUNT, JOB, POSITIVE
 from gpuctl.render.jobs import ENDS, written_end
 from gpuctl.session import Session, note

@@ -2,11 +2,11 @@
 
 import click
 
-from gpuctl import session, shaping
-from gpuctl.render import fields
+from gpuctl import session
+from gpuctl.render import fields, shaping
 from gpuctl.render.gpus import SIMULATED, node_rows
+from gpuctl.render.shaping import Shape
 from gpuctl.session import Session, note
-from gpuctl.shaping import Shape
 
 
 @click.command()

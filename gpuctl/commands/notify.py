@@ -11,7 +11,7 @@ import click
 import gpud
 from gpuctl import session
 from gpuctl.errors import GpuctlError
-from gpuctl.following import Log, LogError
+from gpuctl.following.logs import Log, LogError
 from gpuctl.parse import JOB, POSITIVE, RULE
 from gpuctl.render.text import Column, clock, table
 from gpuctl.session import Session, note
@@ -103,7 +103,7 @@ def test(session: Session, /, target: list[tuple[str, str]]) -> None:
         "data": {"event": "test", "text": text},
     }
     done = subprocess.run(
-        [sys.executable, "-I", os.path.join(os.path.dirname(gpud.__file__), "delivery.py")],
+        [sys.executable, "-I", os.path.join(os.path.dirname(gpud.__file__), "notices", "delivery.py")],
         env={**os.environ, "GPUD_NOTICE": json.dumps(notice)},
         stdout=subprocess.PIPE,
         text=True,

@@ -4,8 +4,8 @@ import os
 
 import click
 
-from gpuctl import progress as told
 from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.following import progress as told
 
 
 @click.command()

@@ -13,17 +13,17 @@ from typing import Any, NoReturn, Self
 
 import click
 
-from gpuctl import options, submission
-from gpuctl.beginning import has_begun, until_begun
 from gpuctl.cli import JobStatusCommand
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, ReaderLeftError, UsageError
-from gpuctl.follower import Follower, Interrupts, sizes
+from gpuctl.following.beginning import has_begun, until_begun
+from gpuctl.following.follower import Follower, Interrupts, sizes
+from gpuctl.following.waiting import exit_status
 from gpuctl.interruption import INTERRUPTED
 from gpuctl.parse import DURATION, OR_FOREVER
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note, on_terminal
-from gpuctl.waiting import exit_status
+from gpuctl.submitting import options, submission
 from gpud.model.units import format_duration
 
 _IMMEDIATE_S = 5
@@ -87,7 +87,7 @@ def run(
         if immediate is not None:
             _started_or_cancelled(client, job, immediate, interrupts)
         if pty:
-            from gpuctl import attaching  # noqa: PLC0415 - only for terminals
+            from gpuctl.following import attaching  # noqa: PLC0415 - only for terminals
 
             attended = attaching.attend(client, job, interrupts)
             if attended is None:
@@ -109,7 +109,7 @@ def run(
 
 def _terminal(session: Session, unattended: float | None) -> dict[str, Any]:
     """Return what a request says of a terminal: its size, and how long it may be without anybody. Raises UsageError."""
-    from gpuctl import attaching  # noqa: PLC0415 - as above
+    from gpuctl.following import attaching  # noqa: PLC0415 - as above
 
     if session.json:
         raise UsageError("a terminal is a person's, and --json a program's", hint="leave out one of the two")

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from gpuctl import progress, session
+from gpuctl import session
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
-from gpuctl.following import Log, LogError
+from gpuctl.following import progress
+from gpuctl.following.logs import Log, LogError
 from gpuctl.parse import is_one, jobs_argument
 from gpuctl.render import results
 from gpuctl.render.jobs import whole

@@ -7,8 +7,7 @@ import click
 
 from gpuctl import session
 from gpuctl.overview import look, unshown
-from gpuctl.render import gpus as render_gpus
-from gpuctl.render import jobs as render_jobs
+from gpuctl.render import gpus as render_gpus, jobs as render_jobs
 from gpuctl.render.text import clean, plural, terminal_height
 from gpuctl.session import Session
 from gpud.model.units import format_duration

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpuctl import options, submission
 from gpuctl.client import Client
 from gpuctl.errors import OutputError, RefusedError, UsageError
 from gpuctl.session import Session, note, on_terminal
+from gpuctl.submitting import options, submission
 
 if TYPE_CHECKING:
-    from gpuctl.directives import Script
+    from gpuctl.submitting.directives import Script
 
 
 @click.command(cls=options.WordsCommand)
@@ -65,7 +65,7 @@ def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: 
 
 def _submit_file(context: click.Context, file: str, *, dry_run: bool) -> None:
     """Queue the jobs of a file, and print their ids in its order. Raises UsageError, RefusedError."""
-    from gpuctl import sweeps  # noqa: PLC0415 - one job has no time for it
+    from gpuctl.submitting import sweeps  # noqa: PLC0415 - one job has no time for it
 
     session: Session = context.obj
     if context.params["command"]:
@@ -101,7 +101,7 @@ def _queue(client: Client, fields: dict[str, Any], script: "Script | None") -> d
 
 def _show_understood(context: click.Context, fields: dict[str, Any], script: "Script | None") -> None:
     """Say what was understood, and whether it would be queued. Raises RefusedError."""
-    from gpuctl import understanding  # noqa: PLC0415 - only a dry run tells
+    from gpuctl.submitting import understanding  # noqa: PLC0415 - only a dry run tells
 
     session: Session = context.obj
     given = context.params if script is None else script.given

@@ -4,13 +4,13 @@ from typing import Any
 
 import click
 
-from gpuctl import submission
 from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
-from gpuctl.options import options
 from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, variables
-from gpuctl.places import mount_of
 from gpuctl.session import Session
+from gpuctl.submitting import submission
+from gpuctl.submitting.options import options
+from gpuctl.submitting.places import mount_of
 from gpud.model.units import parse_duration
 
 _CHANGEABLE = (

@@ -8,10 +8,10 @@ from gpuctl import session
 from gpuctl.cli import JobStatusCommand
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.following.waiting import exit_status, in_group, named, wait_for
 from gpuctl.parse import jobs_argument
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note
-from gpuctl.waiting import exit_status, in_group, named, wait_for
 
 
 @click.command(cls=JobStatusCommand)

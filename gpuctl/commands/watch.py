@@ -8,9 +8,9 @@ import click
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.errors import UsageError
+from gpuctl.following.waiting import await_back
 from gpuctl.overview import look
 from gpuctl.session import Session
-from gpuctl.waiting import await_back
 
 _MOST = 100
 

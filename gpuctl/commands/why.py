@@ -5,12 +5,13 @@ from typing import Any
 
 import click
 
-from gpuctl import progress, session
+from gpuctl import session
+from gpuctl.following import progress
 from gpuctl.parse import JOB
 from gpuctl.render.jobs import ACTIVE, ENDS, how_far
 from gpuctl.render.text import clean, in_words
 from gpuctl.session import Session, note
-from gpuctl.submission import ordinal
+from gpuctl.submitting.submission import ordinal
 
 
 @click.command()

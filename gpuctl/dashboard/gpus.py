@@ -7,8 +7,7 @@ from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.paint import Line, beside, cell, length, restyled, style_of
 from gpuctl.dashboard.source import Map, Seen
 from gpuctl.render.gpus import short_name, summary
-from gpuctl.render.text import cell_len
-from gpuctl.render.text import size as written_size
+from gpuctl.render.text import cell_len, size as written_size
 
 _HOT_C, _TOO_HOT_C = 80, 90
 _COOL_C = 30  # where the bar of a temperature begins

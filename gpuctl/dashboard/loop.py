@@ -21,8 +21,8 @@ from gpuctl.dashboard.source import Source
 from gpuctl.dashboard.tail import Tail, tail
 from gpuctl.dashboard.terminal import Terminal
 from gpuctl.errors import RefusedError
-from gpuctl.following import Changes
-from gpuctl.waiting import away
+from gpuctl.following.logs import Changes
+from gpuctl.following.waiting import away
 
 _FRAME_S = 0.5
 _LOG_S = 0.2

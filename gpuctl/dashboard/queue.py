@@ -8,7 +8,7 @@ from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.gpus import Canvas
 from gpuctl.dashboard.paint import Line, cell, padded, restyled, spread, style_of
 from gpuctl.dashboard.source import Map
-from gpuctl.progress import within_epoch
+from gpuctl.following.progress import within_epoch
 from gpuctl.render.jobs import ACTIVE, ENDS, ending, gpus_wanted, where, written_id
 from gpuctl.render.text import cell_len, clean
 from gpud.model.units import format_duration

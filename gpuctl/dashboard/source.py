@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpuctl import progress
 from gpuctl.client import Client
 from gpuctl.dashboard.gauges import History
 from gpuctl.dashboard.tail import Tail
 from gpuctl.errors import RefusedError
+from gpuctl.following import progress
 from gpuctl.render.jobs import ACTIVE, ENDS
 
 Map = dict[str, Any]

@@ -5,7 +5,7 @@ import re
 import stat
 from dataclasses import dataclass
 
-from gpuctl.following import being
+from gpuctl.following.logs import being
 
 _MOST = 256 << 10  # bytes: some thousands of lines, decoded in a millisecond
 # Colours, cursor movements and titles that programs write for a terminal of their own.

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpuctl.errors import UsageError
-from gpuctl.render import gpus as of_gpus
-from gpuctl.render import jobs as of_jobs
+from gpuctl.render import gpus as of_gpus, jobs as of_jobs
 from gpuctl.render.plain import plain
 from gpuctl.render.text import Column, clean, clock, colored, in_words, size, table
 from gpud.model.units import format_duration

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from gpuctl import progress
+from gpuctl.following import progress
 from gpuctl.render import results
 from gpuctl.render.text import Column, clean, clock, colored, in_words, plural, table
 from gpud.model.units import format_duration, format_size

@@ -5,8 +5,7 @@ is still clearing up: it holds nothing any more. If it never was, it lives where
 namespace, /proc mounted with hidepid): it holds its GPU like any other, and nobody knows whose it is.
 """
 
-from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 

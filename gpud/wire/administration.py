@@ -1,7 +1,7 @@
 """What operators ask: the second page of the protocol, whose first, `messages`, says how anything is asked.
 
-In a user's own gpud its user may ask for all of it; in system mode operators or admins: see `gpud.roles`. Looking is
-everybody's.
+In a user's own gpud its user may ask for all of it; in system mode operators or admins: see `people.roles`. Looking
+is everybody's.
 """
 
 from typing import Literal, NotRequired, TypedDict

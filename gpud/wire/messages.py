@@ -66,7 +66,7 @@ class List(TypedDict):
 
 
 class Job(TypedDict):
-    """A job as everybody sees it (what `gpud.views` does not name of others' is empty in system mode).
+    """A job as everybody sees it (what `gpud.views.jobs` does not name of others' is empty in system mode).
 
     `expected_start_at` is None where nobody can tell, and `expected_start_unknown` then says why, of who waits.
     `time`s are seconds since 1970. `gpus` is a fraction for a part of one; with `share`, `gpu_memory_mib` is the share.

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from gpuctl.submission import new_nonce
+from gpuctl.submitting.submission import new_nonce
 from gpud.wire.codec import PROTOCOL, Frames, pack
 
 # What a shell of a person at work exports: 40 variables, 2.5 kB.

@@ -15,18 +15,18 @@ from gpud.core.queue import job_of
 from gpud.core.rules import Rules
 from gpud.core.why import why
 from gpud.core.world import World
-from gpud.explaining import why_map
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand
 from gpud.model.observations import NodeSeen
 from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Mib, Timestamp
 from gpud.model.window import Pool
-from gpud.reasons import in_words
 from gpud.store.jobs import Store
 from gpud.store.reader import Reader
 from gpud.store.rows import JobRow
-from gpud.views import Scene
+from gpud.views.explaining import why_map
+from gpud.views.jobs import Scene
+from gpud.views.reasons import in_words
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 

@@ -15,12 +15,12 @@ from budgets import p99
 from crowd import SHELL, Crowd, submits
 from gpud_process import ROOT
 
+from gpud.intake.submission import spec_of
 from gpud.model.changes import Added
 from gpud.model.job import job_id
 from gpud.model.spec import Place
 from gpud.model.units import Timestamp
 from gpud.store.jobs import Store
-from gpud.submission import spec_of
 
 UNGROUPED = str(Path(__file__).with_name("ungrouped.py"))
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl import waiting
 from gpuctl.client import Client
+from gpuctl.following import waiting
 
 JOB_KEYS = """
     id uid name user tenant group labels state reason priority command workdir gpus gpu_memory_mib gpu_type share
@@ -251,7 +251,9 @@ def test_ctrl_c_cancels_a_job_that_waits(gpuctl):
     assert gpuctl.json("show", "1")["state"] == "cancelled"
 
 
-@pytest.mark.parametrize("imported", ["click.core", "gpuctl.cli", "gpuctl.submission", "gpuctl.commands.run"])
+@pytest.mark.parametrize(
+    "imported", ["click.core", "gpuctl.cli", "gpuctl.submitting.submission", "gpuctl.commands.run"]
+)
 def test_an_early_ctrl_c_is_quiet_and_leaves_no_job_behind(gpuctl, imported):
     with gpuctl.start("run", "--hold", "--", "true", environ={"PYTHONPROFILEIMPORTTIME": "1"}) as run:
         assert any(line.endswith(f" {imported}\n") for line in run.stderr)

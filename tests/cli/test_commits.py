@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from gpuctl import git
+from gpuctl.submitting import git
 
 WHO = ("-c", "user.name=me", "-c", "user.email=me@here", "-c", "init.defaultBranch=main")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from gpud_process import ROOT, Gpud, until
 
-from gpuctl import Client, GpuctlError, RefusedError, UnreachableError, relaying
-from gpuctl import hosts as of_several
+from gpuctl import Client, GpuctlError, RefusedError, UnreachableError
+from gpuctl.remote import hosts as of_several, relaying
 
 pytestmark = pytest.mark.xdist_group("hosts")
 WITHIN_S = 60

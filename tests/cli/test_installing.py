@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl import copying, installing, ownership
 from gpuctl.errors import GpuctlError
+from gpuctl.setup import copying, installing, ownership
 
 ROOT = Path(__file__).parents[2]
 

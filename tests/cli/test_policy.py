@@ -2,8 +2,8 @@
 
 import pytest
 
-from gpud.config import Config
 from gpud.core.policies import POLICIES
+from gpud.settings.config import Config
 
 POLICY_KEYS, PARAMETER_KEYS = {"name", "says", "parameters"}, {"name", "kind", "value", "default", "says"}
 

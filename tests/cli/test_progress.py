@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl import progress
+from gpuctl.following import progress
 
 TELLS = f"{sys.executable} -m gpuctl progress 40/100 --message 'epoch 2'; echo told; read x < gate"
 

@@ -15,8 +15,8 @@ from gpud.model.job import Demand, End, Exit, job_id
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Timestamp
 from gpud.model.use import GpuUse
-from gpud.results import results
 from gpud.store.rows import AttemptRow, JobRow
+from gpud.views.results import results
 
 HOUR = 3_600.0
 

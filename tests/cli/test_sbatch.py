@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gpuctl import submission, understanding
 from gpuctl.commands.submit import submit
 from gpuctl.errors import UsageError
 from gpuctl.slurm import values
+from gpuctl.submitting import submission, understanding
 from gpud.core.placement import type_matches
 
 SHELF = Path(__file__).parents[1] / "data" / "sbatch"

@@ -17,7 +17,7 @@ from gpud_process import until
 
 from gpuctl import NotPermittedError, UnreachableError
 from gpuctl.client import Client
-from gpuctl.waiting import exit_status, wait_for
+from gpuctl.following.waiting import exit_status, wait_for
 from gpud.wire.codec import Frames, pack
 
 DEADLINE_S = 30

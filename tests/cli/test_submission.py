@@ -8,9 +8,10 @@ from typing import Any
 import click
 import pytest
 
-from gpuctl import session, submission
+from gpuctl import session
 from gpuctl.commands.submit import submit
 from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.submitting import submission
 
 WITHOUT_IT = "without it, the job cannot start"
 

@@ -5,10 +5,10 @@ import shlex
 import pytest
 from gpud_process import until
 
-from gpuctl import sweeps, sweeps_toml
-from gpuctl.braces import expanded
 from gpuctl.errors import UsageError
-from gpud import submitting
+from gpuctl.submitting import sweeps, sweeps_toml
+from gpuctl.submitting.braces import expanded
+from gpud.intake import submitting
 
 SWEEP = """\
 # every line is a job

@@ -11,9 +11,9 @@ from cli.conftest import Gpuctl
 from cli.typing_at import Person
 from gpud_process import Gpud, lives, until
 
-from gpuctl import attaching
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
+from gpuctl.following import attaching
 from gpud.launchers.attached import PIECE, STUCK_S, Attached
 
 

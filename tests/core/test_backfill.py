@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
 
 from gpud.core.rules import Rules

@@ -1,8 +1,7 @@
 """Jobs that come after others: they start when these ended as they must, and otherwise say why they never will."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from playbook import Play, a_cluster, a_job, an_end, element
 
 from gpud.core.admit import Refused

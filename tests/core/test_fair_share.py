@@ -6,8 +6,7 @@ from math import log
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import Play, a_cluster, a_job, a_node
 from tenancy import a_job_of, create
 

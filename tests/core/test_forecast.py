@@ -4,8 +4,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end
 
 from gpud.core.choice import world_of

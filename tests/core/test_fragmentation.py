@@ -1,8 +1,7 @@
 """Placement by what usually comes: where GPUs are of no use to others, jobs that can use them go."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import a_node
 
 from gpud.core.fleet import GpuState, Kind, NodeState

@@ -8,8 +8,7 @@ from heapq import heappop, heappush
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from playbook import Play, a_cluster, a_job, a_node, a_start, an_end
 
 from gpud.core.fragmentation import PLACEMENTS

@@ -3,8 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from playbook import Play, a_cluster, a_job, a_node
 
 from gpud.core.choice import apply, in_force, values, world_of

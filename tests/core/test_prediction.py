@@ -1,8 +1,7 @@
 """How long jobs are expected to run: as those like them did."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import a_cluster, a_job
 
 from gpud.core.prediction import KEPT, RUNS, Prediction, Predictor

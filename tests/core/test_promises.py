@@ -5,8 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, note, settings, strategies as st
 from ledger import picture
 from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, a_start, an_end, element
 

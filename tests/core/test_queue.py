@@ -1,8 +1,7 @@
 """Who comes first: priority with aging, then the order of submission, in whichever line one stands."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import NOON, Play, a_cluster, a_job, a_node
 
 from gpud.core.policies.priority import Priority

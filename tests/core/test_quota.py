@@ -2,8 +2,7 @@ from dataclasses import replace
 from itertools import cycle
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from playbook import Play, a_cluster, a_job
 from tallies import counted, recounted
 from tenancy import History, a_job_of, change, create, delete

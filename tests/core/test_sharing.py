@@ -4,8 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import SIZES, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
 
 from gpud.core.condition import Condition, condition

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from playbook import SIZES, a_node
 
 from gpud.core.fleet import GpuState, NodeState

@@ -9,14 +9,14 @@ from tenancy import a_job_of, create, reserve
 
 from gpud.core.commands import ChoosePolicy
 from gpud.core.rules import Rules
-from gpud.explaining import why_map
 from gpud.model.array import parse_array
 from gpud.model.job import Exit, JobId
 from gpud.model.tenant import Limits
 from gpud.model.units import Timestamp
 from gpud.model.window import Pool
 from gpud.store.rows import AttemptRow, JobRow
-from gpud.views import Scene
+from gpud.views.explaining import why_map
+from gpud.views.jobs import Scene
 
 
 def told(play: Play, job: JobId, *, deep: bool = True, **more):

@@ -1,7 +1,6 @@
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from playbook import a_cluster, a_job, a_node
 from tenancy import a_job_of, change, create, delete, reserve, unreserve
 

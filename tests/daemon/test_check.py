@@ -2,10 +2,9 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from gpud.check import Wrong, check
+from gpud.wire.check import Wrong, check
 from gpud.wire.messages import REQUESTS
 from gpud.wire.submission import Submit
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from gpud.config import Config
 from gpud.core.rules import Rules
-from gpud.settings import ConfigError, load, misspelt, taken
+from gpud.settings.config import Config
+from gpud.settings.sources import ConfigError, load, misspelt, taken
 
 NONE = "/nonexistent/config.toml"
 

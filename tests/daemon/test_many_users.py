@@ -22,9 +22,9 @@ from gpud_process import ROOT, Gpud, until
 
 from gpuctl.client import Client
 from gpuctl.errors import NotPermittedError, RefusedError
-from gpuctl.follower import Follower
-from gpud.roles import RIGHTS, Role, right_of
-from gpud.views import OF_OTHERS
+from gpuctl.following.follower import Follower
+from gpud.people.roles import RIGHTS, Role, right_of
+from gpud.views.jobs import OF_OTHERS
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Frames, pack
 from gpud.wire.messages import REQUESTS
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from gpud.check import Wrong
 from gpud.core.policies.priority import Priority
 from gpud.core.rules import Rules
 from gpud.core.world import World
-from gpud.membership import fill_in, tenant_of
 from gpud.model.tenant import Tenant
 from gpud.model.window import Pool
+from gpud.people.membership import fill_in, tenant_of
+from gpud.wire.check import Wrong
 
 
 def a_world(*tenants, pools=()):

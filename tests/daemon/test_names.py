@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from gpud.names import Account, Names, NameServiceError
+from gpud.people.names import Account, Names, NameServiceError
 
 SLOW = 54322
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from gpud.credentials import _many_groups
-from gpud.listen import ListenError
-from gpud.server import UNREAD_MAX, Server
+from gpud.server.connections import UNREAD_MAX, Server
+from gpud.server.credentials import _many_groups
+from gpud.server.listen import ListenError
 from gpud.wire.address import address_file, reachable
 from gpud.wire.codec import FRAME_MAX, PROTOCOL, PROTOCOL_OLDEST, Frames, pack
 
@@ -315,7 +315,7 @@ def test_an_answer_too_large_for_a_frame_becomes_an_error(tmp_path):
 
 
 def test_one_connection_too_many_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpud.server._FOR_ROOT", 0)  # who may be root
+    monkeypatch.setattr("gpud.server.connections._FOR_ROOT", 0)  # who may be root
 
     async def body(daemon):
         first = [await daemon.client(HELLO), await daemon.client(HELLO)]

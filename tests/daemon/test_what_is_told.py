@@ -103,8 +103,8 @@ def test_a_message_is_one_line_of_the_log_whatever_names_are_in_it():
     evil = "eve\n<0>the machine burns\x1b[2J\u202e"
     code = f"""if True:
         import logging
-        from gpud.config import Config
-        from gpud.journal import start_log
+        from gpud.settings.config import Config
+        from gpud.chores.journal import start_log
         start_log(Config())
         logging.error("GPU 0 is used by %s", {evil!r})
     """

@@ -1,8 +1,7 @@
 """Sets of array indices, against sets of numbers."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gpud.model.array import INDEX_MAX, IndexSet, index_set, parse_array, parse_indices
 

@@ -14,7 +14,7 @@ import pytest
 from gpud_process import ROOT, until
 
 from gpuctl import Client, GpuctlError, JobError
-from gpuctl.calling import RemoteTraceback, pickled
+from gpuctl.python.calling import RemoteTraceback, pickled
 
 
 @pytest.fixture

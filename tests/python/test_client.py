@@ -13,8 +13,9 @@ import pytest
 from gpud_process import until
 
 import gpuctl
-from gpuctl import Client, GpuctlError, JobError, RefusedError, UnreachableError, api, wanted
+from gpuctl import Client, GpuctlError, JobError, RefusedError, UnreachableError, api
 from gpuctl.commands.submit import submit
+from gpuctl.python import wanted
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from replaying import a_mix, written
 
 from gpud.clock import Clock
-from gpud.config import Config
 from gpud.daemon import Daemon
 from gpud.inventory.simulated import SimulatedInventory
 from gpud.model.effects import Launch, Stop
@@ -20,7 +19,8 @@ from gpud.model.units import Timestamp
 from gpud.notify import Notifier
 from gpud.parts import Parts
 from gpud.reading import ReadThread
-from gpud.server import Server
+from gpud.server.connections import Server
+from gpud.settings.config import Config
 from gpud.simulator.cluster import read_cluster
 from gpud.simulator.engine import Engine
 from gpud.simulator.replay import GROUNDS, engine_for

@@ -9,11 +9,11 @@ import pytest
 from gpud_process import until
 from stored import T0, a_whole_life, added, over, running, starting
 
+from gpud.chores.pruning import Pruning
 from gpud.model.array import IndexSet, parse_array
 from gpud.model.changes import ArrayPut, Unfolded
 from gpud.model.job import End, job_id
 from gpud.model.spec import ArrayState, Place
-from gpud.pruning import Pruning
 from gpud.store import pruning
 from gpud.store.jobs import Store
 

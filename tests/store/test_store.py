@@ -18,8 +18,8 @@ from stored import (
     over,
     rows,
     running,
+    starting as starts,
 )
-from stored import starting as starts
 
 from gpud.model.array import IndexSet, parse_array
 from gpud.model.changes import (

@@ -5,8 +5,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from stored import PROCESS, SHIM, T0, TERMS, a_spec, a_whole_life, added, for_user
 
 from gpud.model.array import IndexSet, index_set

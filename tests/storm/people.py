@@ -4,7 +4,7 @@ from itertools import count
 
 from outside import BrokenPromiseError
 
-from gpud.check import check
+from gpud.wire.check import check
 from gpud.wire.messages import REQUESTS
 
 PROMISES = ("cancel", "hold", "drain", "pause")

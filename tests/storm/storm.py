@@ -26,17 +26,17 @@ from playbook import Play
 from virtual import KilledError, Time, VirtualClock, VirtualLoop, run
 
 import gpud.daemon
-import gpud.forecasting
-from gpud.config import Config
+import gpud.views.forecasting
 from gpud.core.cycle import cycle
 from gpud.daemon import Daemon
 from gpud.model.changes import AttemptEnded
 from gpud.model.effects import Launch
 from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import format_job
-from gpud.names import Account, _account
 from gpud.notify import Notifier
 from gpud.parts import Parts
+from gpud.people.names import Account, _account
+from gpud.settings.config import Config
 from gpud.store.files import StoreError, _migrate, _text, rollback
 from gpud.store.jobs import Store
 from gpud.store.reader import Reader
@@ -459,7 +459,7 @@ def calm_surroundings(storm):
     logger.addHandler(complaints)
     logger.propagate = False
     with ExitStack() as stack:
-        stack.enter_context(patch.object(gpud.forecasting, "time", still))
+        stack.enter_context(patch.object(gpud.views.forecasting, "time", still))
         stack.enter_context(patch.object(gpud.daemon, "gc", idle))
         try:
             yield

@@ -11,9 +11,9 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["gpud"]):
-    from gpud.check import Wrong, check
-    from gpud.selection import parse_jobs
-    from gpud.submission import spec_of
+    from gpud.intake.selection import parse_jobs
+    from gpud.intake.submission import spec_of
+    from gpud.wire.check import Wrong, check
     from gpud.wire.codec import HELLO_MAX, ITEMS_MAX, FrameError, Frames, pack
     from gpud.wire.messages import REQUESTS
 

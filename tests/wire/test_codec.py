@@ -2,8 +2,7 @@ import tracemalloc
 
 import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from gpud.wire.codec import FRAME_MAX, ITEMS_MAX, FrameError, Frames, pack, unpack
 

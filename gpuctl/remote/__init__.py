@@ -1,0 +1,1 @@
+"""gpud on other machines, by ssh."""

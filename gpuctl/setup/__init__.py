@@ -1,0 +1,1 @@
+"""gpud, and what belongs to it, on this machine: started, installed, configured."""

@@ -1,0 +1,1 @@
+"""What gpud does and says beside its queue."""

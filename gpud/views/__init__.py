@@ -1,0 +1,1 @@
+"""What people see: the world and the store, made into the maps of the protocol."""

@@ -1,0 +1,277 @@
+"""Reads of jobs: lists of them, one whole, why they wait, what happened to them.
+
+Rows come from the reading thread; what the world adds is put to them on the loop afterwards.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, islice
+from typing import cast
+
+from gpud.instance import Instance
+from gpud.intake.selection import Named, checked_states, no_such_job, parse_job, parse_jobs
+from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
+from gpud.model.units import Seconds, Timestamp
+from gpud.orders import confined_map
+from gpud.server.connections import Peer
+from gpud.store.rows import JobQuery, JobRow
+from gpud.views import jobs as views
+from gpud.views.explaining import why_map
+from gpud.views.forecasting import Forecaster
+from gpud.views.jobs import Scene, Viewer
+from gpud.views.results import happened, results
+from gpud.views.seeing import scene_of, viewer_of
+from gpud.wire.check import Wrong
+from gpud.wire.codec import FRAME_MAX, Message, pack
+from gpud.wire.messages import Job
+
+_DAY_S = 86_400.0
+_ROWS = 1_000
+_ROWS_MOST = 10_000
+_BREATH = 200
+_UNRECORDED: Message = {"commit": None, "dirty": None}
+_WAITING = frozenset({"queued", "held"})
+_ROWS_BYTES = FRAME_MAX * 3 // 4
+_SOON_S = 0.1  # how long a list waits for what is expected
+_PATIENT_S = 1.0  # and who asks for one job
+
+
+class Listing:
+    """Answers what is asked of jobs."""
+
+    def __init__(self, gpud: Instance) -> None:
+        self._gpud = gpud
+        self._forecasts = Forecaster(gpud)
+        self.by_op: dict[str, Callable[[Peer, Message], Awaitable[Message]]] = {
+            "list": self._list,
+            "show": self._show,
+            "why": self._why,
+            "events": self._events,
+            "groups": self._groups,
+        }
+
+    async def _list(self, peer: Peer, message: Message) -> Message:
+        states = checked_states(message.get("state", ()))
+        limit = message.get("limit", _ROWS_MOST if message.get("all") else self._usual())
+        if not 0 < limit <= _ROWS_MOST:
+            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
+        words = parse_jobs(message["jobs"]) if "jobs" in message else None
+        me = await self._gpud.names.name(peer.uid)
+        own = None if message.get("all") else (me, Timestamp(self._gpud.clock() - _DAY_S))
+        labels = tuple(_label(word) for word in message.get("labels", ()))
+        user = message.get("user")
+        # Others' labels are not told, neither by asking for each.
+        if message.get("mine") or (labels and not viewer_of(self._gpud, peer).private):
+            if user not in {None, me}:
+                return {"jobs": [], "more": 0}
+            user = me
+        query = JobQuery(
+            spans=None if words is None else tuple(span for word in words for span in _spans(word)),
+            ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
+            own=own,
+            limit=limit,
+            user=user,
+            states=states,
+            name=message.get("name"),
+            group=message.get("group"),
+            labels=labels,
+            since=message.get("since"),
+            shown=True,
+            first=self._first(states, limit),
+        )
+        rows, more = await self._gpud.reader.run(lambda reader: reader.jobs(query))
+        if words is not None:
+            rows = [part for row in rows for part in _named(row, words)]
+        there = {job for row in rows for job in (row.job, array_of(row.job))}
+        for word in words or ():
+            if word.alone and word.span[0] not in there:
+                await self._row(word.span[0])  # it is none of these, or there is none
+        scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
+        places = views.positions(scene.world) or {}
+        told = await _told(scene, rows, viewer, places, with_results=message.get("results", False))
+        return {"jobs": told, "more": more + len(rows) - len(told)}
+
+    def _usual(self) -> int:
+        """Return how many rows a listing has where nobody says: all that has not ended, and some of what has."""
+        world = self._gpud.world
+        return min(_ROWS_MOST, _ROWS + len(world.active) + len(world.queue) + len(world.parked))
+
+    def _first(self, states: frozenset[str], limit: int) -> tuple[JobId, ...]:
+        """Return which jobs a listing keeps before others: those that run; where all wait, the next in line."""
+        world = self._gpud.world
+        if states and states <= _WAITING:
+            return tuple(islice(views.positions(world) or {}, limit))
+        return tuple(world.active)
+
+    async def _ahead(self, rows: Sequence[JobRow], patience_s: Seconds) -> Scene:
+        """Return how things are, and what is expected where one of these jobs waits."""
+        waits = any(row.ended_at is None and row.state in {"queued", "held"} for row in rows)
+        forecast = await self._forecasts.newest(patience_s) if waits else None
+        return replace(scene_of(self._gpud), forecast=forecast)
+
+    async def _show(self, peer: Peer, message: Message) -> Message:
+        job = parse_job(message["job"])
+        row = await self._row(job)
+        scene = scene_of(self._gpud) if message.get("soon") else await self._ahead([row], _PATIENT_S)
+        viewer = viewer_of(self._gpud, peer)
+        spans = ((job, _last_of(job)),) if row.array is not None else ((job, job),)
+        attempts = await self._gpud.reader.run(lambda reader: reader.attempts(job))
+        events = await self._gpud.reader.run(lambda reader: reader.events(0, spans, _ROWS))
+        private = viewer.may_read(row)
+        names = await self._gpud.reader.run(lambda reader: reader.environment(job)) if private else None
+        shown = views.job_map(scene, row, viewer, scene.world.queue.position(job))
+        answer: Message = {
+            "job": shown,
+            "attempts": [views.attempt_map(scene, row, attempt, viewer) for attempt in attempts],
+            "events": [views.event_map(event, viewer) for event in events],
+            "environment": names,
+            **(await self._gpud.reader.run(lambda reader: reader.recorded(job)) if private else _UNRECORDED),
+            "confined": confined_map(self._gpud.launcher, job, row.place.attempt),
+            "dependents": [format_job(each) for each in scene.world.after.dependents(job)],
+            "lost_gpu_s": sum(each.gpu_s or 0.0 for each in attempts if each.cause is StopCause.PREEMPTED),
+            "happened": happened(row, events) if private else None,
+            "results": results(scene.world, row, attempts[-1] if attempts else None, scene.now) if private else None,
+        }
+        if row.array is not None:
+            query = JobQuery(spans=((JobId(job + 1), _last_of(job)),), limit=_ROWS)
+            rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
+            answer["elements"] = await _told(scene, rows, viewer, {})
+            shown["started_at"] = await self._gpud.reader.run(lambda reader: reader.first_start(job, _last_of(job)))
+            running = {"starting", "running", "stopping"}
+            if row.ended_at is None and any(each.state in running for each in rows):
+                shown["state"] = "running"
+            if row.ended_at is not None:
+                shown["exit_code"], shown["signal"] = await self._exit_of_array(row)
+        return answer
+
+    async def _exit_of_array(self, row: JobRow) -> tuple[int | None, int | None]:
+        """Return the exit of an ended array: that of its first element that did not complete, else 0."""
+        if row.state == End.COMPLETED:
+            return 0, None
+        states = frozenset(End) - {End.COMPLETED}
+        query = JobQuery(spans=((JobId(row.job + 1), _last_of(row.job)),), states=states, limit=_ROWS_MOST)
+        rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
+        over = next((each.run.exit for each in rows if each.run is not None and each.run.exit is not None), None)
+        return (None, None) if over is None else (over.exit_code, over.signal)
+
+    async def _why(self, peer: Peer, message: Message) -> Message:
+        viewer = viewer_of(self._gpud, peer)
+        limit = message.get("limit", 100)
+        if "job" in message:
+            rows, deep = [await self._row(parse_job(message["job"]))], True
+        else:
+            query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
+            rows, deep = (await self._gpud.reader.run(lambda reader: reader.jobs(query)))[0], False
+        scene = await self._ahead(rows, _PATIENT_S)
+        places = views.positions(scene.world) if not deep else None
+        told = []
+        for row in rows:
+            place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
+            told.append((place is None, place, why_map(scene, row, place, deep=deep, private=viewer.may_read(row))))
+        told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
+        return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
+
+    async def _events(self, peer: Peer, message: Message) -> Message:
+        viewer = viewer_of(self._gpud, peer)
+        words = parse_jobs(message["jobs"]) if "jobs" in message else None
+        for word in words or ():
+            if word.alone:
+                await self._row(parse_job(word.text))
+        spans = None if words is None else [word.span for word in words]
+        since, limit = message.get("since"), message.get("limit", _ROWS)
+        if not 0 < limit <= _ROWS_MOST:
+            raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
+        last = self._gpud.last_event
+        events = await self._gpud.reader.run(lambda reader: reader.events(since, spans, limit))
+        if since is not None or (events and events[-1].seq > last):
+            last = events[-1].seq if events else since or 0
+        return {"events": [views.event_map(event, viewer) for event in events], "last": last}
+
+    async def _groups(self, peer: Peer, message: Message) -> Message:
+        del peer  # everybody may see how far the queue is
+        name, since = message.get("name"), Timestamp(self._gpud.clock() - _DAY_S)
+        rows = await self._gpud.reader.run(lambda reader: reader.groups(name, since))
+        if name is not None and not rows:
+            raise Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
+        rows.sort(key=lambda row: row.submitted_at)
+        return {"groups": [views.group_map(scene_of(self._gpud), row) for row in rows]}
+
+    async def _row(self, job: JobId) -> JobRow:
+        """Return a job's row; for an element that has none of its own, what its array's row says of it."""
+        row = await self._gpud.reader.run(lambda reader: reader.job(job))
+        if row is not None:
+            return row
+        index = index_of(job)
+        if index is not None:
+            array = await self._gpud.reader.run(lambda reader: reader.job(array_of(job)))
+            element = None if array is None else _element(array, index)
+            if element is not None:
+                return element
+        if index is None:
+            raise no_such_job(format_job(job))
+        hint = f"see what there is: gpuctl show {number_of(job)}"
+        raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+
+
+def _spans(word: Named) -> Iterator[tuple[JobId, JobId]]:
+    """Yield the keys of what a word names; of elements also their array's, whose row tells of those without one."""
+    yield word.span
+    if word.elements is not None:
+        yield job_id(word.first), job_id(word.first)
+
+
+def _named(row: JobRow, words: Sequence[Named]) -> Iterator[JobRow]:
+    """Yield a row; of an array of which only elements are named, those of them that have no rows of their own."""
+    state = row.array_state
+    if state is None or index_of(row.job) is not None or any(word.names(row.job) for word in words):
+        yield row
+        return
+    for word in words:
+        if word.elements is None or job_id(word.first) != row.job:
+            continue
+        element = _element(row, word.elements.first) if word.alone else None
+        if element is not None:
+            yield element
+        elif not word.alone and word.elements & (state.pending | state.dropped):
+            yield replace(row, array_state=replace(state, pending=word.elements & state.pending))
+
+
+def _element(array: JobRow, index: int) -> JobRow | None:
+    """Return what an array's row says of an element that has none of its own; None where it says nothing."""
+    state = array.array_state
+    if state is None or not (index in state.pending or index in state.dropped):
+        return None
+    word = array.state if index in state.pending else End.CANCELLED.value
+    ended_at = None if index in state.pending else array.updated_at
+    job = job_id(number_of(array.job), index)
+    return replace(array, job=job, state=word, ended_at=ended_at, array=None, array_state=None)
+
+
+async def _told(
+    scene: Scene, rows: Sequence[JobRow], viewer: Viewer, places: Mapping[JobId, int], *, with_results: bool = False
+) -> list[Job]:
+    """Return those of these jobs that one frame has room for, in their order; what has not ended goes first."""
+    jobs, sizes = [], []
+    for number, row in enumerate(rows, 1):
+        job: Message = {**views.row_map(scene, row, viewer, places.get(row.job))}
+        if with_results:
+            job["results"] = results(scene.world, row, row.run, scene.now) if viewer.may_read(row) else None
+        jobs.append(cast("Job", job))
+        sizes.append(len(pack({"job": jobs[-1]})))
+        if number % _BREATH == 0:  # others wait no longer for who asks for all there is
+            await asyncio.sleep(0)
+    ranked = sorted(range(len(jobs)), key=lambda at: (jobs[at]["ended_at"] is not None, -at))
+    upto = accumulate(sizes[at] for at in ranked)
+    kept = [at for at, size in zip(ranked, upto, strict=True) if size <= _ROWS_BYTES]
+    return [jobs[at] for at in sorted(kept)]
+
+
+def _last_of(job: JobId) -> JobId:
+    return JobId(job_id(number_of(job) + 1) - 1)
+
+
+def _label(word: str) -> tuple[str, str | None]:
+    """Return the key and value of `K=V`; a key alone means any value."""
+    key, equals, value = word.partition("=")
+    return key, value if equals else None

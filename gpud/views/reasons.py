@@ -1,0 +1,46 @@
+"""Why one job waits, in words, with what only its demand and the fleet tell: what it lacks, and what can never be.
+
+A job is refused at the door where it can never fit; one that was queued before any GPU was seen learns it here.
+"""
+
+from gpud.core.admit import never_fits
+from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait
+from gpud.core.world import World
+from gpud.model.job import Demand, JobId, format_job
+from gpud.model.units import Timestamp, format_size
+from gpud.views.words import Words, words
+
+
+def in_words(world: World, job: JobId, wait: Wait, now: Timestamp, last: str | None = None) -> Words:
+    """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more."""
+    written, waiting = format_job(job), world.waiting(job)
+    if isinstance(wait, Held) and wait.reason is None and last:
+        return "held", last, None
+    if isinstance(wait, RetriesAt):
+        code, sentence, hint = words(wait, now, written)
+        return code, f"{sentence}: {last}" if last else sentence, hint
+    if isinstance(wait, NoCapacity) and waiting is not None:
+        demand = waiting.terms.demand
+        never = never_fits(world, demand)
+        if never is not None:
+            hint = f"it cannot start here: gpuctl cancel {written}"
+            return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
+        if wait.short is not None or not demand.gpus:
+            return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
+    return words(wait, now, written)
+
+
+def _short(world: World, demand: Demand, wait: NoCapacity) -> str:
+    """Return how much of CPUs, or memory, is free where most is: on its node, where that has the GPUs."""
+    up = [node for node in world.nodes.values() if node.present and node.drained is None]
+    nodes = [node for node in up if node.node.name == wait.node and demand.gpus] or up
+    if wait.short == "memory":
+        wanted = format_size(demand.memory_mib)
+        free, most = max(
+            ((node.node.memory_mib - node.memory_used_mib, node.node.memory_mib) for node in nodes), default=(0, 0)
+        )
+        return f"waits for {wanted} of memory: {format_size(max(0, free))} of {format_size(most)} are free"
+    count = demand.cpus_counted
+    wanted = "a CPU" if count == 1 else f"{count} CPUs"
+    free, most = max(((node.node.cpus - node.cpus_used, node.node.cpus) for node in nodes), default=(0, 0))
+    return f"waits for {wanted}: {max(0, free)} of {most} are free"
