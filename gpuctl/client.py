@@ -78,6 +78,10 @@ class Client:
         """Hang up; jobs do not notice."""
         self._socket.close()
 
+    def give_up(self) -> None:
+        """Have who waits for an answer in another thread hear that none comes. Raises OSError where it is over."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+
     def fileno(self) -> int:
         """Return the socket, for poll: when it is readable, `pushed` has something or the connection is over."""
         return self._socket.fileno()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NoReturn, TypeVar
 
@@ -104,7 +105,8 @@ def _each(hosts: Sequence[str], ask: Callable[[Client], T]) -> list[tuple[str, T
             until = min(until, monotonic() + _MORE_S)
     late = UnreachableError(f"no answer within {monotonic() - began:.0f} s", hint="ask it alone, or leave it out")
     for host in [host for host in hosts if host not in found and host in clients]:
-        clients[host].close()  # and with it an ssh that hangs
+        with suppress(OSError):
+            clients[host].give_up()  # and with it an ssh that hangs
     names = _told_apart([relaying.name_of(host) for host in hosts], hosts)
     return [(name, found.get(host, late)) for name, host in zip(names, hosts, strict=True)]
 

@@ -75,6 +75,11 @@ class Relayed(socket.socket):
             self.ssh.wait()
             self.errors.close()
 
+    def shutdown(self, how: int, /) -> None:
+        """Have it over, for a thread that waits for an answer, too: ssh ends, however long it would have hung."""
+        super().shutdown(how)
+        self.ssh.terminate()
+
 
 def connected(url: str, *, again: bool = False) -> Relayed:
     """Return a connection to the gpud of a host; `again`: one was lost. Raises UnreachableError without an ssh."""

@@ -195,13 +195,18 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     assert columns.split() == ["HOST", "NAME", "one", "on-one", "two", "on-two"]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_host_that_hangs_holds_nobody_up(hosts, monkeypatch):
     for name, value in hosts.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(of_several, "_MORE_S", 0.2)
+    before = threading.enumerate()
     (_, late), (_, soon) = of_several._each(["ssh://asleep", "ssh://one"], lambda client: client.request("status"))
     assert soon["simulated"] == "2xRTX4090"
     assert (late.message[:16], late.exit_status) == ("no answer within", 69)
+    for thread in set(threading.enumerate()) - set(before):
+        thread.join(30)
+        assert not thread.is_alive(), thread
 
 
 def test_watching_several_hosts_tells_of_every_change(hosts):
