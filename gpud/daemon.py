@@ -305,8 +305,11 @@ class Daemon:
 
     def _answer_known(self, batch: Sequence[Input], taken: NonceTakenError) -> None:
         for each in batch:
-            if not self._requests.accepted_before(each, taken.jobs):
+            if isinstance(each, Observation):
+                self._put_off.append(each)  # what came meanwhile stays behind it: an end behind its start
+            elif not self._requests.accepted_before(each, taken.jobs):
                 self._inbox.post(each)
+        self._inbox.wake()
 
     def _refuse_batch(self, batch: Sequence[Input], error: StoreError) -> None:
         observed: list[Input] = []

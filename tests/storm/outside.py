@@ -245,7 +245,8 @@ class SimLauncher:
     def __init__(self, machine, point):
         self.machine, self.point = machine, point
         self.known, self.over = set(), set()
-        self.began, self.ran = set(), set()  # what gpud was told of: starts, and ends behind them
+        self.began, self.ran = set(), set()  # what gpud was told of: starts, and those that were told before any end
+        self.ended = set()
         self.post = None
         machine.launcher = self
 
@@ -355,8 +356,9 @@ class SimLauncher:
         key = seen.job, seen.attempt
         if isinstance(seen, Started):
             self.began.add(key)
-        elif key in self.began:
-            self.ran.add(key)
+        elif key not in self.ended:  # a start that is told behind an end comes too late, however often that end is told
+            self.ended.add(key)
+            self.ran |= self.began & {key}
         self.post(seen)
 
 
