@@ -37,7 +37,7 @@ from gpud.instance import Instance
 from gpud.intake.administration import command_of, look_up, resolve_names
 from gpud.intake.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.intake.submitting import Submitting, check_priority
-from gpud.intake.updating import changes_of, checked_signal, part_of, written
+from gpud.intake.updating import changes_of, checked_signal, in_parts, written
 from gpud.looking import first_look
 from gpud.model.job import JobId, array_of, format_job
 from gpud.notices.sending import Notices
@@ -337,12 +337,12 @@ class Requests:
         begin_at = message.get("begin_at")
         if begin_at is not None:
             begin_at = self._gpud.clock() + (begin_at - self._gpud.clock.wall())
-        named = iter((make.named,))  # the first bite is judged with all of them
+        part, live = in_parts(make), tuple(job for job, _ in make.jobs)
 
-        def part(token: int, bite: tuple[JobId, ...]) -> Update:
-            return replace(part_of(make, bite), token=token, begin_at=begin_at, named=next(named, bite))
+        def command(token: int, bite: tuple[JobId, ...]) -> Update:
+            return replace(part(bite), token=token, begin_at=begin_at)
 
-        await self._ask_for_all(peer, message, tuple(job for job, _ in make.jobs), part, notes)
+        await self._ask_for_all(peer, message, live, command, notes)
 
     async def _requeue(
         self, peer: Peer, message: Message, chosen: Chosen, ended: tuple[JobId, ...], notes: Notes

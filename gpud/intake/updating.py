@@ -1,8 +1,9 @@
 """What an `update` or a `signal` asks of jobs, from what they are. All that can be wrong with it is said here."""
 
+import asyncio
 import json
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -85,6 +86,8 @@ async def changes_of(reading: ReadThread, message: UpdateMessage, chosen: Chosen
         if known not in made:
             made[known] = _terms(row.terms, message)
         jobs.append((job, made[known]))
+        if len(jobs) % _LOOK == 0:
+            await asyncio.sleep(0)
     after = message.get("after")
     before = await reading.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
     rewrite = rewrite_of(message)
@@ -114,11 +117,18 @@ def written(update: Update) -> int:
     return len(update.jobs) * each + sum(map(len, set(update.environments.values())))
 
 
-def part_of(update: Update, jobs: tuple[JobId, ...]) -> Update:
-    """Return what of an update is these jobs'."""
+def in_parts(update: Update) -> Callable[[tuple[JobId, ...]], Update]:
+    """Return what makes a command of what is some jobs' of an update; the first one is judged with all that it asks."""
     terms, environments = dict(update.jobs), update.environments
-    own = {job: environments[job] for job in jobs if job in environments}
-    return replace(update, jobs=tuple((job, terms[job]) for job in jobs), environments=own)
+    judged = iter(((update.named, update.in_all),))
+
+    def part(jobs: tuple[JobId, ...]) -> Update:
+        named, in_all = next(judged, (jobs, ()))
+        own = {job: environments[job] for job in jobs if job in environments}
+        mine = tuple((job, terms[job]) for job in jobs)
+        return replace(update, jobs=mine, environments=own, named=named, in_all=in_all)
+
+    return part
 
 
 def checked_signal(number: int) -> int:

@@ -74,7 +74,9 @@ class Reader:
 
     def rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         """Return those of these jobs that there are."""
-        return self._rows(jobs)
+        select = f"SELECT {_ROW} FROM job {CURRENT} WHERE job.id IN (SELECT value FROM json_each(?)) ORDER BY job.id"  # noqa: S608 - constants
+        with told(self._path):
+            return [self._row(columns) for columns in self._db.execute(select, (to_json(list(jobs)),)).fetchall()]
 
     def jobs(self, query: JobQuery) -> tuple[list[JobRow], int]:
         """Return at most `limit` rows, newest last, and how many more there are (`MORE_MAX`: that many or more).
@@ -83,7 +85,7 @@ class Reader:
         """
         with told(self._path):
             kept, more = self._found(query)
-            return self._rows(kept), more
+            return self.rows(kept), more
 
     def states(self, query: JobQuery) -> list[tuple[JobId, str, int]]:
         """Return state and owner's uid of the jobs that `jobs` returns: of very many in a fraction of the time."""
@@ -249,7 +251,8 @@ class Reader:
 
     def completed(self, uid: int, group: str, key: str) -> tuple[JobId, IndexSet] | None:
         """Return the newest array that had a key, and which elements have completed in any of them."""
-        return completed(self._db, uid, group, key)
+        with told(self._path):
+            return completed(self._db, uid, group, key)
 
     def groups(self, name: str | None, since: Timestamp) -> list[GroupRow]:
         """Return a group by its name, or those of which something has not ended, or has since then."""
@@ -274,13 +277,6 @@ class Reader:
                     found.setdefault(job, rank)
         kept = sorted(found, key=lambda job: (found[job], -job))[: query.limit]
         return kept, min(len(found) - len(kept), MORE_MAX)
-
-    def _rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
-        rows = self._db.execute(
-            f"SELECT {_ROW} FROM job {CURRENT} WHERE job.id IN (SELECT value FROM json_each(?)) ORDER BY job.id",  # noqa: S608 - constants
-            (to_json(list(jobs)),),
-        ).fetchall()
-        return [self._row(columns) for columns in rows]
 
     def _row(self, columns: Columns) -> JobRow:
         job, state, reason, terms, name, command, workdir, labels, output, error = columns[:10]

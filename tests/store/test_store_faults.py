@@ -291,6 +291,22 @@ def test_a_reader_of_nothing_is_told(tmp_path):
         Reader(str(tmp_path / "gpud.sqlite"))
 
 
+def test_who_reads_what_is_damaged_is_told_whatever_they_ask(tmp_path):
+    path = tmp_path / "gpud.sqlite"
+    content = a_database(path)
+    questions = (
+        lambda reader: reader.rows([job_id(1)]),
+        lambda reader: reader.completed(1000, "sweep", "one"),
+        lambda reader: reader.environments([job_id(1)]),
+        lambda reader: reader.holders([(1000, "sweep", "one")]),
+    )
+    with closing(Reader(str(path))) as reader:
+        path.write_bytes(content[:4096] + bytes(range(1, 256)) * ((len(content) - 4096) // 255))
+        for ask in questions:
+            with pytest.raises(StoreError, match="is damaged"):
+                ask(reader)
+
+
 def test_another_program_holding_the_database_is_told(tmp_path):
     path = tmp_path / "gpud.sqlite"
     with closing(Store.open(str(path))) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
