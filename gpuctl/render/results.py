@@ -60,7 +60,7 @@ def csv_lines(jobs: Iterable[Map]) -> list[str]:
     writer.writerow((*_OF_JOB, *_COLUMNS))
     for job in jobs:
         said = plain({key: job[key] for key in _OF_JOB})
-        found = job["results"] or {}
+        found = job.get("results") or {}  # an older gpud lists none
         values = [found.get(key) for key in _COLUMNS]
         used = [round(value, 3) if isinstance(value, float) else value for value in values]
         writer.writerow((*said.values(), *used))

@@ -79,6 +79,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str] = os.environ, syst
 
 def misspelt(environ: Mapping[str, str]) -> list[str]:
     """Return what to say of variables that look like settings, and that nothing is read from."""
+    if "GPUD_JOB_ID" in environ:  # inside of a job, which is told many of that kind
+        return []
     known = [*TABLE, *_OTHERS]
     words = (name.removeprefix("GPUD_").lower() for name in sorted(environ) if name.startswith("GPUD_"))
     unread = ((word, nearest(word, known)) for word in words if word not in known)

@@ -34,7 +34,7 @@ def _clock(seconds: float | None) -> str:
 
 
 def _used(key: str) -> Callable[[Row], Any]:
-    return lambda row: (row["results"] or {}).get(key)
+    return lambda row: (row.get("results") or {}).get(key)
 
 
 def _size(mib: float | None) -> str:

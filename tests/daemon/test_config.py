@@ -210,6 +210,7 @@ def test_a_variable_that_is_nearly_a_setting_is_named_with_the_one_that_it_may_m
     assert misspelt({"GPUD_SOKET": "x"}) == [
         "$GPUD_SOKET is not read, there is no setting 'soket': did you mean 'socket'?"
     ]
+    assert misspelt({"GPUD_JOB_ID": "12", "GPUD_GPU_UUIDS": "x", "GPUD_DOCKER_ARGS": "x"}) == []  # inside of a job
 
 
 def test_places_are_meant_from_where_one_stands(home, monkeypatch):
