@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gpud.launchers import record, zygote
-from gpud.launchers.record import Record
+from gpud.launchers.record import Place, Record
 
 _AGAIN_S = (0.1, 5.0)  # how soon a launcher process that died is replaced: first, and at most
 _ANSWER_S = 20.0
@@ -58,6 +58,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._pidfd: int | None = None
         self._outbox: deque[tuple[str, bytes, bytes]] = deque()
+        self._left: list[Place] = []
         self._greeted: asyncio.Future[None] | None = None
         self._again_s = _AGAIN_S[0]
         self._retry: asyncio.TimerHandle | None = None
@@ -82,6 +83,12 @@ class Link:
         if self._socket is not None:
             with contextlib.suppress(OSError):  # it stays unused then, and ends with the launcher process
                 self._socket.send(key.encode(), socket.MSG_NOSIGNAL)
+
+    def sweep(self, tmp: Place) -> None:
+        """Have a TMPDIR removed whose attempt is over, now or as soon as there is a launcher process."""
+        self._left.append(tmp)
+        if self.pid is not None:
+            self._sweep()
 
     def close(self) -> None:
         """Leave; the launcher process stays as long as it has jobs."""
@@ -139,8 +146,16 @@ class Link:
             with contextlib.suppress(OSError):
                 self._socket.send(zygote.FENCE_LOGINS if self.fences_logins else zygote.LEAVE_LOGINS)
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone)
+        self._sweep()
         if self._greeted is not None and not self._greeted.done():
             self._greeted.set_result(None)
+
+    def _sweep(self) -> None:
+        assert self._socket is not None  # noqa: S101 - callers looked
+        left, self._left = self._left, []
+        for tmp in left:
+            with contextlib.suppress(OSError):  # it stays: to be tried for ever is more than it is worth
+                self._socket.send(zygote.SWEEP + record.to_json({"tmp": tmp}), socket.MSG_NOSIGNAL)
 
     def _flush(self) -> None:
         assert self._socket is not None  # noqa: S101 - dropping it removed this callback

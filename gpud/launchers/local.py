@@ -26,14 +26,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from gpud.launchers import record, tree
+from gpud.launchers.attempts import Attempt
 from gpud.launchers.deadlines import SAVE_AND_STOP
 from gpud.launchers.link import LauncherGoneError, Link
 from gpud.launchers.orders import exit_of, order_of
 from gpud.launchers.protocol import Confinement, LaunchOrder, Means, Performed
-from gpud.launchers.record import Record
+from gpud.launchers.record import Place, Record
 from gpud.model.effects import Forget, Interrupt, Launch, Look, SendSignal, SetLimit, Stop
 from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import Exit, Fault, JobId, format_job
@@ -41,34 +41,7 @@ from gpud.model.observations import Exited, Observation, Started
 from gpud.model.units import Timestamp
 
 _GRACE_S = 30.0  # of an orphan whose own cannot be read any more
-_RETRY_S = (0.005, 1.0)  # how soon to look again where nobody will wake us: first, and at most
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What this gpud knows of an attempt whose record has not gone."""
-
-    job: JobId
-    attempt: int
-    key: str
-    path: str
-    boot: str
-    pidfd: int | None = None  # of what is watched: the shim, or the job of a killed shim
-    attended: bool = False  # it is the shim that is watched, so it can be told to stop
-    started: bool = False
-    process: ProcessIdentity | None = None  # known once it has started
-    shim: ProcessIdentity | None = None
-    over: bool = False
-    stop: int | None = None  # the signal that is due as soon as there is a shim to take it
-    saves: bool = False  # its shim can have it save what it has before that; one of an older gpud would die of it
-    retry: asyncio.TimerHandle | None = None
-    retry_s: float = _RETRY_S[0]
-    limit: tuple[float | None] | None = None  # how long it may run, which its shim is to be told
-    ours: bool = True  # this gpud started it, and has not changed since how long it may run
-    hears: bool = False  # its shim takes more than to be stopped or interrupted; one of an older gpud would die of it
-    refused: bool = False  # the process that might have claimed it was seen to fail
-    confinement: Confinement | None = None  # of one that has started
-    told: dict[int, int] = field(default_factory=dict)  # pids and start times of those that were told to end
+_RETRY_MOST_S = 1.0  # how soon to look again where nobody will wake us, at most
 
 
 class LocalLauncher:
@@ -90,7 +63,7 @@ class LocalLauncher:
         self._records = f"{state_dir}/records"
         self._clock = clock
         self._boot = record.boot_id()
-        self._attempts: dict[str, _Attempt] = {}
+        self._attempts: dict[str, Attempt] = {}
         self._post: Callable[[Observation], None] = lambda _: None
         self._link = Link(state_dir, spawns=spawns, told=self._told, lost=self._lost, fences_logins=fences_logins)
 
@@ -132,7 +105,7 @@ class LocalLauncher:
         if isinstance(effect, Forget):
             self._forget(key, known, refused=known is not None and known.refused)
             return
-        attempt = known or _Attempt(effect.job, effect.attempt, key, f"{self._records}/{key}", self._boot)
+        attempt = known or Attempt(effect.job, effect.attempt, key, f"{self._records}/{key}", self._boot)
         self._attempts[key] = attempt
         match effect:
             case Launch() if known is None:
@@ -161,7 +134,7 @@ class LocalLauncher:
         self._attempts.clear()
         self._link.close()
 
-    def _launch(self, attempt: _Attempt, effect: Launch, order: LaunchOrder) -> None:
+    def _launch(self, attempt: Attempt, effect: Launch, order: LaunchOrder) -> None:
         record.ensure(self._records)
         try:
             self._link.send(attempt.key, *order_of(attempt.key, attempt.path, effect, order))
@@ -169,7 +142,7 @@ class LocalLauncher:
             attempt.refused = True  # nobody was told, so nobody can claim it
             self._end(attempt, Exit(at=self._clock(), fault=Fault("the launcher process is not there", machine=True)))
 
-    def _stop(self, attempt: _Attempt, grace_s: float | None, *, saves: bool = False) -> None:
+    def _stop(self, attempt: Attempt, grace_s: float | None, *, saves: bool = False) -> None:
         if attempt.over:
             return
         attempt.stop = signal.SIGQUIT if grace_s == 0 else SAVE_AND_STOP if saves else signal.SIGTERM
@@ -180,7 +153,7 @@ class LocalLauncher:
         if grace_s:  # the shim runs the job's own grace; another one is ours to run
             asyncio.get_running_loop().call_later(grace_s, self._stop, attempt, 0)
 
-    def _forget(self, key: str, known: _Attempt | None, *, refused: bool) -> None:
+    def _forget(self, key: str, known: Attempt | None, *, refused: bool) -> None:
         """Remove the record; a tombstone only once nobody can come any more to claim what it keeps from running."""
         path = f"{self._records}/{key}"
         if known is not None:
@@ -219,7 +192,7 @@ class LocalLauncher:
             if not attempt.attended:
                 self._settle(attempt)
 
-    def _settle(self, attempt: _Attempt) -> None:
+    def _settle(self, attempt: Attempt) -> None:
         """Find out what became of an attempt, tell it, and watch for more."""
         self._unwatch(attempt)
         if attempt.over:
@@ -248,11 +221,11 @@ class LocalLauncher:
         elif found["state"] == record.DONE:
             self._done(attempt, found)
         elif found["boot"] != self._boot:
-            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
+            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"), found.get("tmp"))
         else:
             self._try(attempt, found)
 
-    def _try(self, attempt: _Attempt, found: Record | None) -> None:
+    def _try(self, attempt: Attempt, found: Record | None) -> None:
         try:
             if found is None:
                 self._attend_unrecorded(attempt)
@@ -261,7 +234,7 @@ class LocalLauncher:
         except (OSError, ValueError):  # no file to be had for watching; damaged while we looked
             self._look_again(attempt)
 
-    def _attend_unrecorded(self, attempt: _Attempt) -> None:
+    def _attend_unrecorded(self, attempt: Attempt) -> None:
         """Watch what is known of an attempt whose record is of no use. Raises OSError."""
         assert attempt.process is not None  # noqa: S101 - it started
         assert attempt.shim is not None  # noqa: S101 - likewise
@@ -281,13 +254,13 @@ class LocalLauncher:
         elif rest and not lives and not shim_lives:
             tree.send(signal.SIGKILL, rest)
             self._look_again(attempt)
-        elif lives or rest or (shim_lives and attempt.retry_s < _RETRY_S[1]):  # a shim is about to tell the end
+        elif lives or rest or (shim_lives and attempt.retry_s < _RETRY_MOST_S):  # a shim is about to tell the end
             self._look_again(attempt)
         else:
             lost = "its record was damaged or removed, and its end was not seen"
-            self._end(attempt, Exit(at=self._clock(), lost=lost))
+            self._end(attempt, Exit(at=self._clock(), lost=lost), attempt.tmp)
 
-    def _attend(self, attempt: _Attempt, found: Record) -> None:
+    def _attend(self, attempt: Attempt, found: Record) -> None:
         """Watch what stands between this claimed attempt and its end: its shim, or what a killed shim left."""
         self._began(attempt, found)
         attempt.saves = "checkpoint" in found
@@ -309,34 +282,35 @@ class LocalLauncher:
         elif not lives or attempt.stop is not None:
             self._look_again(attempt)
 
-    def _limit(self, attempt: _Attempt, limit_s: float | None, found: Record) -> None:
+    def _limit(self, attempt: Attempt, limit_s: float | None, found: Record) -> None:
         """Have the shim end the attempt when it has run for so long, where it was told otherwise. Raises OSError."""
         limit_at = None if limit_s is None else round(found["at"] - found["offset"] + limit_s, 3)
         if record.set_limit(attempt.path, limit_at, found["limit_at"]):
             self._signal(attempt, signal.SIGHUP)
         attempt.limit = None
 
-    def _began(self, attempt: _Attempt, found: Record) -> None:
+    def _began(self, attempt: Attempt, found: Record) -> None:
         """Tell that it started, once."""
         if not attempt.started:
             attempt.started = True
             attempt.confinement = Confinement(found.get("fence"), bool(found.get("within")))
             attempt.process = ProcessIdentity(found["pid"], found["start"])
-            attempt.shim = ProcessIdentity(*found["shim"])
+            attempt.shim, attempt.tmp = ProcessIdentity(*found["shim"]), found.get("tmp")
             self._post(Started(attempt.job, attempt.attempt, Timestamp(found["at"]), attempt.process, attempt.shim))
 
-    def _done(self, attempt: _Attempt, found: Record) -> None:
+    def _done(self, attempt: Attempt, found: Record) -> None:
         """Tell the end; before it the start, which may not have been heard of: it came and went without gpud."""
+        left = attempt.tmp if found.get("start") == record.ANEW else None  # else it was seen to
         if "fault" not in found and found.keys() >= {"pid", "start", "at", "shim"}:
             self._began(attempt, found)
-        self._end(attempt, exit_of({"at": self._clock()} | found))
+        self._end(attempt, exit_of({"at": self._clock()} | found), left)
 
-    def _stop_orphan(self, attempt: _Attempt, found: Record) -> None:
+    def _stop_orphan(self, attempt: Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
         rest = {*tree.session(found["pid"], found["start"], attempt.key), *tree.descendants(found["pid"])}
         self._stop_rest(attempt, rest, found["grace_s"])
 
-    def _stop_rest(self, attempt: _Attempt, rest: set[int], grace_s: float) -> None:
+    def _stop_rest(self, attempt: Attempt, rest: set[int], grace_s: float) -> None:
         attempt.told |= {pid: start for pid in rest if (start := record.start_time(pid)) is not None}
         if attempt.stop == signal.SIGQUIT:
             tree.send(signal.SIGKILL, rest)
@@ -346,28 +320,31 @@ class LocalLauncher:
             asyncio.get_running_loop().call_later(grace_s, self._stop, attempt, 0)
         attempt.stop = None
 
-    def _sweep(self, attempt: _Attempt, found: Record) -> None:
+    def _sweep(self, attempt: Attempt, found: Record) -> None:
         """End what is left of a job that nobody attends; it is over when nothing is."""
         rest = tree.session(found["pid"], found["start"], attempt.key)
         if rest:
             tree.send(signal.SIGKILL, rest)
             self._look_again(attempt)
         else:
-            self._end(attempt, exit_of({"ended": self._clock()} | found))
+            self._end(attempt, exit_of({"ended": self._clock()} | found), found.get("tmp"))
 
-    def _end(self, attempt: _Attempt, how: Exit) -> None:
+    def _end(self, attempt: Attempt, how: Exit, left: Place | None = None) -> None:
+        """Tell the end, and see to a TMPDIR that was `left`: whoever would have removed it was killed."""
         self._unwatch(attempt)
         attempt.over = True
         self._post(Exited(attempt.job, attempt.attempt, how))
+        if left is not None:
+            self._link.sweep(left)
         self._link.free(attempt.key)
 
-    def _look_again(self, attempt: _Attempt) -> None:
+    def _look_again(self, attempt: Attempt) -> None:
         if attempt.retry is not None:
             attempt.retry.cancel()
         attempt.retry = asyncio.get_running_loop().call_later(attempt.retry_s, self._settle, attempt)
-        attempt.retry_s = min(attempt.retry_s * 2, _RETRY_S[1])
+        attempt.retry_s = min(attempt.retry_s * 2, _RETRY_MOST_S)
 
-    def _watch(self, attempt: _Attempt, pid: int, start: int) -> bool:
+    def _watch(self, attempt: Attempt, pid: int, start: int) -> bool:
         """Settle the attempt again when this process ends. Return False when it has. Raises OSError."""
         try:
             pidfd = os.pidfd_open(pid)
@@ -380,7 +357,7 @@ class LocalLauncher:
         asyncio.get_running_loop().add_reader(pidfd, self._settle, attempt)
         return True
 
-    def _unwatch(self, attempt: _Attempt) -> None:
+    def _unwatch(self, attempt: Attempt) -> None:
         attempt.attended = False
         if attempt.retry is not None:
             attempt.retry.cancel()
@@ -390,7 +367,7 @@ class LocalLauncher:
             os.close(attempt.pidfd)
             attempt.pidfd = None
 
-    def _signal(self, attempt: _Attempt, number: int) -> None:
+    def _signal(self, attempt: Attempt, number: int) -> None:
         assert attempt.pidfd is not None  # noqa: S101 - callers looked
         if number == SAVE_AND_STOP and not attempt.saves:
             number = signal.SIGTERM

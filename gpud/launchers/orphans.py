@@ -148,11 +148,14 @@ class Orphans:
         self.timed_out.discard(key)
         self.told(key)
         if tmp is not None:
-            self._fork_sweeper(*tmp)
+            self.sweep(*tmp)
 
-    def _fork_sweeper(self, tmp: str, uid: int | None, gid: int | None) -> None:
+    def sweep(self, tmp: str, uid: int | None, gid: int | None) -> None:
         """Have what an attempt left in its TMPDIR removed, as its user."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # no process to be had: then it stays
+            return
         if pid == 0:
             try:
                 as_user({"uid": uid, "gid": gid, "groups": ()})

@@ -27,11 +27,13 @@ SIZE = 512
 CLAIMED, ENDED, DONE, TOMBSTONE = "claimed", "ended", "done", "tombstone"
 LIMIT = "limit"  # of the file beside a record that says until when it may run
 _SAME_S = 0.5  # a shim counts from a moment before its job claims the record
+ANEW = 0  # in place of the start time of a process that had ended when its record was made anew
 REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; look at the record
 TOMBSTONE_FILE = ".tombstone"
 _NOTICE = "0_"  # the records of deliveries begin so, for whose outbox to look
 
 Record = dict[str, Any]
+Place = tuple[str, int | None, int | None]  # a TMPDIR, and the user and group whose it is; None: the launcher's own
 _NUMBER = (int, float)
 _KINDS: dict[str, tuple[type, ...]] = {
     "state": (str,),

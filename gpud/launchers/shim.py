@@ -247,7 +247,7 @@ class Shim:
         if found is not None or status == faults.NOT_STARTED or (status < 0 and not damaged):
             return None
         # Nothing watches a process that has ended, so it needs no start time.
-        return self.lineage | {"state": record.CLAIMED, "pid": pid, "start": 0, "at": self._now()}
+        return self.lineage | {"state": record.CLAIMED, "pid": pid, "start": record.ANEW, "at": self._now()}
 
     def _write(self, about: record.Record) -> None:
         encoded = record.encode(about)

@@ -36,6 +36,7 @@ SPARES = 4
 _CALM_MS = 1000
 REHEARSALS = 10  # Python specialises what has run eight times
 FENCE_LOGINS, LEAVE_LOGINS = b" fence logins", b" leave logins"  # no attempt's key has a space
+SWEEP = b" sweep "
 _LOGINS = {FENCE_LOGINS: True, LEAVE_LOGINS: False}
 _AT_ONCE = int(socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)  # to add enums each time would take a hundred times as long
 
@@ -152,6 +153,8 @@ class Zygote:
                 problem = "there are no cgroups (version 2) here" if where is None else None
                 self.means["logins"] = problem if where is None else fence.fence_logins(where, on=_LOGINS[message])
                 tell(self.conversation, "", self.means)
+            elif message.startswith(SWEEP):
+                self.orphans.sweep(*record.from_json(message[len(SWEEP) :])["tmp"])
             elif message:
                 self._free(message.decode())
             else:

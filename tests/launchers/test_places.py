@@ -88,6 +88,32 @@ def test_the_tmpdir_of_a_job_whose_shim_was_killed_goes_as_well(workplace, scrat
     assert empty(workplace, scratch)
 
 
+@pytest.mark.parametrize("what", ["everybody killed", "record gone", "rebooted"])
+def test_the_tmpdir_goes_where_nobody_is_left_who_knows_it_and_no_other_does(workplace, scratch, what):
+    anothers = scratch / "gpud-1.1-000000"  # of another gpud's first job
+    anothers.mkdir()
+    os.mkfifo(workplace.state / "gate")
+    job = run(workplace, 1, f'touch "$TMPDIR/x"; {WAITS}', scratch)
+    workplace.printed(job, str(scratch))
+    started = workplace.started(job)
+    path = f"{workplace.state}/records/1.1"
+    if what == "everybody killed":
+        for pid in (workplace.launcher.pid, started.shim.pid, started.process.pid):
+            kill(pid)
+    elif what == "record gone":
+        Path(path).unlink()
+        (workplace.state / "gate").write_text("\n")
+    else:
+        workplace.close()
+        for pid in (workplace.zygotes[-1], started.shim.pid, started.process.pid):
+            kill(pid)
+        record.overwrite(path, workplace.record(job) | {"boot": "another"})
+        workplace.open()
+        workplace.look(job, boot="another")
+    workplace.ended(job)
+    assert workplace.until(lambda: [*scratch.iterdir()] == [anothers], "the end of what was left")
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become others")
 def test_a_user_who_puts_another_place_there_has_only_their_own_removed(workplace, scratch):
     user = 60_001
