@@ -47,7 +47,7 @@ from gpud.model.gpu import (
     nominal_mib,
 )
 from gpud.model.health import Signs
-from gpud.model.job import Demand, Exit, Fault, JobId, job_id
+from gpud.model.job import Demand, Exit, Fault, JobId, array_of, job_id
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Started, XidSeen
 from gpud.model.spec import Dependency, JobSpec, Terms
 from gpud.model.units import Mib, Timestamp
@@ -433,8 +433,9 @@ class Play:
             else:
                 assert active != waits, f"{job} is {'both' if active else 'nowhere'}"
             assert (self.why(job) is not None) == waits
+        launched = {array_of(job) for job in self.started}
         for job, array in self.world.arrays.items():
-            throttle = array.state.throttle
+            throttle = array.state.throttle if job in launched else None  # more may run since before it was lowered
             assert array.running == sum(1 for each in array.elements if each in self.world.active)
             assert throttle is None or array.running <= throttle
             assert job in self.ledger.unfinished()
