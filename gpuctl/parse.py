@@ -1,4 +1,4 @@
-"""Words of the command line that mean quantities, moments and jobs.
+"""Words of the command line that mean quantities, moments, jobs and GPUs.
 
 Checked here so that a typing mistake costs nothing: no daemon is started or asked for it.
 """
@@ -6,7 +6,7 @@ Checked here so that a typing mistake costs nothing: no daemon is started or ask
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ PRIORITY_MAX = 1_000_000
 _COMMA = re.compile(r",(?![^\[]*\])")
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 RETRIES_MAX = 1_000  # gpud takes no more
+_GPUS_MOST = 1_024  # in one range
 _ENV_FILE_MOST = 4 << 20  # twice what execve(2) takes
 
 
@@ -146,6 +147,25 @@ def after_of(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] |
     for when, jobs in given:
         after.setdefault(when, []).extend(jobs)
     return after or None
+
+
+def gpus_meant(words: Iterable[str]) -> list[str]:
+    """Return one word for each GPU, or whatever else is named: `0,2` is two, `0-2` and `NODE:0-2` are three.
+
+    Raises UsageError for a range that runs backwards, and for one of more GPUs than there are anywhere.
+    """
+    return [each for word in words for part in word.split(",") if part.strip() for each in _spread(part.strip())]
+
+
+def _spread(word: str) -> Iterator[str]:
+    node, colon, indices = word.rpartition(":")
+    first, dash, last = indices.partition("-")
+    if not dash or not all(each.isascii() and each.isdigit() and len(each) < 6 for each in (first, last)):
+        yield word
+        return
+    if not 0 <= int(last) - int(first) < _GPUS_MOST:
+        raise UsageError(f"{word!r} is no range of GPUs", hint=f"write 0-3 or NODE:0-3; {_GPUS_MOST} GPUs at most")
+    yield from (f"{node}{colon}{index}" for index in range(int(first), int(last) + 1))
 
 
 def parse_kinds(text: str) -> list[str]:

@@ -24,11 +24,10 @@ from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, Exit, JobId, Running, array_of, format_job, index_of, job_id, number_of
 from gpud.model.observations import Exited, Observation, Started
 from gpud.model.spec import JobSpec, Terms
-from gpud.orders import Command, log_dir, order_beside, order_for, order_saying
+from gpud.orders import Command, log_dir, order_beside, order_for, order_saying, terminal_path
 from gpud.people.roles import right_of
 from gpud.server.connections import Peer
 from gpud.store.files import StoreError
-from gpud.views.jobs import terminal_path
 from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
 

@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from gpud.core.fleet import GpuState
@@ -20,7 +22,7 @@ from gpud.model.spec import JobSpec, Terms
 from gpud.model.units import Seconds
 from gpud.settings.config import Config
 from gpud.slurm.variables import variables
-from gpud.views.jobs import default_log, progress_file, terminal_path
+from gpud.wire.address import machine_id
 from gpud.wire.codec import Message
 
 _DELIVERY = str(Path(__file__).parent / "notices" / "delivery.py")
@@ -42,9 +44,30 @@ def log_dir(config: Config, uid: int) -> str:
     return _own(config, "logs", uid)
 
 
+def progress_file(log_dir: str, key: str) -> str:
+    """Return the file in which an attempt tells how far it is: below its user's logs, and as theirs."""
+    return f"{log_dir}/progress/{key}"
+
+
+def terminal_path(log_dir: str, key: str) -> str:
+    """Return the socket of an attempt's terminal, or a command's beside it: below its user's logs, and as theirs."""
+    return f"{log_dir}/terminals/{key}"
+
+
+def default_log(log_dir: str, job: JobId, attempt: int) -> str:
+    """Return where the output of an attempt goes that named no file."""
+    return f"{log_dir}/{format_job(job)}.{attempt}.log"
+
+
 def _own(config: Config, what: str, uid: int) -> str:
     """Return a directory of this user's own."""
     return f"{config.state_dir}/{what}/{uid}" if config.system else f"{config.state_dir}/{what}"
+
+
+@cache
+def _mark(state_dir: str) -> str:
+    """Return what tells this gpud from every other, on its containers: a docker may serve several."""
+    return sha256(f"{machine_id()}:{state_dir}".encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 def kind_of_fence(config: Config, means: Means) -> str | None:
@@ -109,6 +132,7 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             script=spec.command[0] if spec.script is not None else None,
             progress_file=progress_file(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}"),
             checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
+            of=_mark(config.state_dir),
         )
         | (_of_slurm(world, effect, spec, states, scripts, log) if spec.sbatch else {}),
         # Simulated nodes have more CPUs than the machine that they are on.

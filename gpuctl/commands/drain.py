@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import session
-from gpuctl.gpus import gpus_meant
+from gpuctl.parse import gpus_meant
 from gpuctl.render.plain import reply
 from gpuctl.session import Session, note
 

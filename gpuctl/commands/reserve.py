@@ -5,8 +5,7 @@ from typing import Any
 import click
 
 from gpuctl import session
-from gpuctl.gpus import gpus_meant
-from gpuctl.parse import POSITIVE, TIME, parse_end
+from gpuctl.parse import POSITIVE, TIME, gpus_meant, parse_end
 from gpuctl.render import tenants as render
 from gpuctl.render.plain import reply
 from gpuctl.session import Session, note

@@ -6,8 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from gpuctl import session
-from gpuctl.gpus import gpus_meant
-from gpuctl.parse import COUNT, DURATION, PRIORITY, Parsed
+from gpuctl.parse import COUNT, DURATION, PRIORITY, Parsed, gpus_meant
 from gpuctl.render import tenants as render
 from gpuctl.session import Session, note
 

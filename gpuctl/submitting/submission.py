@@ -14,8 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.gpus import gpus_meant
-from gpuctl.parse import after_of, parse_checkpoint, variables
+from gpuctl.parse import after_of, gpus_meant, parse_checkpoint, variables
 from gpuctl.submitting.places import here, mount_of, repository
 from gpud.model.units import plural
 

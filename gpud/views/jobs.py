@@ -18,6 +18,7 @@ from gpud.model.gpu import Allocation, GpuId
 from gpud.model.job import End, JobId, Stopping, format_job, index_of
 from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp
+from gpud.orders import default_log, progress_file, terminal_path
 from gpud.store.rows import AttemptRow, Event, GroupRow, JobRow
 from gpud.views.elements import elements_by_state
 from gpud.views.forecasting import outlook
@@ -264,21 +265,6 @@ def _progress_file(scene: Scene, row: JobRow) -> str | None:
     if row.state not in {"running", "stopping"} or row.array is not None:
         return None
     return progress_file(scene.log_dir(row.terms.uid), f"{format_job(row.job)}.{row.place.attempt}")
-
-
-def progress_file(log_dir: str, key: str) -> str:
-    """Return the file in which an attempt tells how far it is: below its user's logs, and as theirs."""
-    return f"{log_dir}/progress/{key}"
-
-
-def terminal_path(log_dir: str, key: str) -> str:
-    """Return the socket of an attempt's terminal, or a command's beside it: below its user's logs, and as theirs."""
-    return f"{log_dir}/terminals/{key}"
-
-
-def default_log(log_dir: str, job: JobId, attempt: int) -> str:
-    """Return where the output of an attempt goes that named no file."""
-    return f"{log_dir}/{format_job(job)}.{attempt}.log"
 
 
 def _allocation(world: World, allocation: Allocation) -> dict[str, object]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gpuctl.errors import UsageError
-from gpuctl.gpus import gpus_meant
 from gpuctl.parse import (
+    gpus_meant,
     parse_count,
     parse_job,
     parse_jobs,
