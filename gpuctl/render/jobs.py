@@ -186,6 +186,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("output", None if "array" in job else job["output"]),
         ("errors", job.get("error")),
         ("left over", _left_over(answer["attempts"])),
+        ("containers", _containers(job, answer["events"])),
     ]
     lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
     lines += [f"    {line}" for line in results.by_gpu(answer.get("results"))]
@@ -259,6 +260,12 @@ def _left_over(attempts: Sequence[dict[str, Any]]) -> str | None:
     """Return how many processes the last attempt left behind; they ended with it."""
     count = attempts[-1].get("leftovers") if attempts else None
     return f"{count} of its processes still ran at its end, and were ended too" if count else None
+
+
+def _containers(job: Job, events: Sequence[dict[str, Any]]) -> str | None:
+    """Return what came of the containers that its last attempt with any left behind; None where there were none."""
+    told = [each["detail"] for each in events if each["kind"] == "containers" and each["job"] == job["id"]]
+    return told[-1].get("reason") if told else None
 
 
 def _used(attempts: Sequence[dict[str, Any]]) -> str | None:

@@ -107,7 +107,10 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     _release(world, out, active)
     gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
     uses = sampling.end(world, seen.job)
-    out.changes.append(AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses))
+    out.changes += [
+        AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses),
+        *_containers(out, seen),
+    ]
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
     if clean:
         world.predictor.learn(terms, seen.exit.at - since)
@@ -145,6 +148,12 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
     world.wait(seen.job, terms, place)
     throttle(world, seen.job)
+
+
+def _containers(out: Outcome, seen: Exited) -> list[Told]:
+    """Return the event that tells what came of containers that an attempt left behind."""
+    said = seen.exit.containers
+    return [] if said is None else [Told(out.now, "containers", {"reason": said, "attempt": seen.attempt}, seen.job)]
 
 
 def _release(world: World, out: Outcome, active: ActiveJob) -> None:

@@ -17,7 +17,7 @@ _OUTER_PREFIXES = (
 )
 _DROPPED_PREFIXES = (*_SESSION_PREFIXES, *_OUTER_PREFIXES)
 _RUNTIME = "XDG_RUNTIME_DIR"
-PORT = "GPUD_JOB_PORT"
+PORT, DOCKER = "GPUD_JOB_PORT", "GPUD_DOCKER_ARGS"
 _PORTS = ("MASTER_PORT", "PET_MASTER_PORT")  # where torch.distributed meets, and where torchrun lets it meet
 
 
@@ -84,6 +84,7 @@ def additions(
     script: str | None = None,
     progress_file: str | None = None,
     checkpoint_dir: str | None = None,
+    of: str = "",
 ) -> dict[str, str]:
     """Return what gpud adds. `job` is the written id (`12`, `12_7`), `uuids` and `indices` its GPUs, in one order.
 
@@ -93,7 +94,8 @@ def additions(
     `by` "index" numbers GPUs for CUDA as PCI_BUS_ID order does (many programs call int() on it), "uuid" names
     them. Without GPUs CUDA_VISIBLE_DEVICES is empty, which hides all, where leaving it out would show all.
     NVIDIA_VISIBLE_DEVICES says the same to the container toolkit, to which "void" means none. GPUD_DOCKER_ARGS are
-    words for `docker run $GPUD_DOCKER_ARGS`, as a shell splits them: what runs in that container says whose it is.
+    words for `docker run $GPUD_DOCKER_ARGS`, as a shell splits them: what runs in that container says whose it is, and
+    so does the container; `of` tells this gpud from others there, which have jobs of the same number.
     """
     number, _, index = job.partition("_")
     added = {
@@ -105,7 +107,7 @@ def additions(
         "GPUD_GPU_COUNT": str(len(uuids)),
         "GPUD_GPU_UUIDS": ",".join(uuids),
         "GPUD_NODE": node,
-        "GPUD_DOCKER_ARGS": _docker(job, uuids),
+        DOCKER: _docker({"job": job, "attempt": str(attempt), "of": of}, uuids),
     }
     if len(nodes) > 1:
         added |= {"GPUD_NODES": ",".join(nodes), "GPUD_NODE_COUNT": str(len(nodes))}
@@ -117,10 +119,11 @@ def additions(
     return added | {f"GPUD_{name}": value for name, value in optional.items() if value is not None}
 
 
-def _docker(job: str, uuids: Sequence[str]) -> str:
+def _docker(labels: Mapping[str, str], uuids: Sequence[str]) -> str:
     """Return the options that give a container a job's GPUs, and say on it and to its processes whose they are.
 
     The quotation marks are docker's: it reads the value as CSV, of which several devices must be one field.
     """
     gpus = [f'--gpus="device={",".join(uuids)}"'] if uuids else []
-    return " ".join([*gpus, "--init", f"--label=gpud.job={job}", "-e GPUD_JOB_ID", "-e GPUD_ATTEMPT"])
+    labelled = [f"--label=gpud.{name}={value}" for name, value in labels.items()]
+    return " ".join([*gpus, "--init", *labelled, "-e GPUD_JOB_ID", "-e GPUD_ATTEMPT"])

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from gpud.launchers import cgroup, environment, faults, fence, places, record
+from gpud.launchers import cgroup, containers, environment, faults, fence, places, record
 from gpud.launchers.output import Bounds
 
 # Without the set of enums that `signal` makes of the mask before, which nobody here wants: 20 pages and 60 us.
@@ -196,10 +196,13 @@ def _exec(
             of_slurm = ("SLURM_TMPDIR",) if "SLURM_JOB_ID" in added else ()  # many clusters' name of it
             added = added | dict.fromkeys(("TMPDIR", *of_slurm), tmp)
             claimed["tmp"] = [tmp, order["uid"], order["gid"]]
-    encoded = record.encode(claimed)
-    if "tmp" in claimed:
-        record.write(file, encoded)
     variables = environment.compose(submitted, added, runtime_dir_exists=kept is not None and os.path.isdir(kept))
+    docker = containers.socket_of(variables) if order["private"] else None
+    if docker is not None:
+        claimed["docker"] = docker
+    encoded = record.encode(claimed)
+    if "tmp" in claimed or docker is not None:
+        record.write(file, encoded)
     argv = list(order["command"])
     if order["script_bytes"] is None:
         program = _find(argv[0], variables.get("PATH", os.defpath))

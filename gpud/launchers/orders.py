@@ -81,5 +81,6 @@ def exit_of(found: Record) -> Exit:
         peak_mib=None if "peak_mib" not in found else Mib(found["peak_mib"]),
         leftovers=found.get("leftovers", 0),
         finding=found.get("finding"),
+        containers=found.get("containers"),
         stuck=found.get("stuck", False),
     )

@@ -139,6 +139,8 @@ class Orphans:
             about |= {"lost": "its shim was killed, and its end was not seen", "ended": now + about["offset"]}
         tmp = about.pop("tmp", None)
         about.pop("checkpoint", None)  # there is more to say
+        if about.pop("docker", None) is not None:  # whose groups are not known any more
+            about["containers"] = "its containers were not looked for: its shim was killed"
         done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
         peak_mib = cgroup.peak_mib(f"{self.cgroups}/job-{key}")
         _overwrite(f"{self.records}/{key}", done if peak_mib is None else done | {"peak_mib": peak_mib})

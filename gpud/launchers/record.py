@@ -124,11 +124,14 @@ def _content(path: str) -> bytes:
 
 
 def encode(record: Record) -> bytes:
-    """Return a record's 512 bytes. Its reason, or else what was found in its log, is cut to what fits."""
+    """Return a record's 512 bytes. Of what it says beside the end, and of its reason, what does not fit is cut off."""
     body = to_json(record)
     excess = len(body) - (SIZE - 10)
+    if excess > 0 and "docker" in record:  # its shim knows
+        return encode({name: value for name, value in record.items() if name != "docker"})
     if excess > 0 and "fault" not in record:
-        return encode(record | {"finding": record["finding"][: max(0, len(record["finding"]) - excess)]})
+        said = "containers" if record.get("containers") else "finding"
+        return encode(record | {said: record[said][: max(0, len(record[said]) - excess)]})
     if excess > 0:
         reason, machine, not_found = record["fault"]
         # A character takes up to 12 bytes as JSON; cutting one for each byte over is always enough.

@@ -16,7 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 
-from gpud.launchers import cgroup, environment, faults, fence, output, places, record, tree
+from gpud.launchers import cgroup, containers, environment, faults, fence, output, places, record, tree
 from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import SIGNALS, Deadlines
 from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
@@ -143,6 +143,7 @@ class Shim:
             tell(self.conversation, self.order["key"], {"state": record.CHANGED})
             self._release()
             return True
+        self._stop_containers(self.record)
         tmp = self.record.pop("tmp", [None])[0]
         if tmp is not None and self.order["uid"] is None and places.removed(tmp):
             tmp = None
@@ -151,6 +152,15 @@ class Shim:
             self.last()
         self._finish(deadlines, tmp)
         return again
+
+    def _stop_containers(self, own: record.Record) -> None:
+        """Stop what of the job runs elsewhere, while its GPUs are still its own."""
+        docker = own.pop("docker", None)
+        if docker is not None and own["ended"] - own["at"] >= containers.SHORT_S:
+            words = self.order["added"].get(environment.DOCKER, "")
+            said = containers.stop(docker, words, lambda: as_user(self.order))
+            if said is not None:
+                own["containers"] = said
 
     def _pin(self, group: str) -> None:
         """Give it the CPUs that it asked for, for itself, those next to its GPUs first; any, where too few are left."""

@@ -187,6 +187,7 @@ class Exit:
     `timed_out`: the shim ended it at its time limit. `max_rss_mib` is the largest process's, `peak_mib` the most that
     all of them had at once, None where nobody counted it.
     `leftovers` counts processes that had to be killed after the end. `finding`: what stood in the log's tail.
+    `containers`: what came of those that it left, for the event that tells it.
     `stuck`: a process could not be killed; its GPU must not be given out before a reading clears it.
     """
 
@@ -201,4 +202,5 @@ class Exit:
     peak_mib: Mib | None = None
     leftovers: int = 0
     finding: str | None = None
+    containers: str | None = None
     stuck: bool = False

@@ -36,12 +36,13 @@ def test_a_job_learns_who_it_is(gpud):
     gpud.ended(job)
     uuids = ",".join(gpu["uuid"] for gpu in gpud.ask("gpus")["gpus"])
     node = gpud.job(job)["allocation"][0]["node"]
-    assert gpud.output(job).splitlines() == [
+    labels = f"--label=gpud.job={job} --label=gpud.attempt=1 --label=gpud.of=OURS"
+    assert re.sub(r"gpud\.of=[0-9a-f]{12}\b", "gpud.of=OURS", gpud.output(job)).splitlines() == [
         "CUDA_DEVICE_ORDER=PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES=0,1",
         "GPUD_ATTEMPT=1",
         f"GPUD_CHECKPOINT_DIR={gpud.state}/checkpoints/{job}",
-        f'GPUD_DOCKER_ARGS=--gpus="device={uuids}" --init --label=gpud.job={job} -e GPUD_JOB_ID -e GPUD_ATTEMPT',
+        f'GPUD_DOCKER_ARGS=--gpus="device={uuids}" --init {labels} -e GPUD_JOB_ID -e GPUD_ATTEMPT',
         "GPUD_GPU_COUNT=2",
         f"GPUD_GPU_UUIDS={uuids}",
         f"GPUD_JOB_ID={job}",

@@ -13,7 +13,7 @@ from gpud.launchers.environment import additions, compose
 from gpud.launchers.logs import log_path
 from gpud.model.job import job_id
 
-ADDED = additions(job="12", attempt=1, node="box", uuids=("GPU-a", "GPU-b"), indices=(0, 3))
+ADDED = additions(job="12", attempt=1, node="box", uuids=("GPU-a", "GPU-b"), indices=(0, 3), of="box")
 
 
 def test_everything_is_kept_but_what_dies_with_the_session():
@@ -44,7 +44,10 @@ def test_everything_is_kept_but_what_dies_with_the_session():
 
 def test_an_outer_jobs_gpus_and_ids_do_not_reach_a_job_submitted_from_it():
     outer = ADDED | {"GPUD_ARRAY_ID": "9", "GPUD_ARRAY_INDEX": "3", "GPUD_SCRIPT": "/x.sh"}
-    inner = compose(outer, additions(job="13", attempt=2, node="box", uuids=(), indices=()), runtime_dir_exists=True)
+    inner = compose(
+        outer, additions(job="13", attempt=2, node="box", uuids=(), indices=(), of="box"), runtime_dir_exists=True
+    )
+    labels = "--label=gpud.job=13 --label=gpud.attempt=2 --label=gpud.of=box"
     assert inner == {
         "PYTHONUNBUFFERED": "1",
         "CUDA_VISIBLE_DEVICES": "",
@@ -55,7 +58,7 @@ def test_an_outer_jobs_gpus_and_ids_do_not_reach_a_job_submitted_from_it():
         "GPUD_GPU_COUNT": "0",
         "GPUD_GPU_UUIDS": "",
         "GPUD_NODE": "box",
-        "GPUD_DOCKER_ARGS": "--init --label=gpud.job=13 -e GPUD_JOB_ID -e GPUD_ATTEMPT",
+        "GPUD_DOCKER_ARGS": f"--init {labels} -e GPUD_JOB_ID -e GPUD_ATTEMPT",
     }
 
 
@@ -63,7 +66,8 @@ def test_a_shell_splits_what_docker_is_to_be_told():
     words = ["sh", "-c", 'printf "%s\\n" $GPUD_DOCKER_ARGS']
     args = subprocess.run(words, env=ADDED, capture_output=True, text=True, check=True).stdout.splitlines()
     gpus, *rest = args
-    assert rest == ["--init", "--label=gpud.job=12", "-e", "GPUD_JOB_ID", "-e", "GPUD_ATTEMPT"]
+    labels = ["--label=gpud.job=12", "--label=gpud.attempt=1", "--label=gpud.of=box"]
+    assert rest == ["--init", *labels, "-e", "GPUD_JOB_ID", "-e", "GPUD_ATTEMPT"]
     assert next(csv.reader([gpus.removeprefix("--gpus=")])) == ["device=GPU-a,GPU-b"]  # as docker reads it
 
 
