@@ -61,7 +61,10 @@ def change(path: str, key: str, text: str | None) -> bool:
 
 
 def reloaded(session: Session, pid: int, key: str) -> dict[str, Any]:
-    """Make gpud read its configuration again; return the setting once it has, or as it is after a while."""
+    """Make gpud read its configuration again; return the setting once it has, or as it is after a while.
+
+    What comes before every file (an option of gpud's, a variable) stays as it is, and is not waited for.
+    """
     with session.connect(start=False) as client:
         before = client.request("config", key=key)["settings"][0]
         try:
@@ -70,7 +73,7 @@ def reloaded(session: Session, pid: int, key: str) -> dict[str, Any]:
             raise GpuctlError(
                 f"cannot make gpud (pid {pid}) read it: {error.strerror}", hint="gpuctl daemon reload"
             ) from error
-        deadline = time.monotonic() + _TAKES_S
+        deadline = time.monotonic() + (0.0 if before["source"][:1] in ("-", "$") else _TAKES_S)
         while (now := client.request("config", key=key)["settings"][0]) == before and time.monotonic() < deadline:
             time.sleep(0.05)
     found: dict[str, Any] = now
