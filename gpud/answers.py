@@ -24,7 +24,7 @@ from gpud.requests import refuse
 from gpud.server.connections import Peer
 from gpud.settings.inforce import settings_maps
 from gpud.store.files import StoreError
-from gpud.views import gpus as devices
+from gpud.views.gpus import gpu_counts, gpu_map, node_map
 from gpud.views.inspection import kept_for, policies_map, reservation_map, tenant_map
 from gpud.views.listing import Listing
 from gpud.views.seeing import scene_of, viewer_of
@@ -113,7 +113,7 @@ class Answers:
         scene, viewer = scene_of(self._gpud), viewer_of(self._gpud, peer)
         states = [state for node in scene.world.nodes.values() for state in node.gpus]
         kept = kept_for(scene.world, scene.now)
-        maps = [{**devices.gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
+        maps = [{**gpu_map(scene, state, viewer), "kept_for": kept.get(state.gpu.id, [])} for state in states]
         problem = scene.world.problem() or "; ".join(misnamed(scene.world, scene.now)) or None
         used_s = {str(uid): round(each_s) for uid, each_s in scene.world.care.foreign_s.items()}
         return {"gpus": maps, "problem": problem, "foreign_gpu_s": used_s}
@@ -121,7 +121,7 @@ class Answers:
     async def _nodes(self, peer: Peer, message: Message) -> Message:
         del peer, message
         scene = scene_of(self._gpud)
-        return {"nodes": [devices.node_map(scene, node) for node in scene.world.nodes.values()]}
+        return {"nodes": [node_map(scene, node) for node in scene.world.nodes.values()]}
 
     async def _tenants(self, peer: Peer, message: Message) -> Message:
         del peer  # everybody may see what everybody may have
@@ -178,7 +178,7 @@ class Answers:
             "policy": in_force(scene.world),
             "paused": scene.world.paused,
             "jobs": counts,
-            "gpus": devices.gpu_counts(scene),
+            "gpus": gpu_counts(scene),
             "driver": driver,
             "problem": scene.world.problem(),
             "launcher": launcher_map(config, self._gpud.launcher),

@@ -96,7 +96,7 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     if done.returncode:
         return None
     users = None if asked.user is None else asked.user.split(",")
-    return [row for row in json.loads(done.stdout) if users is None or row["user"] in users]
+    return [row for row in json.loads(done.stdout) if users is None or {row["user"], str(row["uid"])} & {*users}]
 
 
 def main(words: list[str]) -> int:

@@ -13,8 +13,8 @@ from gpud_process import Gpud, lives, until
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError
-from gpuctl.following import attaching
-from gpud.launchers.attached import PIECE, STUCK_S, Attached
+from gpuctl.following import attaching, follower
+from gpud.launchers.attached import _QUESTIONS, PIECE, STUCK_S, Attached
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +245,10 @@ def test_a_command_in_a_job_may_have_a_terminal_and_ends_with_the_job(gpuctl, pe
     assert at.status() != 0
     until(lambda: not lives(shell))
     assert gpuctl("exec", job, "--", "true").returncode == 125
+
+
+def test_both_sides_know_the_same_questions_to_a_terminal():
+    assert follower._QUESTIONS == _QUESTIONS
 
 
 def test_a_command_waits_for_who_reads_it_and_a_terminal_only_for_a_while():
