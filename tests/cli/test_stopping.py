@@ -87,7 +87,7 @@ def test_a_gpud_that_was_stopped_is_not_started_by_who_only_waits(alone):
         assert any("it was stopped" in line for line in run.stderr)
         (alone.directory / "over").touch()
         with pytest.raises(AssertionError, match="never true"):  # longer than a gpud that died would be waited for
-            until(lambda: _answers(alone), within_s=8)
+            until(lambda: _answers(alone), within_s=6)
         alone.ok("daemon", "start", environ=SIMULATED)
         run.communicate(timeout=DEADLINE_S)
     assert run.returncode == 4
