@@ -77,6 +77,7 @@ GPUD_SCRIPT              where the script was that it was submitted as
 GPUD_SOCKET              the gpud that started it
 GPUD_JOB_PORT            a port of its own; MASTER_PORT and PET_MASTER_PORT are the same, unless you set them
 GPUD_CHECKPOINT_DIR      a directory that is kept from attempt to attempt
+GPUD_DOCKER_ARGS         for docker run: its GPUs, and labels by which the container ends with it
 GPUD_PROGRESS_FILE       a file to tell progress in: 40/100
 TMPDIR                   a directory of its own, removed at its end
 

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from gpud_process import until
 
+from gpuctl.render.jobs import whole
+
 RUNS = 'sleep 0.1; echo "$GPUD_DOCKER_ARGS" > args.new; mv args.new args; read line < go'  # no container runs sooner
 OTHER_GPUD = {"gpud.of": "another"}
 
@@ -152,13 +154,14 @@ def test_what_a_job_left_in_docker_is_stopped_before_it_has_ended_and_nobody_els
     assert docker.stopped == ["trainer"]
     assert [*docker.running] == ["of-another-gpud", "of-the-next-attempt", "postgres"]
     assert told(gpud, job) == [{"reason": "stopped 1 container: trainer", "attempt": 1}]
+    assert "  containers stopped 1 container: trainer" in whole(gpud.ask("show", job=job))
 
 
 def test_each_attempt_has_its_own_stopped_and_what_cannot_be_is_told(gpud, docker):
     docker.fails.add("stubborn")
-    job, words = a_job(gpud, docker, f"{RUNS}; exit 1", retries=1)
+    job, words = a_job(gpud, docker)
     docker.run("first", words)
-    end(gpud)
+    gpud.ask("requeue", select={"jobs": [job]})
     words = words_of(gpud)
     assert docker.stopped == ["first"]
     docker.run("second", words)
@@ -171,7 +174,7 @@ def test_each_attempt_has_its_own_stopped_and_what_cannot_be_is_told(gpud, docke
     assert [each["reason"] for each in told(gpud, job)] == ["stopped 1 container: first", said]
 
 
-def test_a_job_with_no_docker_or_without_containers_ends_as_ever(gpud, docker):
+def test_a_job_without_containers_ends_as_ever_and_where_nobody_looked_for_them_that_is_told(gpud, docker):
     job, _ = a_job(gpud, docker)
     end(gpud)
     assert gpud.ended(job)["state"] == "completed"
@@ -179,6 +182,13 @@ def test_a_job_with_no_docker_or_without_containers_ends_as_ever(gpud, docker):
     docker.askers.clear()
     gpud.ended(gpud.submit("true", env={"DOCKER_HOST": f"unix://{docker.path}"}))
     assert not docker.askers  # too short to have started one
+    orphan, _ = a_job(gpud, docker)
+    os.kill(gpud.pids(orphan)[1], 9)
+    end(gpud)
+    assert gpud.ended(orphan)["state"] == "completed"
+    assert [each["reason"] for each in told(gpud, orphan)] == [
+        "its containers were not looked for: its shim was killed"
+    ]
     silent, _ = a_job(gpud, docker)
     docker.shutdown()
     docker.socket.close()

@@ -75,6 +75,15 @@ def test_a_record_is_512_bytes_whatever_its_reason(reason):
     assert read | {"fault": None} == written | {"fault": None}
 
 
+def test_of_what_a_record_says_beside_the_end_the_least_needed_goes_first():
+    written = {"state": "done", "status": 1, "finding": "cuda out of memory", "containers": "stopped x" * 60}
+    read = record.decode(record.encode(written | {"docker": "/var/run/docker.sock"}))
+
+    assert written["containers"].startswith(read["containers"])
+    assert read["containers"]
+    assert read | {"containers": None} == written | {"containers": None}
+
+
 def test_a_record_of_which_a_byte_has_flipped_is_none():
     raw = record.encode({"state": "done", "status": 0})
     flipped = [raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :] for at in range(len(raw.rstrip()))]
