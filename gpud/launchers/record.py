@@ -15,6 +15,7 @@ until it runs something for the first time: `open` costs 100 KiB that are its ow
 """
 
 import contextlib
+import errno
 import json
 import json.encoder
 import os
@@ -31,6 +32,10 @@ ANEW = 0  # in place of the start time of a process that had ended when its reco
 REFUSED, CHANGED = "refused", "changed"  # in notices only: the claim was lost; look at the record
 TOMBSTONE_FILE = ".tombstone"
 _NOTICE = "0_"  # the records of deliveries begin so, for whose outbox to look
+
+# Whatever somebody put in a record's place is not waited for, and what it points to not written.
+SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 Record = dict[str, Any]
 Place = tuple[str, int | None, int | None]  # a TMPDIR, and the user and group whose it is; None: the launcher's own
@@ -116,7 +121,7 @@ def start_time(pid: int) -> int | None:
 
 def _content(path: str) -> bytes:
     """Return a small file's content."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDONLY | SAFELY)
     try:
         return os.read(file, 2 * SIZE)
     finally:
@@ -177,6 +182,10 @@ def read(path: str) -> Record | None:
             record = decode(_content(path))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            break
         if record is not None:
             return record
     raise ValueError(f"{path} is damaged")
@@ -216,7 +225,7 @@ def write(file: int, encoded: bytes) -> None:
 
 def overwrite(path: str, record: Record) -> None:
     """Overwrite a claimed record in place, found by its path."""
-    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    file = os.open(path, os.O_WRONLY | SAFELY)
     try:
         write(file, encode(record))
     finally:

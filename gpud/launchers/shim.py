@@ -234,10 +234,10 @@ class Shim:
 
     def _own(self, pid: int) -> record.Record | None:
         try:
-            file = os.open(self.order["record"], os.O_RDWR | os.O_CLOEXEC)
+            file = os.open(self.order["record"], os.O_RDWR | record.SAFELY)
+            found = record.decode(os.pread(file, record.SIZE, 0))  # who might be writing it has ended
         except OSError:
             return None
-        found = record.decode(os.pread(file, record.SIZE, 0))  # who might be writing it has ended
         if found is None or found.get("pid") != pid:
             os.close(file)
             return None
@@ -262,10 +262,10 @@ class Shim:
     def _write(self, about: record.Record) -> None:
         encoded = record.encode(about)
         if self.file is None:
-            try:
-                self.file = os.open(self.order["record"], os.O_WRONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # no space, or what stands there is no file
+                try:
+                    self.file = os.open(self.order["record"], os.O_WRONLY | record.SAFELY)
+                except FileNotFoundError:
                     self.file = record.claim(self.order["record"], encoded)
         if self.file is not None:
             record.write(self.file, encoded)

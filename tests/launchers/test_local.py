@@ -693,6 +693,24 @@ def test_a_started_job_whose_record_is_spoilt_runs_on_and_its_end_is_told(workpl
     assert workplace.ended(workplace.launch(2, "true")).exit_code == 0
 
 
+@pytest.mark.parametrize("what", ["link", "directory", "fifo"])
+def test_what_is_put_in_a_records_place_is_neither_waited_for_nor_written(workplace, what):
+    job = workplace.shell(1, "echo ready; read line < go; exit 5", workdir=str(workplace.state))
+    os.mkfifo(workplace.state / "go")
+    workplace.printed(job, "ready")
+    workplace.started(job)
+    path, another = workplace.state / "records" / "1.1", workplace.state / "another"
+    another.write_text("kept")
+    path.unlink()
+    make = {"link": lambda: path.symlink_to(another), "directory": path.mkdir, "fifo": lambda: os.mkfifo(path)}
+    make[what]()
+    with pytest.raises(ValueError, match="damaged"):
+        record.read(str(path))
+    (workplace.state / "go").write_text("on\n")
+    assert workplace.ended(job).exit_code == (None if what == "fifo" else 5)
+    assert another.read_text() == "kept"
+
+
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 @pytest.mark.parametrize("restart", [False, True])
 def test_with_record_and_shim_gone_a_started_job_is_lost_only_when_nothing_of_it_is_left(workplace, how, restart):
