@@ -13,7 +13,7 @@ Cost: one look at each node when a job begins to be blocked, or something ended 
 reserved nodes cost.
 """
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
@@ -36,7 +36,8 @@ from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
 STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which the time limit counts
-OVERRUN_S: Seconds = 60.0  # at least; and a quarter of what it has overrun already, so that a guess is not made often
+SOON_S: Seconds = 1.0  # in which who was to be over by now is expected to be: a moment late is no long overrun
+OVERRUN_S: Seconds = 60.0  # then; and a quarter of what it has overrun already, so that a guess is not made often
 _PLENTY = 1 << 60
 _first = itemgetter(0)
 _first_two = itemgetter(0, 1)
@@ -215,12 +216,32 @@ def earliest(
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
-    return Timestamp(_corrected(told_end(world, active), now))
+    return Timestamp(_corrected(told_end(world, active), _limit_end(active), now))
 
 
-def _corrected(end: float, now: Timestamp) -> float:
-    """Return when what should be over by `end` will be, seen from now."""
-    return end if end > now else now + max(OVERRUN_S, (now - end) / 4)
+def _corrected(end: float, limit: float, now: Timestamp) -> float:
+    """Return when what should be over by `end`, and is stopped at `limit`, will be, seen from now.
+
+    At first it is expected any moment. With a minute at once whoever is shorter would pass who waits for that end, each
+    time that one is known a moment late.
+    """
+    if end > now:
+        return end
+    over_s = now - (end if limit > now else limit)
+    again = now + max(min(SOON_S + 2 * over_s, OVERRUN_S), over_s / 4)
+    return min(again, limit) if limit > now else again
+
+
+def _limit_end(active: ActiveJob) -> float:
+    """Return when an active job is stopped for its time limit; never (inf) where it has none, or is stopped already."""
+    limit_s = active.terms.time_limit_s
+    match active.state:
+        case Starting(since=since) if limit_s is not None:
+            return since + STARTING_S + limit_s
+        case Running(since=since) if limit_s is not None:
+            return since + limit_s
+        case _:
+            return inf
 
 
 def told_end(world: World, active: ActiveJob) -> float:
@@ -235,10 +256,11 @@ def told_end(world: World, active: ActiveJob) -> float:
             return kill_at  # however long it was expected to run: it is what can be relied on
 
 
-def _ends(world: World, node: NodeState) -> list[tuple[float, JobId]]:
-    """Return when a node's jobs would end, soonest first. Kept until one of them changes."""
+def _ends(world: World, node: NodeState) -> list[tuple[float, JobId, float]]:
+    """Return when a node's jobs would end, soonest first, and their limits. Kept until one of them changes."""
     if node.ends is None:
-        node.ends = sorted((told_end(world, world.active[job]), job) for job in node.held)
+        actives = ((job, world.active[job]) for job in node.held)
+        node.ends = sorted((told_end(world, active), job, _limit_end(active)) for job, active in actives)
     return node.ends
 
 
@@ -252,20 +274,13 @@ def _soonest(world: World, room: Room, gpus: int, now: Timestamp) -> float | Non
     if missing <= 0:
         return now
     ends, held = _ends(world, room.node), room.node.held
-    after = bisect_right(ends, now, key=_first)
-    overdue = after - 1  # of those that are overdue, the one that is so the shortest is expected first
-    while missing > 0:
-        late = _corrected(ends[overdue][0], now) if overdue >= 0 else inf
-        if after < len(ends) and ends[after][0] < late:
-            at, job = ends[after]
-            after += 1
-        elif overdue >= 0:
-            at, job = late, ends[overdue][1]
-            overdue -= 1
-        else:
-            return None
+    if ends and ends[0][0] <= now:
+        ends = sorted((_corrected(end, limit, now), job, limit) for end, job, limit in ends)
+    for at, job, _ in ends:
         missing -= len(held[job].shares)
-    return at
+        if missing <= 0:
+            return at
+    return None
 
 
 def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Timestamp, Allocation]]:
@@ -275,8 +290,8 @@ def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Ti
         if state.released_at is not None and condition(world, state, now) is Condition.RELEASING:
             share = _whole(node, state.gpu.id)
             late.append((Timestamp(state.released_at + RELEASE_S), share))
-    for end, job in _ends(world, node):
-        late.append((Timestamp(_corrected(end, now)), node.held[job]))
+    for end, job, limit in _ends(world, node):
+        late.append((Timestamp(_corrected(end, limit, now)), node.held[job]))
     late.sort(key=_first)
     yield from late
 

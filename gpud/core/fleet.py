@@ -87,7 +87,8 @@ class NodeState:
     cpus_used: int = 0
     memory_used_mib: int = 0
     held: dict[JobId, Allocation] = field(default_factory=dict)  # by whom, what of it
-    ends: list[tuple[float, JobId]] | None = None  # when those are expected to end, in order; None: not known yet
+    # When those are expected to end, in order, and when their limits stop them; None: not known yet.
+    ends: list[tuple[float, JobId, float]] | None = None
     bounds: dict[int, float | None] = field(default_factory=dict)  # before when so many GPUs are not free: see backfill
 
     def changed(self) -> None:

@@ -87,6 +87,28 @@ def test_where_nothing_is_known_a_day_is_assumed_and_an_overrun_is_corrected():
     assert 0 < kept.at - play.now <= 900
 
 
+def test_an_end_that_comes_a_moment_late_lets_nobody_pass():
+    play = a_cluster(gpus="2xH100")
+    play.submit(a_job(estimate=100))
+    (wide,) = play.submit(a_job(2))
+    play.later(105.05)
+    (short,) = play.submit(a_job(estimate=30))
+    kept = play.reserved
+    assert kept is not None
+    assert play.why(short) == YieldsTo(wide, kept.at)
+    assert 0 < kept.at - play.now < 2
+
+
+def test_a_job_that_overruns_is_expected_to_end_by_its_time_limit():
+    play = a_cluster(gpus="1xH100")
+    play.submit(a_job(estimate=1_000, limit=4_000))
+    (next_one,) = play.submit(a_job())
+    play.later(3_900)
+    kept = play.reserved
+    assert kept is not None
+    assert (kept.job, round(kept.at - NOON)) == (next_one, 4_005)
+
+
 def test_a_reservation_moves_only_to_an_earlier_moment():
     play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"))
     slow, fast = play.submit(a_job(limit=500), a_job(limit=300))
