@@ -48,8 +48,9 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
     Of several of one key the newest runs again. Of an array that had begun it is said what does not run again.
     """
     again: list[JobId] = []
-    newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in _in_order(finished)}
-    for loaded in _in_order(finished):
+    by_number = sorted(finished, key=lambda loaded: loaded.job)
+    newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in by_number}
+    for loaded in _in_order(by_number):
         rival = _rival(world, loaded)
         if rival is None and loaded.key is not None:
             rival = newest[(loaded.terms.uid, loaded.group, loaded.key)]
@@ -66,16 +67,16 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
             yield array, "runs again without the elements that had started; name those that are to run again, too"
 
 
-def _in_order(finished: Sequence[LoadedJob]) -> list[LoadedJob]:
+def _in_order(by_number: list[LoadedJob]) -> list[LoadedJob]:
     """Return jobs in the order of their submission, but for those that were told later whom they come after."""
-    after = {array_of(each.job): {array_of(other.job) for other in each.after} for each in finished}
+    after = {array_of(each.job): {array_of(other.job) for other in each.after} for each in by_number}
     if all(job > other for job, others in after.items() for other in others):
-        return sorted(finished, key=lambda loaded: loaded.job)
+        return by_number
     try:
         order = {job: at for at, job in enumerate(TopologicalSorter(after).static_order())}
     except CycleError:  # each of them was told when the other had ended
-        order = {}
-    return sorted(finished, key=lambda loaded: (order.get(array_of(loaded.job), 0), loaded.job))
+        return by_number
+    return sorted(by_number, key=lambda loaded: order[array_of(loaded.job)])
 
 
 def _rival(world: World, loaded: LoadedJob) -> JobId | None:

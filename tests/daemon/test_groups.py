@@ -119,12 +119,15 @@ def test_of_an_array_that_failed_only_what_has_not_completed_runs_again(gpud):
 
 
 def test_of_a_key_that_failed_twice_the_newest_runs_again(gpud):
-    old = gpud.submit("false", group="twice", key="k")
+    old = gpud.submit("false", group="twice", key="k", hold=True)
+    first = gpud.submit("false", group="twice")  # whom the old one was told later to come after
+    gpud.ask("update", select={"jobs": [old]}, after={"any": [first]})
+    gpud.ask("release", select={"jobs": [old]})
     gpud.ended(old)
     new = gpud.submit("false", group="twice", key="k")
     gpud.ended(new)
-    said = gpud.ask("requeue", select={"group": "twice", "state": ["failed"]})
-    assert said["changed"] == [new]
+    said = gpud.ask("requeue", select={"jobs": [first, old, new]})
+    assert said["changed"] == [first, new]
     assert list(said["notes"]) == [old]
 
 
