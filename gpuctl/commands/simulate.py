@@ -187,6 +187,8 @@ def _check(
             if packed:
                 raise UsageError(f"{option} means nothing with --saturate, which packs a trace's jobs once")
             raise UsageError(f"{option} is for packing", hint="with --saturate 1.3")
+    if not history and context.get_parameter_source("since") is ParameterSource.COMMANDLINE:
+        raise UsageError("--since is for the history", hint="--history; of a trace: --until")
     if drawing is not None:
         _check_writable(drawing)
 

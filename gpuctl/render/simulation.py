@@ -30,7 +30,8 @@ _FIGURES = (
     ("unfinished", "not finished"),
     ("wall_s", "simulated in, s"),
 )
-KEYS = tuple(key for key, _ in _FIGURES)
+_HEADING = ("trace", "policy", "gpus")  # stand above every table
+KEYS = (*_HEADING, *(key for key, _ in _FIGURES))
 _PARTS = frozenset({"utilization", "fragmentation"})
 _UNLESS_ZERO = frozenset({"refused", "unfinished"})
 _TENANTS_MOST = 12

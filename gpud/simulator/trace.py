@@ -4,7 +4,8 @@ CSV columns: `submit_s`, `duration_s`, `gpus` (0.46: that part of one GPU; 0: CP
 `cpus`, `mem_gb` (of the host), `user`, `tenant`, `name`, `gpu_type` (`A|B`: either), `estimate_s`, `time_limit_s` and
 `priority` may be; blank is unknown, and any other column is left alone. SWF is what the Parallel Workloads Archive
 keeps (cs.huji.ac.il/labs/parallel/workload/swf.html): a processor stands for a GPU, the requested time for the user's
-estimate, group for tenant, executable for the job's name.
+estimate, group for tenant, executable for the job's name. In a CSV file columns may be in capitals, and tabs or
+semicolons between them, as spreadsheets write it.
 
 Either may be packed (`.csv.gz`, `.swf.gz`). A simulated machine's CPUs are counted in thousandths, because traces are.
 """
@@ -14,6 +15,7 @@ import gzip
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -87,8 +89,10 @@ def opened(place: Path) -> TextIO:
 
 def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator["Row"]:
     """Yield the rows of a CSV file with a header. Raises TraceError where a needed column is missing."""
-    reader = csv.reader(lines)
-    header = [name.strip() for name in next(reader, [])]
+    text = iter(lines)
+    first = next(text, "")
+    reader = csv.reader(chain([first], text), delimiter=max(",\t;", key=first.count))
+    header = [name.strip().lower() for name in next(reader, [])]
     if not all(name.isprintable() and "\N{REPLACEMENT CHARACTER}" not in name for name in header):
         raise TraceError(f"{place.name} is not text", f"expected a CSV file with {','.join(needed)},...")
     twice = next((name for name in header if name and header.count(name) > 1), None)

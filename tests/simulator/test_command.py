@@ -102,6 +102,7 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp
         (["TRACE", "--cluster", "8x8xV100", "--placement", "fgd"], "hint: with --saturate 1.3"),
         (["TRACE", "--cluster", "8x8xV100", "--saturate", "1", "--policy", "sjf"], "--policy means nothing with"),
         (["TRACE", "--history"], "--history takes no trace"),
+        (["TRACE", "--cluster", "8x8xV100", "--since", "1d"], "--since is for the history"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_levl=1h"], "did you mean 'first_level'"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "sjf", "--set", "first_level=1h"], "no setting 'first_level'"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "las", "--set", "first_level=-1"], "write 90s, 2h or 7d; 1s"),
@@ -127,9 +128,9 @@ def test_what_cannot_be_meant_is_said_and_costs_nothing(trace, words, said):
 
 
 def test_only_the_figures_that_were_asked_for_are_in_json_too_and_nothing_else_is_said(trace):
-    done = gpuctl("simulate", trace, "--cluster", "2x8xV100", "--metric", "max_wait_s,jobs", "--json")
+    done = gpuctl("simulate", trace, "--cluster", "2x8xV100", "--metric", "max_wait_s,gpus,jobs", "--json")
 
-    assert [result.keys() for result in json.loads(done.stdout)] == [{"trace", "policy", "jobs", "max_wait_s"}]
+    assert [result.keys() for result in json.loads(done.stdout)] == [{"trace", "policy", "gpus", "jobs", "max_wait_s"}]
     assert done.stderr == ""
 
 

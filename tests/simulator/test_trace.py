@@ -83,6 +83,15 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_column_s_name(tmp_path):
     assert len(read_trace(str(place), per_node=8).jobs) == 1
 
 
+@pytest.mark.parametrize("between", [",", "\t", ";"])
+def test_columns_may_be_in_capitals_with_what_a_spreadsheet_puts_between(tmp_path, between):
+    place = tmp_path / "t.csv"
+    place.write_text("Submit_s,DURATION_S,GPUs,User\n0,5,2,Ada\n".replace(",", between))
+
+    (job,) = read_trace(str(place), per_node=8).jobs
+    assert (job.duration_s, job.terms.demand.gpus, job.terms.user) == (5, 2, "Ada")
+
+
 def test_a_line_that_is_not_swf_is_named(tmp_path):
     place = tmp_path / "t.swf"
     place.write_text("; ok\n1 2 3\n")
