@@ -27,7 +27,7 @@ from gpud.store.coding import (
     text,
     to_json,
 )
-from gpud.store.files import open_reader, told
+from gpud.store.files import open_reader, rollback, told
 from gpud.store.groups import completed, groups
 from gpud.store.history import Past, begun_at, past
 from gpud.store.loading import Holders, finished, holders_of, known_ends, known_nonces, nodes, specs
@@ -69,8 +69,7 @@ class Reader:
 
     def job(self, job: JobId) -> JobRow | None:
         """Return one job, None where there is none."""
-        rows = self.rows([job])
-        return rows[0] if rows else None
+        return next(iter(self.rows([job])), None)
 
     def rows(self, jobs: Sequence[JobId]) -> list[JobRow]:
         """Return those of these jobs that there are."""
@@ -84,8 +83,12 @@ class Reader:
         The newest of what has not ended; where there is room, the newest of what has.
         """
         with told(self._path):
-            kept, more = self._found(query)
-            return self.rows(kept), more
+            self._db.execute("BEGIN")  # of one moment: an element that starts meanwhile would be nowhere
+            try:
+                kept, more = self._found(query)
+                return self.rows(kept), more
+            finally:
+                rollback(self._db)
 
     def states(self, query: JobQuery) -> list[tuple[JobId, str, int]]:
         """Return state and owner's uid of the jobs that `jobs` returns: of very many in a fraction of the time."""

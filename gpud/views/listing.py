@@ -199,19 +199,18 @@ class Listing:
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""
-        row = await self._gpud.reader.run(lambda reader: reader.job(job))
-        if row is not None:
-            return row
-        index = index_of(job)
-        if index is not None:
-            array = await self._gpud.reader.run(lambda reader: reader.job(array_of(job)))
-            element = None if array is None else _element(array, index)
-            if element is not None:
-                return element
+        key, index = array_of(job), index_of(job)
+        # At once: an element that starts between two looks would be in neither.
+        rows = {row.job: row for row in await self._gpud.reader.run(lambda reader: reader.rows([key, job]))}
+        if job in rows:
+            return rows[job]
         if index is None:
             raise no_such_job(format_job(job))
-        hint = f"see what there is: gpuctl show {number_of(job)}"
-        raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+        element = _element(rows[key], index) if key in rows else None
+        if element is None:
+            hint = f"see what there is: gpuctl show {number_of(job)}"
+            raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+        return element
 
 
 def _spans(word: Named) -> Iterator[tuple[JobId, JobId]]:

@@ -43,6 +43,7 @@ from gpud.model.units import Mib, Timestamp
 from gpud.store import pruning
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.reader import Reader
+from gpud.store.rows import JobQuery
 
 ONE, TWO = job_id(1), job_id(2)
 
@@ -187,6 +188,23 @@ def test_an_array_is_one_row_until_its_elements_start(store, path):
     array, element = reopened(store).others
     assert (array.job, array.array, array.active) == (ONE, left, None)
     assert (element.job, element.array, element.active) == (job_id(1, 0), None, starts(ONE).state)
+
+
+def test_an_element_that_starts_while_somebody_looks_is_in_its_arrays_row_or_has_its_own(store, reader):
+    element = job_id(1, 0)
+    store.commit([added(1, array=parse_array("0-1")[0])])
+    left = ArrayState(pending=parse_array("1")[0], live=1)
+
+    def starts_now(_):
+        reader._db.set_trace_callback(None)
+        store.commit([Unfolded(element, T0, Place(queued_us=1)), starts(element), ArrayPut(ONE, T0, left)])
+
+    reader._db.set_trace_callback(lambda said: starts_now(said) if "FROM job" in said and "json_each" in said else None)
+    rows, _ = reader.jobs(JobQuery(spans=((ONE, ONE), (element, element)), limit=10))
+
+    assert [row.job for row in rows] == [ONE]
+    assert 0 in rows[0].array_state.pending
+    assert [row.job for row in reader.rows([ONE, element])] == [ONE, element]
 
 
 def test_an_arrays_state_says_what_is_left_of_it(store, path):
