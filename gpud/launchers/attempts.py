@@ -32,6 +32,7 @@ class Attempt:
     retry_s: float = _RETRY_S
     limit: tuple[float | None] | None = None  # how long it may run, which its shim is to be told
     ours: bool = True  # this gpud started it, and has not changed since how long it may run
+    overran: bool = False  # it was told to end at its time limit by us, for it had nobody else any more
     hears: bool = False  # its shim takes more than to be stopped or interrupted; one of an older gpud would die of it
     refused: bool = False  # the process that might have claimed it was seen to fail
     confinement: Confinement | None = None  # of one that has started

@@ -42,6 +42,7 @@ from gpud.model.units import Timestamp
 
 _GRACE_S = 30.0  # of an orphan whose own cannot be read any more
 _RETRY_MOST_S = 1.0  # how soon to look again where nobody will wake us, at most
+_NAP_S = 60.0
 
 
 class LocalLauncher:
@@ -119,7 +120,7 @@ class LocalLauncher:
                 self._signal(attempt, signal.SIGRTMIN + number - 1)
             case SetLimit(time_limit_s=limit_s):
                 attempt.limit, attempt.ours = (limit_s,), False
-                if attempt.attended:
+                if attempt.pidfd is not None:
                     self._settle(attempt)
             case Look(boot=boot):
                 attempt.boot = boot
@@ -277,6 +278,8 @@ class LocalLauncher:
             self._settle(attempt)
         elif lives and attempt.stop is not None and not completed_later:
             self._stop_orphan(attempt, found)
+        elif lives and not completed_later:
+            self._stop_in_time(attempt, found)
         elif not lives and not completed_later:
             self._sweep(attempt, found)
         elif not lives or attempt.stop is not None:
@@ -285,7 +288,7 @@ class LocalLauncher:
     def _limit(self, attempt: Attempt, limit_s: float | None, found: Record) -> None:
         """Have the shim end the attempt when it has run for so long, where it was told otherwise. Raises OSError."""
         limit_at = None if limit_s is None else round(found["at"] - found["offset"] + limit_s, 3)
-        if record.set_limit(attempt.path, limit_at, found["limit_at"]):
+        if record.set_limit(attempt.path, limit_at, found["limit_at"]) and attempt.attended:
             self._signal(attempt, signal.SIGHUP)
         attempt.limit = None
 
@@ -304,6 +307,20 @@ class LocalLauncher:
         if "fault" not in found and found.keys() >= {"pid", "start", "at", "shim"}:
             self._began(attempt, found)
         self._end(attempt, exit_of({"at": self._clock()} | found), left)
+
+    def _stop_in_time(self, attempt: Attempt, found: Record) -> None:
+        """End a job at its time limit that has neither shim nor launcher process any more. Raises OSError."""
+        if attempt.limit is not None:
+            self._limit(attempt, *attempt.limit, found)
+        limit_at = record.limit_of(attempt.path, found["limit_at"])
+        if limit_at is None or attempt.overran:
+            return
+        left_s = limit_at - record.boot_time()
+        if left_s > 0:  # the loop's clock stands still while the machine sleeps: not for long
+            attempt.retry = asyncio.get_running_loop().call_later(min(left_s, _NAP_S), self._settle, attempt)
+        else:
+            attempt.overran = True
+            self._stop_orphan(attempt, found)
 
     def _stop_orphan(self, attempt: Attempt, found: Record) -> None:
         """End a job that has neither shim nor launcher process any more."""
@@ -327,7 +344,8 @@ class LocalLauncher:
             tree.send(signal.SIGKILL, rest)
             self._look_again(attempt)
         else:
-            self._end(attempt, exit_of({"ended": self._clock()} | found), found.get("tmp"))
+            ended = {"ended": self._clock(), "timed_out": attempt.overran}
+            self._end(attempt, exit_of(ended | found), found.get("tmp"))
 
     def _end(self, attempt: Attempt, how: Exit, left: Place | None = None) -> None:
         """Tell the end, and see to a TMPDIR that was `left`: whoever would have removed it was killed."""

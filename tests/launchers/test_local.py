@@ -15,7 +15,7 @@ import pytest
 from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
-from gpud.model.effects import Look
+from gpud.model.effects import Look, SetLimit
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.job import Fault, JobId, job_id
 from gpud.model.observations import Exited, Started
@@ -497,6 +497,19 @@ def test_the_orphan_of_a_killed_shim_keeps_its_time_limit(workplace):
     kill(workplace.started(job).shim.pid)
     exit_ = workplace.ended(job)
     assert (exit_.signal, exit_.timed_out) == (signal.SIGTERM, True)
+
+
+def test_a_job_that_has_neither_shim_nor_launcher_process_keeps_its_time_limit_and_takes_a_new_one(workplace):
+    script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
+    jobs = [
+        workplace.shell(number, script, time_limit_s=limit_s, grace_s=0.1) for number, limit_s in ((1, 1.0), (2, 900))
+    ]
+    for pid in (workplace.launcher.pid, *(workplace.started(job).shim.pid for job in jobs)):
+        kill(pid)
+    assert workplace.ended(jobs[0]).timed_out
+    assert workplace.observed(Exited, jobs[1]) == []
+    workplace.perform(SetLimit(jobs[1], 1, 0.5))
+    assert workplace.ended(jobs[1]).timed_out
 
 
 def test_a_killed_launcher_process_is_replaced_and_its_jobs_run_on(workplace):
