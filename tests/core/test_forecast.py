@@ -161,6 +161,16 @@ def test_behind_a_job_of_which_nobody_knows_how_long_it_runs_nobody_knows_when()
     assert short in lab.world.active
 
 
+def test_what_is_learnt_after_its_start_makes_nothing_known_of_who_runs():
+    lab = a_lab(a_node(gpus="2xH100"))
+    endless, _ = lab.submit(a_job(1), a_job(1, estimate=60.0))
+    lab.until(NOON + 90.0)
+    (wide,) = lab.submit(a_job(2))
+
+    assert lab.world.predictor.known(lab.world.active[endless].terms)
+    assert forecast(lab).expected(wide) == Expected(behind=endless)
+
+
 def test_what_follows_from_an_end_that_nobody_knows_is_not_known_either():
     lab = a_lab(a_node(gpus="1xH100"))
     (endless,) = lab.submit(a_job(1))
