@@ -216,13 +216,13 @@ class LocalLauncher:
         if known and (found is None or found["state"] == record.TOMBSTONE):
             self._try(attempt, None)
         elif found is None:
-            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"))
+            self._end(attempt, self._ended_before_boot())
         elif found["state"] == record.TOMBSTONE:
             self._end(attempt, Exit(at=self._clock(), fault=Fault("it never started", machine=True)))
         elif found["state"] == record.DONE:
             self._done(attempt, found)
         elif found["boot"] != self._boot:
-            self._end(attempt, Exit(at=self._clock(), lost="the node was rebooted"), found.get("tmp"))
+            self._end(attempt, self._ended_before_boot(found["at"]), found.get("tmp"))
         else:
             self._try(attempt, found)
 
@@ -346,6 +346,10 @@ class LocalLauncher:
         else:
             ended = {"ended": self._clock(), "timed_out": attempt.overran}
             self._end(attempt, exit_of(ended | found), found.get("tmp"))
+
+    def _ended_before_boot(self, since: float = 0.0) -> Exit:
+        """Return the end of what began under an earlier boot: at the latest when this one did, whenever gpud came."""
+        return Exit(at=Timestamp(max(since, self._clock() - record.boot_time())), lost="the node was rebooted")
 
     def _end(self, attempt: Attempt, how: Exit, left: Place | None = None) -> None:
         """Tell the end, and see to a TMPDIR that was `left`: whoever would have removed it was killed."""

@@ -17,8 +17,9 @@ from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 from gpud.launchers import record, tree
 from gpud.model.effects import Look, SetLimit
 from gpud.model.gpu import GpuId, ProcessIdentity
-from gpud.model.job import Fault, JobId, job_id
+from gpud.model.job import Exit, Fault, JobId, job_id
 from gpud.model.observations import Exited, Started
+from gpud.model.units import Timestamp
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -371,9 +372,11 @@ def test_a_reboot_loses_what_was_running_and_keeps_what_had_ended(workplace):
     workplace.reopen()
     about = workplace.record(running)
     record.overwrite(f"{workplace.state}/records/1.1", about | {"boot": "earlier"})
-    workplace.look(running, boot="earlier")
-    workplace.look(done, boot="earlier")
-    assert workplace.ended(running).lost == "the node was rebooted"
+    for job in (running, done, job_id(3)):  # nothing is left that tells of the last
+        workplace.look(job, boot="earlier")
+    lost = Exit(at=Timestamp(about["at"]), lost="the node was rebooted")  # not while it was off, or without a gpud
+    assert workplace.ended(running) == lost
+    assert abs(workplace.ended(job_id(3)).at - OFFSET) < 1
     assert workplace.ended(done).exit_code == 4
 
 
