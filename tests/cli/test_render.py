@@ -48,7 +48,8 @@ def a_job(**facts: Any) -> dict[str, Any]:
 def test_an_attempt_says_how_it_ended_and_why_it_was_stopped():
     ended = {"attempt": 1, "started_at": NOW - 90, "ended_at": NOW - 20, "signal": 15, "stop_cause": "preempted"}
     last = {"attempt": 2, "started_at": NOW - 10, "ended_at": None}
-    lines = whole({"job": a_running_job(attempt=2, workdir="/", labels={}), "attempts": [ended, last]}, now=NOW)
+    job = a_running_job(attempt=2, workdir="/", labels={})
+    lines = whole({"job": job, "attempts": [ended, last], "events": []}, now=NOW)
     assert [line.split("  ")[-1] for line in lines[-2:]] == ["killed by SIGTERM; preempted", "running"]
 
 
@@ -132,7 +133,7 @@ def test_columns_stand_under_each_other_in_any_script():
 
 def test_everything_about_a_job():
     job = a_running_job(labels={"a": "b"}, gpu_memory_mib=24576, gpu_type="RTX", retries=1, time_limit_s=7200.0)
-    lines = whole({"job": job, "attempts": [], "environment": ["PATH", "HOME"]}, now=NOW)
+    lines = whole({"job": job, "attempts": [], "events": [], "environment": ["PATH", "HOME"]}, now=NOW)
     facts = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[1:]}
     assert lines[0] == "job 12 train: \x1b[32mrunning\x1b[0m"
     assert facts["command"] == "python train.py 'a b'"
