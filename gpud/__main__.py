@@ -217,8 +217,13 @@ def _server(config: Config, daemon: Daemon) -> Server:
 
 
 def _check_whole(path: str, state_dir: str) -> None:
-    """Raise StoreError for a database that does not know the newest jobs, as where its WAL was damaged: records do."""
+    """Raise StoreError for a database that does not know the newest jobs, as where its WAL was damaged: records do.
+
+    One that is not there is a new one, as where it was moved away; one that is empty was cut off.
+    """
     following, newest = next_number(path), newest_number(state_dir, "records")
+    if following is None and Path(path).exists() and not Path(path).stat().st_size:
+        following, newest = 1, newest_number(state_dir, "records", "logs")
     if following is not None and following <= newest:
         raise StoreError(
             f"{path} is damaged: it knows no job from {following} on, and job {newest} was started",

@@ -63,7 +63,7 @@ def spec_of(
     limits = {key: _limit(key, pair) for key, pair in message["limits"].items()}
     array, throttle = _array(message.get("array"))
     return JobSpec(
-        nonce=_bounded_nonce(message["nonce"]),
+        nonce=message["nonce"],
         terms=_terms(message, name, uid=uid, user=user, tenant=tenant),
         name=name,
         command=tuple(command),
@@ -310,12 +310,6 @@ def check_text(what: str, text: str, most: int) -> None:
         raise Wrong(f"{what} holds control characters: {text!r}")
     if not text or len(text) > most:
         raise Wrong(f"{what} must have from 1 to {most} characters, not {len(text)}")
-
-
-def _bounded_nonce(nonce: str) -> str:
-    if not 8 <= len(nonce) <= 64:
-        raise Wrong("a nonce has from 8 to 64 characters")
-    return nonce
 
 
 def _limit(name: str, pair: list[int]) -> tuple[int, int]:

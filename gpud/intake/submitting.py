@@ -35,6 +35,7 @@ Work = Coroutine[None, None, None]
 Ask = Callable[[Peer, Message, Callable[[int], Command]], None]
 
 MANY_MOST = 100_000  # jobs that are submitted at once
+_NONCE_LEAST, _NONCE_MOST = 8, 64
 _CHANGED_MOST = 64 << 20  # bytes in one commit, for which everybody waits
 PARTS_MOST = 32  # and in so many parts
 SETS_MOST = 4  # of which a user has so many that are not whole
@@ -64,6 +65,7 @@ class Submitting:
 
     def take(self, peer: Peer, message: Message) -> Work | None:
         """Queue a job at once where nothing has to be waited for. Raises Wrong."""
+        message["nonce"] = self._own_nonce(peer, message["nonce"])
         if message["op"] == "submit_many":
             return self._many(peer, message)
         who, groups = self._gpud.names.known_account(peer.uid), self._groups(peer)
@@ -77,6 +79,12 @@ class Submitting:
     def forget(self, peer: Peer) -> None:
         """Drop the parts of a client that is gone."""
         self._parts.pop(peer, None)
+
+    def _own_nonce(self, peer: Peer, nonce: str) -> str:
+        """Return a nonce as its user's own: another's of the same name is not this submit sent again. Raises Wrong."""
+        if not _NONCE_LEAST <= len(nonce) <= _NONCE_MOST:
+            raise Wrong(f"a nonce has from {_NONCE_LEAST} to {_NONCE_MOST} characters")
+        return f"{peer.uid}:{nonce}" if self._gpud.config.system and peer.uid else nonce
 
     async def _slowly(self, peer: Peer, message: Message) -> None:
         if message.pop("retry", False):

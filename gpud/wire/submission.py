@@ -88,7 +88,8 @@ class Wanted(TypedDict):
 class Submit(Wanted):
     """Queue a job, or an array. Reply: `SubmitReply`.
 
-    `nonce` makes the request safe to send again; `retry` is True when it may have arrived before.
+    `nonce` makes the request safe to send again: a user's own, of 8 to 64 characters; `retry` is True when it may have
+    arrived before.
     `script` is the content of a script, `command` then its path and arguments. `limits` are the submitter's soft and
     hard limits by name ("NOFILE": [1024, 4096]; -1: none). `next` asks for `position` and `reason` in the reply.
     """

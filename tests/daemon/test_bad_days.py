@@ -219,6 +219,9 @@ def test_behind_a_database_that_was_moved_away_numbers_go_on(gpud):
     for each in (database, log):
         each.write_bytes(b"garbled" * 1_000)
     assert "move it away" in refusal(gpud)
+    log.unlink()
+    database.write_bytes(b"")  # as a machine that went down may leave a file: it is no new one
+    assert f"it knows no job from 1 on, and job {job} was started" in refusal(gpud)
     for each in gpud.state.glob("gpud.db*"):
         each.rename(each.with_name(f"old-{each.name}"))
     gpud.start()

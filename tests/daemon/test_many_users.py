@@ -188,6 +188,22 @@ def test_each_role_may_do_to_others_jobs_what_the_table_says(system):
     assert done == {role: {op for op in changes if role >= right_of(op).others} for role in UIDS}
 
 
+def test_who_knows_anothers_nonce_neither_learns_of_their_job_nor_takes_its_place(system, ada, bob):
+    request = system.request_of("true", hold=True)
+    first = ada.request("submit", **request)["job"]
+    its = bob.request("submit", **request)["job"]
+    assert its != first
+    for client, job in ((ada, first), (bob, its)):
+        for retry in (False, True):
+            assert client.request("submit", **request, retry=retry)["job"] == job
+    many = {key: request[key] for key in ("environment", "umask", "limits")}
+    jobs = [{key: request[key] for key in ("demand", "command", "workdir", "hold")}]
+    asked = {"nonce": request["nonce"], "jobs": jobs, **many}
+    (several,) = ada.request("submit_many", **asked)["jobs"]
+    assert bob.request("submit_many", **asked)["jobs"] != [several]
+    assert ada.request("submit_many", **asked, retry=True)["jobs"] == [several]
+
+
 def test_what_runs_as_a_user_is_nobody_elses_to_change(system, ada):
     job = system.submitted(ADA, "true", hold=True)
     said = {"variables": {"LD_PRELOAD": "/tmp/mine.so"}, "workdir": "/tmp", "output": "/tmp/x", "error": "/tmp/x"}
