@@ -123,8 +123,8 @@ def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:
     able, most = sum(1 for count in counts if count >= each), max(counts)
     if able >= demand.nodes:
         return None
-    named = demand.gpu_type or demand.gpu_memory_mib or demand.gpu_ids or demand.mig or demand.shared
-    kind = " that suit" if named else ""
+    named = demand.gpu_type, demand.gpu_memory_mib, demand.gpu_ids, demand.excluded_gpus, demand.mig, demand.shared
+    kind = " that suit" if any(named) else ""
     if demand.nodes > 1 and able:
         gpus = "a GPU" if each == 1 else f"{each} GPUs"
         message = f"{demand.nodes} nodes with {gpus} each are asked for; there {_are(able)}{kind}"

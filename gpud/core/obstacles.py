@@ -92,8 +92,9 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
             share = share_of(demand, nominal_mib(state.gpu.memory_total_mib))
             if now_is is Condition.BUSY or share is None or share > left:
                 holders += [(state.node, holder, gpu) for holder in state.holders]
-                if now_is is Condition.SHARED and share is not None:
-                    denied.append(Denied(state=state, condition=now_is, left_mib=left))
+                short_of = left if now_is is Condition.SHARED and share is not None else None
+                if short_of is not None or gpu in claimed:  # claimed: its holder would end in vain
+                    denied.append(Denied(state=state, condition=now_is, left_mib=short_of, claim=claimed.get(gpu)))
                 continue
         elif now_is is not Condition.FREE:
             denied.append(Denied(state=state, condition=now_is))

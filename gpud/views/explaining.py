@@ -218,6 +218,8 @@ def _denial(scene: Scene, denied: Denied) -> str:
     state, now = denied.state, scene.now
     if denied.left_mib is not None:
         return f"shared, with {format_size(denied.left_mib)} left"
+    if denied.claim is not None and denied.condition is Condition.BUSY:
+        return f"busy, and {claimed(denied.claim, now)}"
     if denied.condition not in {Condition.FREE, Condition.SHARED}:
         why_not = health_reason(scene.world, state, denied.condition, scene.now)
         return f"{denied.condition.value}" + (f": {why_not}" if why_not else "")

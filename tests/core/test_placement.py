@@ -169,7 +169,9 @@ def test_lost_and_drained_gpus_count_at_the_door():
 def test_simulated_gpus_that_are_gone_do_not_count():
     play = a_cluster(gpus="4xH100")
     play.sees(a_node("n1", "2xH100"))
-    assert play.refused(a_job(4)).startswith("4 GPUs are asked for; this machine has 2")
+    assert play.refused(a_job(4)).startswith("4 GPUs are asked for; this machine has 2;")
+    both = ("n1-H100-0", "n1-H100-1")
+    assert play.refused(a_job(excluded_gpus=both)).startswith("a GPU is asked for; this machine has none that suit")
 
 
 def test_a_simulated_node_of_an_earlier_day_does_not_count():

@@ -119,6 +119,18 @@ def test_who_yields_is_told_to_whom_and_which_gpus():
     assert told(play, wide)["yields_to"] is None
 
 
+def test_of_a_gpu_that_is_busy_it_is_told_too_for_whom_it_is_kept():
+    play = a_cluster(gpus="1xH100")
+    (short,) = play.submit(a_job(limit=60))
+    play.starts(short)
+    reserve(play, "n1-H100-0", at=600, until=3600)
+    (late,) = play.submit(a_job(limit=1200))
+
+    found = told(play, late)
+    assert [each["reason"] for each in found["gpus"]] == ["busy, and kept by reservation 1, which begins in 10m"]
+    assert "GPU 0 is busy, and kept by reservation 1, which begins in 10m" in found["details"]
+
+
 @pytest.mark.parametrize(
     ("rules", "prepare", "reason"),
     [
