@@ -502,17 +502,15 @@ def test_the_orphan_of_a_killed_shim_keeps_its_time_limit(workplace):
     assert (exit_.signal, exit_.timed_out) == (signal.SIGTERM, True)
 
 
-def test_a_job_that_has_neither_shim_nor_launcher_process_keeps_its_time_limit_and_takes_a_new_one(workplace):
+def test_a_job_that_has_neither_shim_nor_launcher_process_is_ended_at_its_time_limit(workplace):
     script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
-    jobs = [
-        workplace.shell(number, script, time_limit_s=limit_s, grace_s=0.1) for number, limit_s in ((1, 1.0), (2, 900))
-    ]
-    for pid in (workplace.launcher.pid, *(workplace.started(job).shim.pid for job in jobs)):
+    job = workplace.shell(1, script, time_limit_s=900, grace_s=0.1)
+    workplace.printed(job, "ready")
+    for pid in (workplace.launcher.pid, workplace.started(job).shim.pid):
         kill(pid)
-    assert workplace.ended(jobs[0]).timed_out
-    assert workplace.observed(Exited, jobs[1]) == []
-    workplace.perform(SetLimit(jobs[1], 1, 0.5))
-    assert workplace.ended(jobs[1]).timed_out
+        assert died(pid)
+    workplace.perform(SetLimit(job, 1, 1.0))
+    assert workplace.ended(job).timed_out
 
 
 def test_a_killed_launcher_process_is_replaced_and_its_jobs_run_on(workplace):
