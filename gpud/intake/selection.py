@@ -128,9 +128,9 @@ class Owner:
 def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ended: bool = False) -> Chosen:
     """Return the jobs of a selection that I may change: my own, or with `may_all` everybody's.
 
-    Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's.
-    What only filters select is narrowed to one's own instead, and has not ended, unless `ended` may be meant and a
-    state that is an end is named: then the newest of both.
+    Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's, or for
+    all that are another's. What else only filters select is narrowed to one's own instead, and has not ended, unless
+    `ended` may be meant and a state that is an end is named: then the newest of both.
     """
     words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
     states = checked_states(select.get("state", ()))
@@ -141,6 +141,8 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         own_only = mine or not may_all
         ended = ended and not states.isdisjoint(frozenset(End))
         if own_only and user not in {None, me.name}:
+            if not mine:
+                raise Wrong(f"jobs of {user!r} are not yours", "only their owner may", "not_permitted")
             return Chosen({})
         user = me.name if own_only else user
         limit = _FEW if ended and group is None else _MANY

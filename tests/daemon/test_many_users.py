@@ -186,6 +186,8 @@ def test_each_role_may_do_to_others_jobs_what_the_table_says(system):
                 if code_of(client, op, **filled(REQUESTS[op], op) | {"select": {"jobs": [job]}}) != "not_permitted"
             }
     assert done == {role: {op for op in changes if role >= right_of(op).others} for role in UIDS}
+    with system.of(BOB) as client:  # nor does one who names a user hear that there was nothing to do
+        assert code_of(client, "cancel", select={"user": "daemon"}) == "not_permitted"
 
 
 def test_who_knows_anothers_nonce_neither_learns_of_their_job_nor_takes_its_place(system, ada, bob):
