@@ -12,6 +12,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end, told_end
 from gpud.core.choice import in_force
 from gpud.core.condition import Condition
+from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.lifecycle import said
 from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_to, obstacles, of_array, over_quota
 from gpud.core.prediction import Prediction
@@ -201,7 +202,8 @@ def _more(count: int, word: str) -> list[str]:
 def _ends(world: World, active: ActiveJob, now: Timestamp) -> str:
     """Return when an active job is expected to end, and when it must."""
     if isinstance(active.state, Stopping):
-        return f"being stopped, gone within {format_duration(active.state.kill_at - now)}"
+        left_s = active.state.kill_at - KILL_SLACK_S - now
+        return f"being stopped, killed {f'within {format_duration(left_s)}' if left_s > 0 else 'by now'}"
     limit_s, soon = active.terms.time_limit_s, expected_end(world, active, now) - now
     soonest = f"expected to end in {format_duration(soon)}"
     if told_end(world, active) <= now:

@@ -229,9 +229,10 @@ def test_a_running_job_is_told_who_may_preempt_it_and_a_preempted_one_for_whom()
     play.later(61)
     assert told(play, first)["details"][-1] == "may be preempted by a job of priority 11 or more"
 
-    play.submit(a_job(1, user="bob", priority=50))
+    (urgent,) = play.submit(a_job(1, user="bob", priority=50))
 
     assert play.state(first) == "stopping(preempted)"
+    assert "job 1 of ada holds GPU 1: being stopped, killed within 30s" in details(play, urgent)
     found = told(play, first)
     assert found["reason"] == "being stopped: preempted, for job 3 of bob"
     assert "it goes back to its place in the queue" in found["details"]
