@@ -126,15 +126,23 @@ def network_type(path: str, mountinfo: bytes | None = None) -> str | None:
     """
     path = os.path.realpath(path)
     if mountinfo is None:
-        there = path
-        while not os.path.exists(there):
-            there = os.path.dirname(there)
-        if os.major(os.stat(there).st_dev):  # a disk; everything else has a number of the kernel's own invention
+        if os.major(_device(path)):  # a disk; everything else has a number of the kernel's own invention
             return None
         mountinfo = _read("/proc/self/mountinfo")
     kind = _mounted(path, mountinfo)
     shared = kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE)
     return kind if shared else None
+
+
+def _device(path: str) -> int:
+    """Return the device that a path is, or would be, on; 0 where a server that has a bad day does not tell."""
+    while True:
+        try:
+            return os.stat(path).st_dev
+        except (FileNotFoundError, NotADirectoryError):
+            path = os.path.dirname(path)
+        except OSError:
+            return 0
 
 
 def reachable(path: str) -> str:

@@ -21,6 +21,22 @@ MOUNTS = rb"""22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 """
 
 
+# Its server is gone: whatever is asked of it fails.
+DEAD = """
+import ctypes, os, sys
+from gpud.wire import address
+try:
+    server = os.open("/dev/fuse", os.O_RDWR)
+except OSError:
+    sys.exit(77)
+options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+if ctypes.CDLL(None).mount(b"box:", sys.argv[1].encode(), b"fuse.sshfs", 0, options):
+    sys.exit(77)
+os.close(server)
+print(address.network_type(sys.argv[1] + "/state"))
+"""
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """An empty home, and none of our variables."""
@@ -90,6 +106,14 @@ def test_a_network_file_system_is_known_by_its_mount(path, kind):
 def test_a_disk_of_this_machine_is_no_network(tmp_path):
     assert address.network_type(str(tmp_path / "not" / "there")) is None
     assert address.network_type("/proc") is None
+
+
+def test_a_network_file_system_is_known_also_while_its_server_does_not_answer(tmp_path):
+    alone = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", DEAD, str(tmp_path)]
+    told = subprocess.run(alone, capture_output=True, text=True, check=False)
+    if told.returncode in {1, 77} and "Traceback" not in told.stderr:
+        pytest.skip("no mounts of one's own here")
+    assert told.stdout == "fuse.sshfs\n", told.stderr
 
 
 def test_a_home_on_the_network_puts_state_into_a_directory_of_ones_own(tmp_path):
