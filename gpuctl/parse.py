@@ -23,6 +23,7 @@ else:
 COUNT_MAX = 1_000_000  # no machine has more of anything that is counted here
 PRIORITY_MAX = 1_000_000
 _COMMA = re.compile(r",(?![^\[]*\])")
+_WHEN = ("success", "any", "failed")
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 RETRIES_MAX = 1_000  # gpud takes no more
 _GPUS_MOST = 1_024  # in one range
@@ -136,9 +137,13 @@ def parse_after(text: str) -> tuple[str, list[str]]:
     if text == "singleton":
         return text, []
     when, colon, jobs = text.partition(":")
-    if not colon or when not in ("success", "any", "failed"):
+    if not colon or when not in _WHEN:
         when, jobs = "success", text
-    return when, [parse_jobs(word.strip()) for word in apart_of(jobs)]
+    words = [word.strip() for word in apart_of(jobs)]
+    other = next((word for word in words if word.partition(":")[0] in _WHEN), None)
+    if other is not None:
+        raise ValueError(f"{other!r} ends another way; say it by itself: --after {other}")
+    return when, [parse_jobs(word) for word in words]
 
 
 def after_of(given: tuple[tuple[str, list[str]], ...]) -> dict[str, list[str]] | None:

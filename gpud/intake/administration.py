@@ -15,7 +15,7 @@ from gpud.core.world import World
 from gpud.intake.submission import PRIORITY_MOST, check_text
 from gpud.model.gpu import GpuId, NodeName
 from gpud.model.tenant import Tenant
-from gpud.model.units import Timestamp
+from gpud.model.units import Timestamp, format_duration
 from gpud.model.window import Window
 from gpud.people.names import Names, NameServiceError
 from gpud.wire.check import Wrong, nearest
@@ -131,7 +131,8 @@ def _tenant(world: World, message: Message, by: str) -> Make:
     for key, (what, low, high) in _BOUNDS.items():
         if key in message:
             if not low <= message[key] <= high:
-                raise Wrong(f"{what} must be from {low:g} to {high:g}, not {message[key]:g}")
+                written = format_duration if key.endswith("_s") else "{:g}".format
+                raise Wrong(f"{what} must be from {written(low)} to {written(high)}, not {written(message[key])}")
             values[key] = message[key]
     for kind in message.get("gpu_types", ()):
         check_text("the GPU type", kind, 200)

@@ -467,6 +467,7 @@ def test_watch_is_for_terminals_and_in_json_for_programs(gpuctl):
         (["hold", "5-9"], 0, "no such jobs"),
         (["drain", "7"], 3, "7"),
         (["show", "x"], 2, "no job id"),
+        (["submit", "--after", "1,failed:2", "--", "true"], 2, "say it by itself: --after failed:2"),
         (["lst"], 2, "did you mean list"),
         (["list", "--bogus"], 2, "--bogus"),
         (["submit", "-g", "3", "--", "true"], 1, "2"),

@@ -86,6 +86,7 @@ def test_a_reservation_keeps_others_off_and_ends_by_itself(gpud):
         ("tenant_create", {"name": "x", "users": ["no-such-user"]}, "usage", "there is no user 'no-such-user' on"),
         ("tenant_create", {"name": "x", "groups": ["no-such-group"]}, "usage", "there is no group 'no-such-group' on"),
         ("tenant_create", {"name": "x", "share": 0.0}, "usage", "the share must be from 0.001"),
+        ("tenant_create", {"name": "x", "window_s": 20.0}, "usage", "the window must be from 1m to 3660d, not 20s"),
         ("tenant_create", {"name": "x", "gpus": ["7"]}, "no_such_gpu", "there is no GPU named '7'"),
         (
             "tenant_create",
