@@ -204,8 +204,10 @@ class Submitting:
         self, peer: Peer, job: Message, there: dict[tuple[str, str], tuple[JobId, End | None]]
     ) -> tuple[JobId, IndexSet] | None:
         """Return the newest array that had an array's key, and which elements have completed under it."""
-        if "array" not in job or "group" not in job or "key" not in job or _key(job) in there:
+        if "array" not in job or "group" not in job or "key" not in job:
             return None
+        if there.get(_key(job), (None, End.COMPLETED))[1] is None:
+            return None  # it has not ended
         return await self._gpud.reader.run(lambda reader: reader.completed(peer.uid, *_key(job)))
 
     def _submit(self, peer: Peer, message: Message, known: Known) -> Submit:
@@ -240,6 +242,10 @@ class Submitting:
             return asked
         array, done = known.done
         asked = replace(asked, done=spec.array & done)
+        if asked.left and known.there is not None:  # to say that it is there would leave these out in silence
+            holder = f"job {format_job(known.there[0])}, which has the key {spec.key!r},"
+            hint = "submit these with a key of their own"
+            raise Wrong(f"{holder} has completed without elements {asked.left}", hint)
         return asked if asked.left else replace(asked, there=(array, End.COMPLETED))
 
     def count(self, peer: Peer, size: int) -> None:

@@ -116,6 +116,8 @@ def test_of_an_array_that_failed_only_what_has_not_completed_runs_again(gpud):
     assert [row["array_index"] for row in gpud.ask("show", job=last["job"])["elements"]] == [2]
     assert asked_for("0")["there"] == "completed"
     assert group_of(gpud, "part")["counts"] == {"completed": 4}
+    with pytest.raises(RefusedError, match="has completed without elements 4-5"):
+        asked_for("0", "0-5")
 
 
 def test_of_a_key_that_failed_twice_the_newest_runs_again(gpud):
