@@ -6,14 +6,16 @@ from typing import Literal, NotRequired, TypedDict
 EVENTS = ("start", "end", "success", "failure", "cancelled", "waiting", "group")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:.", re.IGNORECASE | re.DOTALL)
 _WEB = re.compile("https?:", re.IGNORECASE)
-_ADDRESS = re.compile(r"https?://(?:[^/?#@\s]*@)?(?:\[[^\]\s]+\]|[^/?#:@\s]+)(?::\d{1,5})?(?:[/?#]\S*)?", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"https?://(?:[^/?#@\s]*@)?(?:\[[^\]\s]+\]|[^/?#:@\s]+)(?::(\d{1,5}))?(?:[/?#]\S*)?", re.IGNORECASE
+)
 _TARGET_MOST = 4_096
 
 
 class Notices(TypedDict):
     """What was told to whom, or could not be: the newest, oldest first. Reply: `notices`, a list of `NoticeMap`.
 
-    An operator sees everybody's, others their own.
+    An admin sees everybody's, others their own.
     """
 
     op: Literal["notices"]
@@ -57,10 +59,15 @@ def check_rule(event: str, target: str) -> None:
         raise ValueError(
             f"{target[:100]!r} is nobody to tell; write https://..., command:..., desktop, mailto:you@example.org"
         )
-    if _WEB.match(target) and not _ADDRESS.fullmatch(target):
+    if _WEB.match(target) and not _is_address(target):
         raise ValueError(f"{target[:100]!r} is no address of the web; write https://example.org/hook")
     if any(ord(letter) < 32 for letter in target):
         raise ValueError("whom to tell holds control characters")
+
+
+def _is_address(target: str) -> bool:
+    found = _ADDRESS.fullmatch(target)
+    return found is not None and 0 < int(found[1] or 1) < 1 << 16  # a larger port would be another one's
 
 
 NOTICES: dict[str, type] = {"notices": Notices}

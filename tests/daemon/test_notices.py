@@ -166,7 +166,15 @@ def test_who_waits_for_long_is_told_of(a_gpud, hook):
 
 @pytest.mark.parametrize(
     "rule",
-    [["sometimes", "desktop"], ["end", "nobody"], ["end", "x"], ["end", "http://"], ["end", "http://a b/"], ["end"]],
+    [
+        ["sometimes", "desktop"],
+        ["end", "nobody"],
+        ["end", "x"],
+        ["end", "http://"],
+        ["end", "http://a b/"],
+        ["end", "http://a:99999/"],
+        ["end"],
+    ],
 )
 def test_what_cannot_be_meant_is_refused_and_queues_nothing(gpud, rule):
     with pytest.raises(GpuctlError):
