@@ -13,9 +13,23 @@ if TYPE_CHECKING:
     from gpuctl.submitting.directives import Script
 
 
+def _one(_context: click.Context, _option: click.Parameter, files: tuple[str, ...]) -> str | None:
+    """Return the file that is named. Raises UsageError for several: Click takes the last, and says nothing."""
+    if len(files) > 1:
+        hint = f"one after the other, or: cat {' '.join(files)} | gpuctl submit -f -"
+        raise UsageError("several files of jobs", hint=hint)
+    return files[0] if files else None
+
+
 @click.command(cls=options.WordsCommand)
 @options.options
-@click.option("-f", "--file", metavar="FILE", help="Many jobs, one a line, or in TOML; all are queued, or none.")
+@click.option(
+    *("-f", "--file"),
+    metavar="FILE",
+    multiple=True,
+    callback=_one,
+    help="Many jobs, one a line, or in TOML; all are queued, or none.",
+)
 @click.option("--dry-run", is_flag=True, help="Check it, say what was understood, queue nothing.")
 @click.pass_context
 def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: Any) -> None:

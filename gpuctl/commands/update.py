@@ -6,7 +6,7 @@ import click
 
 from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
-from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, variables
+from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, parse_time, variables
 from gpuctl.session import Session
 from gpuctl.submitting import submission
 from gpuctl.submitting.options import options
@@ -31,6 +31,7 @@ _REMOVABLE = {  # by `none`, and what it is called in a demand
     "memory": "memory_mib",
     "pool": "pool",
 }
+_EMPTIED = ("notify", "retry_on")  # by `none`
 
 
 def parse_limit(text: str) -> dict[str, float | bool]:
@@ -52,6 +53,11 @@ def parse_throttle(text: str) -> int:
     return parse_positive(text[1:])
 
 
+def parse_begin(text: str) -> float:
+    """Return a moment; of `none` this one. Raises ValueError."""
+    return parse_time("now" if text.lower() == _NONE else text)
+
+
 def _options(command: Any) -> Any:
     """Give a command those options of `submit` that can be changed later, without their defaults."""
 
@@ -68,7 +74,8 @@ def _options(command: Any) -> Any:
     table["key"].help = "What it is in its group; none."
     table["label"].help = "A label to find it by; K= and none take away. May be repeated."
     table["after"].help = "Once these have succeeded, instead: 12,14; or any:12, failed:12; none."
-    for name in (*_REMOVABLE, "after", "label"):
+    table["begin"].type = Parsed("TIME", parse_begin)
+    for name in (*_REMOVABLE, *_EMPTIED, "after", "label"):
         table[name].type = _or_none(table[name].type)
     for name in reversed(_CHANGEABLE):
         command.__click_params__ = [*getattr(command, "__click_params__", []), table[name]]
@@ -104,7 +111,8 @@ def update(
 
     Of a running job the time limit, the priority and whom it tells can be changed: gpuctl update 12 --time-limit +2h.
     Of an array it is what has not started that changes. `none` takes away what was asked for: --gpu-type none,
-    --after none. --group says which jobs are meant; to put them into another, say --to-group.
+    --after none, --begin none, --notify none. --group says which jobs are meant; to put them into another, say
+    --to-group.
     """
     asked = fields(given)
     if not asked:
@@ -114,12 +122,24 @@ def update(
 
 def fields(given: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of an `update` request. Raises UsageError."""
+    for name in (*_EMPTIED, "after"):
+        if _NONE in given[name] and len(given[name]) > 1:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} none, and {option} with a value, are not both possible", hint="leave none out")
+    for name in ("output", "error"):
+        if given[name] == _NONE:
+            hint = "name another file; one that is called so is ./none"
+            raise UsageError(f"--{name} none: where it goes can be changed, and not taken away", hint=hint)
     workdir = submission.directory(given["workdir"])
+    if given["workdir"] is not None:
+        submission.expect_directories(workdir)
     said = variables(given["env"], given["env_file"])
     if given["workdir"] is not None:
         said["PWD"] = workdir
     without = [key for name, key in _REMOVABLE.items() if given[name] in (_NONE, (_NONE,))]
-    kept = {name: None if value == _NONE else () if value == (_NONE,) else value for name, value in given.items()}
+    kept: dict[str, Any] = {
+        name: None if value == _NONE else () if value == (_NONE,) else value for name, value in given.items()
+    }
     demand = submission.part_of_demand(kept) | ({"without": without} if without else {})
     optional = {
         "demand": demand,
@@ -129,10 +149,10 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "grace_s": given["grace"],
         "preemptible": given["preemptible"],
         "retries": given["retries"],
-        "retry_on": [kind for kinds in given["retry_on"] for kind in kinds],
+        "retry_on": [kind for kinds in kept["retry_on"] for kind in kinds],
         "begin_at": given["begin"],
         **submission.checkpoint(given | {"time_limit": None}),
-        "notify": submission.told_of(given),
+        "notify": submission.told_of(kept),
         **_labels(given["label"]),
         "group": _word(given["to_group"]),
         "key": _word(given["key"]),
@@ -144,12 +164,11 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "error": submission.path_pattern(given["error"], "--error", workdir),
     }
     asked = {key: value for key, value in optional.items() if value is not None and value not in ({}, [])}
+    asked |= {name: [] for name in _EMPTIED if given[name] == (_NONE,)}
     return asked | _after(given["after"]) | (given["time_limit"] or {})
 
 
 def _after(given: tuple[Any, ...]) -> dict[str, Any]:
-    if _NONE in given and len(given) > 1:
-        raise UsageError("--after none, and --after a job, are not both possible", hint="leave none out")
     after = {} if _NONE in given else after_of(given)
     return {} if after is None else {"after": after}
 

@@ -10,6 +10,7 @@ from gpuctl.errors import UsageError
 MOST = 100_000  # jobs, as gpud takes them
 _GROUP = re.compile(r"\{([^{}]*)\}")
 _LETTERS = re.compile(r"([a-z])\.\.([a-z])|([A-Z])\.\.([A-Z])")
+_FRACTIONS = re.compile(r"-?[\d.]+(?:e-?\d+)?(?:\.\.-?[\d.]+(?:e-?\d+)?){1,2}", re.ASCII)
 _SPAN = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
 
 
@@ -65,6 +66,8 @@ def _values(inside: str) -> list[str] | None:
         return [chr(letter) for letter in range(first, last + step, step)]
     span = _SPAN.fullmatch(inside)
     if span is None:
+        if _FRACTIONS.fullmatch(inside):  # in bash it means itself, and nobody means that
+            raise UsageError(f"{{{inside}}} is no range of whole numbers", hint="write each value: {0.1,0.2,0.3}")
         return inside.split(",") if "," in inside else None
     first, last, step = int(span[1]), int(span[2]), int(span[3] or 1)
     ends = span.group(1, 2)

@@ -93,7 +93,9 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     }
     request |= {key: value for key, value in optional.items() if value is not None}
     if script is None:
-        _expect(workdir, *(os.path.dirname(request[name]) for name in ("output", "error") if name in request))
+        expect_directories(
+            workdir, *(os.path.dirname(request[name]) for name in ("output", "error") if name in request)
+        )
     return (request if script is None else script.fields | request), script
 
 
@@ -260,7 +262,7 @@ def directory(asked: str | None) -> str:
     return here()
 
 
-def _expect(*folders: str) -> None:
+def expect_directories(*folders: str) -> None:
     """Say which directories are not there; another job may make them."""
     for folder in folders:
         if not os.path.isdir(folder) and "%" not in folder:

@@ -23,7 +23,7 @@ def written(command: click.Command, given: dict[str, Any], *, literal: bool = Fa
     for param in command.params:
         if isinstance(param, click.Option) and param.expose_value and param.name in given and param.name != "dry_run":
             value = given[param.name]
-            for each in value if param.multiple else [value]:
+            for each in value or () if param.multiple else [value]:
                 words += _option(param, each)
     return [*words, *(["--"] if literal else []), *given["command"]]
 

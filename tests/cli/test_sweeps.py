@@ -179,6 +179,7 @@ def test_a_bad_line_refuses_all_and_is_named(gpuctl):
         ("-g 0 true\n'\n", "stdin:2: no closing quotation"),
         ("-g 0 true\n-g 1\n", "stdin:2: nothing to run"),
         ("-g 0 echo {1, 2}\n", "stdin:1: {1,: a brace that is not closed"),
+        ("-g 0 echo {0.1..0.5..0.1}\n", "stdin:1: {0.1..0.5..0.1} is no range of whole numbers"),
         ("-g 0 echo '{' {} {{1,2},3}\n", "stdin:1: {{1,2},3}: braces inside of braces"),
         ("# nothing\n", "stdin holds no jobs"),
         ("--group g --key k true\n\n--group g --key k false\n", "stdin:3: the key 'k' in group 'g' is that of stdin:1"),
@@ -187,6 +188,7 @@ def test_a_bad_line_refuses_all_and_is_named(gpuctl):
         done = gpuctl("submit", "-f", "-", stdin=text)
         assert done.returncode in (1, 2), text
         assert told in done.stderr
+    assert "several files" in gpuctl("submit", "-f", "a.txt", "-f", "b.txt").stderr
     assert gpuctl.json("list", "--all") == []
 
 
@@ -203,6 +205,14 @@ def test_changes_of_mind_are_typed_as_they_are_thought(gpuctl):
     gpuctl.ok("update", job, "--gpu-type", "none", "--gpu-memory", "none", "--checkpoint-signal", "USR1@1m")
     shown = gpuctl.json("list", job)[0]
     assert (shown["gpu_type"], shown["gpu_memory_mib"], shown["gpus"], shown["cpus"]) == (None, None, 1, 2)
+    gpuctl.ok("update", job, "--begin", "2h", "--notify", "desktop", "--retry-on", "oom", "--retries", "2")
+    gpuctl.ok("update", job, "--begin", "none", "--notify", "none", "--retry-on", "none")
+    shown = gpuctl.json("show", job)
+    shown = shown.get("job", shown)
+    assert shown["retry_on"] == []
+    assert "begins in" not in gpuctl("why", job).stdout
+    assert gpuctl("update", job, "--output", "none").returncode == 2
+    assert "there is no directory" in gpuctl("update", job, "--workdir", "nowhere").stderr
     assert "nothing to change is named" in gpuctl("update", job).stderr
     assert "does not run yet" in gpuctl("signal", job, "USR1").stderr
     assert gpuctl("signal", job, "NOSUCH").returncode == 2
