@@ -52,9 +52,12 @@ def install(
         note(f"removed {folder}")
         return
     try:
-        run.make_context("run", [*given, "--", "true"])
+        options = run.make_context("run", [*given, "--", "true"]).params
     except click.UsageError as error:  # told now, and not when a notebook is opened
         raise UsageError(error.format_message(), hint="options are those of gpuctl run") from None
+    if [*options["command"]] != ["true"]:
+        hint = "leave the command out; another Python: --python PROGRAM"
+        raise UsageError(f"{options['command'][0]!r} is no option: what a kernel runs is ipykernel", hint=hint)
     program = _program(python)
     words = [
         sys.executable,

@@ -30,6 +30,7 @@ _DRAWN = re.compile(r"━ +(\d+)% ")  # as Rich draws it
 _ULTRALYTICS = re.compile(r"^ *(\d+/\d+) +[\d.]+G ")  # an epoch and the GPU's memory, before tqdm's bar of the epoch
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BEGINS = re.compile(r"\b(?:start|begin)", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _RULES = " \t:.,;=*#|-_─━)]"  # what a heading is adorned with
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
@@ -71,7 +72,7 @@ def _of(job: Job) -> Progress | None:
 def parse(text: str) -> Progress | None:
     """Return what a job told: `40/100`, `0.4` or `40%`, and perhaps a message behind it; None where it is neither."""
     word, _, message = text.strip().partition(" ")
-    first, slash, second = word.partition("/")
+    first, slash, second = _THOUSANDS.sub("", word).partition("/")
     done, total = _number(first.removesuffix("%")), _number(second) if slash else None
     if done is None or (slash and not total):
         return None
@@ -88,7 +89,7 @@ def recognise(tail: str) -> Progress | None:
 
     A line that only names an epoch stands at its beginning, one that says more (its loss) at its end.
     """
-    said = (line for line in re.split(r"[\r\n]+", _ANSI.sub("", tail)) if line.strip())
+    said = (line for line in re.split(r"[\r\n]+", _THOUSANDS.sub("", _ANSI.sub("", tail))) if line.strip())
     lines = [_ULTRALYTICS.sub(r"epoch \1 ", line) for line in said][-_LINES:]
     for at in reversed(range(len(lines))):
         for found in _WORDED.finditer(lines[at]):

@@ -189,6 +189,10 @@ def check_key(key: str, keys: Iterable[str], option: str) -> None:
 
         close = get_close_matches(key, sorted(known), n=2)
         there = f"did you mean {' or '.join(close)}?" if close else f"there is: {', '.join(sorted(known))}"
+        name, width = re.match(r"(\w*)([:!].*)?", key, re.DOTALL).groups()  # type: ignore[union-attr]  # it matches ""
+        if width and name in known:
+            there = f"a value stands as it is: {{{name}}}; in columns: --columns {name}, or pipe it into: column -t"
+            raise UsageError(f"{option}: {width!r} is not understood in {{{key}}}", hint=there)
         raise UsageError(f"{option}: there is no {key!r}", hint=there)
 
 

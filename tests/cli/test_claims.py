@@ -110,4 +110,6 @@ def test_a_kernel_with_options_that_run_does_not_have_is_not_installed(gpuctl, t
     done = gpuctl("kernel", "install", "--gpu", "1", environ={"JUPYTER_DATA_DIR": str(tmp_path)})
 
     assert done.returncode == 2
+    done = gpuctl("kernel", "install", "-g", "1", "--", "python", environ={"JUPYTER_DATA_DIR": str(tmp_path)})
+    assert "'python' is no option" in done.stderr
     assert list(tmp_path.iterdir()) == []

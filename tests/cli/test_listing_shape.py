@@ -27,7 +27,9 @@ def test_a_format_takes_any_key_of_the_json_and_a_line_is_a_job():
     ]
 
 
-@pytest.mark.parametrize(("template", "hint"), [("{stat}", "state"), ("{id", "{key}"), ("{}", "there is")])
+@pytest.mark.parametrize(
+    ("template", "hint"), [("{stat}", "state"), ("{id", "{key}"), ("{}", "there is"), ("{id:>9}", "--columns id")]
+)
 def test_a_format_that_means_nothing_says_what_would(template, hint):
     with pytest.raises(UsageError) as error:
         fields.formatted(template, JOBS, [])
