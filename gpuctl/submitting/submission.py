@@ -276,7 +276,10 @@ def expect_program(request: dict[str, Any]) -> None:
         there = os.path.exists(os.path.join(workdir, word))
     else:
         there = _in_path(word, request["environment"].get("PATH", os.defpath), workdir)
-    if not there:
+    name, equals, _ = word.partition("=")
+    if not there and equals and name.isidentifier():
+        session.note_once(f"there is no program {word}: no shell is in between; a variable of the job is -e {word}")
+    elif not there:
         session.note_once(f"there is no program {word} now; without it, the job cannot start")
 
 

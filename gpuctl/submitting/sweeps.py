@@ -48,8 +48,8 @@ def read(path: str, context: click.Context) -> list[Request]:
         try:
             made.append(jobs.request(words) | {"where": where})
         except (click.UsageError, GpuctlError) as error:
-            message, hint = getattr(error, "message", str(error)), getattr(error, "hint", None)
-            raise UsageError(f"{where}: {message}", hint=hint) from error
+            message = error.format_message() if isinstance(error, click.UsageError) else error.message
+            raise UsageError(f"{where}: {message}", hint=getattr(error, "hint", None)) from error
     if not made:
         hint = "write one a line: -g 1 -- python train.py --lr {0.1,0.01}"
         raise UsageError(f"{_called(path)} holds no jobs", hint=hint)

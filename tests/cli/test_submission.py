@@ -267,6 +267,11 @@ def test_a_program_that_is_not_there_when_the_job_looks_for_it_is_told(here, cap
     assert capsys.readouterr().err == (missing and f"gpuctl: there is no program {missing} now; {WITHOUT_IT}\n")
 
 
+def test_a_variable_in_front_of_the_command_is_told_how_it_is_said(capsys):
+    submission.expect_program(request_of("SEED=1", "python", "train.py"))
+    assert "a variable of the job is -e SEED=1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", ["", "logs/"])
 def test_an_output_that_is_no_file_is_refused(path):
     assert "names no file" in hint_of("-o", path, "true")

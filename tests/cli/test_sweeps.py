@@ -175,7 +175,8 @@ def test_who_waits_for_a_group_that_is_held_is_told_once(gpuctl):
 def test_a_bad_line_refuses_all_and_is_named(gpuctl):
     for text, told in (
         ("-g 0 true\n-g 99 true\n", "stdin:2: 99 GPUs are asked for"),
-        ("true\n\n-gx true\n", "stdin:3: "),
+        ("true\n\n-gx true\n", "stdin:3: Invalid value for '-g' / '--gpus': "),
+        ("true\n--gpuss 1 true\n", "stdin:2: No such option '--gpuss'. (Did you mean"),
         ("-g 0 true\n'\n", "stdin:2: no closing quotation"),
         ("-g 0 true\n-g 1\n", "stdin:2: nothing to run"),
         ("-g 0 echo {1, 2}\n", "stdin:1: {1,: a brace that is not closed"),
