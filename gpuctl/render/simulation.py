@@ -74,7 +74,7 @@ def _columns(trace: str, results: Sequence[dict[str, Any]]) -> list[Column]:
 
 
 def _rows(key: str, text: str, results: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[list[str]]:
-    if (keys and key not in keys) or (key in _UNLESS_ZERO and not any(result[key] for result in results)):
+    if (keys and key not in keys) or (not keys and key in _UNLESS_ZERO and not any(result[key] for result in results)):
         return []
     if key == "wait_by_gpus":
         classes = dict.fromkeys(name for result in results for name in result[key])

@@ -61,7 +61,7 @@ def table(
     width = terminal_width() if width is None else width
     cells = [[clean(cell) for cell in row] for row in rows]
     shown = [at for at in range(len(columns)) if not sparse or any(row[at] for row in cells)] or [0]
-    sizes = {at: max(cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)) for at in shown}
+    sizes = {at: max([cell_len(columns[at].heading), *(cell_len(row[at]) for row in cells)]) for at in shown}
     least = {at: min(size, columns[at].least) if columns[at].elastic else size for at, size in sizes.items()}
     for at in [at for at in reversed(shown) if columns[at].spare]:
         if sum(least[at] for at in shown) + 2 * (len(shown) - 1) > width:

@@ -46,6 +46,9 @@ def test_the_table_has_a_column_a_policy_and_the_figures_that_were_asked_for(tra
 
     assert header.split()[-2:] == ["fcfs", "sjf"]
     assert [row.split(",")[0].split()[0] for row in rows] == ["completion", "preemptions"]
+    header, row = gpuctl("simulate", trace, *words[:-1], "refused,gpus").stdout.splitlines()
+    assert (header.split()[:3], row.split()[-2:]) == (["trace.csv,", "16", "GPUs"], ["0", "0"])
+    assert gpuctl("simulate", trace, *words[:-1], "gpus").stdout == "trace.csv, 16 GPUs\n"
 
 
 def test_a_drawing_is_an_svg_with_a_curve_for_each_policy_in_each_panel(trace, tmp_path):
