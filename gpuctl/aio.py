@@ -309,11 +309,11 @@ class AsyncClient:
 
     async def priority(self, priority: int, *jobs: Jobs, **which: Unpack[Filters]) -> "ChangeReply":
         """Set the priority of waiting jobs: the higher one goes first."""
-        return await self._change("priority", jobs, which, priority=priority)
+        return await self._change("priority", jobs, which, priority=wanted.number("priority", priority))
 
     async def signal(self, number: int, *jobs: Jobs, **which: Unpack[Filters]) -> "ChangeReply":
         """Send a signal to every process of running jobs."""
-        return await self._change("signal", jobs, which, signal=int(number))
+        return await self._change("signal", jobs, which, signal=wanted.number("signal", number))
 
     async def update(self, *jobs: Jobs, **options: Any) -> "ChangeReply":
         """Change what jobs ask for, with the options of `gpuctl update`."""

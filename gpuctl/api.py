@@ -222,11 +222,11 @@ class Client:
 
     def priority(self, priority: int, *jobs: Jobs, **which: Unpack[Filters]) -> "ChangeReply":
         """Set the priority of waiting jobs: the higher one goes first."""
-        return self._change("priority", jobs, which, priority=priority)
+        return self._change("priority", jobs, which, priority=wanted.number("priority", priority))
 
     def signal(self, number: int, *jobs: Jobs, **which: Unpack[Filters]) -> "ChangeReply":
         """Send a signal to every process of running jobs."""
-        return self._change("signal", jobs, which, signal=int(number))
+        return self._change("signal", jobs, which, signal=wanted.number("signal", number))
 
     def update(self, *jobs: Jobs, **options: Any) -> "ChangeReply":
         """Change what jobs ask for, with the options of `gpuctl update`: `client.update(job, gpus=2)`."""

@@ -7,6 +7,7 @@ of seconds; `gpu_memory="24G"`, or a number of MiB. Shared by `gpuctl.api` and `
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import index
 from typing import Any, Protocol, TypedDict
 
 import click
@@ -175,6 +176,14 @@ def ids(jobs: Jobs) -> list[str]:
     """Return the ids of jobs."""
     each = [jobs] if _is_one(jobs) else list(jobs)  # type: ignore[arg-type]  # told apart by _is_one
     return [_written(one) for one in each]
+
+
+def number(method: str, value: object) -> int:
+    """Return a signal, or a priority, which stands in front of the jobs. Raises TypeError."""
+    try:
+        return index(value)  # type: ignore[arg-type]  # what has none raises
+    except TypeError:
+        raise TypeError(f"a number stands in front of the jobs: client.{method}(10, job), not {value!r}") from None
 
 
 def selection(jobs: Sequence[Jobs], filters: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,8 @@ def test_changes_are_methods_of_a_job_and_of_the_client(client):
     assert one.refresh().row["labels"] == {"a": "b"}
     assert one.release()["changed"] == [one.id]
     assert one.signal(signal.SIGCONT)["changed"] in ([], [one.id])
+    with pytest.raises(TypeError, match=r"client.signal\(10, job\)"):
+        client.signal(one, signal.SIGCONT)
     assert [job.id for job in client.jobs(group="changed", state="held")] == [two.id]
     assert set(client.cancel(group="changed")["changed"]) == {one.id, two.id}
     with pytest.raises(GpuctlError, match="no job named"):
