@@ -168,7 +168,9 @@ def test_two_thousand_who_say_nothing_keep_nobody_waiting(gpud):
 
 @pytest.mark.fault
 def test_a_state_directory_that_is_removed_ends_gpud_with_a_word_and_no_job(gpud):
-    job = gpud.submit("sh", "-c", "while [ -e go ]; do sleep 0.02; done", gpus=1)
+    # What says where its TMPDIR is goes with the records: it stays, and so is to lie where the test's files do.
+    own = {"TMPDIR": str(gpud.work)}
+    job = gpud.submit("sh", "-c", "while [ -e go ]; do sleep 0.02; done", gpus=1, env=own)
     (gpud.work / "go").touch()
     gpud.running(job)
     pid, *_ = gpud.pids(job)
