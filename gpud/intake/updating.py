@@ -82,6 +82,8 @@ async def changes_of(reading: ReadThread, message: UpdateMessage, chosen: Chosen
     for job, row in rows.items():
         if more_s and row.terms.time_limit_s is None:
             raise Wrong(f"job {format_job(job)} has no time limit to add to", "say which: --time-limit 4h")
+        if more_s and (row.terms.time_limit_s or 0.0) + more_s <= 0:
+            raise Wrong(f"nothing would be left of job {format_job(job)}'s time limit", "to end it: gpuctl cancel")
         known = (row.terms, row.name)
         if known not in made:
             made[known] = _terms(row.terms, message)

@@ -196,6 +196,8 @@ def test_a_running_job_may_run_for_less_and_nothing_else_changes(gpud):
     gpud.running(job)
     note = "runs already: what it needs cannot be changed any more"
     assert changed(gpud, job, demand={"gpus": 1})["notes"] == {job: note}
+    with pytest.raises(RefusedError, match="nothing would be left"):
+        changed(gpud, job, time_limit_more_s=-1e6)
     assert changed(gpud, job, time_limit_more_s=3600.0)["changed"] == [job]
     assert gpud.job(job)["time_limit_s"] == 7200.0
     changed(gpud, job, time_limit_s=0.1)
