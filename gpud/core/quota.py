@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 
+from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
 from gpud.core.books import Tally, milli
@@ -231,7 +232,7 @@ def _tenant_over(world: World, tenant: Tenant, tally: Tally, wanted: int, now: T
         if used >= tenant.gpu_hours:
             return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
     if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
-        there = sum(1000 for state in world.gpus.values() if state.present and not state.gpu.split)
+        there = 1000 * census.present(world)
         kept = sum(
             max(0, 1000 * each.guaranteed_gpus - books.of_tenant(each.name).milli)
             for each in world.tenants.values()

@@ -8,6 +8,7 @@ Cost: a look at every line and at all that runs, once in `AGAIN_S` at most; O(lo
 
 from heapq import heapify, heappop, heapreplace
 
+from gpud.core import census
 from gpud.core.backfill import told_end
 from gpud.core.queue import Line, Longest, job_of
 from gpud.core.world import World
@@ -81,7 +82,7 @@ def _counts(world: World, job: JobId) -> bool:
 
 def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
     """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
-    gpus = sum(1 for state in world.gpus.values() if state.present and not state.gpu.split)
+    gpus = census.present(world)
     waiting = sum(line.count * line.terms.demand.gpu_weight * world.expected_s(line.terms) for line in lines)
     running = sum(
         active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()

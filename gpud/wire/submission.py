@@ -38,9 +38,9 @@ class Wanted(TypedDict):
 
     `retry_on` names the failures that use up `retries`: `failure`, `oom`, `lost`, `exit:75`; none: any. `after` are
     jobs that must end first, as in a `Selection`, by how they must end: `success`, `any` or `failed`; `singleton`, of
-    none, means all of one's own of the same name that have not ended. A `key` is the
-    job's in its `group`: where one that waits, runs or has completed has it, that one is told instead; of an array
-    that failed only what has not completed runs again.
+    none, means all of one's own of the same name that have not ended. A `key` is the job's in its `group`: where one
+    that waits, runs or has completed has it, that one is told instead; of an array that failed only what has not
+    completed runs again.
     `checkpoint_before_s` is how long before the time limit the checkpoint signal comes; it goes to `all` processes of
     the job, to its first one (`script`), or to what `srun` started. A `claim` has an empty `command`, and
     ends when its user's processes did not use its GPUs for `idle_after_s`. `terminal` is rows and columns of the one
