@@ -10,6 +10,7 @@ from gpuctl.dashboard.paint import Line, style_of
 from gpuctl.dashboard.queue import progress
 from gpuctl.render.jobs import whole
 from gpuctl.render.text import cell_len, clean, cut, plural
+from gpud.model.units import format_duration
 
 _LOG_LEAST = 6  # lines: what a program says last is what one comes for
 
@@ -21,9 +22,11 @@ def page(board: Board, canvas: Canvas, room: int) -> list[Line]:
         return [[(board.seen.problem or f"job {board.job} ...", "yellow" if board.seen.problem else "dim")]][:room]
     facts = _facts(answer, canvas)
     most = max(1, room - max(_LOG_LEAST, room // 2))
+    gpus = of_job(board.seen, canvas, str(board.job), most // 2)
+    most -= len(gpus)
     if len(facts) > most:
         facts = [*facts[: most - 1], [("  ...  (all of it: gpuctl show)", "dim")]]
-    facts += of_job(board.seen, canvas, str(board.job), room // 2 - 2)[: max(0, most - len(facts) + 1)]
+    facts += gpus
     left = room - len(facts) - 1
     if left <= 0:
         return facts[:room]
@@ -36,8 +39,10 @@ def _facts(answer: dict[str, Any], canvas: Canvas) -> list[Line]:
     plain = {**answer, "job": {**job, "progress": None}}  # that is drawn here, as a bar
     for at, text in enumerate(map(click.unstyle, whole(plain, now=canvas.now))):
         lines.append([(text, f"bold {style_of(job['state'])}".strip() if at == 0 else "")])
-    if job.get("progress"):
-        lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}", "green")])
+    if told := job.get("progress"):
+        left_s = told.get("remaining_s")
+        left = "" if left_s is None else f", about {format_duration(left_s)} left"
+        lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}{left}", "green")])
     return lines
 
 

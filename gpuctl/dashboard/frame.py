@@ -151,9 +151,11 @@ def _about(job: Map) -> Line:
 
 def _foot(board: Board, width: int) -> Line:
     if board.prompt is not None:
-        cursor = [("_", "reverse")] if board.prompt.keys is None else []
-        text = f": {board.prompt.text}" if board.prompt.keys is None else ""
-        return [(f" {board.prompt.question}{text}", "bold"), *cursor]
+        question = board.prompt.question
+        if board.prompt.keys is None:
+            return [(f" {question}: {board.prompt.text}", "bold"), ("_", "reverse")]
+        asked, mark, answers = question.rpartition("?  ")  # however long a name is, the answers are to be seen
+        return [(f" {cut(asked, max(12, width - len(mark + answers) - 1))}{mark}{answers}", "bold")]
     if board.message:
         return [(f" {board.message}", "bold")]
     line: Line = []

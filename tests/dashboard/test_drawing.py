@@ -146,6 +146,22 @@ def test_a_question_is_about_the_jobs_of_its_moment():
     assert (asked.op, asked.jobs, asked.more) == ("cancel", ("12",), {"force": True})
 
 
+def test_a_question_leaves_room_for_its_answers_however_long_a_name_is():
+    board = a_board()
+    board.seen.active[0]["name"] = "语言模型" * 20
+    drawn(board, 80, 24)
+    board.press("c")
+    assert drawn(board, 80, 24)[-1].startswith(" cancel job 12 (语")
+    assert drawn(board, 80, 24)[-1].endswith("?  y: yes   f: kill at once   any other key: no")
+    assert "?  y: yes" in drawn(board, 40, 10)[-1]
+
+
+def test_of_a_job_all_its_gpus_are_shown_and_how_long_it_takes_still():
+    shown = drawn(looked_at(a_board(), 12), 80, 24)
+    assert [line[:1] for line in shown if " H100 " in line] == ["0", "1", "2", "3"]
+    assert any(line.startswith("  progress") and "about 3h left" in line for line in shown)
+
+
 def test_why_an_array_waits_has_room_however_many_elements_are_left():
     board = a_board()
     [array] = [job for job in board.rows() if job["id"] == "13"]
