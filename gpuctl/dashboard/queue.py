@@ -8,7 +8,7 @@ from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.gpus import Canvas
 from gpuctl.dashboard.paint import Line, cell, padded, restyled, spread, style_of
 from gpuctl.dashboard.source import Map
-from gpuctl.following.progress import within_epoch
+from gpuctl.following.progress import limit_left_s, within_epoch
 from gpuctl.render.jobs import ACTIVE, ENDS, ending, gpus_wanted, where, written_id
 from gpuctl.render.text import cell_len, clean
 from gpud.model.units import format_duration
@@ -156,7 +156,8 @@ def where_or_why(job: Map) -> str:
     if job["state"] in ENDS:
         return ending(job)
     if job["state"] in ACTIVE:
-        return "; ".join(filter(None, (where(job), job["reason"])))
+        late = "will not be done by its time limit" if (job.get("progress") or {}).get("ends_first") else None
+        return "; ".join(filter(None, (where(job), late, job["reason"])))
     return job["reason"] or ""
 
 
@@ -198,12 +199,12 @@ def _when(job: Map, now: float, glyphs: Glyphs) -> str:
     if job["state"] not in ACTIVE:
         expected = job["expected_start_at"]
         return "" if expected is None else "soon" if expected <= now else f"in {_coarse(expected - now)}"
-    left_s = (job.get("progress") or {}).get("remaining_s")
-    if left_s is not None:
-        return f"{glyphs.about}{_coarse(left_s)}"
+    told = job.get("progress") or {}
+    if told.get("remaining_s") is not None and not told["ends_first"]:
+        return f"{glyphs.about}{_coarse(told['remaining_s'])}"
     if job["started_at"] is None or not job["time_limit_s"]:
         return ""
-    return f"{glyphs.at_most}{_coarse(max(0.0, job['started_at'] + job['time_limit_s'] - now))}"
+    return f"{glyphs.at_most}{_coarse(limit_left_s(job, now) or 0.0)}"
 
 
 def _coarse(seconds: float) -> str:

@@ -36,9 +36,10 @@ _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 
 def add(jobs: Sequence[Job], socket: str) -> None:
-    """Give each job of the gpud at an address a key `progress`: `done total message told remaining_s`, or None.
+    """Give each job of the gpud at an address a `progress`: `done total message told remaining_s ends_first`, or None.
 
-    It is known of one's own jobs that run on this machine; `told` is False where it was recognised in the log.
+    It is known of one's own jobs that run on this machine; `told` is False where it was recognised in the log, and
+    `ends_first` True where its time limit comes before what remains is done.
     """
     found: dict[int, Progress | None] = {}
     own = [job for job in jobs if job.get("progress_file") and job["uid"] == os.getuid() and job["started_at"]]
@@ -53,7 +54,16 @@ def add(jobs: Sequence[Job], socket: str) -> None:
 
 def _read_all(jobs: Sequence[Job], found: dict[int, Progress | None]) -> None:
     for job in jobs:
-        found[id(job)] = _of(job)
+        told = _of(job)
+        if told is not None:
+            left_s = limit_left_s(job, time.time())
+            told["ends_first"] = None not in (left_s, told["remaining_s"]) and told["remaining_s"] > left_s
+        found[id(job)] = told
+
+
+def limit_left_s(job: Job, now: float) -> float | None:
+    """Return how long a job that runs has until its time limit, None where it has none."""
+    return None if job["time_limit_s"] is None else max(0.0, job["started_at"] + job["time_limit_s"] - now)
 
 
 def _of(job: Job) -> Progress | None:
@@ -125,7 +135,8 @@ def in_words(told: Progress) -> str:
         return percent
     from gpud.model.units import format_duration  # noqa: PLC0415 - for who draws
 
-    return f"{percent}, about {format_duration(left_s)} left"
+    late = ", and its time limit comes first" if told["ends_first"] else ""
+    return f"{percent}, about {format_duration(left_s)} left{late}"
 
 
 def within_epoch(seen: Progress) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import OVERRUN_S, expected_end
+from gpud.core.backfill import OVERRUN_S, expected_end, told_end
 from gpud.core.cycle import cycle
 from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.outcome import Outcome
@@ -41,11 +41,13 @@ _NOBODY = ProcessIdentity(0, 0)
 class Expected:
     """When a job starts, or (None) why nobody can tell.
 
-    `behind` is the job of which nobody knows how long it runs, and `beyond` tells that too many come before.
+    `behind` is the job of which nobody knows how long it runs, and `beyond` tells that too many come before. `late` is
+    one that it waits for and that runs longer than expected: `at` is a guess then.
     """
 
     at: Timestamp | None = None
     behind: JobId | None = None
+    late: JobId | None = None
     beyond: bool = False
 
 
@@ -61,12 +63,14 @@ class Forecast:
         self._starts: dict[JobId, Timestamp] = {}
         self._behind: dict[JobId, JobId] = {}  # who starts nobody knows when, by whose end
         self._unsure: dict[JobId, JobId] = {}  # who ends nobody knows when, by whose length
+        self._overdue: set[JobId] = set()  # who runs longer than expected, and is expected to end soon
+        self._late: dict[JobId, JobId] = {}  # who starts when one of those ends
         self._beyond = not self._taken.whole
         self._whole = self._taken.whole
         self._seen = self._taken.jobs
         self._ends: list[tuple[Timestamp, int, JobId, int]] = []
         self._made = 0
-        self._roots: dict[GpuId, JobId] = {}  # devices that come free nobody knows when, by whose end
+        self._roots: dict[GpuId, JobId] = {}  # devices that come free by the end of one that is unsure, or overdue
 
     def expected(self, job: JobId) -> Expected | None:
         """Return when a waiting job, or the first pending element of an array, starts.
@@ -76,7 +80,7 @@ class Forecast:
         if job in self._behind:
             return Expected(behind=self._behind[job])
         if job in self._starts:
-            return Expected(self._starts[job])
+            return Expected(self._starts[job], late=self._late.get(job))
         seen = job in self._seen or array_of(job) in self._seen
         return Expected(beyond=self._beyond) if seen or not self._whole else None
 
@@ -99,6 +103,8 @@ class Forecast:
             self._end(active.job, active.place.attempt, end)
             if not known:
                 self._unsure[active.job] = active.job
+            elif overdue(world, active, self.now) and not overruns(world, active, self.now):
+                self._overdue.add(active.job)
         yield
         yield from self._play(world)
         self.over = True
@@ -130,7 +136,7 @@ class Forecast:
         heappush(self._ends, (at, self._made, job, attempt))
 
     def _due(self, world: World, now: Timestamp) -> tuple[list[Exited], JobId | None]:
-        """Return who ends now, and by whose length one of them does so nobody knows when."""
+        """Return who ends now, and by whose length one of them does so nobody knows when, or who is overdue."""
         over: list[Exited] = []
         found: JobId | None = None
         while self._ends and self._ends[0][0] <= now:
@@ -140,8 +146,8 @@ class Forecast:
                 continue
             stopped = isinstance(active.state, Stopping)
             over.append(Exited(job, attempt, Exit(at=now, signal=15) if stopped else Exit(at=now, exit_code=0)))
-            root = (self._behind if stopped else self._unsure).get(job)
-            found = found or root
+            root = (self._behind if stopped else self._unsure).get(job, job if job in self._overdue else None)
+            found = root if found is None or found in self._overdue else found
             for gpu in active.state.allocation.all_gpus:
                 self._roots.pop(gpu, None)
                 if root is not None:
@@ -154,9 +160,10 @@ class Forecast:
         Whoever starts, or waits for nobody else any more, as somebody ends nobody knows when, does so too.
         """
         told = []
+        unsure = None if root in self._overdue else root
         for change in out.changes:
-            if isinstance(change, Queued) and root is not None and change.word == "queued":
-                self._behind.setdefault(change.job, root)
+            if unsure is not None and isinstance(change, Queued) and change.word == "queued":
+                self._behind.setdefault(change.job, unsure)
         for effect in out.effects:
             active = world.active.get(effect.job) if isinstance(effect, Stop | Launch) else None
             if active is None:
@@ -173,13 +180,16 @@ class Forecast:
         """Take note of a start; of an array the first counts, and of a job that is preempted later too."""
         gpus = active.state.allocation.all_gpus
         whose = dict.fromkeys((active.job, array_of(active.job)))
-        roots = (*map(self._behind.get, whose), root, *map(self._roots.get, gpus))
-        root = next((each for each in roots if each is not None), None)
+        roots = [*map(self._behind.get, whose), root, *map(self._roots.get, gpus)]
+        late = next((each for each in roots if each in self._overdue), None)
+        root = next((each for each in roots if each is not None and each not in self._overdue), None)
         for job in whose:
             if job in self._starts or job in self._behind:
                 continue
             if root is None:
                 self._starts[job] = now
+                if late is not None:
+                    self._late[job] = late
             else:
                 self._behind[job] = root
         self._unsure.pop(active.job, None)
@@ -208,6 +218,11 @@ def _known(world: World, active: ActiveJob) -> bool:
     terms = active.terms
     told = terms.estimate_s is not None or terms.time_limit_s is not None
     return told or (world.predictor.known(terms) and world.expects_s[active.job] != world.predictor.assumed_s)
+
+
+def overdue(world: World, active: ActiveJob, now: Timestamp) -> bool:
+    """Return whether a job runs longer than was expected: any moment that is told of its end is a guess."""
+    return not isinstance(active.state, Stopping) and told_end(world, active) <= now
 
 
 def overruns(world: World, active: ActiveJob, now: Timestamp) -> bool:

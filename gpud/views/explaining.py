@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end, told_end
+from gpud.core.backfill import expected_end
 from gpud.core.choice import in_force
 from gpud.core.condition import Condition
+from gpud.core.forecast import overdue
 from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.lifecycle import said
 from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_to, obstacles, of_array, over_quota
@@ -27,7 +28,7 @@ from gpud.store.rows import JobRow
 from gpud.views.forecasting import outlook
 from gpud.views.gpus import health_reason
 from gpud.views.jobs import Scene, gpu_names
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_words, is_late
 from gpud.views.words import claimed
 
 _LINES = 20
@@ -155,16 +156,20 @@ def _outlook(
     """Return what is reserved for a job, for whom it yields to, and what a gang lacks."""
     lines = []
     if kept is not None and kept.allocation.all_shares:
-        when = f" in {format_duration(kept.at - now)}" if kept.at > now else ""
-        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{when}")
+        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{_when(world, kept, now)}")
     if isinstance(wait, YieldsTo) and (theirs := world.reservations.get(wait.job)) is not None:
         where = _places(world, theirs.allocation.all_gpus) or theirs.allocation.node
-        lines.append(f"{_named(world, wait.job)} is to have {where} in {format_duration(theirs.at - now)}")
+        lines.append(f"{_named(world, wait.job)} is to have {where}{_when(world, theirs, now)}")
     nodes = terms.demand.nodes
     if nodes > 1 and isinstance(wait, NoCapacity | YieldsTo | Barred):
         ready = min(found.nodes_ready, nodes)
         lines.append(f"{ready} of the {nodes} nodes that it needs have room for their part: {nodes - ready} missing")
     return lines
+
+
+def _when(world: World, kept: Reservation, now: Timestamp) -> str:
+    """Return in how long a reservation begins, to stand behind a sentence; nothing where that is a guess, or past."""
+    return f" in {format_duration(kept.at - now)}" if kept.at > now and not is_late(world, kept.job, now) else ""
 
 
 def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> list[str]:
@@ -206,7 +211,7 @@ def _ends(world: World, active: ActiveJob, now: Timestamp) -> str:
         return f"being stopped, killed {f'within {format_duration(left_s)}' if left_s > 0 else 'by now'}"
     limit_s, soon = active.terms.time_limit_s, expected_end(world, active, now) - now
     soonest = f"expected to end in {format_duration(soon)}"
-    if told_end(world, active) <= now:
+    if overdue(world, active, now):
         soonest = f"runs longer than expected ({format_duration(max(1.0, world.expects_s[active.job]))})"
     if limit_s is None:
         return f"{soonest}, no time limit"
@@ -229,7 +234,7 @@ def _denial(scene: Scene, denied: Denied) -> str:
         return f"free, but {claimed(denied.claim, now)}"
     kept = denied.reservation
     if kept is not None:
-        soon = f", in {format_duration(kept.at - now)}" if kept.at > now else ""
+        soon = _when(scene.world, kept, now).replace(" ", ", ", 1)
         what = "" if denied.short is None else f"{denied.short} there {'are' if denied.short == 'CPUs' else 'is'} "
         return f"free, but {what}reserved for {_named(scene.world, kept.job)}{soon}"
     if denied.short is not None:

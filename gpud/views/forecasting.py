@@ -91,6 +91,8 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
     found = None if forecast is None else forecast.expected(job)
     if found is None:
         return None, "it is being worked out: ask again"
+    if found.late is not None:
+        return None, f"it comes behind job {format_job(found.late)}, which runs longer than expected"
     if found.at is not None:
         return Timestamp(max(found.at, now)), None
     if found.behind is not None:

@@ -40,8 +40,11 @@ _OUT = {
 }
 
 
-def words(wait: Wait, now: Timestamp, written: str) -> Words:
-    """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint."""
+def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False) -> Words:
+    """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint.
+
+    `late`: whoever it yields to waits for one that runs longer than expected.
+    """
     match wait:
         case Held(reason):
             return "held", reason or "held by its owner", f"to let it start: gpuctl release {written}"
@@ -64,9 +67,9 @@ def words(wait: Wait, now: Timestamp, written: str) -> Words:
             return "no_gpus", f"no GPU was found: {problem}", "see what is missing: gpuctl doctor"
         case YieldsTo(job, at):
             number = format_job(job)
-            soon = format_duration(at - now)
+            soon = "soon" if late else f"in {format_duration(at - now)}"
             hint = "a time limit that ends before then lets it pass: --time-limit"
-            return "yields", f"would delay job {number}, which is to start in {soon}", hint
+            return "yields", f"would delay job {number}, which is to start {soon}", hint
         case Looking():
             return "looking", "its GPUs are being looked at", None
         case Next():

@@ -47,7 +47,7 @@ def test_a_bar_in_a_log_is_recognised_and_says_so_and_any_program_may_write_the_
     script = f'{bar}; echo shown >&2; read x < gate; echo "80% nearly" > $GPUD_PROGRESS_FILE; echo told; read x < gate'
     job = running(gpuctl, "bash", "-c", script, until="shown")
     seen = gpuctl.json("show", job)["progress"]
-    assert seen == {"done": 45, "total": 100, "message": None, "remaining_s": 55, "told": False}
+    assert seen == {"done": 45, "total": 100, "message": None, "remaining_s": 55, "told": False, "ends_first": False}
     assert "~45%, about 55s left" in gpuctl.ok("list")
     assert "read in its log" in gpuctl.ok("show", job)
     (gpuctl.directory / "gate").write_text("\n")
@@ -127,15 +127,26 @@ def test_who_says_nothing_for_long_is_not_about_to_end(tmp_path):
     (tmp_path / "progress").write_text("40%")
     began = time.time() - 100
     job = {"progress_file": str(tmp_path / "progress"), "uid": os.getuid(), "started_at": began, "output": None}
+    job["time_limit_s"] = None
     os.utime(tmp_path / "progress", (began + 0.1, began + 0.1))
     progress.add([job], "/here")
     assert 149 < job["progress"]["remaining_s"] < 300
 
 
+def test_who_will_not_be_done_by_its_time_limit_is_shown_so(tmp_path):
+    (tmp_path / "progress").write_text("10%")
+    job = {"progress_file": str(tmp_path / "progress"), "uid": os.getuid(), "started_at": time.time() - 600}
+    for limit_s, late in ((3600, True), (4 * 3600, False), (None, False)):
+        job["time_limit_s"] = limit_s
+        progress.add([job], "/here")
+        assert job["progress"]["ends_first"] == late
+        assert progress.in_words(job["progress"]).endswith("left, and its time limit comes first") == late
+
+
 def test_of_a_first_step_nobody_foretells_the_end(tmp_path):
     (tmp_path / "log").write_text("step 1/40\n")
     for ago_s, known in ((0.1, False), (20, True)):
-        job = {"progress_file": "/none", "uid": os.getuid(), "output": str(tmp_path / "log")}
+        job = {"progress_file": "/none", "uid": os.getuid(), "output": str(tmp_path / "log"), "time_limit_s": None}
         job["started_at"] = (tmp_path / "log").stat().st_mtime - ago_s
         progress.add([job], "/here")
         assert (job["progress"]["remaining_s"] is not None) == known
@@ -152,6 +163,7 @@ def test_a_file_that_nobody_writes_holds_up_no_listing(tmp_path):
 def test_of_others_jobs_and_of_those_elsewhere_nothing_is_read(tmp_path):
     (tmp_path / "told").write_text("1/2")
     mine = {"progress_file": str(tmp_path / "told"), "output": None, "uid": os.getuid(), "started_at": time.time() - 9}
+    mine["time_limit_s"] = None
     theirs = mine | {"uid": os.getuid() + 1}
     for jobs, socket in (([theirs], "/here"), ([mine], "ssh://there")):
         progress.add(jobs, socket)

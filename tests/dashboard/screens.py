@@ -105,7 +105,8 @@ def a_machine():
         a_gpu(7, **idle),
     ]
     told = {"done": 40, "total": 100, "message": "val loss 0.31", "told": True, "remaining_s": 3 * HOUR}
-    read = {"done": 7, "total": 20, "message": None, "told": False, "remaining_s": None}
+    told["ends_first"] = False
+    read = {"done": 7, "total": 20, "message": None, "told": False, "remaining_s": None, "ends_first": False}
     active = [
         running(12, range(4), name="pretrain-llama", time_limit_s=6 * HOUR, progress=told),
         running(
