@@ -15,7 +15,7 @@ from gpuctl import client as blocking, overview
 from gpuctl.errors import GpuctlError, RefusedError, UnreachableError
 from gpuctl.following import reading, waiting
 from gpuctl.python import wanted
-from gpuctl.python.mapping import Mapping
+from gpuctl.python.mapping import WAITING, Mapping
 from gpuctl.python.streams import AsyncEvents, Stream
 from gpuctl.python.told import Told
 from gpuctl.python.wanted import Command, Filters, JobLike, Jobs, Listed, Options
@@ -385,13 +385,13 @@ class AsyncClient:
                 if answer["job"]["state"] in ENDS:
                     return answer
                 if calls.fails(answer):
-                    await self._cancelled(array)
+                    await self._cancelled(array, state=list(WAITING))
                 while not calls.is_due(array, [await events.pushed()]):
                     pass
 
-    async def _cancelled(self, array: str) -> None:
+    async def _cancelled(self, array: str, **which: list[str]) -> None:
         with contextlib.suppress(GpuctlError):
-            await self.request("cancel", select={"jobs": [array]})
+            await self.request("cancel", select={"jobs": [array], **which})
 
     async def _open(self) -> Stream:
         async with self._opening:

@@ -336,8 +336,9 @@ class Client:
         """Call a function with each of the items, each in a job of its own; return what it returned, in their order.
 
         The jobs are one array, `at_once` of them at a time; each gets its `gpus`. What a call raises is raised here,
-        with its traceback, and the others are cancelled; `return_exceptions` returns it instead. Functions of a
-        notebook or of the program itself want `pip install 'gpud[python]'`. Raises TimeoutError, and cancels.
+        with its traceback, once those that run have ended; what has not begun is cancelled. `return_exceptions`
+        returns it instead. Functions of a notebook or of the program itself want `pip install 'gpud[python]'`. Raises
+        TimeoutError, and cancels all.
 
         >>> import math
         >>> from gpuctl import Client

@@ -52,6 +52,7 @@ from gpud.wire.codec import Message
 log = logging.getLogger(__name__)
 
 _CHANGED = 1024  # bytes that a job which is changed counts as: everybody waits for a change of many
+_WAITING = frozenset({"held", "queued"})
 _BITE = 1000  # jobs that change in one batch: what others ask is answered between two of them
 
 Work = Coroutine[None, None, None]
@@ -293,8 +294,9 @@ class Requests:
         live = outermost(chosen)
         notes += tuple((job, f"has ended already: {chosen.states[job].replace('_', ' ')}") for job in ended)
         if op == "cancel":
-            force = message.get("force", False)
-            await self._ask_for_all(peer, message, live, lambda token, jobs: Cancel(token, jobs, force, me.name), notes)
+            force, states = message.get("force", False), message["select"].get("state", ())
+            cancel = partial(Cancel, force=force, by=me.name, waiting=bool(states) and _WAITING.issuperset(states))
+            await self._ask_for_all(peer, message, live, cancel, notes)
         elif op == "interrupt":
             self._ask(peer, message, lambda token: Interrupt(token, live, me.name), notes)
         elif op == "priority":

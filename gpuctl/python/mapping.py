@@ -12,6 +12,8 @@ from gpuctl.python.calling import Calls
 from gpuctl.render.jobs import ENDS
 from gpuctl.submitting import submission
 
+WAITING = ("held", "queued")
+
 Fields = dict[str, Any]
 
 
@@ -56,7 +58,10 @@ class Mapping:
         return any(event["job"] == array or (early and event["kind"] != "completed") for event in ends)
 
     def fails(self, answer: dict[str, Any]) -> bool:
-        """Return whether the others are to be cancelled, by what `show` says of the array: one of it went wrong."""
+        """Return whether what has not begun is to be cancelled, by what `show` says of the array: one went wrong.
+
+        As of the standard library's executors, calls that run come to their own end.
+        """
         if not self._raises or self._first is not None or answer["job"]["state"] in ENDS:
             return False
         ends = [row for row in answer.get("elements") or () if row["state"] in ENDS and row["state"] != "completed"]
@@ -109,7 +114,7 @@ def _ended(mapping: Mapping, client: Client, array: str, within_s: float | None)
                 if answer["job"]["state"] in ENDS:
                     return answer
                 if mapping.fails(answer):
-                    client.request("cancel", select={"jobs": [array]})
+                    client.request("cancel", select={"jobs": [array], "state": list(WAITING)})
                 while not mapping.is_due(array, waiting.pushed(client, deadline)):
                     pass
         except ConnectionLostError as lost:

@@ -36,6 +36,7 @@ _MOST = 100
 _PATIENCE_S = 30.0  # while nobody has answered
 _MORE_S = 5.0  # for the others, once somebody has
 _READ_STDIN = frozenset({"run", "exec", "attach", "relay"})
+_AS_THE_JOB = frozenset({"run", "exec", "attach", "wait"})  # they exit as a job does, and that may be with ssh's 255
 _HOSTS = (Column("HOST"), Column("GPUD"), Column("GPUS", elastic=True), Column("JOBS", elastic=True))
 
 
@@ -47,9 +48,9 @@ def named(words: Iterable[str]) -> list[str]:
 
 def run(context: click.Context, hosts: Sequence[str], words: Sequence[str], own: Sequence[str]) -> int:
     """Run the command of these words on the hosts; `own` is what stood before it. Raises GpuctlError."""
-    if len(hosts) == 1:
-        _replaced(hosts[0], [*own, *words])
     command, rest = (words[0], list(words[1:])) if words else ("status", [])
+    if len(hosts) == 1:
+        return _alone(hosts[0], [*own, *words], command)
     found = context.command.get_command(context, {"ls": "list"}.get(command, command))  # type: ignore[attr-defined]  # a group
     of_several = {"status": _status, "list": _list, "watch": _watch}.get(getattr(found, "name", None) or "")
     if found is None or of_several is None:
@@ -63,19 +64,32 @@ def run(context: click.Context, hosts: Sequence[str], words: Sequence[str], own:
         return of_several(session, hosts, asked.params)
 
 
-def _replaced(host: str, words: list[str]) -> NoReturn:
-    """Become the ssh that runs gpuctl over there: its exit status is the command's, or 255 for its own failures."""
+def _alone(host: str, words: list[str], named: str) -> int:
+    """Run gpuctl over there, by ssh; return its exit status. Raises UnreachableError where ssh does not get there."""
     person = all(os.isatty(descriptor) for descriptor in (0, 1, 2))
     options = ["-t", "-o", "LogLevel=ERROR"] if person else ["-T"]
     if not person and "-" not in words and _READ_STDIN.isdisjoint(words):
         options.append("-n")  # what is piped to a loop around gpuctl is the loop's
     command = relaying.command(host, words, *options)
     sys.stdout.flush()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and others would inherit
     try:
-        os.execvp(command[0], command)  # noqa: S606 - a shell would read the words
+        if named in _AS_THE_JOB:
+            _become(command)
+        ssh = subprocess.Popen(command)
     except OSError as error:
         raise UnreachableError(f"cannot run {command[0]}: {error.strerror}", hint="GPUD_SSH names it") from error
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: ssh.send_signal(received))
+    status = ssh.wait()
+    if status in relaying.FAILED:
+        raise relaying.unreachable(host, status)
+    return status if status >= 0 else 128 - status
+
+
+def _become(command: list[str]) -> NoReturn:
+    """Become ssh, whose exit status is the command's, or 255 for its own failures."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores, and others would inherit
+    os.execvp(command[0], command)  # noqa: S606 - a shell would read the words
 
 
 def _each(hosts: Sequence[str], ask: Callable[[Client], T]) -> list[tuple[str, T | GpuctlError]]:

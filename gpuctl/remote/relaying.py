@@ -19,6 +19,8 @@ from gpud.wire.address import SSH
 _PLAIN = re.compile(r"([^A-Za-z0-9_./:@%+,-])", re.ASCII)
 _HINT = "write ssh://HOST, ssh://USER@HOST:22, or ssh://HOST/path/of/gpuctl; or a name of ~/.ssh/config"
 # Of a host that does not answer one hears within so many seconds, and who sleeps with an open lid finds out.
+_NO_GPUCTL = (126, 127)  # what a shell ends with that finds nothing to run
+FAILED = (*_NO_GPUCTL, 255)
 _RELAYED = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15")
 
 
@@ -54,6 +56,16 @@ def command(url: str, words: list[str], *options: str) -> list[str]:
     # env: that it is there that it is to run, whatever is set there for who types.
     there = " ".join(["env -u GPUD_HOST", *map(quoted, [program, *words])])
     return [*ssh, *options, *login, *port, "--", named, there]
+
+
+def unreachable(url: str, status: int, said: str = "") -> UnreachableError:
+    """Return what there is to say of an ssh that ended with one of `FAILED`."""
+    host = name_of(url)
+    if status in _NO_GPUCTL:
+        hint = f"name it: ssh://{host}/~/.local/bin/gpuctl"
+        return UnreachableError(f"{host}: ssh finds no gpuctl there{said}", hint=hint)
+    hint = f"try: ssh {host}; names of hosts stand in ~/.ssh/config"
+    return UnreachableError(f"{host}: ssh does not get there{said}", hint=hint)
 
 
 def quoted(word: str) -> str:
@@ -106,8 +118,7 @@ def failure(url: str, connection: socket.socket) -> UnreachableError | None:
     connection.errors.seek(0)
     said = connection.errors.read().decode(errors="replace")
     lines = [line for line in said.splitlines() if line.strip()] or [f"ssh ended with status {status}"]
-    if status in (126, 127):
-        named = f"ssh://{name_of(url)}/~/.local/bin/gpuctl"
-        return UnreachableError(f"{name_of(url)}: ssh finds no gpuctl there ({lines[-1]})", hint=f"name it: {named}")
+    if status in _NO_GPUCTL:
+        return unreachable(url, status, f" ({lines[-1]})")
     told = next((line for line in lines if line.startswith("gpuctl: ")), lines[-1]).removeprefix("gpuctl: ")
     return UnreachableError(f"{name_of(url)}: {told}", hint=f"try: ssh {name_of(url)}")

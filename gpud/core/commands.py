@@ -103,12 +103,13 @@ class Signal:
 
 @value()
 class Cancel:
-    """End jobs; `force`: without grace. `by` is who asked, by name."""
+    """End jobs; `force`: without grace. `by` is who asked, by name. `waiting`: not what runs, of arrays neither."""
 
     token: int
     jobs: tuple[JobId, ...]
     force: bool = False
     by: str = ""
+    waiting: bool = False
 
 
 @value()

@@ -227,7 +227,7 @@ def _of_jobs(world: World, out: Outcome, asked: Command) -> Changed:
     act: jobs.Act
     match asked:
         case Cancel(_, named):
-            act = partial(jobs.cancel, force=asked.force, by=asked.by)
+            act = partial(jobs.cancel, force=asked.force, by=asked.by, waiting=asked.waiting)
         case Hold(_, named):
             act = jobs.hold
         case Release(_, named):

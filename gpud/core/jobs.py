@@ -230,10 +230,19 @@ Act = Callable[[World, Outcome, JobId], str | None]
 
 
 def cancel(
-    world: World, out: Outcome, job: JobId, *, force: bool = False, reason: str | None = None, by: str | None = None
+    world: World,
+    out: Outcome,
+    job: JobId,
+    *,
+    force: bool = False,
+    reason: str | None = None,
+    by: str | None = None,
+    waiting: bool = False,
 ) -> str | None:
     """End a job, or what is pending of an array; return why nothing was done, if so. `by` is who asked, by name."""
     active = world.active.get(job)
+    if active is not None and waiting:
+        return "has started; to stop it: gpuctl cancel"
     if active is not None:
         stopped = stop(world, out, active, StopCause.CANCELLED, force=force, by=by)
         return None if stopped else "is being cancelled already"

@@ -101,7 +101,11 @@ def test_a_job_is_queued_there_in_that_directory_and_environment(hosts):
 def test_the_exit_status_is_the_commands(hosts):
     assert hosts("-H", "one", "run", "-g", "0", "--", "sh", "-c", "exit 7").returncode == 7
     assert hosts("-H", "one", "show", "999").returncode == 3
-    assert hosts("-H", "nowhere", "list").returncode == 255
+    assert hosts("-H", "one", "run", "-g", "0", "--", "sh", "-c", "exit 255").returncode == 255
+    for where, wrong in (("nowhere", "ssh does not get there"), ("ssh://one/opt/gpuctl", "ssh finds no gpuctl there")):
+        lost = hosts("-H", where, "list")
+        assert lost.returncode == 69
+        assert f": {wrong}\n  hint: " in lost.stderr
     assert hosts("-H", "a b", "list").returncode == 2
 
 

@@ -77,6 +77,10 @@ def test_aliases_do_what_hands_expect(gpuctl):
     assert gpuctl.json("show", held)["state"] == "held"
     gpuctl.ok("rm", held, "-s", "failed,held")
     assert gpuctl.json("show", held)["state"] == "cancelled"
+    array = gpuctl.ok("submit", "-g", "0", "--array", "0-3%1", "--", "sleep", "1000")
+    until(lambda: gpuctl.json("show", array)["array_counts"].get("running"))
+    gpuctl.ok("rm", array)
+    assert gpuctl.json("show", array)["array_counts"] == {"running": 1, "cancelled": 3}
     assert "sent SIGURG to 1 job" in gpuctl("kill", "-URG", running).stderr
     gpuctl.ok("kill", "-s", "KILL", running)
     assert gpuctl("tail", "-5", running).returncode == 0
