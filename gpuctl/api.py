@@ -1,8 +1,7 @@
 """gpud from Python: submit, wait, look, change, and call functions on GPUs.
 
 The examples in here run as tests. Whatever gpud refuses is raised as `gpuctl.GpuctlError` or one of its kinds, with
-`message` and `hint`. A request whose answer was lost is asked again where that does nothing twice; a submit is such a
-one.
+`message` and `hint`. A request whose answer was lost is asked again where that does nothing twice; a submit does not.
 """
 
 import os
@@ -140,13 +139,14 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Hang up; jobs do not notice."""
+        """Hang up, until it is used again; jobs do not notice."""
         self._connection.close()
 
     def request(self, op: str, **fields: Any) -> dict[str, Any]:
         """Return gpud's reply to any request of `gpud.wire.messages`: what all else here is made of."""
         with self._asking:
-            if self._pid != os.getpid():  # a fork: the connection is the parent's
+            # After a fork the connection is the parent's; it is closed where gpud was away for too long.
+            if self._pid != os.getpid() or self._connection.fileno() < 0:
                 self._pid, self._connection = os.getpid(), self.connect()
             return self._connection.request(op, **fields)
 

@@ -196,4 +196,12 @@ def test_waits_events_and_futures_outlive_a_restart_of_gpud(a_gpud, monkeypatch)
         gpud.stop()
         with pytest.raises(UnreachableError):
             Client(gpud.socket, start=False)
+        monkeypatch.setattr("gpuctl.client.COMES_BACK_S", 0.0)
+        monkeypatch.setattr("gpuctl.api.COMES_BACK_S", 0.0)
+        for _ in range(2):  # however long it is away
+            with pytest.raises(UnreachableError):
+                client.jobs()
         gpud.start()
+        assert [each.id for each in client.jobs(job)] == [job.id]
+    assert job.refresh().state == "completed"
+    client.close()
