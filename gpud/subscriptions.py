@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gpud.instance import Instance
-from gpud.intake.selection import parse_jobs
+from gpud.intake.selection import merged, parse_jobs, within
 from gpud.model.job import JobId
 from gpud.server.allowance import allows
 from gpud.server.connections import Peer
@@ -23,14 +23,14 @@ _PAGE = 1_000
 class _Subscription:
     peer: Peer
     viewer: Viewer
-    spans: list[tuple[JobId, JobId]] | None
+    spans: list[tuple[JobId, JobId]] | None  # merged
     readings: bool
     late: list[Event] | None = field(default_factory=list)  # what happened while the past was being sent
 
     def wants(self, event: Event) -> bool:
         if self.spans is None:
             return True
-        return event.job is not None and any(low <= event.job <= high for low, high in self.spans)
+        return event.job is not None and within(event.job, self.spans)
 
 
 class Subscriptions:
@@ -48,7 +48,7 @@ class Subscriptions:
     async def add(self, peer: Peer, message: Message) -> None:
         """Begin to push to this client: first, where it asked for it, what happened since. Raises Wrong, StoreError."""
         most = self._gpud.config.subscriptions_per_user
-        spans = [word.span for word in parse_jobs(message["jobs"])] if "jobs" in message else None
+        spans = merged(word.span for word in parse_jobs(message["jobs"])) if "jobs" in message else None
         if not allows(most, peer.uid, 1 + sum(each.peer.uid == peer.uid for each in self._all)):
             raise Wrong(f"you have {most} subscriptions already", "end one, then try again", "busy")
         subscription = _Subscription(peer, viewer_of(self._gpud, peer), spans, message.get("readings", False))

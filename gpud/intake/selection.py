@@ -4,8 +4,9 @@ A job that is named alone must exist; a range takes what there is of it.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gpud.model.array import IndexSet, parse_indices
 from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id, number_of
@@ -20,7 +21,9 @@ ENDED = frozenset(end.value for end in End)
 _MANY = 1_000_000
 _FEW = 1_000
 _ELEMENTS_MOST = 100_000
+_ROWS_MOST = 10_000
 _AFTER_MOST = 1_000
+_TEXT_MOST = 1 << 20  # characters of all words of one request
 SINGLETON = "singleton"
 _SYNTAX = "write 12, an element 12_7, elements 12_3-9, or a range of jobs 3-9"
 
@@ -62,7 +65,26 @@ def no_such_job(word: str) -> Wrong:
 
 def parse_jobs(words: list[str]) -> list[Named]:
     """Return what each word names. Raises Wrong, with what would be understood."""
+    if sum(map(len, words)) > _TEXT_MOST:
+        raise Wrong("so many jobs cannot be named one by one", "name ranges of them: 3-9, 12_3-9")
     return [_parse(word) for word in words]
+
+
+def merged(spans: Iterable[tuple[JobId, JobId]]) -> list[tuple[JobId, JobId]]:
+    """Return ranges of keys in order, those that overlap as one: whoever names a job twice has it looked at once."""
+    apart: list[tuple[JobId, JobId]] = []
+    for low, high in sorted(spans):
+        if apart and low <= apart[-1][1]:
+            apart[-1] = apart[-1][0], max(high, apart[-1][1])
+        else:
+            apart.append((low, high))
+    return apart
+
+
+def within(job: JobId, spans: Sequence[tuple[JobId, JobId]]) -> bool:
+    """Return whether a key lies in one of these ranges, which are `merged`."""
+    at = bisect_right(spans, job, key=itemgetter(0)) - 1
+    return at >= 0 and job <= spans[at][1]
 
 
 def parse_job(word: str) -> JobId:
@@ -148,18 +170,18 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         limit = _FEW if ended and group is None else _MANY
         query = JobQuery(states=states, user=user, group=group, ended=ended, limit=limit)
         return Chosen({job: state for job, state, uid in reader.states(query) if not own_only or uid == me.uid})
+    spans = _spans(words)
+    another = None if may_all else reader.anothers(spans, me.uid)  # before so much as one row of others is read
+    if another is not None:
+        job, owner = another
+        raise Wrong(f"job {format_job(job)} is {owner}'s", "only its owner may", "not_permitted")
     found: dict[JobId, str] = {}
-    known = _rows(reader, words)
-    keys = sorted(known)
-    for named in words:
-        for row, key in _meant(named, known, keys):
-            if not may_all and row.terms.uid != me.uid:
-                raise Wrong(f"job {format_job(key)} is {row.terms.user}'s", "only its owner may", "not_permitted")
-            state = row.state if row.job == key else _state_within(row, key)
-            wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
-            wanted &= group in {None, row.group}
-            if wanted and (not states or state in states):
-                found[key] = state
+    for row, key in _meant(words, reader.jobs(JobQuery(spans=spans, limit=_MANY))[0]):
+        state = row.state if row.job == key else _state_within(row, key)
+        wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
+        wanted &= group in {None, row.group}
+        if wanted and (not states or state in states):
+            found[key] = state
     return Chosen(found)
 
 
@@ -191,11 +213,12 @@ def predecessors(reader: Reader, after: dict[str, list[str]], alike: tuple[str, 
         if word not in set(When):
             raise Wrong(f"{word!r} is no way to end", f"there are: {', '.join(When)}")
         named = parse_jobs(names)
-        rows = _rows(reader, named)
-        keys = sorted(rows)
-        found |= {Dependency(key, When(word)): None for each in named for _, key in _meant(each, rows, keys)}
+        rows, more = reader.jobs(JobQuery(spans=_spans(named), limit=_ROWS_MOST))
+        if more:
+            raise _too_many_before("many more")
+        found |= {Dependency(key, When(word)): None for _, key in _meant(named, rows)}
     if len(found) > _AFTER_MOST:
-        raise Wrong(f"{len(found)} jobs are named to come after; {_AFTER_MOST} are the most", "name whole arrays")
+        raise _too_many_before(str(len(found)))
     if not found and SINGLETON not in after:
         raise Wrong("no job is named to come after", "see what there is: gpuctl list --all", "no_such_job")
     return Predecessors(tuple(found), tuple(reader.ends([each.job for each in found]).items()))
@@ -208,34 +231,51 @@ def _state_within(array: JobRow, element: JobId) -> str:
     return "cancelled" if dropped else "held" if array.place.park in {Park.HELD, Park.NEVER} else "queued"
 
 
-def _rows(reader: Reader, words: list[Named]) -> dict[JobId, JobRow]:
-    """Return every row that any of these words may mean, by key, arrays of named elements among them; read once."""
-    spans: set[tuple[JobId, JobId]] = set()
+def _too_many_before(count: str) -> Wrong:
+    return Wrong(f"{count} jobs are named to come after; {_AFTER_MOST} are the most", "name whole arrays")
+
+
+def _spans(words: list[Named]) -> tuple[tuple[JobId, JobId], ...]:
+    """Return the keys of every row that any of these words may mean, arrays of named elements among them."""
+    spans, left = [], _FEW
     for named in words:
+        count = named.last - named.first + 1
         if named.elements is not None:
-            spans |= {named.span, (job_id(named.first), job_id(named.first))}
-        elif named.last - named.first < _FEW:
-            spans |= {(job_id(number), job_id(number)) for number in range(named.first, named.last + 1)}
+            spans += [named.span, (job_id(named.first), job_id(named.first))]
+        elif count <= max(1, left):  # each alone: what lies between them are elements, maybe very many
+            left -= count if count > 1 else 0
+            spans += [(job_id(number), job_id(number)) for number in range(named.first, named.last + 1)]
         else:
-            spans.add(named.span)
-    rows, _ = reader.jobs(JobQuery(spans=tuple(sorted(spans)), limit=_MANY))
-    return {row.job: row for row in rows}
+            spans.append(named.span)
+    return tuple(merged(spans))
 
 
-def _meant(named: Named, rows: dict[JobId, JobRow], keys: list[JobId]) -> list[tuple[JobRow, JobId]]:
-    """Return the keys that a word means, each with its own row, or its array's while it is one of many there."""
-    low, high = named.span
-    within = keys[bisect_left(keys, low) : bisect_right(keys, high)]
-    found = [(rows[key], key) for key in within if named.names(key)]
-    array = rows.get(job_id(named.first)) if named.elements is not None else None
-    if array is not None and array.array_state is not None and named.elements is not None:
-        rest = named.elements & (array.array_state.pending | array.array_state.dropped)
-        if len(rest) > _ELEMENTS_MOST:
-            raise Wrong(
-                f"{named.text} names {len(rest)} elements that wait; {_ELEMENTS_MOST} are the most at once",
-                f"name the whole array, {named.first}, or less of it",
-            )
-        found += [(array, job_id(named.first, index)) for index in rest]
-    if named.alone and not found:
-        raise no_such_job(named.text)
-    return found
+def _meant(words: list[Named], rows: Iterable[JobRow]) -> Iterator[tuple[JobRow, JobId]]:
+    """Yield the keys that words mean, each with its own row, or its array's while it is one of many there."""
+    known, left = {row.job: row for row in rows}, _MANY
+    keys = sorted(known)
+    for named in words:
+        low, high = named.span
+        inside = keys[bisect_left(keys, low) : bisect_right(keys, high)]
+        rest = _without_rows(named, known.get(job_id(named.first)))
+        left -= len(inside) + len(rest)
+        if left < 0:
+            raise Wrong("the same jobs are named very often", "name each of them once")
+        found = [(known[key], key) for key in inside if named.names(key)]
+        found += [(known[job_id(named.first)], job_id(named.first, index)) for index in rest]
+        if named.alone and not found:
+            raise no_such_job(named.text)
+        yield from found
+
+
+def _without_rows(named: Named, array: JobRow | None) -> IndexSet:
+    """Return which of the elements that a word names only their array's row tells of. Raises Wrong for very many."""
+    if named.elements is None or array is None or array.array_state is None:
+        return IndexSet()
+    rest = named.elements & (array.array_state.pending | array.array_state.dropped)
+    if len(rest) > _ELEMENTS_MOST:
+        raise Wrong(
+            f"{named.text} names {len(rest)} elements that wait; {_ELEMENTS_MOST} are the most at once",
+            f"name the whole array, {named.first}, or less of it",
+        )
+    return rest

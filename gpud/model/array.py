@@ -7,10 +7,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd, lcm
 from operator import itemgetter
 
 _start = itemgetter(0)
 INDEX_MAX = (1 << 24) - 2  # an index and the array's number share one 63-bit key: see model.job
+_INTERLEAVED_MOST = 10_000  # indices of ranges that interleave: these alone cost what their indices cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,17 @@ class IndexSet:
         return IndexSet(tuple(parts))
 
     def __and__(self, other: "IndexSet") -> "IndexSet":
-        """Return the indices that are in both sets."""
-        small, large = sorted((self, other), key=len)  # a stepped one costs its indices: rather those of the small set
-        return small - (small - large)
+        """Return the indices that are in both sets; costs what their ranges cost."""
+        parts: list[range] = []
+        at = 0
+        for part in self.ranges:
+            while at < len(other.ranges) and other.ranges[at][-1] < part[0]:
+                at += 1
+            inside = at
+            while inside < len(other.ranges) and other.ranges[inside][0] <= part[-1]:
+                parts.append(_common(part, other.ranges[inside]))
+                inside += 1
+        return IndexSet(tuple(filter(None, parts)))
 
     def __or__(self, other: "IndexSet") -> "IndexSet":
         """Return the indices of either set."""
@@ -101,13 +111,30 @@ def parse_array(text: str) -> tuple[IndexSet, int | None]:
 
 
 def parse_indices(spec: str, whole: str | None = None) -> IndexSet:
-    """Return the indices of `0-9:2,15`. Raises ValueError, quoting `whole`, for what is not understood."""
+    """Return the indices of `0-9:2,15`. Raises ValueError, quoting `whole`, for what is not understood.
+
+    Ranges may interleave in a `whole` alone: sets that are written, or chosen from, have none that do.
+    """
     text = spec if whole is None else whole
-    parts = sorted((_part(word, text) for word in spec.split(",")), key=lambda part: part.start)
-    for before, after in pairwise(parts):
-        if after.start <= before[-1]:
-            return _merged(parts, text)
+    parts = sorted((_part(word, text) for word in spec.split(",")), key=_start)
+    if any(after.start <= before[-1] for before, after in pairwise(parts)):
+        if whole is None:
+            raise ValueError(f"{text!r} names ranges that overlap")
+        return _merged(parts, text)
     return IndexSet(tuple(parts))
+
+
+def _common(one: range, other: range) -> range:
+    """Return the indices that are in both ranges: steps meet once in their least common multiple, or never."""
+    apart, stride = other.start - one.start, gcd(one.step, other.step)
+    step = lcm(one.step, other.step)
+    if apart % stride:
+        return range(0)
+    turns = apart // stride * pow(one.step // stride, -1, other.step // stride)
+    first = one.start + turns * one.step  # somewhere, maybe before or behind both
+    low, high = max(one.start, other.start), min(one[-1], other[-1])
+    common = range(low + (first - low) % step, high + 1, step)
+    return common if len(common) > 1 else range(common.start, common.start + len(common))
 
 
 def _less(part: range, others: tuple[range, ...]) -> list[range]:
@@ -127,7 +154,7 @@ def _less(part: range, others: tuple[range, ...]) -> list[range]:
 def _merged(parts: list[range], text: str) -> IndexSet:
     """Return ranges that interleave, such as 0-8:2,1-9:2, as one set."""
     count = sum(len(part) for part in parts)
-    if count > 1_000_000:
+    if count > _INTERLEAVED_MOST:
         raise ValueError(f"{text!r} names ranges that overlap")
     merged = index_set(index for part in parts for index in part)
     if len(merged) != count:

@@ -47,6 +47,7 @@ _EVENT = (
     "SELECT seq, at, kind, event.job, event.attempt, job.user, detail, job.uid FROM event"
     " LEFT JOIN job ON job.id = event.job"
 )
+_NAMED = "BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
 Spans = Sequence[tuple[JobId, JobId]]
 
 
@@ -97,10 +98,16 @@ class Reader:
             rows = self._db.execute(select, (to_json(self._found(query)[0]),)).fetchall()
             return [(job, state, self._terms_of(terms).uid) for job, state, terms in rows]
 
+    def anothers(self, spans: Spans, uid: int) -> tuple[JobId, str] | None:
+        """Return a job in these ranges that is not this user's, and whose it is; None where all are."""
+        select = f"SELECT job.id, user FROM json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE job.id {_NAMED}"  # noqa: S608 - constants
+        with told(self._path):
+            return next(self._db.execute(f"{select} AND uid != ? LIMIT 1", (to_json(spans), uid)), None)
+
     def attempts(self, job: JobId) -> list[AttemptRow]:
         """Return the attempts of a job, oldest first."""
+        select = f"SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY attempt"  # noqa: S608 - constants
         with told(self._path):
-            select = f"SELECT {ATTEMPT} FROM attempt WHERE job = ? ORDER BY attempt"  # noqa: S608 - constants
             rows = [decode_attempt(job, columns) for columns in self._db.execute(select, (job,))]
         return [row for row in rows if row is not None]
 
@@ -117,17 +124,15 @@ class Reader:
         Oldest first in any case.
         """
         order = "ORDER BY seq DESC LIMIT ?" if since is None else "ORDER BY seq LIMIT ?"
-        after = 0 if since is None else since
         with told(self._path):
             if spans is None:
-                rows = self._db.execute(f"{_EVENT} WHERE seq > ? {order}", (after, limit)).fetchall()
+                rows = self._db.execute(f"{_EVENT} WHERE seq > ? {order}", (since or 0, limit)).fetchall()
             else:
                 select = (
                     f"{_EVENT} WHERE seq IN (SELECT seq FROM json_each(?) AS span CROSS JOIN event INDEXED BY event_job"  # noqa: S608 - constants
-                    " WHERE event.job BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
-                    f" AND seq > ?) {order}"
+                    f" WHERE event.job {_NAMED} AND seq > ?) {order}"
                 )
-                rows = self._db.execute(select, (to_json(spans), after, limit)).fetchall()
+                rows = self._db.execute(select, (to_json(spans), since or 0, limit)).fetchall()
         return [
             Event(seq, at, kind, job, attempt, user, json.loads(detail) if detail else {}, uid)
             for seq, at, kind, job, attempt, user, detail, uid in (reversed(rows) if since is None else rows)
@@ -135,10 +140,8 @@ class Reader:
 
     def environment(self, job: JobId) -> list[str] | None:
         """Return the names of the variables that a job was submitted with; None where they are not kept any more."""
-        with told(self._path):
-            select = "SELECT data FROM job JOIN environment ON environment.hash = job.environment WHERE job.id = ?"
-            found: tuple[bytes] | None = self._db.execute(select, (job,)).fetchone()
-        return None if found is None else sorted(json.loads(found[0]))
+        found = self.environments([job]).get(job)
+        return None if found is None else sorted(json.loads(found))
 
     def without_environment(self, jobs: Sequence[JobId]) -> set[JobId]:
         """Return those of these jobs, and elements' arrays, of whose environment nothing is kept: see `back_up`."""
@@ -163,9 +166,8 @@ class Reader:
     def recorded(self, job: JobId) -> dict[str, object]:
         """Return the `commit` of the directory that a job was submitted in, and whether it was `dirty`, as known."""
         with told(self._path):
-            select = "SELECT submitted FROM job WHERE id = ?"
-            found: tuple[str] | None = self._db.execute(select, (array_of(job),)).fetchone()
-        said = {} if found is None else json.loads(found[0])
+            (submitted,) = next(self._db.execute("SELECT submitted FROM job WHERE id = ?", (array_of(job),)), ("{}",))
+        said = json.loads(submitted)
         return {"commit": said.get("commit"), "dirty": said.get("dirty")}
 
     def specs(self, jobs: Sequence[JobId]) -> tuple[JobSpec, ...]:
@@ -326,11 +328,10 @@ def _sources(query: JobQuery) -> list[list[Source]]:
     """Return the selects that a listing is the union of, each along an index that has its order; what counts first."""
     unfinished = "job INDEXED BY job_unfinished WHERE ended_at IS NULL"
     if query.spans is not None:
-        named = "job.id BETWEEN json_extract(span.value, '$[0]') AND json_extract(span.value, '$[1]')"
         spans = (to_json(query.spans),)
         return [
-            [_narrowed(f"json_each(?) AS span CROSS JOIN {unfinished} AND {named}", spans, query)],
-            [_narrowed(f"json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE {named}", spans, query)],
+            [_narrowed(f"json_each(?) AS span CROSS JOIN {unfinished} AND job.id {_NAMED}", spans, query)],
+            [_narrowed(f"json_each(?) AS span CROSS JOIN job NOT INDEXED WHERE job.id {_NAMED}", spans, query)],
         ]
     sources = []
     if query.group is not None:

@@ -10,7 +10,8 @@ from itertools import accumulate, islice
 from typing import cast
 
 from gpud.instance import Instance
-from gpud.intake.selection import Named, checked_states, no_such_job, parse_job, parse_jobs
+from gpud.intake.selection import Named, checked_states, merged, no_such_job, parse_job, parse_jobs, within
+from gpud.model.array import IndexSet
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Seconds, Timestamp
 from gpud.orders import confined_map
@@ -30,6 +31,7 @@ _DAY_S = 86_400.0
 _ROWS = 1_000
 _ROWS_MOST = 10_000
 _BREATH = 200
+_LABELS_MOST = 100  # no job has more
 _UNRECORDED: Message = {"commit": None, "dirty": None}
 _WAITING = frozenset({"queued", "held"})
 _ROWS_BYTES = FRAME_MAX * 3 // 4
@@ -59,7 +61,9 @@ class Listing:
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
         me = await self._gpud.names.name(peer.uid)
         own = None if message.get("all") else (me, Timestamp(self._gpud.clock() - _DAY_S))
-        labels = tuple(_label(word) for word in message.get("labels", ()))
+        labels = tuple(_label(word) for word in dict.fromkeys(message.get("labels", ())))
+        if len(labels) > _LABELS_MOST:
+            raise Wrong(f"a job has at most {_LABELS_MOST} labels, and {len(labels)} are named")
         user = message.get("user")
         # Others' labels are not told, neither by asking for each.
         if message.get("mine") or (labels and not viewer_of(self._gpud, peer).private):
@@ -67,7 +71,7 @@ class Listing:
                 return {"jobs": [], "more": 0}
             user = me
         query = JobQuery(
-            spans=None if words is None else tuple(span for word in words for span in _spans(word)),
+            spans=None if words is None else tuple(merged(span for word in words for span in _spans(word))),
             ended=message.get("all", False) or bool(states & frozenset(End)) or "since" in message,
             own=own,
             limit=limit,
@@ -82,7 +86,7 @@ class Listing:
         )
         rows, more = await self._gpud.reader.run(lambda reader: reader.jobs(query))
         if words is not None:
-            rows = [part for row in rows for part in _named(row, words)]
+            rows = list(_named(rows, words))
         there = {job for row in rows for job in (row.job, array_of(row.job))}
         for word in words or ():
             if word.alone and word.span[0] not in there:
@@ -178,7 +182,7 @@ class Listing:
         for word in words or ():
             if word.alone:
                 await self._row(parse_job(word.text))
-        spans = None if words is None else [word.span for word in words]
+        spans = None if words is None else merged(word.span for word in words)
         since, limit = message.get("since"), message.get("limit", _ROWS)
         if not 0 < limit <= _ROWS_MOST:
             raise Wrong(f"the limit must be from 1 to {_ROWS_MOST}, not {limit}")
@@ -220,20 +224,25 @@ def _spans(word: Named) -> Iterator[tuple[JobId, JobId]]:
         yield job_id(word.first), job_id(word.first)
 
 
-def _named(row: JobRow, words: Sequence[Named]) -> Iterator[JobRow]:
-    """Yield a row; of an array of which only elements are named, those of them that have no rows of their own."""
-    state = row.array_state
-    if state is None or index_of(row.job) is not None or any(word.names(row.job) for word in words):
-        yield row
-        return
+def _named(rows: Sequence[JobRow], words: Sequence[Named]) -> Iterator[JobRow]:
+    """Yield rows; of an array of which only elements are named, those of them that have no rows of their own."""
+    whole = merged(word.span for word in words if word.elements is None)
+    parts: dict[JobId, list[tuple[bool, IndexSet]]] = {}
     for word in words:
-        if word.elements is None or job_id(word.first) != row.job:
+        if word.elements is not None:
+            parts.setdefault(job_id(word.first), []).append((word.alone, word.elements))
+    for row in rows:
+        state = row.array_state
+        if state is None or index_of(row.job) is not None or within(row.job, whole):
+            yield row
             continue
-        element = _element(row, word.elements.first) if word.alone else None
-        if element is not None:
-            yield element
-        elif not word.alone and word.elements & (state.pending | state.dropped):
-            yield replace(row, array_state=replace(state, pending=word.elements & state.pending))
+        there = state.pending | state.dropped
+        for alone, elements in parts.get(row.job, ()):
+            element = _element(row, elements.first) if alone else None
+            if element is not None:
+                yield element
+            elif not alone and elements & there:
+                yield replace(row, array_state=replace(state, pending=elements & state.pending))
 
 
 def _element(array: JobRow, index: int) -> JobRow | None:

@@ -29,6 +29,7 @@ _WORDS = {
 _INT_MAX = 2**63 - 1  # what SQLite keeps
 # Most numbers with a fraction are times: from the year 68 to the last day of 9999, as every calendar can write them.
 _TIMES = (-6e10, 253_402_214_400.0)
+_WORD_MOST = 100  # characters of what may be a word misspelt: to compare a longer one takes as long as it is
 
 
 class Wrong(Exception):  # noqa: N818 - reads as what it is: the request is wrong, nothing failed
@@ -56,7 +57,7 @@ def check_value(kind: Any, value: object, name: str) -> None:  # noqa: ANN401 - 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return `did you mean 'this'?` for the nearest of the known words, None where none is near."""
-    near = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
+    near = get_close_matches(word.lower(), list(known), n=1, cutoff=0.6) if len(word) <= _WORD_MOST else None
     return f"did you mean {near[0]!r}?" if near else None
 
 

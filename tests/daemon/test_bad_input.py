@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -248,6 +249,34 @@ def test_a_thousand_connections_of_garbage_do_no_harm(kept):
     with kept.connect() as client:
         client.request("ping")
     until(lambda: open_files(kept) <= files + 2, within_s=10)  # no connection is left open
+
+
+def test_a_small_request_that_names_very_much_costs_little(kept):
+    """Each of them took minutes or gigabytes where it was done as it is written."""
+    overlapping = ["5_0-999998:2,1-999999:2"] * 1_000
+    ranges = [f"{first}-{first + 999}" for first in range(1, 3_000_000, 1_001)]
+    peak = peak_mib(kept)
+    for op, fields, says in (
+        ("list", {"jobs": overlapping}, "is not a job id"),
+        ("events", {"jobs": overlapping}, "is not a job id"),
+        ("cancel", {"select": {"jobs": overlapping}}, "is not a job id"),
+        ("list", {"jobs": ["5_" + "1," * 600_000 + "1"]}, "so many jobs"),
+        ("submit", kept.request_of("true", array="0-99998:2,1-99999:2"), "ranges that overlap"),
+        ("list", {"labels": [f"key{number}" for number in range(3_000)]}, "at most 100 labels"),
+        ("cancel", {"select": {"jobs": ranges}}, None),
+    ):
+        refused = None
+        try:
+            kept.ask(op, **fields)
+        except RefusedError as error:
+            refused = str(error)
+        assert (refused is None) if says is None else re.search(says, refused or ""), (op, refused)
+    assert peak_mib(kept) - peak < 300
+
+
+def peak_mib(gpud):
+    """Return the most memory that gpud ever had."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{gpud.pid}/status").read_text())[1]) >> 10
 
 
 def gpud_says(*options, **settings):

@@ -36,6 +36,16 @@ def test_a_million_indices_cost_what_their_ranges_cost():
 
     assert str(rest) == f"0-4,{INDEX_MAX - 5}-{INDEX_MAX - 1}"
     assert str(index_set(range(0, 1000, 2))) == "0-998:2"
+    threes, sevens = (IndexSet((range(1, INDEX_MAX, step),)) for step in (3, 7))
+    assert (threes & sevens).ranges == (range(1, INDEX_MAX, 21),)
+
+
+def test_ranges_interleave_only_where_an_array_is_made_of_them():
+    assert list(parse_array("0-8:2,1-9:2")[0]) == list(range(10))
+    with pytest.raises(ValueError, match="overlap"):
+        parse_array("0-99998:2,1-99999:2")
+    with pytest.raises(ValueError, match="overlap"):
+        parse_indices("0-8:2,1-9:2")
 
 
 @pytest.mark.parametrize(
