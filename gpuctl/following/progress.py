@@ -28,6 +28,8 @@ _STEPS = re.compile(r"^ *(\d+)/(\d+) [\[━]")  # as Keras draws them
 _EPOCH = re.compile(r"\bepoch\b(?:\(\w+\))?[ :=#\[(]*(\d+)", re.IGNORECASE)  # MMEngine: Epoch(train) [3][200/1000]
 _DRAWN = re.compile(r"━ +(\d+)% ")  # as Rich draws it
 _ULTRALYTICS = re.compile(r"^ *(\d+/\d+) +[\d.]+G ")  # an epoch and the GPU's memory, before tqdm's bar of the epoch
+_BAR_OF_EPOCHS = re.compile(r"\bepochs?\b[^\d|]*\d+%\|[^|]*\| *(\d+/\d+) \[.*", re.IGNORECASE)  # around bars of batches
+_ASIDE = re.compile(r"\s*(?:Sanity Checking|Validati(?:on|ng))\b.*%\|")  # Lightning: short, and within an epoch
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BEGINS = re.compile(r"\b(?:start|begin)", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -100,7 +102,11 @@ def recognise(tail: str) -> Progress | None:
     A line that only names an epoch stands at its beginning, one that says more (its loss) at its end.
     """
     said = (line for line in re.split(r"[\r\n]+", _THOUSANDS.sub("", _ANSI.sub("", tail))) if line.strip())
-    lines = [_ULTRALYTICS.sub(r"epoch \1 ", line) for line in said][-_LINES:]
+    lines = [
+        _BAR_OF_EPOCHS.sub(r"epoch \1 done", _ULTRALYTICS.sub(r"epoch \1 ", line))
+        for line in said
+        if not _ASIDE.match(line)
+    ][-_LINES:]
     for at in reversed(range(len(lines))):
         for found in _WORDED.finditer(lines[at]):
             if found[1].lower() == "epoch" and (seen := _counted(found[2], found[3], "epoch")) is not None:

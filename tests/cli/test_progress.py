@@ -107,6 +107,15 @@ def test_what_a_job_may_tell(text, told):
         ("starting epoch 4/10, lr 0.1", (3, 10, "epoch", None)),
         ("epoch 4/10: loss 0.3", (4, 10, "epoch", None)),
         ("epoch 4/10: loss 0.3\n50%|#  | 1/2 [00:10<00:12, 4.5it/s]", (4.5, 10, "epoch", None)),
+        (
+            "Epochs: 20%|##  | 2/10 [00:20<01:20, 10s/it]\n\r 50%|#  | 1/2 [00:05<00:05, 5s/it]\x1b[A",
+            (2.5, 10, "epoch", None),
+        ),
+        (
+            "Epoch 3: 45%|## | 45/100 [00:45<00:55]\nValidation DataLoader 0: 50%|# | 1/2 [0:01<0:01]",
+            (45, 100, "of epoch 3", None),
+        ),
+        ("Validation: accuracy 0.3 at step 3/9", (3, 9, "step", None)),
         ("[ 123/1000] Building CXX object", (123, 1000, None, None)),
         ("Epoch(train)  [3][ 200/1000]  lr: 1e-3", (200, 1000, "of epoch 3", None)),
         ("    3/100   2.5G   1.2  123  640: 100%|###| 8/8 [00:03<00:00, 2.5it/s]", (3, 100, "epoch", None)),
