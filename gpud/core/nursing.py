@@ -70,15 +70,19 @@ def reported(world: World, out: Outcome, state: GpuState, xid: int) -> None:
 
 def surveyed(world: World, out: Outcome, node: NodeState) -> None:
     """Take in that a node's GPUs were counted: some may be gone, or back; a reboot has cured what it cures."""
+    reboot = node.node.reboot
     for state in node.gpus:
         if state.gpu.simulated:
             continue
-        if state.present:
-            forgive(world, out, state, "gone")
-        elif node.node.driver is not None and not node.node.reboot:
+        if reboot:
+            says, clears = node.node.problem or "reboot needed", "a reboot, or the module reloaded and gpud restarted"
+            blame(world, out, state, "driver", Fault(level=Level.DRAINING, says=says, clears=clears))
+        else:
+            forgive(world, out, state, "driver")
+        if not state.present and node.node.driver is not None and not reboot:
             says = "it is not there any more"
             gone = Fault(level=Level.LOST, says=says, clears="by itself, when the driver has it; mostly a reboot")
-            blame(world, out, state, "gone", gone)
+            blame(world, out, state, "lost", gone)
         for cause, fault in list(state.health.faults.items()):
             if fault.boot is not None and fault.boot != world.boot:
                 forgive(world, out, state, cause)

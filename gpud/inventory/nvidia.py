@@ -9,8 +9,9 @@ goes on without a GPU that does not answer in time, which is taken up when it do
 same way, once for those that there are; without an answer they are all there, and not known to be linked.
 
 An idle inventory asks the driver for the number of GPUs every `rescan_s` seconds, and of those that MIG can split
-which instances there are: nothing else tells of a change. While a GPU that was there is not, it asks every
-`deadline_s`. A MIG instance is looked at like a GPU.
+which instances there are: nothing else tells of a change. While a GPU that was there is not, or the driver is to be
+replaced by a reboot, it asks every `deadline_s`; while one does not say who it is, after that and twice as long each
+time. A MIG instance is looked at like a GPU.
 """
 
 import itertools
@@ -24,9 +25,9 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from gpud.inventory.lease import Lease
+from gpud.inventory.look import look
 from gpud.inventory.machine import has_own_pids, physical_memory_mib, this_node, usable_cpus
 from gpud.inventory.nvml import Device, DriverReplacedError, GpuFailedError, GpuLostError, NoDriverError, Nvml
-from gpud.inventory.processes import describe
 from gpud.inventory.protocol import Post
 from gpud.inventory.topology import Links, linked, links_of
 from gpud.inventory.users import UserNames
@@ -162,14 +163,22 @@ class NvidiaInventory:
         return min(dues, default=None)
 
     def _keep_surveying(self) -> None:
-        most = 0
+        most, patience_s = 0, self._deadline_s
         while self._post is not None:
             self._survey_now.clear()
             self._survey()
             most = max(most, self._count)
             with self._changed:
+                node = self._node
                 misses = self._count < most or any(slot.lost for slot in self._slots.values())
-            self._survey_now.wait(min(self._rescan_s, self._deadline_s) if misses else self._rescan_s)
+            pause_s = patience_s
+            if misses or (node is not None and node.reboot):
+                pause_s = self._deadline_s
+            elif node is not None and node.problem is not None and self._count > 0:
+                patience_s *= 2  # to ask a GPU that cannot be woken has its price
+            else:
+                pause_s, patience_s = self._rescan_s, self._deadline_s
+            self._survey_now.wait(min(pause_s, self._rescan_s))
 
     def _survey(self) -> None:
         problem, found = None, None
@@ -181,11 +190,7 @@ class NvidiaInventory:
                 found, problem = self._identify(nvml, count)
                 found = _numbered(self._linked(found), count)
         except DriverReplacedError as error:
-            with self._changed:
-                known = sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
-                self._show(tuple(known), str(error), reboot=True)
-            if self._nvml is not None:
-                self._nvml.replaced = True
+            self._needs_reboot(error)
             return
         except NoDriverError as error:
             nvml, count, found, problem = None, -1, [], str(error)
@@ -196,6 +201,16 @@ class NvidiaInventory:
                 self._settle(found, problem)
         if fresh and nvml is not None:
             threading.Thread(target=self._keep_listening, args=(nvml,), name="gpud-xids", daemon=True).start()
+
+    def _needs_reboot(self, error: DriverReplacedError) -> None:
+        with self._changed:
+            self._show(tuple(self._known()), str(error), reboot=True)
+            for slot in self._slots.values():
+                slot.device.nvml.replaced = True
+
+    def _known(self) -> list[Device]:
+        """Return the GPUs of the last survey, and their instances, by index."""
+        return sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
 
     def _keep_listening(self, nvml: Nvml) -> None:
         """Post XIDs as they come, for as long as this driver is the one."""
@@ -217,23 +232,26 @@ class NvidiaInventory:
             return unwell or self._links_due or any(slot.lost or slot.device.divisible for slot in self._slots.values())
 
     def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None]:
-        """Return the GPUs we manage, and what is wrong with the list. One that is lost now keeps its old identity."""
+        """Return the GPUs we manage, and what is wrong with the list.
+
+        Who does not say who it is may be any that was there before and is not among the others: those stay.
+        """
         with self._changed:
-            slots = sorted((slot.device for slot in self._slots.values()), key=lambda device: device.gpu.index)
+            known = self._known()
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
-        found, problems = list[Device](), [] if count else ["the NVIDIA driver has no GPU"]
+        found, silent = list[Device](), dict[int, str]()
         for index, asked in self._ask_all(nvml, count).items():
-            before = [device for device in slots if device.at == index]
             try:
                 found += asked.result(timeout=0)
-                continue
             except TimeoutError:
-                problem = f"GPU {index} is {_NOT_ANSWERING}"
+                silent[index] = f"GPU {index} is {_NOT_ANSWERING}"
             except (GpuLostError, GpuFailedError) as error:
-                problem = f"GPU {index} cannot be identified: {error}"
-            found += before
-            if not before:
-                problems.append(problem)
+                silent[index] = f"GPU {index} cannot be identified: {error}"
+        there = {device.gpu.id for device in found}
+        kept = [device for device in known if silent and (device.gpu.parent or device.gpu.id) not in there]
+        found = sorted([*found, *kept], key=lambda device: device.at)
+        problems = [] if count else ["the NVIDIA driver has no GPU"]
+        problems += [said for index, said in silent.items() if index not in {device.at for device in kept}]
         missing = sorted(index for index in self._only or () if index >= count > 0)
         problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
         return found, "; ".join(problems) or None
@@ -317,7 +335,13 @@ class NvidiaInventory:
         while slot.wanted.get():
             wants_signs = signs_at is None or time.monotonic() >= signs_at + _SIGNS_S
             signs_at = time.monotonic() if wants_signs else signs_at
-            reading, known = _reading(slot.device, lease, known, self._users, self._clock(), wants_signs=wants_signs)
+            try:
+                reading, known = look(slot.device, lease, known, self._users, self._clock(), wants_signs=wants_signs)
+            except DriverReplacedError as error:
+                self._needs_reboot(error)  # said of the node, before anything is given out on what this look saw
+                self._survey_now.set()
+                slot.wanted.put(True)
+                continue
             with self._changed:
                 self._seen(gpu, slot, reading)
         lease.close()
@@ -368,32 +392,3 @@ def _asked(question: Callable[[], Answer]) -> Future[Answer]:
     except RuntimeError as error:  # no process is left for it
         future.set_exception(GpuFailedError(str(error)))
     return future
-
-
-def _reading(
-    device: Device, lease: Lease, known: frozenset[int], users: UserNames, at: Timestamp, *, wants_signs: bool
-) -> tuple[Reading | Unreadable, frozenset[int]]:
-    """Look at a GPU, and return what was seen with the pids that `describe` wants to know of next time."""
-    processes = None
-    try:
-        sample = device.sample()
-        signs = device.signs() if wants_signs else None
-    except GpuLostError as error:
-        return Unreadable(at, str(error), lost=True), known
-    except GpuFailedError as error:
-        return Unreadable(at, str(error)), known
-    if sample.held is not None:
-        processes, known = describe(sample.held, known, users)
-        processes = lease.with_holder(processes, users)
-    reading = Reading(
-        at=at,
-        memory_used_mib=sample.memory_used_mib,
-        utilization_percent=sample.utilization_percent,
-        temperature_c=sample.temperature_c,
-        power_w=sample.power_w,
-        processes=processes,
-        lease=lease.holder(),
-        slowed=sample.slowed,
-        signs=signs,
-    )
-    return reading, known

@@ -210,15 +210,9 @@ class Nvml:
             return None
 
     def sample(self, gpu: Gpu, handle: Any) -> Sample:  # noqa: ANN401 - as above
-        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError.
-
-        The latter also where the driver was replaced, until that is known of the node: nothing starts meanwhile.
-        """
+        """Return what the GPU shows now. Raises GpuLostError, GpuFailedError; DriverReplacedError until it is known."""
         if not self.replaced:
-            try:
-                self.check_version()
-            except DriverReplacedError as error:
-                raise GpuFailedError(str(error)) from error
+            self.check_version()
         if gpu.mig is not None:
             memory = self._memory(handle)
             used = _mib(memory.used) if memory is not None else None
@@ -316,7 +310,7 @@ class Device:
     divisible: bool = False
 
     def sample(self) -> Sample:
-        """Return what the GPU shows now. Raises GpuLostError and GpuFailedError."""
+        """Return what the GPU shows now. Raises GpuLostError, GpuFailedError and DriverReplacedError."""
         return self.nvml.sample(self.gpu, self.handle)
 
     def signs(self) -> Signs | None:

@@ -248,6 +248,11 @@ def test_a_driver_that_was_replaced_starts_nothing_and_ends_nothing():
     assert (play.state(job), play.state(other)) == ("running", "queued")
     assert play.why(other).out == (("reboot", 1),)
 
+    (fault,) = [each for each in play.world.gpus[TWO].health.faults.values() if each.level == "draining"]
+    assert (fault.says, "a reboot" in fault.clears) == ("reboot needed", True)
+    play.cycle(NodeSeen(replace(node, driver="550.54.15")))
+    assert level(play, TWO) == "healthy"
+
 
 # -- a GPU that is lost
 
@@ -301,6 +306,7 @@ def test_a_gpu_that_vanished_is_lost_and_comes_back():
     play.sees(replace(a_node("n1", "1xH100", simulated=False), driver="550.54.15"))
     assert (level(play, TWO), alerts(play)) == ("lost", ["gpu_lost"])
     play.sees(a_node("n1", "2xH100", simulated=False))
+    play.look(TWO)
     assert level(play, TWO) == "healthy"
 
 

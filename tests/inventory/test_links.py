@@ -158,6 +158,7 @@ def test_a_gpu_that_was_split_is_found_so_when_it_is_looked_at(fake_nvml, lookin
     fake_nvml.write(fake_gpu(0, A100, "mig 0"))
     seen = looking(rescan_s=300.0)
     assert [gpu.split for gpu in seen.node().gpus] == [False]
+    seen.reading(EIGHT[0])
 
     fake_nvml.write(fake_gpu(0, A100, "mig 1"), fake_instance(0, "1g.10gb"))
     assert isinstance(seen.look(EIGHT[0]), Unreadable)

@@ -6,7 +6,7 @@ import pytest
 from fakenvml.fixture import fake_gpu, fake_uuid
 
 from gpud.inventory.version import installed_version
-from gpud.model.gpu import Unreadable
+from gpud.model.gpu import Reading, Unreadable
 from gpud.model.health import Signs
 from gpud.model.observations import NodeSeen, XidSeen
 
@@ -91,12 +91,20 @@ def test_a_look_finds_a_driver_that_was_replaced_before_the_next_survey_does(fak
     seen = looking(rescan_s=600.0).settled()
     fake_nvml.write("driver 555.42.02", fake_gpu(0), fake_gpu(1))
 
-    first = seen.look()
-    assert isinstance(first, Unreadable)
-    assert first.reason.startswith("reboot needed")
+    seen.inventory.read([ZERO])
+    first = seen.next()
+    assert isinstance(first, NodeSeen)  # before any look that something could be given out on
+    assert first.node.problem.startswith("reboot needed")
+    assert isinstance(seen.reading(), Reading)  # what runs there is watched
+
+
+def test_a_driver_that_is_back_is_found_sooner_than_a_new_gpu(fake_nvml, looking):
+    seen = looking(rescan_s=600.0, deadline_s=0.2).settled()
+    fake_nvml.write("driver 555.42.02", fake_gpu(0), fake_gpu(1))
+    seen.inventory.read([ZERO])
     seen.node(lambda node: node.reboot)
-    while isinstance(seen.look(), Unreadable):  # what runs there is watched again once no more is started
-        pass
+    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    seen.node(lambda node: not node.reboot)
 
 
 def test_a_library_that_is_of_another_version_than_the_module_needs_a_reboot(fake_nvml, looking, tmp_path):
