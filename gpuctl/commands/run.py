@@ -23,7 +23,7 @@ from gpuctl.interruption import INTERRUPTED
 from gpuctl.parse import DURATION, OR_FOREVER
 from gpuctl.render.jobs import written_end
 from gpuctl.session import Session, note, on_terminal
-from gpuctl.submitting import options, submission
+from gpuctl.submitting import options, places, submission
 from gpud.model.units import format_duration
 
 _IMMEDIATE_S = 5
@@ -68,7 +68,7 @@ def run(
     """
     session: Session = context.obj
     fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
-    submission.expect_program(fields)
+    places.expect_program(fields)
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
     if pty:

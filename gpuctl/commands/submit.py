@@ -7,7 +7,7 @@ import click
 from gpuctl.client import Client
 from gpuctl.errors import OutputError, RefusedError, UsageError
 from gpuctl.session import Session, note, on_terminal
-from gpuctl.submitting import options, submission
+from gpuctl.submitting import options, places, submission
 
 if TYPE_CHECKING:
     from gpuctl.submitting.directives import Script
@@ -53,7 +53,7 @@ def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: 
     if given["key"] is not None and given["group"] is None:
         raise UsageError("--key names a job in its group", hint="add --group NAME")
     fields, script = submission.asked(given, literal=context.meta["gpuctl.literal"])
-    submission.expect_program(fields)
+    places.expect_program(fields)
     if dry_run:
         _show_understood(context, fields, script)
         return

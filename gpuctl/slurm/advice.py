@@ -6,31 +6,43 @@ The commands are not understood, only looked at: better a word too much on stder
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-_OWN_TASKS = re.compile(r"(?<!\\)\$\{?SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b(?!:?-)")
+from gpuctl.slurm.lines import here_documents, lines_of
+
+# What srun tells its tasks alone: `$SLURM_NTASKS` and `$((SLURM_NTASKS-1))`, not `${SLURM_NTASKS:-1}`.
+_OWN_TASKS = re.compile(
+    r"(?<!\\)(?:\$|\$\{#?(?!SLURM_\w+:?[-+=?])|\(\([^)]*?(?<![\w${]))SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b"
+)
+_ALL_TASKS = re.compile(
+    r"""(\bsrun\s[^;&|]*?(?:-n|--ntasks))[ =]?"?\$\{?SLURM_(?:NTASKS|NPROCS)\b\}?"?"""
+)  # srun knows
 _MODULE = re.compile(r"^\s*(module|ml)\s+\S")
 _CALL = r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*"
-_PROGRAM = re.compile(rf"{_CALL}(sinfo|sstat|sbcast|sattach|salloc|seff)\b")
+_PROGRAM = re.compile(rf"{_CALL}(sinfo|sstat|sbcast|sattach|salloc|seff|sacctmgr|sprio|sshare|sreport|strigger)\b")
+_OF_SITE = re.compile(rf"{_CALL}(?:remora\s+)?(ibrun|aprun|jsrun|idr_\w+|ws_(?:find|allocate)|enable_lmod)\b")
 _GIVEN = re.compile(rf"{_CALL}(srun|sbatch)\s")
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
 _STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
-# Comments, words in quotes, and here-documents of a script: what `quoted` is, and `here` with a mark, stands as it is.
+# Comments and words in quotes of a script: what `quoted` is stands as it is.
 _SPAN = re.compile(
-    r"""\\. | "(?:\\.|[^"\\])*" | '(?P<quoted>[^']*)' | (?:(?<=\s)|^)(?P<comment>\#[^\n]*)
-    | (?<!<)<<-?\s*(?P<mark>['"]?)(?P<end>\w+)(?P=mark)(?P<here>[^\n]*\n(?:[^\n]*\n){0,999}?\t*(?P=end)$)""",
+    r"""\\. | "(?:\\.|[^"\\])*" | '(?P<quoted>[^']*)' | (?:(?<=\s)|^)(?P<comment>\#[^\n]*)""",
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
+_REFERENCE = re.compile(r"(?<!\\)\$\{?\w+:?\S?")  # to a variable, with what follows
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 
 
-def advice(text: str, *, gpus: bool) -> list[tuple[int, str]]:
-    """Return what is to be said of a script's own commands, by line; `gpus`: the job has some."""
+def advice(text: str, *, gpus: bool, tasks: str = "1", told: Collection[str] = ()) -> list[tuple[int, str]]:
+    """Return what is to be said of a script's own commands, by line.
+
+    `gpus`: the job has some. `tasks` is how many srun starts, `told` are variables that the job is given.
+    """
     found: dict[str, tuple[int, str]] = {}
     for number, line in _commands(text):
-        for kind, said in _of(line, gpus=gpus):
+        for kind, said in [*_of_tasks(line, tasks, told), *_of(line, gpus=gpus)]:
             found.setdefault(kind, (number, said))
     return list(found.values())
 
@@ -39,7 +51,8 @@ def missing(text: str) -> list[tuple[int, str]]:
     """Return what a script without `#SBATCH` lines calls and will not find, for only those have it; with its line."""
     for number, line in _commands(text):
         if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
-            how = "a line #SBATCH --gpus=N below the first one gives the script its own"
+            wanted = "#SBATCH" if program[1] == "sbatch" else "#SBATCH --gpus=N"
+            how = f"a line {wanted} below the first one gives the script its own"
             return [(number, f"there is no command {program[1]!r} here: {how}")]
     return []
 
@@ -47,7 +60,10 @@ def missing(text: str) -> list[tuple[int, str]]:
 def _commands(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines of a script as its shell takes them, together with those that they go on in."""
     number, line = 0, ""
-    for at, part in enumerate(_SPAN.sub(_unread, text.replace("\r\n", "\n")).split("\n"), 1):
+    lines = lines_of(text)
+    for at, plain in here_documents(lines).items():  # no commands are there, but variables
+        lines[at - 1] = "" if plain else " ".join(_REFERENCE.findall(lines[at - 1]))
+    for at, part in enumerate(_SPAN.sub(_unread, "\n".join(lines)).split("\n"), 1):
         number, line = (number, f"{line} {part}") if line else (at, part)
         if line.endswith("\\"):
             line = line[:-1]  # and what stands in the next one
@@ -61,20 +77,28 @@ def _unread(span: re.Match[str]) -> str:
 
     The lines stay as many as they are.
     """
-    plain = span["quoted"] or span["comment"] or (span["mark"] and span["here"])
+    plain = span["quoted"] or span["comment"]
     return re.sub(r"[^\n]", "", plain) if plain else span[0]
+
+
+def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is to be said of what only srun tells of tasks; of `srun -n $SLURM_NTASKS` nothing: that is all."""
+    for own in _OWN_TASKS.finditer(_ALL_TASKS.sub(r"\1", line)):
+        name = f"SLURM_{own[1]}"
+        if name not in told:
+            value = tasks if own[1] in ("NTASKS", "NPROCS") else "0"
+            yield name, f"{name} is set for what srun starts alone; for the script, too: submit -e {name}={value}"
 
 
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
     """Return what is to be said of a line, and what kind of thing that is: one is said once."""
     said = []
-    if "srun" not in line and (own := _OWN_TASKS.search(line)):
-        told = "is set for what srun starts alone; here GPUD_STEP_TASKS counts the tasks"
-        said.append(("tasks", f"SLURM_{own[1]} {told}"))
     if (module := _MODULE.match(line)) and not _has_modules():
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:
         said.append((program[1], f"there is no command {program[1]!r} here, and no Slurm that it could ask"))
+    if (program := _OF_SITE.search(line)) and shutil.which(program[1]) is None:
+        said.append((program[1], f"there is no command {program[1]!r} here: its cluster had it"))
     step = _STEP.search(line)
     if step is not None and (never := _STEP_NEVER.search(step[1])):
         said.append((never[1], f"srun --{never[1]} cannot be had here: this step will fail"))

@@ -32,7 +32,7 @@ _SHORT = dict(pair.split("=") for pair in _LETTERS.split())
 _SAME = {"cluster": "clusters", "tasks-per-node": "ntasks-per-node", "workdir": "chdir", "share": "oversubscribe"}
 _DIRECTIVE = re.compile(r"#(SBATCH|GPUCTL)(?=[\s-]|$)(.*)")
 _ANY = re.compile(r"\s*#(SBATCH|GPUCTL)\s+-")
-_HERE = re.compile(r"(?<!<)<<(-?)\s*(['\"]?)([A-Za-z_]\w*)\2(?!<)")
+_HERE = re.compile(r"(?<!<)<<-?\s*(?P<plain>['\"\\\\]?)(?P<end>[\w.!-]+)['\"]?(?!<)")
 
 
 class Directive(NamedTuple):
@@ -59,10 +59,11 @@ def directives(text: str) -> tuple[list[Directive], dict[int, str]]:
     """
     found: list[Directive] = []
     late: dict[int, str] = {}
-    begun, end = False, ""
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):  # splitlines ends more of them
-        if end:
-            end = "" if line.lstrip("\t") == end else end
+    begun = False
+    lines = lines_of(text)
+    elsewhere = here_documents(lines)
+    for number, line in enumerate(lines, 1):
+        if number in elsewhere:
             continue
         match = _DIRECTIVE.match(line)
         if match is not None and not begun:
@@ -72,11 +73,35 @@ def directives(text: str) -> tuple[list[Directive], dict[int, str]]:
             late[number] = f"{line.strip()[:60]!r} is not read: {why}"
         elif not (line.isspace() or not line or line.lstrip().startswith("#")):
             begun = True
-            end = here[3] if (here := _HERE.search(line)) is not None else ""
     notes = dict(list(late.items())[:1])
     if len(late) > 1:
-        notes = {number: f"{note}, and so do {len(late) - 1} more" for number, note in notes.items()}
+        notes = {number: f"{note}; the same goes for {len(late) - 1} more" for number, note in notes.items()}
     return found, notes
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a script, as its shell counts them: str.splitlines ends more."""
+    return text.replace("\r\n", "\n").split("\n")
+
+
+def here_documents(lines: list[str]) -> dict[int, bool]:
+    """Return which lines stand in here-documents, by number: True where the shell takes them as they stand.
+
+    One that nothing ends is none: `1 << n` of another language looks like it.
+    """
+    last = {line.lstrip("\t"): number for number, line in enumerate(lines, 1)}
+    found: dict[int, bool] = {}
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        number += 1
+        for begin in () if line.lstrip().startswith("#") else _HERE.finditer(line):
+            inside = last.get(begin["end"], 0) > number
+            while inside:
+                inside = lines[number].lstrip("\t") != begin["end"]
+                number += 1
+                found[number] = bool(begin["plain"])
+    return found
 
 
 def words(text: str) -> list[str]:

@@ -46,7 +46,7 @@ _ELSEWHERE = {
     "wrap": "the script itself is run; left out",
 }
 
-_GPUS = frozenset({"gpus", "gpus_per_node", "gpu_ids", "mig", "share"})
+_GPUS = frozenset({"gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "mig", "share"})
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 
@@ -154,7 +154,7 @@ class _Script:
         if option.name == "input":
             silent = option.value in ("/dev/null", "none")
         if option.name == "mail-user":
-            silent = "mail-type" in self.said
+            silent = True  # without --mail-type sbatch tells nobody either
         if not silent:
             self.note(option, _ELSEWHERE.get(option.name, "means nothing here; left out"))
 
@@ -244,7 +244,7 @@ class _Script:
         told = {_TOLD[kind] for kind in wanted if kind in _TOLD}
         told -= {"failure"} if "end" in told else set()
         said = self.said.get("mail-user")
-        users = (said.value or "" if said is not None else _user()).split(",")
+        users = (said.value or "" if said is not None else user()).split(",")
         rules = [
             [(event, f"mailto:{user.strip()}") for event in sorted(told)] for user in users if user.strip() and told
         ]
@@ -323,7 +323,7 @@ def _variables(demand: Demand) -> dict[str, str]:
 
 def _pattern(text: str) -> str:
     """Return a file's pattern with what is known of the job's user and node put in."""
-    known = {"u": _user(), "N": os.uname().nodename.partition(".")[0], "n": "0", "t": "0", "s": "batch", "J": "%j"}
+    known = {"u": user(), "N": os.uname().nodename.partition(".")[0], "n": "0", "t": "0", "s": "batch", "J": "%j"}
 
     def put(found: re.Match[str]) -> str:
         return known.get(found[2], found[0])
@@ -331,7 +331,8 @@ def _pattern(text: str) -> str:
     return re.sub(r"%(\d*)(.)", put, text)
 
 
-def _user() -> str:
+def user() -> str:
+    """Return the user's name, or number where there is none."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -12,7 +12,7 @@ import click
 from gpuctl.errors import UsageError
 from gpuctl.slurm.advice import advice, missing, unread
 from gpuctl.slurm.lines import Directive, directives, options as sbatch_options
-from gpuctl.slurm.mapping import Understood, passed_on, understood
+from gpuctl.slurm.mapping import Understood, passed_on, understood, user
 from gpuctl.submitting import options
 
 # What is said of these in several places holds together.
@@ -52,7 +52,7 @@ class Script(NamedTuple):
         """Return the variables that the job is passed."""
         if self.of_slurm is None:
             return submitted
-        return passed_on(submitted, self.of_slurm.keep) | self.of_slurm.environment
+        return {"USER": user()} | passed_on(submitted, self.of_slurm.keep) | self.of_slurm.environment
 
 
 def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -> Script:
@@ -79,8 +79,9 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
             merged["gpus"] = 0
         taken = {key for key, value in given.items() if _said(value)}
         notes += [(line, f"{name}, line {line}: {note}") for line, note in of_slurm.notes if not _moot(note, taken)]
-        asks = any(merged.get(key) for key in ("gpus", "gpus_per_node", "gpu_ids", "mig"))
-        notes += [(line, f"{name}, line {line}: {note}") for line, note in advice(text, gpus=asks)]
+        told = {word.partition("=")[0] for word in merged["env"]}
+        said = advice(text, gpus=merged.get("gpus") != 0, tasks=of_slurm.environment["GPUD_STEP_TASKS"], told=told)
+        notes += [(line, f"{name}, line {line}: {note}") for line, note in said]
     else:
         notes += [(line, f"{name}, line {line}: {note}") for line, note in missing(text)]
     if found and b"\r\n" in content:

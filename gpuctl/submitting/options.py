@@ -112,7 +112,7 @@ _SLURM_SAYS = """
 _IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split())
 
 
-_EARLY = {"-g", "--gpus", "--gpu-memory", "--gpu-type", "--time-limit", "--dry-run"}  # hardly a program's own
+_EARLY = {"-g", "--gpus", "--gpu-memory", "--gpu-type", "--time-limit", "--array", "--dry-run"}  # hardly one's own
 
 
 class WordsCommand(click.Command):
@@ -131,6 +131,7 @@ class WordsCommand(click.Command):
             raise click.UsageError(f"there is no option {name!r}; here that is: {here}", ctx) from None
         words = len(ctx.params.get("command") or ())
         literal = ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"
-        for late in () if literal else _EARLY & {*before[len(before) - words + 1 :]}:
+        behind = {word.partition("=")[0] for word in before[len(before) - words + 1 :]}
+        for late in () if literal else sorted(_EARLY & behind):
             session.note_once(f"{late} stands behind the command, and is its own: gpuctl's options come before that")
         return rest

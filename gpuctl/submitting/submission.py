@@ -15,7 +15,7 @@ import click
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.parse import after_of, gpus_meant, parse_checkpoint, variables
-from gpuctl.submitting.places import here, mount_of, repository
+from gpuctl.submitting.places import expect_script, here, in_path, mount_of, repository
 from gpud.model.units import plural
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     command = list(given["command"])
     content = script_of(command, literal=literal)
     script = None
+    if content is None and not literal:
+        expect_script(command)
     if content is not None and _DIRECTIVES.search(content):
         script = _directed(given, content, command[0])
         given, content = script.given, script.content
@@ -269,20 +271,6 @@ def expect_directories(*folders: str) -> None:
             session.note_once(f"there is no directory {folder} now; without it, the job cannot start")
 
 
-def expect_program(request: dict[str, Any]) -> None:
-    """Say that a job's program is not there; another job may make it, too."""
-    word, workdir = request["command"][0], request["workdir"]
-    if "/" in word:
-        there = os.path.exists(os.path.join(workdir, word))
-    else:
-        there = _in_path(word, request["environment"].get("PATH", os.defpath), workdir)
-    name, equals, _ = word.partition("=")
-    if not there and equals and name.isidentifier():
-        session.note_once(f"there is no program {word}: no shell is in between; a variable of the job is -e {word}")
-    elif not there:
-        session.note_once(f"there is no program {word} now; without it, the job cannot start")
-
-
 def _environment(given: dict[str, Any], workdir: str, script: "Script | None") -> dict[str, str]:
     environment = dict(os.environ)
     if environment.get("LC_CTYPE") in _PYTHONS_OWN and not _was_given("LC_CTYPE"):
@@ -338,9 +326,9 @@ def script_of(command: list[str], *, literal: bool) -> bytes | None:
     word = command[0]
     if not word.strip():
         raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
-    if os.path.isdir(word) and ("/" in word or not _in_path(word)):
+    if os.path.isdir(word) and ("/" in word or not in_path(word)):
         raise UsageError(f"{word} is a directory, no program", hint=f"write: gpuctl {_called()} -- python train.py")
-    if literal or ("/" not in word and _in_path(word)) or not os.path.isfile(word):
+    if literal or ("/" not in word and in_path(word)) or not os.path.isfile(word):
         if not literal:
             _refuse_shell(command)
         return None
@@ -369,13 +357,6 @@ def _called() -> str:
     """Return the name of the command that was called, `submit` or `run`, for its hints."""
     context = click.get_current_context(silent=True)
     return (context.info_name if context is not None else None) or "submit"
-
-
-def _in_path(word: str, path: str | None = None, workdir: str = ".") -> bool:
-    """Return whether a shell here would find a program of this name; or one there, with that PATH."""
-    folders = (os.environ.get("PATH", os.defpath) if path is None else path).split(os.pathsep)
-    paths = (os.path.join(workdir, folder, word) for folder in folders)
-    return any(os.path.isfile(path) and os.access(path, os.X_OK) for path in paths)
 
 
 def _with_program(command: list[str]) -> str:

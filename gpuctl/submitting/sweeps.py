@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from gpuctl.client import Client, ConnectionLostError
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.submitting import submission
+from gpuctl.submitting import places, submission
 from gpuctl.submitting.braces import MOST, check_closed, expanded
 from gpud.wire.codec import pack
 
@@ -98,7 +98,7 @@ class _Jobs:
             request = {**base, "command": command}
             if (options, command[0]) not in self.expected:
                 self.expected.add((options, command[0]))
-                submission.expect_program(request)
+                places.expect_program(request)
         else:
             request = submission.asked(given | {"command": command}, literal=literal)[0]
         if self.context.params["dry_run"]:

@@ -11,6 +11,7 @@ import pytest
 from gpuctl.commands.submit import submit
 from gpuctl.errors import UsageError
 from gpuctl.slurm import values
+from gpuctl.slurm.mapping import user
 from gpuctl.submitting import submission, understanding
 from gpud.core.placement import type_matches
 
@@ -122,6 +123,7 @@ def test_with_less_typed_srun_starts_fewer_tasks(here, lines, typed, gpus, tasks
         ("-p gpu -G 1", "", None),
         ("-p gpu", "-g 2", None),
         ("-p cpu", "", None),
+        ("-p gpu", "--gpu-type *", None),
     ],
 )
 def test_where_a_cluster_may_have_given_gpus_without_a_word_it_is_said_that_there_are_none(here, line, words, told):
@@ -314,14 +316,21 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("srun bash -c '\n  echo $SLURM_PROCID\n'", None),
         ("srun bash <<'END'\necho $SLURM_PROCID\nEND", None),
         ("cat <<END\nit's $SLURM_NTASKS\nEND", "line 4: SLURM_NTASKS is set"),
+        ("cat <<END\nnow srun --container-image=a\nEND", None),
         ("echo it\\'s $SLURM_NTASKS # don't", "line 3: SLURM_NTASKS is set"),
+        ("mpirun -np $((SLURM_NTASKS-1)) a", "for the script, too: submit -e SLURM_NTASKS=1"),
+        ("srun torchrun --node_rank=$SLURM_PROCID", "for the script, too: submit -e SLURM_PROCID=0"),
+        ("parallel -j $SLURM_NTASKS srun -n1 a {} ::: 1 2", "line 3: SLURM_NTASKS is set"),
+        ('srun -N1 -n "${SLURM_NTASKS}" a $((${SLURM_NTASKS:-1}*2))', None),
+        ("echo $SLURM_NPROCS", None),
+        ("remora ibrun ./a.out", "there is no command 'ibrun' here"),
         ("echo ask squeue # sacct", None),
         ("# squeue -u me", None),
     ],
 )
 def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, command, said):
     monkeypatch.setenv("PATH", "/nowhere")
-    notes = asked(script_of(here, "#SBATCH -t 5", command))[1].notes
+    notes = asked("-e", "SLURM_NPROCS=1", script_of(here, "#SBATCH -t 5", command))[1].notes
     assert [said in note for note in notes] == ([] if said is None else [True])
 
 
@@ -329,7 +338,7 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
     ("command", "said"),
     [
         ("out=$(srun \\\n -n 1 hostname)", "line 2: there is no command 'srun' here: a line #SBATCH --gpus=N below"),
-        ("python first.py\nsbatch <<EOF\n#!/bin/sh\n#SBATCH --gpus=1\nEOF", "line 3: there is no command 'sbatch'"),
+        ("a\nsbatch <<EOF\n#SBATCH -G 1\nEOF", "line 3: there is no command 'sbatch' here: a line #SBATCH below"),
         ("#GPUCTL -g 1\nsrun true", "line 3: there is no command 'srun'"),
         ("echo ask srun -h", None),
     ],
@@ -346,12 +355,14 @@ def test_only_what_export_names_is_passed_on(here, monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     monkeypatch.setenv("SEED", "7")
     monkeypatch.setenv("SLURM_PROCID", "3")
+    monkeypatch.delenv("USER", raising=False)
     everything = asked(script_of(here, "#SBATCH --export=ALL"))[0]["environment"]
     some = asked("-e", "MORE=2", script_of(here, "#SBATCH --export=SEED,LR=0.1"))[0]["environment"]
     nothing = asked(script_of(here, "#SBATCH --export=NONE"))[0]["environment"]
     assert (everything["SECRET"], "SLURM_PROCID" in everything) == ("1", False)
     assert ("SECRET" in some, some["SEED"], some["LR"], some["MORE"]) == (False, "7", "0.1", "2")
     assert ("SEED" in nothing, nothing["HOME"]) == (False, os.environ["HOME"])
+    assert everything["USER"] == nothing["USER"] == user()
 
 
 def test_windows_line_ends_do_not_reach_the_job():

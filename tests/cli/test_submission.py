@@ -11,7 +11,7 @@ import pytest
 from gpuctl import session
 from gpuctl.commands.submit import submit
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.submitting import submission
+from gpuctl.submitting import places, submission
 
 WITHOUT_IT = "without it, the job cannot start"
 
@@ -235,6 +235,8 @@ def test_a_script_that_is_too_large_is_refused(here):
 def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
     assert request_of("python3", "train.py", "-g", "2")["demand"] == {"gpus": 1}
     assert "-g stands behind the command" in capsys.readouterr().err
+    request_of("python3", "train.py", "--array=1-2")
+    assert "--array stands behind the command" in capsys.readouterr().err
     request_of("-g", "2", "--", "python3", "train.py", "--gpus", "2")
     request_of("-g", "2", "python3")
     assert capsys.readouterr().err == ""
@@ -263,12 +265,37 @@ def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsy
 def test_a_program_that_is_not_there_when_the_job_looks_for_it_is_told(here, capsys, words, missing):
     (here / "tools").mkdir()
     (here / "tools/made").touch(mode=0o700)
-    submission.expect_program(request_of(*words))
+    places.expect_program(request_of(*words))
     assert capsys.readouterr().err == (missing and f"gpuctl: there is no program {missing} now; {WITHOUT_IT}\n")
 
 
+@pytest.mark.parametrize(
+    ("first", "missing"),
+    [
+        ("#!/no/csh -f", "/no/csh"),
+        ("#! /usr/bin/env nopython", "nopython"),
+        ("#!/usr/bin/env -S nopython -u", ""),
+        ("#!/bin/sh", ""),
+    ],
+)
+def test_an_interpreter_that_is_not_there_is_told(here, capsys, first, missing):
+    (here / "job.csh").write_text(f"{first}\ntrue\n")
+    places.expect_program(request_of("job.csh"))
+    said = missing and f"gpuctl: there is no program {missing} now, which {here}/job.csh names in its first line"
+    assert capsys.readouterr().err.rpartition(":")[0] == said
+
+
+def test_a_script_whose_own_options_a_shell_does_not_read_is_told(here, capsys):
+    (here / "job.sbatch").write_text("#!/bin/sh\n#SBATCH -G 1\n")
+    assert "script" not in request_of("bash", "job.sbatch", "x")
+    assert "the #SBATCH lines of job.sbatch are not read behind bash" in capsys.readouterr().err
+    request_of("--", "bash", "job.sbatch")
+    request_of("bash", "-c", "true")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_variable_in_front_of_the_command_is_told_how_it_is_said(capsys):
-    submission.expect_program(request_of("SEED=1", "python", "train.py"))
+    places.expect_program(request_of("SEED=1", "python", "train.py"))
     assert "a variable of the job is -e SEED=1" in capsys.readouterr().err
 
 
