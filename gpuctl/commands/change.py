@@ -55,12 +55,15 @@ def change(
 ) -> bool:
     """Ask for a change; say what was done, and what was not and why; `none` where nothing was meant.
 
-    `must`: where it could be done to none of the jobs that were named, and was so of none, that is a failure. To cancel
-    what has ended is none, nor is a range in which there is no job. Return whether anything was done.
+    `must`: where it could be done to none of the jobs that were named, and was so of none, that is a failure; where the
+    named ones are not in the group, too. To cancel what has ended is none, nor is a range in which there is no job.
+    Return whether anything was done.
     """
     answer = reply(session.request(op, select=which, **more))
     notes = answer["notes"].values()
-    failed = must and bool(which.get("jobs")) and not answer["changed"] and bool(notes) and not any(map(_so, notes))
+    apart = not notes and "group" in which
+    failed = must and bool(which.get("jobs")) and not answer["changed"]
+    failed &= apart or (bool(notes) and not any(map(_so, notes)))
     if session.json:
         session.print_json(answer)
     else:

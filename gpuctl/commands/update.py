@@ -30,6 +30,7 @@ _REMOVABLE = {  # by `none`, and what it is called in a demand
     "cpus": "cpus",
     "memory": "memory_mib",
     "pool": "pool",
+    "mig": "mig",
 }
 _EMPTIED = ("notify", "retry_on")  # by `none`
 
@@ -75,7 +76,8 @@ def _options(command: Any) -> Any:
     table["label"].help = "A label to find it by; K= and none take away. May be repeated."
     table["after"].help = "Once these have succeeded, instead: 12,14; or any:12, failed:12; none."
     table["begin"].type = Parsed("TIME", parse_begin)
-    for name in (*_REMOVABLE, *_EMPTIED, "after", "label"):
+    table["estimate"].type = Parsed("DUR", lambda text: 0.0 if text.lower() == _NONE else parse_duration(text))
+    for name in (*_REMOVABLE, *_EMPTIED, "after", "label", "checkpoint_signal"):
         table[name].type = _or_none(table[name].type)
     for name in reversed(_CHANGEABLE):
         command.__click_params__ = [*getattr(command, "__click_params__", []), table[name]]
@@ -115,9 +117,13 @@ def update(
     --to-group.
     """
     asked = fields(given)
+    into = f"to put them into it: --to-group {group}" if jobs and group else None
     if not asked:
-        raise UsageError("nothing to change is named", hint="for example: gpuctl update 12 --gpus 2 --time-limit 4h")
-    change(session, "update", "changed", select(jobs, mine, user, state, group), must=True, **asked)
+        raise UsageError(
+            "nothing to change is named", hint=into or "for example: gpuctl update 12 --gpus 2 --time-limit 4h"
+        )
+    none = f"none of these jobs is in group {group}; {into}" if into else "no such jobs"
+    change(session, "update", "changed", select(jobs, mine, user, state, group), none=none, must=True, **asked)
 
 
 def fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +143,14 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
     if given["workdir"] is not None:
         said["PWD"] = workdir
     without = [key for name, key in _REMOVABLE.items() if given[name] in (_NONE, (_NONE,))]
+    saved = (
+        submission.checkpoint(given | {"time_limit": None})
+        if given["checkpoint_signal"] != _NONE
+        else {
+            "checkpoint_signal": 0,
+            "checkpoint_every_s": given["checkpoint_interval"],
+        }
+    )
     kept: dict[str, Any] = {
         name: None if value == _NONE else () if value == (_NONE,) else value for name, value in given.items()
     }
@@ -151,7 +165,7 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "retries": given["retries"],
         "retry_on": [kind for kinds in kept["retry_on"] for kind in kinds],
         "begin_at": given["begin"],
-        **submission.checkpoint(given | {"time_limit": None}),
+        **saved,
         "notify": submission.told_of(kept),
         **_labels(given["label"]),
         "group": _word(given["to_group"]),

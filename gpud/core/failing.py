@@ -16,11 +16,12 @@ def hold_failing(world: World, out: Outcome) -> None:
     if not world.groups.due:
         return
     due, world.groups.due = world.groups.due, {}
-    for group, before in due.items():
+    for group in due:
         reason = world.groups.reason(group)
         hold = partial(jobs.hold, reason=reason)
         held = [job for job in world.groups.members(group) if jobs.every(world, out, job, hold) is None]
-        if held or before is None:
+        if held:
+            world.groups.held_for(group)
             out.changes.append(Told(out.now, "group_held", {"group": group[1], "reason": reason}))
         _let_go(world, group)
 

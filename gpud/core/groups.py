@@ -32,14 +32,11 @@ class Streak:
 
 
 class Groups:
-    """The groups of jobs that have not ended. `changed`: `plain()` is to be made durable; `due`: groups to hold.
-
-    Of those that are held already `due` has the reason until then.
-    """
+    """The groups of jobs that have not ended. `changed`: `plain()` is to be made durable; `due`: groups to hold."""
 
     def __init__(self) -> None:
         self.changed = False
-        self.due: dict[Group, str | None] = {}
+        self.due: dict[Group, None] = {}
         self._of: dict[JobId, Group] = {}
         self._members: dict[Group, dict[JobId, None]] = {}
         self._keys: dict[JobId, Key] = {}
@@ -113,7 +110,7 @@ class Groups:
     # -- failures in a row
 
     def count(self, job: JobId, end: End, at: Timestamp, ran_s: Seconds, most: int) -> None:
-        """Count how a job, or an element, ended; the group is due to be held after the last of `most` failures."""
+        """Count how a job, or an element, ended; the group is due to be held from the last of `most` failures on."""
         group = self.of(job)
         if group is None:
             return
@@ -125,16 +122,19 @@ class Groups:
             return
         if streak is None:
             streak = self._streaks[group] = Streak()
-        streak.failed_at = [before for before in streak.failed_at if before >= at - WITHIN_S] + [at]
+        streak.failed_at = [*(before for before in streak.failed_at if before >= at - WITHIN_S), at][-most:]
         self.changed = True
         if len(streak.failed_at) >= most:
-            self.due[group] = streak.reason  # where it is held: for those of it that were run again since
+            self.due[group] = None
             failures = plural(len(streak.failed_at), "failure")
             streak.reason = (
                 f"group {group[1]} had {failures} in a row (gpuctl logs {format_job(job)});"
                 f" go on with gpuctl release --group {group[1]}"
             )
-            streak.failed_at.clear()
+
+    def held_for(self, group: Group) -> None:
+        """Begin to count failures anew: the last ones had something held."""
+        self._streaks[group].failed_at.clear()
 
     def reason(self, group: Group | None) -> str | None:
         """Return why a group is held, None while it is not."""
@@ -148,10 +148,10 @@ class Groups:
                 yield group, streak.reason
 
     def let_go(self, group: Group) -> None:
-        """Hold a group no more; failures that do not make it due yet count on, for its next jobs."""
+        """Hold a group no more; failures for which nothing was held count on, for its next jobs."""
         streak = self._streaks.get(group)
         if streak is not None and streak.reason is not None:
-            del self._streaks[group]
+            streak.reason = None
             self.due.pop(group, None)
             self.changed = True
 

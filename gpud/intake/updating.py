@@ -47,6 +47,7 @@ _SAID = {
 _ALWAYS = {"priority": "its priority", "notify": "whom it tells", "throttle": "how many of it may run at once"}
 _PRIVATE = {"variables", "workdir", "output", "error", "notify"}  # else an operator could run anything as anybody
 _LIMIT = ("time_limit_s", "time_limit_more_s", "unlimited")
+_CHECKPOINT = ("checkpoint_signal", "checkpoint_before_s", "checkpoint_every_s")
 _TERMS = ("estimate_s", "grace_s", "preemptible", "retries")
 
 _LOOK = 1_000  # jobs that are looked up at once
@@ -92,7 +93,7 @@ async def changes_of(reading: ReadThread, message: UpdateMessage, chosen: Chosen
             await asyncio.sleep(0)
     after = message.get("after")
     before = await reading.run(lambda reader: predecessors(reader, after)) if after else Predecessors()
-    rewrite = rewrite_of(message)
+    rewrite = _rewrite(message)
     labels = _unlabelled(message, rows.values()) | dict(rewrite.labels)
     asked = Update(
         0,
@@ -151,8 +152,21 @@ async def _rows(reading: ReadThread, jobs: tuple[JobId, ...]) -> dict[JobId, Job
     return {job: row for job, row in rows.items() if row is not None}
 
 
+def _rewrite(message: UpdateMessage) -> Rewrite:
+    """Return what is new in a job's spec beside its terms. Raises Wrong."""
+    if message.get("checkpoint_signal") != 0:
+        return rewrite_of(message)
+    rest: UpdateMessage = message.copy()
+    del rest["checkpoint_signal"]
+    rewrite = rewrite_of(rest)
+    gone = ((key, None) for key in _CHECKPOINT)
+    return replace(rewrite, submitted=(*rewrite.submitted, *gone))
+
+
 def _terms(terms: Terms, message: UpdateMessage) -> Terms:
     said: dict[str, Any] = {key: message.get(key) for key in _TERMS if key in message}
+    if said.get("estimate_s") == 0:
+        said["estimate_s"] = None
     if "demand" in message:
         said["demand"] = demand_of(_merged(terms.demand, message["demand"]))  # type: ignore[arg-type]  # a whole one
     if "name" in message:
@@ -190,8 +204,14 @@ def _merged(demand: Demand, part: PartOfDemand) -> dict[str, Any]:
             raise Wrong(f"{key!r} is nothing that a job can do without", "see what can be: gpuctl update --help")
     now |= dict.fromkeys(without)
     shares = ("share_mib", "share_permille", "mig")
-    if new.pop("whole", False) or any(key in new for key in shares):
+    if "gpu_memory_mib" in without:
+        now["share_mib"] = None
+    if any(key in new for key in shares):
         now |= dict.fromkeys(shares)
+    elif now["share_mib"] is not None and "gpu_memory_mib" in new:
+        new["share_mib"] = new.pop("gpu_memory_mib")
+    if new.pop("whole", False):
+        now["share_permille"] = None
     if "share_mib" in new:
         now["gpu_memory_mib"] = None
     return {key: value for key, value in (now | new).items() if value is not None and value != []}

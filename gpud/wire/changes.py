@@ -49,9 +49,10 @@ class Signal(TypedDict):
 
 
 class PartOfDemand(DemandParts):
-    """What is new of a job's `DemandMap`; what is left out stays. `whole`: no share of a GPU, no MIG instance.
+    """What is new of a job's `DemandMap`; what is left out stays. `whole`: no fraction of a GPU.
 
-    `without` are keys that it shall not ask for any more.
+    `without` are keys that it shall not ask for any more. `gpu_memory_mib` of a job that shares memory is what it
+    takes, and without it the job has whole GPUs.
     """
 
     gpus: NotRequired[int]
@@ -65,7 +66,8 @@ class Update(TypedDict):
     Reply: `ChangeReply`. What is left out stays. `time_limit_more_s` is added to the limit, or taken off it where it is
     negative; `unlimited` takes it away. `labels` and `variables` are added to what the job has; `notify` takes the
     place of what it had, and so do the three of a checkpoint together, and `after`. `unlabel` names labels to take
-    away, `*` all. An empty `group` or `key` is none; `throttle` is how many of an array may run at once, 0: all.
+    away, `*` all. An empty `group` or `key` is none, and so is an `estimate_s` or a `checkpoint_signal` of 0;
+    `throttle` is how many of an array may run at once, 0: all.
     """
 
     op: Literal["update"]

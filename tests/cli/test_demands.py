@@ -83,6 +83,21 @@ def test_the_gpus_that_are_named_are_shown_by_node_and_number(gpuctl):
     assert f"1 GPU, not {node}:0" in gpuctl.ok("show", but)
 
 
+def test_a_share_stays_one_when_how_many_or_how_much_changes(gpuctl):
+    job = gpuctl.ok("submit", "--hold", "--share", "--gpu-memory", "8G", "--", "true")
+    for words, shown in (
+        (("-g", "2"), (2, True, 8192)),
+        (("--gpu-memory", "4G"), (2, True, 4096)),
+        (("-g", "0.5"), (0.5, True, None)),
+        (("-g", "1"), (1, False, None)),
+        (("--share", "--gpu-memory", "2G"), (1, True, 2048)),
+        (("--gpu-memory", "none"), (1, False, None)),
+    ):
+        gpuctl.ok("update", job, *words)
+        row = gpuctl.json("list", job)[0]
+        assert (row["gpus"], row["share"], row["gpu_memory_mib"]) == shown
+
+
 def test_a_share_of_memory_is_listed_as_such(gpuctl):
     gpuctl.ok("submit", "--hold", "-n", "one", "--share", "--gpu-memory", "8G", "--", "true")
     gpuctl.ok("submit", "--hold", "-n", "two", "-g", "2", "--share", "--gpu-memory", "8G", "--", "true")

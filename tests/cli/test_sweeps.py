@@ -212,6 +212,13 @@ def test_changes_of_mind_are_typed_as_they_are_thought(gpuctl):
     shown = shown.get("job", shown)
     assert shown["retry_on"] == []
     assert "begins in" not in gpuctl("why", job).stdout
+    gpuctl.ok("update", job, "--estimate", "5m")
+    gpuctl.ok("update", job, "--estimate", "none", "--checkpoint-signal", "none")
+    assert gpuctl.json("list", job)[0]["estimate_s"] is None
+    assert "by which signal" in gpuctl("update", job, "--checkpoint-interval", "5m").stderr
+    astray = gpuctl("update", job, "--group", "sweep", "-p", "1")
+    assert (astray.returncode, "to put them into it: --to-group sweep" in astray.stderr) == (1, True)
+    assert "--to-group sweep" in gpuctl("update", job, "--group", "sweep").stderr
     assert gpuctl("update", job, "--output", "none").returncode == 2
     assert "there is no directory" in gpuctl("update", job, "--workdir", "nowhere").stderr
     assert "nothing to change is named" in gpuctl("update", job).stderr

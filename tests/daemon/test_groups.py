@@ -202,6 +202,16 @@ def test_after_three_failures_in_a_row_the_rest_of_a_group_is_held(gpud):
     gpud.ask("cancel", select={"group": "bad"})
 
 
+def test_who_comes_after_three_failures_is_held_with_the_next_one(gpud):
+    for _ in range(3):
+        gpud.ended(gpud.submit("false", group="slowly"))
+    waiting = gpud.submit("true", group="slowly", begin_at=4e9)
+    assert gpud.job(waiting)["state"] == "queued"
+    gpud.ended(gpud.submit("false", group="slowly"))
+    gpud.when(waiting, lambda job: job["state"] == "held")
+    gpud.ask("cancel", select={"group": "slowly"})
+
+
 def test_what_is_run_again_of_a_held_group_is_held_too_after_three_failures_more(gpud):
     waiting = gpud.submit("true", group="again", begin_at=4e9)
     failed = [gpud.submit("false", group="again", gpus=2) for _ in range(3)]
