@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from gpud import __version__
+from gpud.chores.adoption import adopt
 from gpud.chores.journal import start_log
 from gpud.clock import Clock, anchored
 from gpud.core.policies import POLICIES
@@ -39,7 +40,7 @@ from gpud.server.connections import Server
 from gpud.server.listen import ListenError, passed_on, turn_away
 from gpud.settings.config import Config
 from gpud.settings.sources import ConfigError, load, misspelt, taken
-from gpud.store.files import FIRST_NUMBER, StoreError, check_database, next_number
+from gpud.store.files import COPIED_AT, FIRST_NUMBER, StoreError, check_database, next_number
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
 from gpud.store.rows import Loaded
@@ -157,6 +158,7 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     clock, anchor = anchored(loaded.settings.get("clock"), boot)
     if anchor is not None:
         store.commit([SettingPut("clock", anchor)])
+    loaded = await adopt(store, config, loaded, clock())
     parts = Parts(
         config=config,
         store=store,
@@ -232,12 +234,13 @@ def _check_whole(path: str, state_dir: str) -> None:
 
 
 def _loaded(store: Store, state_dir: str) -> Loaded:
-    """Return what the store remembers; one that is new goes on behind what another left in its place."""
+    """Return what the store remembers; one that is new, or a copy, goes on behind what another left in its place."""
     loaded = store.load()
-    newest = newest_number(state_dir, "records", "logs") if loaded.next_number == 1 else 0
-    if not newest:
+    anew = loaded.next_number == 1 or COPIED_AT in loaded.settings
+    newest = newest_number(state_dir, "records", "logs") if anew else 0
+    if newest < loaded.next_number:
         return loaded
-    log.warning("the database is new, and job %d has been here: the next one is %d", newest, newest + 1)
+    log.warning("the database does not know job %d, which has been here: the next one is %d", newest, newest + 1)
     store.commit([SettingPut(FIRST_NUMBER, newest + 1)])
     return store.load()
 

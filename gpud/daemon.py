@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from gpud.answers import Answers
-from gpud.chores.upkeep import SERVING, Upkeep
+from gpud.chores.upkeep import Upkeep
 from gpud.core.choice import world_of
 from gpud.core.commands import Asked
 from gpud.core.cycle import Input
@@ -84,7 +84,7 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions = Subscriptions(gpud)
         self._looking = Looking(gpud, self._subscriptions)
-        self.upkeep = Upkeep(gpud, writer=self._writer, notice=self._inbox.post, served=loaded.settings.get(SERVING))
+        self.upkeep = Upkeep(gpud, writer=self._writer, notice=self._inbox.post, settings=loaded.settings)
         self._notices = Notices(gpud)
         self._errands = Errands(gpud)
         self._requests = Requests(gpud, post=self._inbox.post, notices=self._notices, errands=self._errands)

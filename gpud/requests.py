@@ -307,10 +307,8 @@ class Requests:
             number = checked_signal(message["signal"])
             self._ask(peer, message, lambda token: Signal(token, live, number, me.name), notes)
         elif op == "release":
-            bare = await self._gpud.reader.run(lambda reader: reader.without_environment(live))
-            able = tuple(job for job in live if bare.isdisjoint((job, array_of(job))))
-            notes += tuple((job, NO_ENVIRONMENT) for job in live if not bare.isdisjoint((job, array_of(job))))
-            await self._ask_for_all(peer, message, able, Release, notes)
+            able, bare = await self._able(live)
+            await self._ask_for_all(peer, message, able, Release, notes + bare)
         else:
             await self._ask_for_all(peer, message, live, Hold, notes)
 
@@ -354,8 +352,14 @@ class Requests:
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )
-        live = outermost(chosen)
-        self._ask(peer, message, lambda token: Requeue(token, live, again), notes + lost)
+        live, bare = await self._able(outermost(chosen))
+        self._ask(peer, message, lambda token: Requeue(token, live, again), notes + lost + bare)
+
+    async def _able(self, jobs: tuple[JobId, ...]) -> tuple[tuple[JobId, ...], Notes]:
+        """Return which of these jobs could be started, and why others could not."""
+        bare = await self._gpud.reader.run(lambda reader: reader.without_environment(jobs))
+        able = tuple(job for job in jobs if bare.isdisjoint((job, array_of(job))))
+        return able, tuple((job, NO_ENVIRONMENT) for job in jobs if job not in able)
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ from gpud.instance import Instance
 from gpud.model.changes import Change, SettingPut, Told
 from gpud.model.observations import NodeSeen, Noticed
 from gpud.model.units import plural
-from gpud.store.files import StoreError
+from gpud.store.files import COPIED_AT, StoreError
 from gpud.views.inspection import unkept
 
 log = logging.getLogger(__name__)
@@ -30,11 +30,14 @@ _LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.I
 class Upkeep:
     """The daemon's side jobs; `begin` and `end` are called on the event loop's thread."""
 
-    def __init__(self, gpud: Instance, *, writer: Executor, notice: Callable[[Noticed], None], served: object) -> None:
-        """Begin with what is at hand; `served` is what the setting `SERVING` held."""
+    def __init__(
+        self, gpud: Instance, *, writer: Executor, notice: Callable[[Noticed], None], settings: Mapping[str, object]
+    ) -> None:
+        """Begin with what is at hand; `settings` are those that the store held at the start."""
         self._gpud = gpud
         self._notice = notice
-        self._crashed = served == gpud.parts.boot
+        self._copied_at = settings.get(COPIED_AT)
+        self._crashed = settings.get(SERVING) == gpud.parts.boot
         self._disk_at: float | None = None
         self._disk_full = False
         self._writer = writer
@@ -46,8 +49,10 @@ class Upkeep:
     def came_up(self) -> None:
         """Leave word that a gpud serves; notice that an earlier one left it and was not stopped."""
         with suppress(StoreError):  # a full disk: the next one then does not hear of a crash of this one
-            self._gpud.parts.store.commit([SettingPut(SERVING, self._gpud.parts.boot)])
-        if self._crashed:
+            self._gpud.parts.store.commit([SettingPut(SERVING, self._gpud.parts.boot), SettingPut(COPIED_AT, None)])
+        if self._copied_at is not None:
+            self._notice(Noticed(RESTARTED, f"gpud goes on from a copy of its database, made {self._copied_at}"))
+        elif self._crashed:
             self._notice(Noticed(RESTARTED, "gpud was started again; the one before did not end by itself"))
 
     async def went_down(self) -> None:

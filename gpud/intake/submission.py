@@ -7,6 +7,7 @@ with code `usage` before anything else looks at it. Whether a job could ever fit
 import json
 import re
 import resource
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -108,17 +109,21 @@ def _terms(message: Submit, name: str, *, uid: int, user: str, tenant: str) -> T
 
 
 def name_of(message: Submit) -> str:
-    """Return what a job is called: as its user says, or as its program; that of an interpreter is what it runs."""
-    command = message["command"]
+    """Return what a job is called: as its user says, or as its program."""
+    name = message.get("name") or program_of(message["command"])
+    check_text("the name", name, _NAME_MOST)
+    return name
+
+
+def program_of(command: Sequence[str]) -> str:
+    """Return a command's program by name; of an interpreter what that runs, for all of one's jobs are python's."""
     program = command[0].rstrip("/").rsplit("/", 1)[-1] if command else "claim"
-    if _INTERPRETER.fullmatch(program):  # all of one's jobs are python's
+    if _INTERPRETER.fullmatch(program):
         rest = list(dropwhile(_FLAGS.fullmatch, command[1:]))
         rest = rest[1:] if rest[:1] == ["-m"] else rest
         if rest and not rest[0].startswith("-"):
             program = rest[0].rstrip("/").rsplit("/", 1)[-1]
-    name = message.get("name") or _CONTROL.sub("?", program)[:_NAME_MOST] or "/"
-    check_text("the name", name, _NAME_MOST)
-    return name
+    return _CONTROL.sub("?", program)[:_NAME_MOST] or "/"
 
 
 def _word(what: str, text: str | None) -> str | None:

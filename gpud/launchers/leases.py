@@ -54,7 +54,7 @@ class Leases:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise faults.cannot(f"hold {gpu}", error, machine=True) from error
-                holder = _holder(address)
+                holder = holder_of(gpu)
                 if gpu in shared and holder is not None and _records_of(holder) == records:
                     self._held.pop().close()
                     continue
@@ -181,7 +181,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _holder(address: str) -> int | None:
+def holder_of(gpu: str) -> int | None:
+    """Return the pid of who holds a GPU; None where nobody does, or nobody who can be seen."""
+    address = f"\0gpud/{gpu}"
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
         other.setblocking(False)
         other.connect(address)

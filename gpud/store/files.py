@@ -4,8 +4,10 @@ WAL with synchronous=FULL: a commit is on the disk when it returns (sqlite.org/w
 id promises. Everything is 0600: environments hold tokens.
 """
 
+import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from gpud.model.job import JobId, number_of
 from gpud.store.schema import APPLICATION_ID, MIGRATIONS
 
 FIRST_NUMBER = "first_number"  # the setting with the least number that the next job may get
+COPIED_AT = "copied_at"  # the setting of a copy that says when it was made, until a gpud goes on from it
 NO_ENVIRONMENT = "its environment is not in the backup; submit it again"
 _SKIPPED = 10_000
 _CACHE_KIB = 2048  # of the writer and of the reader each: what is read again and again is less
@@ -117,7 +120,10 @@ def check_database(path: str) -> None:
 
 
 def next_number(path: str) -> int | None:
-    """Return the number of the next job; None where there is no database yet. Nothing is changed. Raises StoreError."""
+    """Return the number of the next job; None where there is no database yet, and for a copy that is gone on from now.
+
+    Nothing is changed. Raises StoreError.
+    """
     with told(path):
         if not Path(path).exists() or Path(path).stat().st_size == 0:
             return None
@@ -125,8 +131,10 @@ def next_number(path: str) -> int | None:
             if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'job'").fetchone()[0]:
                 return None
             newest: int = connection.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
-            first = connection.execute("SELECT value FROM setting WHERE key = ?", (FIRST_NUMBER,)).fetchone()
-    return max(number_of(JobId(newest)) + 1, int(first[0]) if first else 1)
+            kept = dict(connection.execute("SELECT key, value FROM setting"))
+    if COPIED_AT in kept:
+        return None
+    return max(number_of(JobId(newest)) + 1, int(kept.get(FIRST_NUMBER, 1)))
 
 
 def open_reader(path: str) -> sqlite3.Connection:
@@ -237,8 +245,10 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
             copy.execute("PRAGMA secure_delete = ON")
             copy.execute("DELETE FROM environment")
             newest: int = copy.execute("SELECT coalesce(max(id), 0) FROM job").fetchone()[0]
-            beyond = (FIRST_NUMBER, str(number_of(JobId(newest)) + _SKIPPED))
-            copy.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", beyond)
+            made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            told = {FIRST_NUMBER: number_of(JobId(newest)) + _SKIPPED, COPIED_AT: made}
+            said = [(key, json.dumps(value)) for key, value in told.items()]
+            copy.executemany("INSERT OR REPLACE INTO setting VALUES (?, ?)", said)
             copy.execute(
                 "UPDATE job SET state = 'held', park = 'held', reason = ? WHERE state IN ('queued', 'held')",
                 (NO_ENVIRONMENT,),

@@ -264,7 +264,7 @@ class Store:
             terms.estimate_s,
             terms.preemptible,
             encode_submitted(spec),
-            self._keep("environment", spec.environment, change.at),
+            self._keep("environment", spec.environment, change.at) if spec.environment else b"",  # not known
             None if spec.script is None else self._keep("script", spec.script, change.at),
         )
         self._db.execute(_ADD, submitted)

@@ -180,6 +180,16 @@ def _with_ends(job: LoadedJob, ends: Mapping[JobId, End]) -> LoadedJob:
     return replace(job, ends=tuple((each.job, ends[each.job]) for each in job.after if each.job in ends))
 
 
+def stored(connection: sqlite3.Connection, jobs: Iterable[JobId]) -> dict[JobId, LoadedJob]:
+    """Return those of these jobs, elements and arrays that there are, whatever became of them."""
+    rows = connection.execute(
+        f"SELECT {LOADED}, terms.body FROM job {CURRENT} JOIN terms ON terms.id = job.terms"  # noqa: S608 - constants
+        " WHERE job.id IN (SELECT value FROM json_each(?))",
+        (to_json(sorted(jobs)),),
+    )
+    return {columns[0]: decode_loaded(columns, decode_terms(columns[-1])) for columns in rows}
+
+
 def finished(connection: sqlite3.Connection, jobs: Sequence[JobId]) -> dict[JobId, LoadedJob | None]:
     """Return those of these jobs that ended, for a requeue; None for one whose environment is not kept any more.
 

@@ -9,7 +9,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from gpud_process import ROOT
+from fakenvml.fixture import fake_gpu
+from gpud_process import ROOT, lives, until
+
+UNTIL = "while [ ! -e {0} ]; do sleep 0.02; done; exit {1}"
 
 
 def gpuctl(gpud, *words):
@@ -21,6 +24,13 @@ def gpuctl(gpud, *words):
         text=True,
         check=False,
     )
+
+
+def put_in_place(gpud, kept):
+    """Have a copy in the place of the database."""
+    for file in gpud.state.glob("gpud.db*"):
+        file.unlink()
+    shutil.copy(kept, gpud.state / "gpud.db")
 
 
 def test_a_copy_of_a_running_gpud_is_one_to_go_on_from(gpud):
@@ -46,9 +56,7 @@ def test_a_copy_of_a_running_gpud_is_one_to_go_on_from(gpud):
     since = gpud.submit("true")
     gpud.ended(since)
     gpud.stop()
-    for file in gpud.state.glob("gpud.db*"):
-        file.unlink()
-    shutil.copy(kept, gpud.state / "gpud.db")
+    put_in_place(gpud, kept)
     checked = subprocess.run(
         [sys.executable, "-m", "gpud", "--state-dir", str(gpud.state), "--check"],
         env=gpud.environment | {"PYTHONPATH": str(ROOT)},
@@ -83,12 +91,69 @@ def test_what_ended_since_the_copy_is_lost_and_said_to_be(gpud):
     (gpud.work / "gate").write_text("0\n")
     gpud.ended(job)
     gpud.stop()
-    for file in gpud.state.glob("gpud.db*"):
-        file.unlink()
-    shutil.copy(gpud.work / "kept.db", gpud.state / "gpud.db")
+    put_in_place(gpud, gpud.work / "kept.db")
     gpud.start()
 
     assert gpud.ended(job)["state"] == "lost"
+    (alert,) = [each for each in gpud.ask("events")["events"] if each["kind"] == "alert"]
+    assert "gpud goes on from a copy of its database, made 2" in alert["detail"]["message"]
+
+
+def test_what_was_started_since_the_copy_is_taken_up(a_gpud, fake_nvml):
+    """Its GPUs are its own, `cancel` reaches it, and its end is its own; nothing of it runs twice."""
+    own = f"GPU-{os.getpid():08x}"  # leases are the whole machine's
+    fake_nvml.write(*(fake_gpu(index).replace("GPU-fa4e", f"{own}-") for index in range(3)))
+    gpud = a_gpud("--nvml-library", fake_nvml.library, environment=fake_nvml.environment)
+
+    def a_job(code=0, **fields):
+        return gpud.submit("sh", "-c", UNTIL.format("over", code), **fields)
+
+    shared = {"gpus": 1, "share_mib": 1_000}
+    blocks = a_job(gpus=3)
+    gpud.running(blocks)
+    waits = a_job(4, gpus=1)
+    ends = gpud.submit("sh", "-c", UNTIL.format("early", 5), demand=shared)
+    elements = a_job(6, array="0-3", hold=True, demand=shared)
+    again = a_job()
+    gpud.running(again)
+    failed = gpud.submit("sh", "-c", f"[ -e second ] || exit 3; {UNTIL.format('over', 7)}")
+    gpud.ended(failed)
+    kept = gpud.ask("backup")["path"]
+
+    (gpud.work / "second").touch()
+    gpud.ask("cancel", select={"jobs": [blocks]})
+    gpud.ask("release", select={"jobs": [f"{elements}_{index}" for index in (0, 2)]})
+    gpud.ask("requeue", select={"jobs": [again, failed]})
+    since = a_job(8, gpus=1, time_limit_s=3_600.0)
+    array = a_job(9, array="1,5", demand=shared)
+    run = [waits, f"{elements}_0", f"{elements}_2", again, failed, since, f"{array}_1", f"{array}_5"]
+    before = {job: gpud.running(job) for job in run}
+    pids = [gpud.pids(job)[0] for job in (*run, ends) if gpud.running(job)]
+    gpud.kill()
+    (gpud.work / "early").touch()
+    until(lambda: not lives(pids[-1]))
+    put_in_place(gpud, kept)
+    gpud.start()
+
+    for job in run:
+        now = gpud.running(job)
+        for what in ("attempt", "allocation", "started_at", "command", "workdir", "output", "user", "time_limit_s"):
+            assert now[what] == before[job][what], (job, what)
+    assert [gpud.pids(job)[0] for job in run] == pids[:-1]
+    assert gpud.ended(ends)["exit_code"] == 5
+    assert gpud.ended(blocks)["state"] == "lost"  # its end was not seen; until then it is taken to hold them, too
+    assert {each["state"] for each in gpud.ask("gpus")["gpus"]} == {"busy", "shared"}
+    assert gpud.job(f"{elements}_1")["state"] == "held"
+    refused = gpud.ask("requeue", select={"jobs": [again]})
+    assert refused["notes"] == {again: "its environment is not in the backup; submit it again"}
+    assert int(gpud.submit("true")) > int(array)
+    gpud.ask("cancel", select={"jobs": [since, f"{array}_5"]})
+    assert {gpud.ended(job)["state"] for job in (since, f"{array}_5")} == {"cancelled"}
+    (gpud.work / "over").touch()
+    codes = [gpud.ended(job)["exit_code"] for job in (waits, f"{elements}_0", f"{elements}_2", again, failed)]
+    assert codes == [4, 6, 6, 0, 7]
+    assert gpud.ended(f"{array}_1")["exit_code"] == 9
+    assert gpud.ended(array)["state"] == "failed"
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(gpud):
