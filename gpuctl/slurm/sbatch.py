@@ -1,8 +1,10 @@
-"""A small `sbatch` for jobs that queue others: its options go into a copy of the script, as its last `#SBATCH` line.
+"""A small `sbatch` for jobs that queue others: its options go into a copy of the script, behind its own.
 
 sbatch [OPTIONS] SCRIPT [ARGS]      sbatch --wrap COMMAND      sbatch < SCRIPT
 """
 
+import itertools
+import os
 import shlex
 import subprocess
 import sys
@@ -36,7 +38,7 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_text(_with(text, said), errors="surrogateescape")
-        done = _gpuctl("submit", *dry, str(path), *rest[1:])
+        done = _gpuctl("submit", *dry, str(path), *rest[1:], called=os.path.abspath(rest[0] if rest else name))
     if dry:
         sys.stderr.write(done.stdout)
     elif done.returncode == 0:
@@ -47,9 +49,11 @@ def main(words: list[str]) -> int:
     return done.returncode
 
 
-def _gpuctl(*words: str) -> subprocess.CompletedProcess[str]:
+def _gpuctl(*words: str, called: str = "") -> subprocess.CompletedProcess[str]:
+    """Run gpuctl; `called` is where the script is that it is given a copy of."""
     command = [sys.executable, "-I", "-c", _BEGIN, str(Path(__file__).parents[2]), *words]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    environ = os.environ | {"GPUD_STEP_SCRIPT": called}
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environ)
 
 
 def _known(option: Option | str) -> Option:
@@ -71,8 +75,15 @@ def _script(options: list[Option], rest: list[str]) -> tuple[str, str]:
 
 
 def _with(text: str, said: list[str]) -> str:
-    """Return a script with a line of options behind those that it has."""
+    """Return a script with options behind its own, on the same line: what is said of a line is then true of both.
+
+    Those of a job's first part are meant, where it has several.
+    """
     lines = text.split("\n")
-    last = max([each.line for each in directives(text)[0]], default=1)
-    words = shlex.join(word for word in said if not word.startswith("--wrap"))
-    return "\n".join([*lines[:last], f"#SBATCH {words}", *lines[last:]])
+    words = [word for word in said if not word.startswith("--wrap")]
+    own = itertools.takewhile(lambda each: each.words[:1] not in (["hetjob"], ["packjob"]), directives(text)[0])
+    last = max((each for each in own if each.kind == "SBATCH"), default=None)
+    if last is None:
+        return "\n".join([lines[0], f"#SBATCH {shlex.join(words)}", *lines[1:]])
+    lines[last.line - 1] = f"#SBATCH {shlex.join([*last.words, *words])}"
+    return "\n".join(lines)

@@ -68,7 +68,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
 
         request |= git.recorded(top, int(time.monotonic()))
     if content is not None:
-        command[0] = os.path.abspath(command[0])
+        command[0] = os.environ.get("GPUD_STEP_SCRIPT") or os.path.abspath(command[0])  # a job's sbatch sends a copy
         request["script"] = content
     optional = {
         "name": given["name"],

@@ -97,7 +97,10 @@ def test_a_job_queues_others_and_shares_its_gpus_among_its_steps(gpuctl):
     assert sorted(re.findall(r"^gpu (\d)$", said, re.MULTILINE)) == ["0", "1"]
     assert (gpuctl.directory / "second.out").read_text() == "second 1\n"
     assert (gpuctl.directory / "plain.out").read_text() == "none\n"
-    assert [job["state"] for job in gpuctl.json("list")] == ["completed", "completed", "cancelled", "completed"]
+    jobs = gpuctl.json("list")
+    assert [job["state"] for job in jobs] == ["completed", "completed", "cancelled", "completed"]
+    named = [str(gpuctl.directory / name) for name in ("chain.sbatch", "wrap", "third.sh")]
+    assert [job["command"][0] for job in jobs[:3]] == named
 
 
 def test_a_dry_run_says_what_was_understood_also_of_what_cannot_be_had(gpuctl):
@@ -115,6 +118,16 @@ def test_a_dry_run_says_what_was_understood_also_of_what_cannot_be_had(gpuctl):
     assert "of your variables it gets those of a login" in fits.stderr
     assert "srun starts 2 tasks" in fits.stderr
     assert gpuctl.json("list") == []
+
+
+def test_options_of_a_call_of_sbatch_stand_behind_those_of_the_script_s_first_part(gpuctl):
+    lines = "#SBATCH -c 2 --comment 'a # b' # c\n#SBATCH hetjob\n#SBATCH -c 8\n"
+    (gpuctl.directory / "parts.sbatch").write_text(f"#!/bin/sh\n{lines}srun --het-group=1 true\n")
+    words = [BIN / "sbatch", "--test-only", "-n", "3", "parts.sbatch"]
+    environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
+    done = subprocess.run(words, env=environ, cwd=gpuctl.directory, stderr=subprocess.PIPE, text=True, check=True)
+    assert "gpuctl submit --gpus 0 --cpus 6 --label 'comment=a # b'" in done.stderr
+    assert "parts.sbatch, line 5: srun --het-group cannot be had here" in done.stderr
 
 
 def srun(*words, **settings):
