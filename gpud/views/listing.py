@@ -88,9 +88,7 @@ class Listing:
         if words is not None:
             rows = list(_named(rows, words))
         there = {job for row in rows for job in (row.job, array_of(row.job))}
-        for word in words or ():
-            if word.alone and word.span[0] not in there:
-                await self._row(word.span[0])  # it is none of these, or there is none
+        await self._rows([word.span[0] for word in words or () if word.alone and word.span[0] not in there])
         scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
         places = views.positions(scene.world) or {}
         told = await _told(scene, rows, viewer, places, with_results=message.get("results", False))
@@ -179,9 +177,7 @@ class Listing:
     async def _events(self, peer: Peer, message: Message) -> Message:
         viewer = viewer_of(self._gpud, peer)
         words = parse_jobs(message["jobs"]) if "jobs" in message else None
-        for word in words or ():
-            if word.alone:
-                await self._row(parse_job(word.text))
+        await self._rows([word.span[0] for word in words or () if word.alone])
         spans = None if words is None else merged(word.span for word in words)
         since, limit = message.get("since"), message.get("limit", _ROWS)
         if not 0 < limit <= _ROWS_MOST:
@@ -203,18 +199,28 @@ class Listing:
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""
-        key, index = array_of(job), index_of(job)
+        return (await self._rows([job]))[0]
+
+    async def _rows(self, jobs: list[JobId]) -> list[JobRow]:
+        """Return the rows of these jobs, as `_row` does. Raises Wrong for one that there is not."""
+        if not jobs:
+            return []
         # At once: an element that starts between two looks would be in neither.
-        rows = {row.job: row for row in await self._gpud.reader.run(lambda reader: reader.rows([key, job]))}
-        if job in rows:
-            return rows[job]
-        if index is None:
-            raise no_such_job(format_job(job))
-        element = _element(rows[key], index) if key in rows else None
-        if element is None:
-            hint = f"see what there is: gpuctl show {number_of(job)}"
-            raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
-        return element
+        named = [*jobs, *map(array_of, jobs)]
+        rows = {row.job: row for row in await self._gpud.reader.run(lambda reader: reader.rows(named))}
+        return [rows[job] if job in rows else _within(rows.get(array_of(job)), job) for job in jobs]
+
+
+def _within(array: JobRow | None, job: JobId) -> JobRow:
+    """Return the row of an element that has none of its own. Raises Wrong where there is no such element, or job."""
+    index = index_of(job)
+    if index is None:
+        raise no_such_job(format_job(job))
+    element = None if array is None else _element(array, index)
+    if element is None:
+        hint = f"see what there is: gpuctl show {number_of(job)}"
+        raise Wrong(f"there is no job {format_job(job)}", hint, "no_such_job")
+    return element
 
 
 def _spans(word: Named) -> Iterator[tuple[JobId, JobId]]:
