@@ -41,6 +41,8 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
     known = state.health.strangers
     if state.seen is not seen or not isinstance(seen, Reading) or seen.processes is None:
         return
+    if state.gpu.split:
+        return  # who is on it is on one of its instances, and told of there
     if any(isinstance(world.active[job].state, Starting) for job in state.holders):
         return  # whose processes these are is not known yet
     found = foreigners(world, state, seen)

@@ -38,7 +38,7 @@ def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable
         else:
             blame(world, out, state, cause, fault)
     if isinstance(seen, Reading) and seen.processes is not None and not state.gpu.simulated:
-        used = hoard_mib(world, state, seen, out.now)
+        used = None if state.gpu.split else hoard_mib(world, state, seen, out.now)  # its instances tell of their own
         if used is not None:
             idle, contained = Mib(idle_mib(state) - SETTLED_MIB), world.nodes[state.node].node.contained
             blame(world, out, state, "memory in use", hoarded(used, idle, contained=contained))

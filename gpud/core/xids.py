@@ -28,23 +28,33 @@ class Xid(NamedTuple):
 
 FALLEN = 79
 RECOVERY_CHANGED = 154  # what the driver now wants is among a GPU's signs
-_UNKNOWN = Xid("an error that NVIDIA's catalogue of XIDs explains", Remedy.INSPECT)
+_UNKNOWN = Xid("not known to gpud; docs.nvidia.com/deploy/xid-errors explains it", Remedy.INSPECT)
 _LISTED = {
     8: Xid("GPU stopped processing"),
     13: Xid("graphics engine exception, mostly of a program"),
     31: Xid("GPU memory page fault, mostly of a program"),
     32: Xid("invalid push buffer"),
+    38: Xid("driver firmware error", Remedy.INSPECT),
     43: Xid("GPU stopped processing, by a fault of a program"),
+    44: Xid("graphics engine fault during a context switch", Remedy.INSPECT),
     45: Xid("a program was ended, mostly after an earlier error"),
     46: Xid("GPU stopped processing", Remedy.RESET),
     48: Xid("double-bit memory error", Remedy.RESET),
+    56: Xid("display engine error", Remedy.INSPECT),
+    57: Xid("memory interface could not be programmed", Remedy.INSPECT),
+    58: Xid("memory interface is unstable", Remedy.INSPECT),
+    61: Xid("internal micro-controller stopped or warned", Remedy.INSPECT),
     62: Xid("internal micro-controller halted", Remedy.RESET),
     63: Xid("failed memory is to be replaced"),  # whether a reset is due is among the signs
     64: Xid("failed memory could not be replaced", Remedy.RESET),
+    65: Xid("video processor exception", Remedy.INSPECT),
     68: Xid("video processor exception, mostly of a program"),
     69: Xid("graphics engine class error, mostly of a program"),
     74: Xid("NVLink error", Remedy.RESET),
+    78: Xid("virtual GPU could not be started", Remedy.INSPECT),
     FALLEN: Xid("GPU has fallen off the bus", Remedy.REBOOT),
+    80: Xid("corrupted data was sent to the GPU", Remedy.INSPECT),
+    81: Xid("VGA subsystem error", Remedy.INSPECT),
     92: Xid("high rate of single-bit memory errors", Remedy.WATCH),
     94: Xid("contained memory error: the program that met it is gone", Remedy.WATCH),
     95: Xid("uncontained memory error", Remedy.RESET),

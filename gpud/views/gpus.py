@@ -1,7 +1,7 @@
 """What people see of GPUs and nodes; of jobs: `jobs`."""
 
 from gpud.core.active import ActiveJob
-from gpud.core.condition import Condition, condition, occupants, surveyed
+from gpud.core.condition import Condition, condition, is_closed, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.foreign import key_of, who
 from gpud.core.health import Health, Level
@@ -72,7 +72,8 @@ def gpu_counts(scene: Scene) -> dict[str, int]:
 
 def health_reason(world: World, state: GpuState, now_is: Condition, now: Timestamp) -> str | None:
     """Return why a GPU is what it is, in words; None where its state says it all."""
-    worst = state.health.worst()
+    parent = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
+    worst = state.health.worst() or (parent.health.worst() if parent is not None and parent.health.closed else None)
     fault = None if worst is None else worst[1].says
     match now_is:
         case Condition.DRAINING | Condition.BUSY | Condition.SHARED | Condition.FREE | Condition.RELEASING:
@@ -80,9 +81,7 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
         case Condition.UNHEALTHY if world.nodes[state.node].node.reboot:
             return world.nodes[state.node].node.problem
         case Condition.UNHEALTHY:
-            parent = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
-            of_parent = None if parent is None else parent.health.worst()
-            return fault or (of_parent[1].says if of_parent is not None else "its memory is not back")
+            return fault or "its memory is not back"
         case Condition.LOST | Condition.UNKNOWN:
             if worst is not None and worst[0].startswith("xid"):
                 return fault
@@ -114,7 +113,7 @@ def _level(world: World, state: GpuState, now_is: Condition) -> str:
         return Level.LOST.value
     if now_is is Condition.UNKNOWN and level is Level.HEALTHY:
         return "unknown"
-    drains = _drained(world, state) is not None or now_is is Condition.UNHEALTHY
+    drains = _drained(world, state) is not None or now_is is Condition.UNHEALTHY or is_closed(world, state)
     return Level.DRAINING.value if drains else level.value
 
 

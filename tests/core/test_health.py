@@ -517,6 +517,15 @@ def test_memory_that_nobody_seen_uses_keeps_jobs_away():
     assert "container" in play.world.gpus[ONE].health.faults["memory in use"].says
 
 
+def test_who_is_on_an_instance_is_told_of_there_and_not_of_the_gpu_that_is_split():
+    node = a_node("n1", "1xH100", simulated=False)
+    play = a_cluster(replace(node, gpus=(replace(node.gpus[0], split=True),)))
+    for processes in ((EVE,), ()):  # as the driver lists them to root, and to others
+        play.hardware[ONE] = Hardware(used=30_000, processes=processes)
+        looks(play, 3)
+        assert (level(play), told(play, "foreign"), play.world.gpus[ONE].health.strangers) == ("healthy", [], {})
+
+
 def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     (job,) = play.submit(a_job(share_mib=Mib(20_000)))
