@@ -163,7 +163,6 @@ class Answers:
         del peer, message
         counts = await self._gpud.reader.run(lambda reader: reader.counts(Timestamp(self._gpud.clock() - _DAY_S)))
         scene, config = scene_of(self._gpud), self._gpud.parts.config
-        lost = self._gpud.not_stored
         driver = next((node.node.driver for node in scene.world.nodes.values() if node.node.driver), None)
         return {
             "version": __version__,
@@ -183,7 +182,7 @@ class Answers:
             "problem": scene.world.problem(),
             "launcher": launcher_map(config, self._gpud.launcher),
             "memory_mib": _resident_mib(),
-            "storage": None if lost is None else f"{lost}; {lost.hint}",
+            "storage": self._gpud.storage,
         }
 
     async def _stats(self, peer: Peer, message: Message) -> Message:

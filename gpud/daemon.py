@@ -96,8 +96,10 @@ class Daemon:
         return self._gpud.world
 
     def on_request(self, peer: Peer, message: Message) -> None:
-        """Take a checked request."""
-        if message["op"] == "subscribe":
+        """Take a checked request; where nothing is left to store into, say so: what is known here is known no more."""
+        if not self.still_here() and self._lost is not None:
+            peer.error(message["id"], {"code": "storage", "message": str(self._lost), "hint": self._lost.hint})
+        elif message["op"] == "subscribe":
             self._spawn(self._subscribe(peer, message))
         else:
             self._requests.take(peer, message)

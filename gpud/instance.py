@@ -40,6 +40,11 @@ class Instance:
         return self.parts.clock
 
     @property
+    def storage(self) -> str | None:
+        """Return why nothing can be made durable now, and what to do; None while all is well."""
+        return None if self.not_stored is None else f"{self.not_stored}; {self.not_stored.hint}"
+
+    @property
     def reader(self) -> ReadThread:
         """Return the thread that reads the store."""
         return self.parts.reader

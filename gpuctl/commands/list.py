@@ -12,6 +12,7 @@ from gpuctl.parse import POSITIVE, SINCE, jobs_argument
 from gpuctl.render import fields, jobs as render, results, shaping
 from gpuctl.render.gpus import SIMULATED
 from gpuctl.render.shaping import Shape
+from gpuctl.render.text import clean
 from gpuctl.session import Session, note
 
 _MOST = 10_000  # rows that gpud lists at once
@@ -21,6 +22,8 @@ STATES = ("held", "queued", "starting", "running", "stopping", "completed", "fai
 
 class _States(click.Choice[str] if TYPE_CHECKING else click.Choice):  # type: ignore[misc]  # generic since Click 8.2
     """States, one or, as in `failed,lost`, several."""
+
+    lists = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the states as one word."""
@@ -104,6 +107,8 @@ def list_(
         note("no jobs; queue one: gpuctl submit -- python train.py")
     if reply["more"]:
         note(_more(len(found), reply["more"], filters["limit"]))
+    if reply.get("storage"):
+        note(f"{clean(reply['storage'])}; what has started or ended since is not shown")
     if simulated and shape.format is None:
         note(SIMULATED)
 

@@ -68,7 +68,7 @@ class Listing:
         # Others' labels are not told, neither by asking for each.
         if message.get("mine") or (labels and not viewer_of(self._gpud, peer).private):
             if user not in {None, me}:
-                return {"jobs": [], "more": 0}
+                return {"jobs": [], "more": 0, "storage": self._gpud.storage}
             user = me
         query = JobQuery(
             spans=None if words is None else tuple(merged(span for word in words for span in _spans(word))),
@@ -92,7 +92,7 @@ class Listing:
         scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
         places = views.positions(scene.world) or {}
         told = await _told(scene, rows, viewer, places, with_results=message.get("results", False))
-        return {"jobs": told, "more": more + len(rows) - len(told)}
+        return {"jobs": told, "more": more + len(rows) - len(told), "storage": self._gpud.storage}
 
     def _usual(self) -> int:
         """Return how many rows a listing has where nobody says: all that has not ended, and some of what has."""

@@ -133,11 +133,13 @@ class Job(TypedDict):
 class ListReply(TypedDict):
     """The rows, and how many more there would have been (10,000: so many or more).
 
-    Where they were asked for, each has `results` beside what it always has: see `Results`.
+    Where they were asked for, each has `results` beside what it always has: see `Results`. `storage` is as in `status`:
+    what happened since then is in no row.
     """
 
     jobs: list[Job]
     more: int
+    storage: str | None
 
 
 class Show(TypedDict):

@@ -188,7 +188,7 @@ def test_who_asks_a_gpud_whose_state_directory_was_moved_away_is_told_so(gpud):
     gpud.ended(gpud.submit("true"))
     gpud.state.rename(gpud.folder / "away")
     with pytest.raises(RefusedError, match="was removed under gpud"):
-        gpud.submit("true")
+        gpud.ask("list")
     assert gpud.process.wait(60) == 1
 
 

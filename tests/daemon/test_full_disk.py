@@ -104,6 +104,7 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     until(lambda: not lives(ending))
     refused(gpud, "submit", **gpud.request_of("true"))
     assert {row["id"] for row in gpud.ask("list")["jobs"]} == {*printed, ends, lasts, following}
+    assert said.message in Gpuctl(gpud)("list", "--socket", gpud.socket).stderr
     assert gpud.ask("ping")["ok"]
     assert lives(lasting)
 
