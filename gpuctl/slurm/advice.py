@@ -21,6 +21,7 @@ _MODULE = re.compile(r"^\s*(module|ml)\s+\S")
 _CALL = r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*"
 _PROGRAM = re.compile(rf"{_CALL}(sinfo|sstat|sbcast|sattach|salloc|seff|sacctmgr|sprio|sshare|sreport|strigger)\b")
 _OF_SITE = re.compile(rf"{_CALL}(?:remora\s+)?(ibrun|aprun|jsrun|idr_\w+|ws_(?:find|allocate)|enable_lmod)\b")
+_CONTROL = re.compile(rf"{_CALL}(scontrol\s+(?:show\s+(?:node|part|config|res|step|lic)\w*|getaddrs|listpids|ping))\b")
 _GIVEN = re.compile(rf"{_CALL}(srun|sbatch)\s")
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
@@ -97,6 +98,8 @@ def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:
         said.append((program[1], f"there is no command {program[1]!r} here, and no Slurm that it could ask"))
+    if control := _CONTROL.search(line):
+        said.append((control[1], f"gpud's scontrol cannot do this: {control[1]}"))
     if (program := _OF_SITE.search(line)) and shutil.which(program[1]) is None:
         said.append((program[1], f"there is no command {program[1]!r} here: its cluster had it"))
     step = _STEP.search(line)

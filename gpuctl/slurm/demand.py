@@ -171,6 +171,8 @@ def _memory(said: dict[str, Option], tasks: int, gpus: float, note: Note) -> int
         if size is not None:
             if not size:
                 note(said[name], "all memory of a node cannot be asked for; none is counted")
+            for other in {"mem", "mem-per-cpu", "mem-per-gpu"} & said.keys() - {name}:
+                note(said[other], f"--{name} says otherwise; left out")
             return round(size * times)
     return 0
 

@@ -156,6 +156,8 @@ def option_of(line: int, rest: list[str]) -> Option | str:
         option = _long(line, word[2:], rest)
     elif word.startswith("-") and len(word) > 1:
         option = _short(line, word[1:], rest)
+    elif word[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":  # as word processors make of --
+        return f"{word!r} begins with another dash than -; left out"
     else:
         return f"{word!r} belongs to no option; left out"
     return f"{option}: sbatch has no such option; left out" if isinstance(option, str) else option
@@ -178,6 +180,8 @@ def _long(line: int, word: str, rest: list[str]) -> Option | str:
 
 def _short(line: int, word: str, rest: list[str]) -> Option | str:
     name = _SHORT.get(word[0])
+    if (given := word.partition("=")[0]) in _KINDS:
+        raise UsageError(f"line {line}: -{word} is not what it looks like: write --{given}")
     if name is None:
         follows = [rest.pop(0)] if len(word) == 1 and rest and not rest[0].startswith("-") else []
         return " ".join([f"-{word}", *follows])

@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
             options.append(_known(option_of(0, rest)))
         name, text = _script(options, rest)
     except (UsageError, OSError) as error:
-        sys.stderr.write(f"sbatch: error: {error}\n")
+        sys.stderr.write(f"sbatch: error: {str(error).removeprefix('line 0: ')}\n")
         return 1
     names = {each.name for each in options}
     options = [each for each in options if each.name not in _OF_THE_CALL]

@@ -8,7 +8,7 @@ from gpuctl import session
 from gpuctl.errors import UsageError
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "python", "python3", "sbatch"})
-_INTERPRETER = re.compile(rb"#![ \t]*(\S+)(?:[ \t]+([^-\s=][^\s=]*)(?=\s))?")
+_INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n]+)(?:[ \t]+([^- \t\n=][^ \t\n=]*)(?=\s))?")
 
 
 def here() -> str:
@@ -66,7 +66,9 @@ def expect_program(request: dict[str, Any]) -> None:
     needed = _interpreter(request["script"]) if "script" in request else word
     if _is_there(needed, request):
         return
-    if needed != word:
+    if needed.endswith("\r"):
+        session.note_once(f"{word} has Windows line ends, and cannot start with them: sed -i 's/\\r$//' {word}")
+    elif needed != word:
         session.note_once(f"there is no program {needed} now, which {word} names in its first line: it cannot start")
     elif equals and name.isidentifier():
         session.note_once(f"there is no program {word}: no shell is in between; a variable of the job is -e {word}")

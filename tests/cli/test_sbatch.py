@@ -211,6 +211,7 @@ def test_a_script_that_asks_for_no_gpu_gets_none_where_it_speaks_to_sbatch_alone
         ("#SBATCH --gres=gpu:$N", "line 2: --gres"),
         ("#SBATCH --dependency=afterok:JOB", "line 2: --dependency"),
         ("#SBATCH --job-name", "line 2: --job-name needs a value"),
+        ("#SBATCH -time=10:00", "job.sbatch, line 2: -time=10:00 is not what it looks like: write --time"),
         ("#SBATCH --signal=LOUD@5", "line 2: --signal: 'LOUD@5' is no signal"),
         ("#GPUCTL --gpu 2 ", "job.sbatch, line 2: No such option"),
         ("#GPUCTL --time-limit soon", "line 2: Invalid value"),
@@ -279,6 +280,8 @@ def test_moments_are_read_as_sbatch_reads_them(written, at):
         ("# SBATCH --gpus=1", None),
         ("#batch -- of images", None),
         ("#SBATCH -J a\n#PBS -N b", None),
+        ("#SBATCH \u2014time=5", "line 2: '\u2014time=5' begins with another dash than -; left out"),
+        ("#SBATCH --mem=2G\n#SBATCH --mem-per-cpu=1G", "line 3: --mem-per-cpu=1G: --mem says otherwise; left out"),
     ],
 )
 def test_comments_that_were_to_be_options_are_named(here, line, said):
@@ -323,6 +326,7 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("parallel -j $SLURM_NTASKS srun -n1 a {} ::: 1 2", "line 3: SLURM_NTASKS is set"),
         ('srun -N1 -n "${SLURM_NTASKS}" a $((${SLURM_NTASKS:-1}*2))', None),
         ("echo $SLURM_NPROCS", None),
+        ("x=`scontrol show partition`", "gpud's scontrol cannot do this: scontrol show partition"),
         ("remora ibrun ./a.out", "there is no command 'ibrun' here"),
         ("echo ask squeue # sacct", None),
         ("# squeue -u me", None),

@@ -283,6 +283,9 @@ def test_an_interpreter_that_is_not_there_is_told(here, capsys, first, missing):
     places.expect_program(request_of("job.csh"))
     said = missing and f"gpuctl: there is no program {missing} now, which {here}/job.csh names in its first line"
     assert capsys.readouterr().err.rpartition(":")[0] == said
+    (here / "job.csh").write_bytes(b"#!/bin/sh\r\ntrue\r\n")
+    places.expect_program(request_of("job.csh"))
+    assert f"{here}/job.csh has Windows line ends" in capsys.readouterr().err
 
 
 def test_a_script_whose_own_options_a_shell_does_not_read_is_told(here, capsys):
