@@ -85,6 +85,10 @@ _gpuctl_files() { # of any name, spaces and all
     COMPREPLY=($(compgen "$@" -- "$current"))
 }
 
+_gpuctl_listed() { # words apart by commas are one word
+    COMPREPLY=($(compgen -P "${current%"${current##*,}"}" -W "$1" -- "${current##*,}"))
+}
+
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
     local each quoted before=''
     case $1 in # 1,2: lists of these are one word
@@ -133,7 +137,6 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
     if ((at >= ${#line[@]})); then # the value of an option
         case "$path $option" in
         ' --color' | 'status --color' | 'list --color' | 'show --color' | 'why --color' | 'group --color' | 'events --color' | 'usage --color' | 'stats --color' | 'gpus --color' | 'nodes --color' | 'policy --color' | 'config --color' | 'help --color' | 'ls --color' | 'queue --color' | 'ps --color') COMPREPLY=($(compgen -W 'auto always never' -- "$current")) ;;
-        'list -s' | 'list --state' | 'cancel -s' | 'cancel --state' | 'hold -s' | 'hold --state' | 'release -s' | 'release --state' | 'requeue -s' | 'requeue --state' | 'priority -s' | 'priority --state' | 'update -s' | 'update --state' | 'signal -s' | 'signal --state' | 'ls -s' | 'ls --state' | 'queue -s' | 'queue --state' | 'ps -s' | 'ps --state' | 'kill -s' | 'kill --state' | 'rm -s' | 'rm --state') COMPREPLY=($(compgen -W 'held queued starting running stopping completed failed cancelled timed_out lost' -- "$current")) ;;
         'simulate --rules') COMPREPLY=($(compgen -W 'physical muri' -- "$current")) ;;
         'usage --by') COMPREPLY=($(compgen -W 'user tenant gpu group' -- "$current")) ;;
         'submit --gpu-ids' | 'submit --not-gpu' | 'run --gpu-ids' | 'run --not-gpu' | 'claim --gpu-ids' | 'claim --not-gpu' | 'update --gpu-ids' | 'update --not-gpu') _gpuctl_asked gpus ;;
@@ -145,6 +148,10 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
         'list -u' | 'list --user' | 'cancel -u' | 'cancel --user' | 'hold -u' | 'hold --user' | 'release -u' | 'release --user' | 'requeue -u' | 'requeue --user' | 'priority -u' | 'priority --user' | 'update -u' | 'update --user' | 'signal -u' | 'signal --user' | 'ls -u' | 'ls --user' | 'queue -u' | 'queue --user' | 'ps -u' | 'ps --user' | 'kill -u' | 'kill --user' | 'rm -u' | 'rm --user') _gpuctl_asked users ;;
         'submit -C' | 'submit --workdir' | 'run -C' | 'run --workdir' | 'update -C' | 'update --workdir') _gpuctl_files -d ;;
         ' --socket' | 'submit --env-file' | 'submit -o' | 'submit --output' | 'submit --error' | 'submit --socket' | 'submit -f' | 'submit --file' | 'run --env-file' | 'run -o' | 'run --output' | 'run --error' | 'run --socket' | 'claim --socket' | 'kernel install --socket' | 'exec --socket' | 'attach --socket' | 'status --socket' | 'list --socket' | 'show --socket' | 'why --socket' | 'logs --socket' | 'wait --socket' | 'group --socket' | 'watch --socket' | 'events --socket' | 'notify log --socket' | 'notify test --socket' | 'usage --socket' | 'stats --socket' | 'cancel --socket' | 'hold --socket' | 'release --socket' | 'requeue --socket' | 'priority --socket' | 'update --socket' | 'update --env-file' | 'update -o' | 'update --output' | 'update --error' | 'signal --socket' | 'gpus --socket' | 'nodes --socket' | 'drain --socket' | 'undrain --socket' | 'policy --socket' | 'tenant create --socket' | 'tenant delete --socket' | 'tenant list --socket' | 'tenant set --socket' | 'tenant show --socket' | 'reserve create --socket' | 'reserve delete --socket' | 'reserve list --socket' | 'pause --socket' | 'resume --socket' | 'daemon backup --socket' | 'daemon install --socket' | 'daemon logs --socket' | 'daemon reload --socket' | 'daemon restart --socket' | 'daemon start --socket' | 'daemon status --socket' | 'daemon stop --socket' | 'daemon uninstall --socket' | 'doctor --socket' | 'simulate --plot' | 'simulate --socket' | 'relay --socket' | 'config --socket' | 'help --socket' | 'man --socket' | 'completion --socket' | 'ls --socket' | 'queue --socket' | 'ps --socket' | 'log --socket' | 'tail --socket' | 'top --socket' | 'kill --socket' | 'rm --socket') _gpuctl_files -f ;;
+        'gpus --columns') _gpuctl_listed 'gpu index node uuid name state memory util temp power health jobs what mig nvlink numa bus' ;;
+        'list -s' | 'list --state' | 'cancel -s' | 'cancel --state' | 'hold -s' | 'hold --state' | 'release -s' | 'release --state' | 'requeue -s' | 'requeue --state' | 'priority -s' | 'priority --state' | 'update -s' | 'update --state' | 'signal -s' | 'signal --state' | 'ls -s' | 'ls --state' | 'queue -s' | 'queue --state' | 'ps -s' | 'ps --state' | 'kill -s' | 'kill --state' | 'rm -s' | 'rm --state') _gpuctl_listed 'held queued starting running stopping completed failed cancelled timed_out lost' ;;
+        'list --columns' | 'ls --columns' | 'queue --columns' | 'ps --columns') _gpuctl_listed 'id host state name user tenant group key gpus nodes gpu_memory gpu_type cpus memory priority time wait limit estimate submitted started ended expected position where why progress exit attempt labels after command workdir output' ;;
+        'nodes --columns') _gpuctl_listed 'node state gpus free cpus memory driver labels why' ;;
         esac
     elif [[ -n $first && $current != -* ]]; then
         _gpuctl_asked "$first"

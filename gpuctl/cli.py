@@ -249,6 +249,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
+        show_next(error)
         command = error.ctx.command if isinstance(error, click.UsageError) and error.ctx is not None else None
         status = OWN_FAILURE if isinstance(command, JobStatusCommand) else error.exit_code
     except GpuctlError as error:
@@ -261,6 +262,23 @@ def main(args: list[str] | None = None) -> NoReturn:
         status = INTERRUPTED
     leave_at_once()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def show_next(error: click.ClickException) -> None:
+    """Print what to type, where Click says only what is missing, or that a group has no such command."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return
+    hint, path = None, context.command_path
+    if isinstance(error, click.MissingParameter):
+        from gpuctl.topics import EXAMPLES  # noqa: PLC0415 - only on the way to an error
+
+        example = EXAMPLES.get(path.removeprefix("gpuctl "))
+        hint = example and f"for example: {path} {example}"
+    elif isinstance(context.command, click.Group) and not isinstance(context.command, Commands):
+        hint = "there is: " + ", ".join(f"{path} {name}" for name in context.command.list_commands(context))
+    if hint:
+        click.echo(f"  hint: {hint}", err=True)
 
 
 def show_error(error: GpuctlError) -> None:

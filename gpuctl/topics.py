@@ -168,6 +168,27 @@ TOPICS: dict[str, tuple[str, str]] = {
 }
 """Each topic: what it is about, and its text."""
 
+EXAMPLES = {
+    "exec": "12 -- nvidia-smi",
+    "attach": "12",
+    "show": "12",
+    "progress": "40/100",
+    "notify test": "desktop",
+    "priority": "12 5",
+    "signal": "12 USR1",
+    "drain": "3 --reason 'fan'",
+    "undrain": "3",
+    "tenant create": "vision --user ada",
+    "tenant delete": "vision",
+    "tenant set": "vision --max-gpus 4",
+    "tenant show": "vision",
+    "reserve create": "0-3 --to 23:00",
+    "reserve delete": "1",
+    "daemon backup": "queue.db",
+    "completion": "install",
+}
+"""How commands are used that cannot do without a word behind them."""
+
 ALSO = {"environment": "variables", "env": "variables", "status": "exit", "exit-status": "exit", "size": "sizes"}
 ALSO |= {"duration": "durations", "time": "durations", "times": "durations", "id": "ids", "state": "states"}
 ALSO |= {"reason": "reasons", "notifications": "notify", "file": "files"}

@@ -43,7 +43,10 @@ _MADE_BY = "made by `gpuctl completion {}`: change the commands, not this file"
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """An option: its spellings, its help, and what its value is ("" for none): `files`, `dirs`, words, or a name."""
+    """An option: its spellings, its help, and what its value is ("" for none): `files`, `dirs`, words, or a name.
+
+    `lists`: several of the words may stand there, apart by commas.
+    """
 
     names: tuple[str, ...]
     help: str
@@ -51,6 +54,7 @@ class Flag:
     words: tuple[str, ...] = ()
     repeats: bool = False
     asks: str = ""  # of `ASKED`
+    lists: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +123,11 @@ def _flag(option: click.Option, verb: str) -> Flag:
     text = (option.help or "").rstrip(".")
     if option.is_flag:
         return Flag(names, text)
-    words = tuple(str(word) for word in option.type.choices) if isinstance(option.type, click.Choice) else ()
+    words = tuple(str(word) for word in getattr(option.type, "choices", ()))
     metavar = option.metavar or option.type.name.upper()
     value = "files" if metavar in _FILES else "dirs" if metavar == "DIR" else metavar
     asks = "" if verb in _OF_THE_SYSTEM else next((_OF_OPTIONS[name] for name in names if name in _OF_OPTIONS), "")
-    return Flag(names, text, value, words, option.multiple, asks)
+    return Flag(names, text, value, words, option.multiple, asks, getattr(option.type, "lists", False))
 
 
 def bash(root: Verb) -> str:
@@ -142,7 +146,9 @@ def bash(root: Verb) -> str:
     values: dict[str, list[str]] = {}
     for path, verb in _paths(root):
         for flag in verb.flags:
-            if flag.words:
+            if flag.lists:
+                answer = f"_gpuctl_listed '{' '.join(flag.words)}'"
+            elif flag.words:
                 answer = f"COMPREPLY=($(compgen -W '{' '.join(flag.words)}' -- \"$current\"))"
             elif flag.value in {"files", "dirs"}:
                 answer = f"_gpuctl_files -{flag.value[0]}"
@@ -168,6 +174,10 @@ _gpuctl_files() { # of any name, spaces and all
     local IFS=$'\n'
     compopt -o filenames 2>/dev/null
     COMPREPLY=($(compgen "$@" -- "$current"))
+}
+
+_gpuctl_listed() { # words apart by commas are one word
+    COMPREPLY=($(compgen -P "${current%%"${current##*,}"}" -W "$1" -- "${current##*,}"))
 }
 
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
@@ -305,6 +315,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
 def _zsh_specs(flag: Flag) -> Iterator[str]:
     action = {"files": "_files", "dirs": "_files -/"}.get(flag.value, f"({' '.join(flag.words)})" if flag.words else "")
     action = f" _gpuctl_asked {flag.asks}" if flag.asks else action
+    action = f" _sequence compadd - {' '.join(flag.words)}" if flag.lists else action
     text = flag.help.replace("[", "(").replace("]", ")").replace(":", r"\:")
     value = f":{flag.value}:{action}" if flag.value else ""
     before = "*" if flag.repeats else f"({' '.join(flag.names)})"
@@ -317,7 +328,12 @@ def _zsh_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-_FISH = r"""function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
+_FISH = r"""function _gpuctl_listed # words apart by commas are one word
+    set -l before (string match -r '^.*,|^' -- (string replace -r '^--[^=]*=' '' -- (commandline -ct)))[1]
+    printf '%s\n' $before$argv
+end
+
+function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
     set -l before ''
     contains $argv[1] ids live running; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
     contains $argv[1] gpus nodes; and set before (string match -r '^.*,|^' -- (commandline -ct))[1]
@@ -360,7 +376,9 @@ def fish(root: Verb) -> str:
 
 def _fish_flag(flag: Flag) -> str:
     words = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in flag.names]
-    if flag.words:
+    if flag.lists:
+        words.append(f"-x -a '(_gpuctl_listed {' '.join(flag.words)})'")
+    elif flag.words:
         words.append(f"-x -a '{' '.join(flag.words)}'")
     elif flag.value == "dirs":
         words.append("-x -a '(__fish_complete_directories)'")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -43,6 +43,16 @@ class Shape(NamedTuple):
         return usual(items) if items else []
 
 
+class _Names(click.ParamType[Any] if TYPE_CHECKING else click.ParamType):  # type: ignore[misc]  # as in parse
+    """Names of columns, apart by commas."""
+
+    name = "NAME,..."
+    lists = True
+
+    def __init__(self, of: Iterable[str]) -> None:
+        self.choices = tuple(of)
+
+
 def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options that make its `shape`."""
 
@@ -74,7 +84,7 @@ def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[
             click.option(
                 "--format", "template", metavar="TEMPLATE", help="A line each: '{id} {state}', keys of the JSON."
             ),
-            click.option("--columns", metavar="NAME,...", callback=columns, help=listed),
+            click.option("--columns", type=_Names(of), callback=columns, help=listed),
         ):
             shaped = option(shaped)
         return shaped

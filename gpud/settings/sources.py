@@ -130,7 +130,8 @@ def _file(path: str, *, must_exist: bool = False) -> dict[str, Any]:
     settings = {}
     for key, value in said.items():
         if key not in TABLE:
-            raise ConfigError(f"{path}: unknown key {key!r}", nearest(key, TABLE))
+            hint = nearest(key, TABLE) or "see what there is: gpuctl config --all"
+            raise ConfigError(f"{path}: unknown key {key!r}", hint)
         settings[key] = _value(key, value, key, f"{path}: ")
     return settings
 

@@ -54,6 +54,8 @@ def bash_completes(*words: str) -> list[str]:
         (["gpuctl", "daemon", "rest"], ["restart"]),
         (["gpuctl", "list", "--state", "ti"], ["timed_out"]),
         (["gpuctl", "list", "--state", "=", "ti"], ["timed_out"]),
+        (["gpuctl", "list", "--state", "failed,ti"], ["failed,timed_out"]),
+        (["gpuctl", "list", "--columns", "id,sub"], ["id,submitted"]),
         (["gpuctl", "submit", "-e", "A", "=", "b", ":", "c", "--gpu-t"], ["--gpu-type"]),
         (["gpuctl", "help", "vari"], ["variables"]),
         (["gpuctl", "completion", "f"], ["fish"]),
@@ -99,6 +101,7 @@ def test_a_shell_that_is_here_takes_its_file_without_a_word(shell):
         ("gpuctl subm", "submit"),
         ("gpuctl submit -g 2 --gpu-type H100 -- pri", "printf"),
         ("gpuctl run pri", "printf"),
+        ("gpuctl list --columns id,sub", "id,submitted"),
     ],
 )
 @pytest.mark.parametrize("fish", [path for path in [shutil.which("fish")] if path])
@@ -181,6 +184,7 @@ def test_installed_by_one_command_a_shell_completes_commands_jobs_and_groups(gpu
     typed(gpuctl, shell, "gpuctl rele\t\t--gro\tmy\t\x01echo it is \r", found)
     assert not (gpuctl.directory / "run").exists()
     typed(gpuctl, shell, "gpuctl cancel 1,\t\x01echo it is \r", "it is gpuctl cancel 1,1")
+    typed(gpuctl, shell, "gpuctl list --columns id,subm\t\x01echo it is \r", "list --columns id,submitted")
     script = "it is gpuctl submit --group=my $(touch run) lies-here.sh"
     (gpuctl.directory / "lies-here.sh").touch()
     typed(gpuctl, shell, "gpuctl submit --group=m\tlies-h\t\x01echo it is \r", script)

@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 
+import click
 import pytest
 from gpud_process import until
 
 from gpuctl.cli import ALIASES, COMMANDS, cli
 from gpuctl.render import man
-from gpuctl.topics import ALSO, TOPICS
+from gpuctl.topics import ALSO, EXAMPLES, TOPICS
 
 REQUEST = re.compile(r"^\.([A-Z]+)")
 
@@ -96,7 +97,9 @@ def test_aliases_do_what_hands_expect(gpuctl):
         (["submit", "--gpu", "2", "--", "true"], "--gpus"),
         (["list", "--stat", "held"], "--state"),
         (["list", "--state", "runing"], "running"),
-        (["show"], "gpuctl show --help"),
+        (["show"], "for example: gpuctl show 12"),
+        (["notify", "test"], "for example: gpuctl notify test desktop"),
+        (["kernel", "list"], "there is: gpuctl kernel install"),
         (["logs", "x"], "12_7"),
         (["submit"], "gpuctl submit -- python train.py"),
         (["submit", "-t", "soon", "--", "true"], "10m"),
@@ -115,6 +118,18 @@ def test_who_mistypes_is_told_what_to_type(alone, words, said):
     done = alone(*words)
     assert done.returncode in (2, 125)
     assert said in done.stderr, done.stderr
+
+
+def test_whoever_leaves_out_what_a_command_needs_is_shown_an_example():
+    def lacking(command, path=()):
+        for name, each in getattr(command, "commands", {}).items():
+            yield from lacking(each, (*path, name))
+        if any(parameter.required for parameter in command.params):
+            yield " ".join(path)
+
+    root = click.Context(cli)
+    found = {name for each in cli.list_commands(root) for name in lacking(cli.get_command(root, each), (each,))}
+    assert found == set(EXAMPLES)
 
 
 def test_help_explains_commands_and_topics(alone):
