@@ -110,7 +110,7 @@ class Source:
         if query.ended:
             reply = self.client.request("list", state=sorted(ENDS), all=True, **fields)
             seen.ended = sorted(reply["jobs"], key=lambda job: -(job["ended_at"] or 0))
-            seen.more = seen.more if query.waiting else reply["more"]
+            seen.more += reply["more"]
 
     def _look_at_job(self, job: str) -> None:
         self.seen.problem = None

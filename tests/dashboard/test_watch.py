@@ -9,6 +9,9 @@ from fakenvml.fixture import fake_gpu
 from gpud_process import until
 from onlooker import Watched
 
+from gpuctl.dashboard.source import Query, Source
+from gpuctl.render.jobs import ACTIVE
+
 FRAME = b"\x1b[?2026h"
 UP, DOWN, END, HOME, PAGE_UP = "\x1b[A", "\x1b[B", "\x1b[F", "\x1b[H", "\x1b[5~"
 ESCAPE = "\x1b"
@@ -130,6 +133,17 @@ def test_of_a_long_queue_the_next_in_line_are_shown(watched, busy):
     assert {job["id"] for job in busy.ask("list", state=["queued", "held"], limit=2)["jobs"]} == {first, last}
     watched.type("3")
     watched.until(lambda: watched.jobs_shown.find(f"\n {last} ") < watched.jobs_shown.find(f"\n {first} ") > 0)
+
+
+def test_of_those_that_wait_and_those_that_have_ended_all_are_counted(busy):
+    jobs = [busy.submit("true", gpus=1) for _ in range(4)]
+    busy.ask("cancel", select={"jobs": jobs[:2]})
+    with busy.connect() as client:
+        source = Source(client)
+        source.look(Query(waiting=True, ended=True, mine=False, user=None, most=1, job=None), time.time())
+    all_ = busy.ask("list", all=True)["jobs"]
+    assert source.seen.more == len([job for job in all_ if job["state"] not in ACTIVE]) - 2
+    busy.ask("cancel", select={"jobs": jobs})
 
 
 def test_the_log_of_a_job_follows_stands_still_and_follows_again(busy):
