@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from gpud.model.changes import Told
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId
 from gpud.model.units import Seconds, Timestamp
@@ -14,7 +15,7 @@ class Care:
     `guests` names the stranger whom the last look found on a job's GPU, `over` since when a job uses more GPU memory
     than it declared, and how much, `idle` the jobs that were told of for using none of their GPUs, `unused` since when
     nobody uses a claim's. `foreign_s` are the GPU-seconds of strangers by their uid, `written_at` when those were last
-    kept, `unpaid_s` what of them was not kept yet, by user and GPU.
+    kept, `unpaid_s` what of them was not kept yet, by user and GPU, `untold` what was told by a commit that failed.
     """
 
     attended: dict[GpuId, None] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Care:
     unused: dict[JobId, Timestamp] = field(default_factory=dict)
     foreign_s: dict[int, Seconds] = field(default_factory=dict)
     unpaid_s: dict[tuple[str, GpuId], Seconds] = field(default_factory=dict)
+    untold: list[Told] = field(default_factory=list)
     written_at: Timestamp | None = None
     puzzled: bool = False  # it was told that pids of the driver are not those that are seen here
 

@@ -17,7 +17,7 @@ killed and stays away for longer loses a minute and a look of it at most.
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, fields
 
-from gpud.core.alerts import FOREIGN_USE, alert
+from gpud.core.alerts import FOREIGN_USE, JOB_IDLE, alert
 from gpud.core.condition import foreigners
 from gpud.core.fleet import GpuState
 from gpud.core.health import Stranger
@@ -33,12 +33,15 @@ LOOKS = 2  # that see a stranger before an event tells of it
 LONG_S: Seconds = 3600.0
 MOST_S: Seconds = 60.0  # a look stands for no more time before it: who knows what was then
 WRITE_S: Seconds = 60.0
+_TOLD_ONCE = {"foreign", "foreign_gone", "pids_unknown", "gpu_memory"}
 _FIELDS = len(fields(Stranger))  # a newer gpud may have kept more
 
 
 def note(world: World, out: Outcome, state: GpuState, seen: Reading | Unreadable) -> None:
     """Take in who a look found on a GPU, once the world knows the look."""
     known = state.health.strangers
+    out.changes += world.care.untold
+    world.care.untold.clear()
     if state.seen is not seen or not isinstance(seen, Reading) or seen.processes is None:
         return
     if state.gpu.split:
@@ -148,11 +151,13 @@ def kept(world: World, now: Timestamp) -> list[Change]:
 
 
 def owe(world: World, lost: Iterable[Change]) -> None:
-    """Take back what was charged by changes that could not be kept: it is still to be charged."""
+    """Take back what was charged and told, once, by changes that could not be kept: it still is to be."""
     for each in lost:
         if isinstance(each, StrangerSeen):
             of = each.user, each.gpu
             world.care.unpaid_s[of] = world.care.unpaid_s.get(of, 0.0) + each.gpu_s
+        elif isinstance(each, Told) and (each.kind in _TOLD_ONCE or each.detail.get("what") in {FOREIGN_USE, JOB_IDLE}):
+            world.care.untold.append(each)
 
 
 def restore(world: World, settings: Mapping[str, object]) -> None:

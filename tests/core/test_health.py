@@ -427,12 +427,13 @@ def test_of_a_stranger_nothing_is_known_any_more_after_a_reboot():
     assert play.restarted().world.gpus[ONE].health.strangers == {}
 
 
-def test_what_strangers_had_while_nothing_could_be_kept_is_charged_once_it_can():
+def test_what_strangers_had_while_nothing_could_be_kept_is_charged_and_told_once_it_can():
     play = real("1xH100")
     play.hardware[ONE] = Hardware(used=9000, processes=(EVE,))
     kept: list[object] = []
-    for disk_is_full in (False, True, True, False):
-        for _ in range(20):
+    for disk_is_full, times in ((True, 2), (False, 20), (True, 40), (False, 20), (True, 1), (False, 1)):
+        play.hardware[ONE] = Hardware(used=9000, processes=(EVE,)) if times > 1 else Hardware()
+        for _ in range(times):
             play.now += 15
             play.checked = not disk_is_full
             play.look()
@@ -442,6 +443,7 @@ def test_what_strangers_had_while_nothing_could_be_kept_is_charged_once_it_can()
                 play = again
             else:
                 kept += play.out.changes
+    assert [each.kind for each in kept if isinstance(each, Told)] == ["foreign", "foreign_gone"]
     charged_s = sum(each.gpu_s for each in kept if isinstance(each, StrangerSeen))
     assert charged_s == pytest.approx(play.world.care.foreign_s[1001], abs=61)
 
