@@ -61,13 +61,18 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
         # Our shim lets go before its end is told: who holds the GPU since then is another gpud.
         taken = state.seen.lease is not None and state.seen.at > state.released_at
         return Condition.FOREIGN if taken else Condition.RELEASING
-    if state.seen.processes is None:
+    if is_opaque(world, state.seen):
         return Condition.UNKNOWN
     if strangers(world, state, state.seen):
         return Condition.FOREIGN
     if settles:  # for too long, and nobody is seen on it
         return Condition.UNHEALTHY
     return Condition.SHARED if shared else Condition.FREE
+
+
+def is_opaque(world: World, seen: Reading) -> bool:
+    """Return whether it matters who is on a GPU, and its driver does not tell."""
+    return seen.processes is None and world.rules.foreign != "ignore"
 
 
 def is_lost(world: World, state: GpuState) -> bool:
@@ -145,7 +150,7 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
         return  # late: something newer is known
     state.seen, state.heard_at = seen, now
     world.dirty.add(state.node)
-    if not isinstance(seen, Reading) or seen.processes is None:
+    if not isinstance(seen, Reading) or is_opaque(world, seen):
         return
     empty = not occupants(world, seen) and seen.lease is None
     used = _used(world, seen)

@@ -27,6 +27,7 @@ _TEMPERATURE_GPU = 0
 _P2P_NVLINK, _P2P_OK = 2, 0  # nvmlGpuP2PCapsIndex_t, nvmlGpuP2PStatus_t
 _AFFINITY_NODE = 0  # nvmlAffinityScope_t
 _WORDS = 4  # of a set of NUMA nodes: 256, Linux has at most 1024 and machines with GPUs a dozen
+_PROCESSES, _NOT_SAID = 1024, 2**64 - 1  # on one GPU at most; NVML_VALUE_NOT_AVAILABLE
 _PROFILE = re.compile(r"\bMIG ([\w.+]+)$")  # in an instance's name: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 # nvmlReturn_t
@@ -80,6 +81,12 @@ class Sample:
     power_w: float | None
     held: tuple[Held, ...] | None
     slowed: tuple[str, ...] | None = None
+
+
+class _ProcessV1(ctypes.Structure):
+    """nvmlProcessInfo_v1_t."""
+
+    _fields_ = (("pid", ctypes.c_uint), ("usedGpuMemory", ctypes.c_ulonglong))
 
 
 class Nvml:
@@ -254,13 +261,20 @@ class Nvml:
         for kind in ("Graphics", "MPSCompute", "Compute"):
             name = f"nvmlDeviceGet{kind}RunningProcesses"
             listed = self._ask((f"{name}_v3", handle), (f"{name}_v2", handle), absent=absent)  # v3 since R510
+            listed = self._listed_v1(name, handle) if listed is None else listed
             if listed is None and kind == "Compute":
                 return None
             for process in listed or ():  # one that computes and draws is in two lists
                 used = process.usedGpuMemory
-                memory = _mib(used) if used is not None else None
+                memory = _mib(used) if used not in {None, _NOT_SAID} else None
                 found[process.pid] = Held(process.pid, memory, compute=kind != "Graphics")
         return tuple(found[pid] for pid in sorted(found))
+
+    def _listed_v1(self, name: str, handle: Any) -> Any:  # noqa: ANN401 - as above
+        """Return what drivers before R455 list, by a call that nvidia-ml-py lacks; None where there is no such list."""
+        call = getattr(self._nvml.nvmlLib, name, None)
+        listed, count = (_ProcessV1 * _PROCESSES)(), ctypes.c_uint(_PROCESSES)
+        return listed[: count.value] if call and call(handle, ctypes.byref(count), listed) == 0 else None
 
     def _detail(self, *calls: tuple[Any, ...]) -> Any:  # noqa: ANN401 - whatever the call gives
         """Ask for what a GPU can do without: some boards fail for good here (power on laptops), and work."""

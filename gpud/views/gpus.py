@@ -11,6 +11,8 @@ from gpud.model.job import Running, Stopping, format_job
 from gpud.model.units import Timestamp, format_duration
 from gpud.views.jobs import Scene, Viewer
 
+_OPAQUE = 'its driver does not list processes (foreign = "ignore" gives it out all the same)'
+
 
 def gpu_map(scene: Scene, state: GpuState, viewer: Viewer) -> dict[str, object]:
     """Return a GPU as the protocol's page says."""
@@ -89,7 +91,7 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
                 return state.seen.reason
             if now_is is Condition.LOST and not state.present:
                 return world.nodes[state.node].node.problem or "it is not there any more"
-            return "not read yet" if state.seen is None else "its processes cannot be read"
+            return "not read yet" if state.seen is None else _OPAQUE
         case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
             return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
         case Condition.FOREIGN if isinstance(state.seen, Reading):

@@ -23,7 +23,7 @@ from gpud.core.commands import (
     SetPriority,
     Submit,
 )
-from gpud.core.condition import occupants
+from gpud.core.condition import is_opaque, occupants
 from gpud.core.cycle import Input, cycle
 from gpud.core.outcome import Outcome
 from gpud.core.policies.priority import Priority
@@ -417,7 +417,7 @@ class Play:
             assert not state.gpu.split
             if not state.gpu.simulated:
                 assert isinstance(state.seen, Reading)
-                assert state.seen.processes is not None
+                assert not is_opaque(self.world, state.seen)
                 if len(state.holders) == 1:
                     assert state.seen.lease is None
                     assert not occupants(self.world, state.seen)

@@ -463,12 +463,15 @@ def test_who_went_around_the_queue_comes_later_in_it():
     assert (play.state(eve), play.state(bob)) == ("queued", "starting")
 
 
-def test_ignored_strangers_keep_nobody_away():
+@pytest.mark.parametrize("processes", [(EVE,), None], ids=["strangers", "a driver that lists nobody"])
+def test_where_strangers_are_ignored_nobody_is_kept_away_whoever_is_there(processes):
     play = real("1xH100", rules=Rules(foreign="ignore"))
-    play.hardware[ONE] = Hardware(used=9000, processes=(EVE,))
+    play.hardware[ONE] = Hardware(used=200, processes=processes)
+    for job in play.submit(a_job(), a_job()):
+        running(play, job)
+        play.ends(job)
     play.look()
-    (job,) = play.submit(a_job())
-    assert play.state(job) == "starting"
+    assert state_of(play) == Condition.FREE
 
 
 def test_a_stranger_on_a_jobs_gpu_is_named_when_memory_runs_out_and_the_retry_is_not_counted():

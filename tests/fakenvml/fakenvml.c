@@ -28,7 +28,7 @@
  *     error CALL CODE                    CALL (nvmlDeviceGetPowerUsage) answers this nvmlReturn_t
  *     delay CALL MILLISECONDS            CALL, or * for all, takes this long, or until the line is gone
  *
- * Compiled with -DOLD_DRIVER it lacks the symbols that drivers before R510 lack. Layouts and numbers are nvml.h's.
+ * Compiled with -DOLD_DRIVER it lacks the symbols that drivers before R455 lack. Layouts and numbers are nvml.h's.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -413,11 +413,22 @@ int nvmlEventSetWait_v2(Events *set, Event *out, unsigned timeout_ms) {
     result = take_event(set, out);
     return result || out->device ? result : TIMEOUT;
 }
+#ifdef OLD_DRIVER
+typedef struct { unsigned pid; unsigned long long used; } OldProcess;
+#define OLD_PROCESS_LIST(name, kind)                                             \
+    int name(Handle handle, unsigned *count, OldProcess *out) {                  \
+        Process found[PROCESSES];                                                \
+        int result = processes(#name, handle, count, out ? found : NULL, kind);  \
+        for (unsigned at = 0; !result && out && at < *count; at++)               \
+            out[at] = (OldProcess){found[at].pid, found[at].used};               \
+        return result;                                                           \
+    }
+OLD_PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses, 'c')
+OLD_PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses, 'g')
+#else
 PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v2, 'c')
 PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v2, 'g')
 PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, 'm')
-
-#ifndef OLD_DRIVER
 PROCESS_LIST(nvmlDeviceGetComputeRunningProcesses_v3, 'c')
 PROCESS_LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, 'g')
 PROCESS_LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, 'm')

@@ -107,7 +107,7 @@ def fake_nvml(tmp_path: Path, fake_nvml_libraries: dict[str, Path]) -> FakeNvml:
 
 @pytest.fixture
 def old_nvml(fake_nvml: FakeNvml, fake_nvml_libraries: dict[str, Path]) -> FakeNvml:
-    """Give the test the library of a driver before R510: no v3 process lists, no v2 memory, no MIG, no links."""
+    """Give the test the library of a driver before R455: process lists of v1, no v2 memory, no MIG, no links."""
     fake_nvml.library = str(fake_nvml_libraries["old"])
     return fake_nvml
 

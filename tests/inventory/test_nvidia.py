@@ -127,14 +127,24 @@ def test_a_gpu_without_memory_of_its_own_has_the_machines(fake_nvml, looking):
 
 
 def test_the_gpus_of_an_older_driver_are_read_by_its_older_calls(old_nvml, looking, sleeper):
-    mine = fake_gpu(0, used_mib=900, temperature=50, processes=[f"process {sleeper.pid} 800 compute"])
-    old_nvml.write("driver 470.256.02", mine)
+    mine = fake_gpu(
+        0, used_mib=900, temperature=50, processes=[f"process {sleeper.pid} - compute", "process 1 50 graphics"]
+    )
+    old_nvml.write("driver 450.248.02", mine)
     seen = looking()
 
-    assert seen.node().driver == "470.256.02"
+    assert seen.node().driver == "450.248.02"
     reading = seen.reading()
     assert (reading.memory_used_mib, reading.temperature_c) == (900, 50)
-    assert [process.pid for process in reading.processes] == [sleeper.pid]
+    told = [(process.pid, process.memory_mib) for process in reading.processes]
+    assert told == [(1, 50), (sleeper.pid, None)]
+
+
+def test_a_driver_that_answers_of_the_newest_list_that_there_is_none_is_asked_for_the_one_before(fake_nvml, looking):
+    calls = [f"error nvmlDeviceGet{kind}RunningProcesses_v3 13" for kind in ("Compute", "Graphics", "MPSCompute")]
+    fake_nvml.write(fake_gpu(0, *calls, "process 1 50 compute"))
+    seen = looking()
+    assert [process.pid for process in seen.reading().processes] == [1]
 
 
 def test_a_process_is_told_with_its_owner_and_its_line_of_parents(fake_nvml, looking, sleeper):
