@@ -283,9 +283,9 @@ def show_next(error: click.ClickException) -> None:
 
 def show_error(error: GpuctlError) -> None:
     """Print what is wrong, and what to do about it."""
-    click.echo(f"gpuctl: {error.message}", err=True)
+    click.echo(f"gpuctl: {session.legible(error.message)}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {session.legible(error.hint)}", err=True)
 
 
 class JobStatusCommand(click.Command):

@@ -83,7 +83,16 @@ def _ask_for_the_machine_s(path: str, error: UnreachableError) -> None:
 
 def note(text: str) -> None:
     """Say something to the person, beside the data."""
-    click.echo(f"gpuctl: {text}", err=True)
+    click.echo(f"gpuctl: {legible(text)}", err=True)
+
+
+def legible(text: str) -> str:
+    """Return a text for a terminal, line by line: what others chose may be in it, and moves nobody's cursor."""
+    if text.isprintable():
+        return text
+    from gpuctl.render.text import clean  # noqa: PLC0415 - what is said is mostly printable
+
+    return "\n".join(map(clean, text.split("\n")))
 
 
 @cache

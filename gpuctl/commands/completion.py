@@ -14,7 +14,7 @@ from gpuctl import session
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.render import completion as render
-from gpuctl.session import Session, note
+from gpuctl.session import Session, legible, note
 from gpud.model.units import plural
 
 WRITERS = {"bash": render.bash, "zsh": render.zsh, "fish": render.fish}
@@ -87,7 +87,8 @@ def _answer(session: Session, asked: str) -> None:
     except GpuctlError:
         return
     for word, what in words:
-        click.echo(f"{word}\t{what}")
+        if word.isprintable():  # else nobody could type it
+            click.echo(f"{word}\t{legible(what)}")
 
 
 Words = list[tuple[str, str]]

@@ -11,7 +11,7 @@ from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.following import attaching
 from gpuctl.following.waiting import subscribe
 from gpuctl.parse import JOB
-from gpuctl.session import Session
+from gpuctl.session import Session, note
 
 _BEGINS_WITHIN_S = 30.0  # on the most loaded machine; what has not then never will
 
@@ -59,7 +59,7 @@ def exec_(session: Session, job: str, command: tuple[str, ...], *, pty: bool | N
         subscribe(client, [job])
         reply = client.request("exec", **asked)
         if reply["fault"] is not None:
-            click.echo(f"gpuctl: it could not start: {reply['fault']}", err=True)
+            note(f"it could not start: {reply['fault']}")
             return 127 if reply["not_found"] else 126
         connection = attaching.connect(reply["terminal"], client, _BEGINS_WITHIN_S)
         while connection is None and client.request("show", job=job)["job"]["state"] == "running":

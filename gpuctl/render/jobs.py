@@ -151,7 +151,7 @@ def killed_by(number: int) -> str:
 def written_end(job: Job) -> str:
     """Return how a job ended, in a line: `job 12 failed: exit 3`."""
     how = ending(job)
-    return f"job {job['id']} {job['state'].replace('_', ' ')}" + (f": {how}" if how else "")
+    return f"job {job['id']} {job['state'].replace('_', ' ')}" + (f": {clean(how)}" if how else "")
 
 
 def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:

@@ -64,4 +64,4 @@ def csv_lines(jobs: Iterable[Map]) -> list[str]:
         values = [found.get(key) for key in _COLUMNS]
         used = [round(value, 3) if isinstance(value, float) else value for value in values]
         writer.writerow((*said.values(), *used))
-    return written.getvalue().splitlines()
+    return written.getvalue().removesuffix("\n").split("\n")  # splitlines ends more, and a name may hold them

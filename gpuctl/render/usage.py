@@ -78,7 +78,7 @@ def csv_lines(found: Map) -> list[str]:
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow((found["by"], *(key if key != "gpu" else "model" for key in _KEYS[1:])))
     writer.writerows([_plain(row[key]) for key in _KEYS] for row in found["rows"])
-    return written.getvalue().splitlines()
+    return written.getvalue().removesuffix("\n").split("\n")  # splitlines ends more, and a name may hold them
 
 
 def _plain(value: object) -> object:

@@ -219,15 +219,18 @@ def test_nothing_that_a_user_chose_moves_the_cursor_of_who_looks(system):
         system.submitted(ADA, evil, evil),
         system.submitted(ADA, "true", workdir=f"/{evil}"),
         system.submitted(ADA, "true", output=f"/{evil}"),
-        system.submitted(ADA, "sh", "-c", "exit 3", env={evil: evil}),
+        system.submitted(ADA, "sh", "-c", "exit 3", env={evil: evil}, name="a\u2028b\u202e", group="a\u2028b\u202e"),
     ]
     for job in jobs:
         system.ended(job)
-    raw = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+    raw = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
     looks = [("list", "--all"), ("events",), ("why",), ("status",), *(("show", job) for job in jobs)]
+    looks += [("logs", jobs[2]), ("completion", "ids"), ("completion", "groups")]
     assert "\\x1b[2J" in printed(system, "show", jobs[0])
     for words in looks:  # as root, who sees all of it
-        assert not raw.search(printed(system, *words)), words
+        told = printed(system, *words, check=words[0] != "logs")
+        assert not raw.search(told.replace("\t", " ") if words[0] == "completion" else told), words
+    assert printed(system, "show", *jobs, "--csv").count("\n") == 1 + len(jobs)  # a line each
     assert not raw.search(system.said().replace("\t", ""))
 
 
