@@ -160,7 +160,7 @@ def option_of(line: int, rest: list[str]) -> Option | str:
         return f"{word!r} begins with another dash than -; left out"
     else:
         return f"{word!r} belongs to no option; left out"
-    return f"{option}: sbatch has no such option; left out" if isinstance(option, str) else option
+    return f"{option}: gpud knows no such option of sbatch; left out" if isinstance(option, str) else option
 
 
 def _long(line: int, word: str, rest: list[str]) -> Option | str:

@@ -14,11 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from gpud.slurm.scontrol import gpuctl_words, job_name, job_number
-from gpud.slurm.squeue import STATES, date, moment
+from gpud.slurm.jobs import Row, gpuctl_words, job_name, job_number, moment, state
+from gpud.slurm.squeue import date
 
-Row = dict[str, Any]
-_ENDS = {"timed_out": "TIMEOUT", "lost": "NODE_FAIL"}
 _DEFAULT = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
 _BRIEF = "JobID,State,ExitCode"
 
@@ -46,10 +44,6 @@ def _gpus(row: Row) -> str:
     return f"billing={row['cpus'] or 1},cpu={row['cpus'] or 1}{gpus},node={row['nodes']}"
 
 
-def _state(row: Row) -> str:
-    return STATES[row["state"]][1] if row["state"] in STATES else _ENDS.get(row["state"], row["state"].upper())
-
-
 _FIELDS: dict[str, Callable[[Row], object]] = {
     "jobid": lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array") else row["id"],
     "jobidraw": lambda row: job_number(row["id"]),
@@ -59,7 +53,7 @@ _FIELDS: dict[str, Callable[[Row], object]] = {
     "partition": lambda row: row["labels"].get("partition", "gpud"),
     "account": lambda row: row["labels"].get("account", ""),
     "qos": lambda row: row["labels"].get("qos", "normal"),
-    "state": _state,
+    "state": state,
     "exitcode": lambda row: f"{row['exit_code'] or 0}:{row['signal'] or 0}",
     "submit": lambda row: date(moment(row["submitted_at"])),
     "start": lambda row: date(moment(row["started_at"])),
@@ -107,6 +101,7 @@ def main(words: list[str]) -> int:
         parser.add_argument(*names, action="store_true")
     for short, long in (("-j", "--jobs"), ("-u", "--user"), ("-S", "--starttime"), ("-o", "--format")):
         parser.add_argument(short, long)
+    parser.add_argument("--delimiter", default="|")
     asked, unknown = parser.parse_known_args(words)
     if unknown:
         sys.stderr.write(f"sacct: {' '.join(unknown)}: cannot be had here; left out\n")
@@ -123,7 +118,8 @@ def main(words: list[str]) -> int:
         padded = [[text[:width].rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
         print("\n".join(" ".join(line).rstrip() for line in padded))  # noqa: T201 - it is what was asked for
         return 0
-    print("\n".join("|".join(line) + "|" * asked.parsable for line in lines))  # noqa: T201 - as above
+    between = asked.delimiter
+    print("\n".join(between.join(line) + between * asked.parsable for line in lines))  # noqa: T201 - as above
     return 0
 
 

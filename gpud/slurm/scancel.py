@@ -14,7 +14,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
-from gpud.slurm.scontrol import gpuctl, gpuctl_words, job_name
+from gpud.slurm.jobs import gpuctl, gpuctl_words, job_name
 
 _NEED = {"s": "signal", "u": "user", "t": "state", "n": "name"}
 _SAME = {"jobname": "name"}

@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
-_SHIFT = 24  # an element is one number to Slurm: see gpud.model.job
+from gpud.slurm.jobs import gpuctl, gpuctl_words, job_name, job_number, moment, state
+
 _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
 
 
@@ -35,22 +36,8 @@ def _range(text: str) -> list[str]:
     return [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
 
 
-def job_name(word: str) -> str:
-    """Return a job as gpuctl calls it, from the number that SLURM_JOB_ID has of it."""
-    number = word.removeprefix("JobId=").removeprefix("jobid=")
-    if number.isdigit() and int(number) >> _SHIFT and (index := int(number) & ((1 << _SHIFT) - 1)):
-        return f"{int(number) >> _SHIFT}_{index - 1}"
-    return number
-
-
-def job_number(name: str) -> str:
-    """Return the number that SLURM_JOB_ID has of a job: the inverse of `job_name`."""
-    number, _, index = name.partition("_")
-    return str((int(number) << _SHIFT) + int(index) + 1) if index.isdigit() else number
-
-
-def about(env: dict[str, str]) -> str:
-    """Return this job as `scontrol show job` does, in what scripts look for."""
+def about(env: dict[str, str], *, state: str = "RUNNING", reason: str = "None", code: str = "0:0") -> str:
+    """Return a job as `scontrol show job` does, in what scripts look for, from what it was told of itself."""
     job, output = env.get("SLURM_JOB_ID", ""), env.get("GPUD_STEP_OUTPUT", "")
     gpus, cpus = env.get("SLURM_GPUS", "0"), env.get("SLURM_CPUS_ON_NODE", "1")
     memory = f",mem={env['SLURM_MEM_PER_NODE']}M" if "SLURM_MEM_PER_NODE" in env else ""
@@ -60,7 +47,7 @@ def about(env: dict[str, str]) -> str:
     lines = [
         f"JobId={job}{array} JobName={env.get('SLURM_JOB_NAME', '')}",
         f"UserId={env.get('SLURM_JOB_USER', '')}({env.get('SLURM_JOB_UID', '')})",
-        f"JobState=RUNNING Reason=None Restarts={env.get('SLURM_RESTART_COUNT', '0')} ExitCode=0:0",
+        f"JobState={state} Reason={reason} Restarts={env.get('SLURM_RESTART_COUNT', '0')} ExitCode={code}",
         f"TimeLimit={_duration(env)} StartTime={_date(env, 'START')} EndTime={_date(env, 'END')}",
         f"Partition={env.get('SLURM_JOB_PARTITION', '')} Account={env.get('SLURM_JOB_ACCOUNT', '')}",
         f"NodeList={env.get('SLURM_JOB_NODELIST', '')} BatchHost={env.get('SLURMD_NODENAME', '')}",
@@ -68,11 +55,52 @@ def about(env: dict[str, str]) -> str:
         f"TRES=cpu={cpus}{memory},node={env.get('SLURM_NNODES', '1')},gres/gpu={gpus}",
         f"Command={env.get('GPUD_SCRIPT', '')}",
         f"WorkDir={env.get('SLURM_SUBMIT_DIR', '')}",
-        f"StdErr={output}",
+        f"StdErr={env.get('GPUD_STEP_ERROR') or output}",
         "StdIn=/dev/null",
         f"StdOut={output}",
     ]
     return "\n   ".join(lines)
+
+
+def other(job: str) -> str | None:
+    """Return another job as `about` does; None where gpuctl knows none, and says so."""
+    import json  # noqa: PLC0415 - srun has no time for what one's own job does not need
+    import subprocess  # noqa: PLC0415 - as above
+
+    done = subprocess.run([*gpuctl_words(), "--json", "show", job], stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        return None
+    row = json.loads(done.stdout)
+    began, ended, limit = moment(row["started_at"]), moment(row["ended_at"]), row["time_limit_s"]
+    ends = ended if ended is not None or None in (began, limit) else began + limit
+    element = row["array_index"] is not None
+    told = {
+        "SLURM_JOB_ID": job_number(row["id"]),
+        "SLURM_ARRAY_JOB_ID": row["id"].partition("_")[0] if element else None,
+        "SLURM_ARRAY_TASK_ID": row["array_index"],
+        "SLURM_JOB_NAME": row["name"],
+        "SLURM_JOB_USER": row["user"],
+        "SLURM_JOB_UID": row["uid"],
+        "SLURM_RESTART_COUNT": row["attempt"] - 1 if row["attempt"] else 0,
+        "SLURM_JOB_PARTITION": row["labels"].get("partition", "gpud"),
+        "SLURM_JOB_ACCOUNT": row["labels"].get("account"),
+        "SLURM_JOB_NODELIST": ",".join(part["node"] for part in row["allocation"]),
+        "SLURMD_NODENAME": row["allocation"][0]["node"] if row["allocation"] else None,
+        "SLURM_NNODES": row["nodes"],
+        "SLURM_CPUS_ON_NODE": row["cpus"] or 1,
+        "SLURM_MEM_PER_NODE": row["memory_mib"],
+        "SLURM_GPUS": row["gpus"],
+        "SLURM_SUBMIT_DIR": row["workdir"],
+        "SLURM_JOB_START_TIME": began and int(began),
+        "SLURM_JOB_END_TIME": ends and int(ends),
+        "GPUD_STEP_LIMIT": "" if limit is None else int(limit),
+        "GPUD_SCRIPT": row["command"][0] if row["command"] else None,
+        "GPUD_STEP_OUTPUT": row["output"],
+        "GPUD_STEP_ERROR": row["error"],
+    }
+    code = f"{row['exit_code'] or 0}:{row['signal'] or 0}"
+    env = {name: str(value) for name, value in told.items() if value is not None}
+    return about(env, state=state(row), reason=(row["reason"] or "None").replace(" ", "_"), code=code)
 
 
 def _date(env: dict[str, str], which: str) -> str:
@@ -82,9 +110,12 @@ def _date(env: dict[str, str], which: str) -> str:
 
 def _duration(env: dict[str, str]) -> str:
     """Return the time limit as Slurm writes it: `1-02:00:00`."""
-    if "SLURM_JOB_END_TIME" not in env:
+    limit = env.get("GPUD_STEP_LIMIT")
+    if limit is None and "SLURM_JOB_END_TIME" in env:
+        limit = str(int(env["SLURM_JOB_END_TIME"]) - int(env["SLURM_JOB_START_TIME"]))
+    if not limit:
         return "UNLIMITED"
-    days, seconds = divmod(int(env["SLURM_JOB_END_TIME"]) - int(env["SLURM_JOB_START_TIME"]), 86_400)
+    days, seconds = divmod(int(limit), 86_400)
     return f"{f'{days}-' if days else ''}{time.strftime('%H:%M:%S', time.gmtime(seconds))}"
 
 
@@ -101,8 +132,11 @@ def main(words: list[str]) -> int:
         case ["show", what, *jobs] if what.lower().partition("=")[0] in ("job", "jobs", "jobid"):
             jobs = [*what.split("=")[1:], *jobs]
             if jobs and job_name(jobs[0]) not in (job_name(own), os.environ.get("GPUD_JOB_ID")):
-                return gpuctl("show", job_name(jobs[0]))
-            text = about(dict(os.environ))
+                text = other(job_name(jobs[0]))
+            else:
+                text = about(dict(os.environ))
+            if text is None:
+                return 1
             print(text.replace("\n  ", "") if one_line else text)  # noqa: T201 - as above
         case ["write", "batch_script"]:
             return write(own, f"slurm-{own}.sh")
@@ -204,20 +238,6 @@ def write(job: str, to: str) -> int:
     if to != "-":
         print(f"batch script for job {job} written to {to}")  # noqa: T201 - as Slurm's says it
     return 0
-
-
-def gpuctl(*words: str) -> int:
-    """Let gpuctl do it."""
-    command = [*gpuctl_words(), *words]
-    os.execv(command[0], command)  # noqa: S606 - without a shell
-
-
-def gpuctl_words() -> list[str]:
-    """Return how gpuctl is called from here."""
-    python = os.environ.get("GPUD_STEP_PYTHON", sys.executable)
-    begin = "import sys; sys.path.append(sys.argv.pop(1)); from gpuctl.__main__ import main; main()"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [python, "-I", "-c", begin, root]
 
 
 if __name__ == "__main__":

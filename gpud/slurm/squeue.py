@@ -13,18 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any
 
-from gpud.slurm.scontrol import gpuctl_words, job_name, job_number
+from gpud.slurm.jobs import STATES, Row, gpuctl_words, job_name, job_number, moment
 
-Row = dict[str, Any]
-STATES = {
-    **dict.fromkeys(("held", "queued"), ("PD", "PENDING")),
-    "starting": ("CF", "CONFIGURING"),
-    "running": ("R", "RUNNING"),
-    "stopping": ("CG", "COMPLETING"),
-}
 _LABELS = {"partition": "gpud", "account": "(null)", "qos": "normal"}  # and what stands there without one
 _DEFAULT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
 _STARTS = "%.18i %.9P %.8j %.8u %.2t %.19S %.6D %R"
@@ -41,11 +32,6 @@ def _clock(seconds: float | None) -> str:
     if days:
         return f"{days}-{hour:02}:{minute:02}:{second:02}"
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
-
-
-def moment(text: str | None) -> float | None:
-    """Return a time of gpuctl's JSON in seconds since 1970."""
-    return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
 def date(at: float | None) -> str:

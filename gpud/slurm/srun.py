@@ -16,7 +16,8 @@ import threading
 import time
 from typing import Any
 
-from gpud.slurm.scontrol import gpuctl, hostnames, job_name
+from gpud.slurm.jobs import gpuctl, job_name
+from gpud.slurm.scontrol import hostnames
 from gpud.slurm.step import NODE, Step, environment, fail, number, parse, programs, say, step_of
 
 _UNKEPT = {

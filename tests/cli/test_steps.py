@@ -12,7 +12,8 @@ import pytest
 from gpud_process import until
 
 from gpud.launchers.checkpoints import Checkpoints
-from gpud.slurm.scontrol import hostnames, job_name, job_number
+from gpud.slurm.jobs import job_name, job_number
+from gpud.slurm.scontrol import hostnames
 
 BIN = Path(__file__).parents[2] / "gpud" / "slurm" / "bin"
 DDP = """#!/bin/bash -le
@@ -50,6 +51,7 @@ after=--dependency=afterok:$SLURM_JOB_ID
 second=$(sbatch --parsable $after -J second -o second.out --wrap='echo $SLURM_JOB_NAME $GPUD_STEP_TASKS')
 echo "second $second"
 third=$(sbatch --hold third.sh | awk '{print $4}')
+scontrol show job $third | grep -o -e 'JobState=[A-Z]*' -e 'TimeLimit=[^ ]*' -e 'Command=.*'
 scancel $third
 srun -n1 --gpus=1 sh -c 'echo gpu $CUDA_VISIBLE_DEVICES; : > one; until [ -e two ]; do sleep 0.05; done' &
 srun -n1 --gpus=1 sh -c 'echo gpu $CUDA_VISIBLE_DEVICES; : > two; until [ -e one ]; do sleep 0.05; done' &
@@ -97,6 +99,7 @@ def test_a_job_queues_others_and_shares_its_gpus_among_its_steps(gpuctl):
     assert sorted(re.findall(r"^gpu (\d)$", said, re.MULTILINE)) == ["0", "1"]
     assert (gpuctl.directory / "second.out").read_text() == "second 1\n"
     assert (gpuctl.directory / "plain.out").read_text() == "none\n"
+    assert {"JobState=PENDING", "TimeLimit=UNLIMITED", f"Command={gpuctl.directory}/third.sh"} <= {*said.splitlines()}
     jobs = gpuctl.json("list")
     assert [job["state"] for job in jobs] == ["completed", "completed", "cancelled", "completed"]
     named = [str(gpuctl.directory / name) for name in ("chain.sbatch", "wrap", "third.sh")]
@@ -275,7 +278,7 @@ squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
 sbatch --test-only --wrap=true && squeue -h -t PD
 sbatch -W -o /dev/null --wrap='exit 7' || echo "waited $?"
-sacct -nPX -S 1h -o JobName,State,ExitCode,NCPUS
+sacct -nPX --delimiter=, -S 1h -o JobName,State,ExitCode,NCPUS
 sacct -j $SLURM_JOB_ID.batch --format=State%9,MaxRSS
 echo end
 """
@@ -294,7 +297,7 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
     assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
     assert said[-1] == "end"
-    assert {"wrap|FAILED|7:0|1", "signalled.sbatch|RUNNING|0:0|2", "    State     MaxRSS", "  RUNNING"} <= set(said)
+    assert {"wrap,FAILED,7:0,1", "signalled.sbatch,RUNNING,0:0,2", "    State     MaxRSS", "  RUNNING"} <= set(said)
     held = gpuctl.ok("submit", "--hold", "--", "true")
     environ = {**gpuctl.environ, "GPUD_STEP_PYTHON": sys.executable}
     subprocess.run([BIN / "scancel", "--state=PENDING", "-n", "x,true"], env=environ, check=True)
