@@ -16,21 +16,21 @@ _LOG_LEAST = 6  # lines: what a program says last is what one comes for
 
 
 def page(board: Board, canvas: Canvas, room: int) -> list[Line]:
-    """Return `room` lines: facts, as many as leave the log its half, and the log's end."""
+    """Return `room` lines: facts, as many as leave the log its half where there is one, and the log's end."""
     answer = board.seen.answer
     if answer is None:
         return [[(board.seen.problem or f"job {board.job} ...", "yellow" if board.seen.problem else "dim")]][:room]
     facts = _facts(answer, canvas)
-    most = max(1, room - max(_LOG_LEAST, room // 2))
+    logs = _has_log(answer["job"])
+    most = max(1, room - (max(_LOG_LEAST, room // 2) if logs else 1))
     gpus = of_job(board.seen, canvas, str(board.job), most // 2)
     most -= len(gpus)
     if len(facts) > most:
         facts = [*facts[: most - 1], [("  ...  (all of it: gpuctl show)", "dim")]]
     facts += gpus
     left = room - len(facts) - 1
-    if left <= 0:
-        return facts[:room]
-    return [*facts, _rule(board, answer["job"], canvas.width), *_log(board, canvas.width, left)]
+    log = _log(board, canvas.width, left) if logs and left > 0 else []
+    return [*facts, _rule(board, answer["job"], canvas.width), *log][:room]
 
 
 def _facts(answer: dict[str, Any], canvas: Canvas) -> list[Line]:
@@ -44,6 +44,10 @@ def _facts(answer: dict[str, Any], canvas: Canvas) -> list[Line]:
         left = "" if left_s is None else f", about {format_duration(left_s)} left"
         lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}{left}", "green")])
     return lines
+
+
+def _has_log(job: dict[str, Any]) -> bool:
+    return "array" not in job and job["started_at"] is not None and job["output"] is not None
 
 
 def _rule(board: Board, job: dict[str, Any], width: int) -> Line:

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from screens import NOW, a_board, colored, drawn, looked_at
+from screens import NOW, a_board, colored, drawn, looked_at, running
 
 from gpuctl.dashboard.gauges import BLOCKS, History, bar
 from gpuctl.dashboard.keys import PASTE, Keys
@@ -160,6 +160,17 @@ def test_of_a_job_all_its_gpus_are_shown_and_how_long_it_takes_still():
     shown = drawn(looked_at(a_board(), 12), 80, 24)
     assert [line[:1] for line in shown if " H100 " in line] == ["0", "1", "2", "3"]
     assert any(line.startswith("  progress") and "about 3h left" in line for line in shown)
+
+
+def test_what_has_no_log_has_the_whole_screen_for_what_is_known_of_it():
+    board = looked_at(a_board(), 13)
+    elements = [running(f"13_{n}", [n], name="sweep") for n in range(8)]
+    board.seen.answer["elements"] = elements
+    shown = drawn(board, 80, 30)
+    assert sum(line.startswith("    13_") for line in shown) == len(elements)
+    assert shown[-1].startswith(" Esc back")
+    assert "an array: each of its elements has a log of its own" in shown
+    assert "  ...  (all of it: gpuctl show)" in drawn(board, 80, 16)
 
 
 def test_why_an_array_waits_has_room_however_many_elements_are_left():
