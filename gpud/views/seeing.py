@@ -7,7 +7,7 @@ from gpud.orders import log_dir
 from gpud.people.roles import SEES_ALL
 from gpud.server.connections import Peer
 from gpud.store.rows import JobRow
-from gpud.views.jobs import Scene, Viewer, job_map
+from gpud.views.jobs import Scene, Viewer, row_map
 
 
 def scene_of(gpud: Instance) -> Scene:
@@ -22,5 +22,5 @@ def viewer_of(gpud: Instance, peer: Peer) -> Viewer:
 
 
 def as_its_owner(gpud: Instance, row: JobRow) -> dict[str, Any]:
-    """Return a job as its owner sees it."""
-    return {**job_map(scene_of(gpud), row, Viewer(uid=row.terms.uid, private=True), None)}
+    """Return a job as its owner sees it in a listing: a long command has no room in what a notice's process is told."""
+    return {**row_map(scene_of(gpud), row, Viewer(uid=row.terms.uid, private=True), None)}

@@ -97,9 +97,11 @@ def test_a_command_runs_as_a_job_would_and_is_told_on_its_stdin(gpud):
     there = gpud.work / "told"
     place = gpud.work / "place"
     told = f"echo $PWD $GPUD_EVENT: $GPUD_TEXT > {place}"
-    job = gpud.submit("true", notify=[["end", f"command:{told}; cat > {there}.new; mv {there}.new {there}"]])
+    words = ("true", "x" * 100_000, "y" * 100_000)  # more than a variable has room for
+    job = gpud.submit(*words, notify=[["end", f"command:{told}; cat > {there}.new; mv {there}.new {there}"]])
     until(there.exists)
-    assert json.loads(there.read_text())["job"]["id"] == job
+    data = json.loads(there.read_text())
+    assert (data["job"]["id"], data["job"]["command"]) == (job, ["true", "..."])
     assert place.read_text() == f"{pwd.getpwuid(os.getuid()).pw_dir} end: job {job} (true) completed\n"
     (notice,) = settled(gpud)
     assert (notice["job"], notice["event"], notice["state"], notice["tries"]) == (job, "end", "sent", 1)
