@@ -1,7 +1,9 @@
 """gpud's jobs as Slurm calls them, and how gpuctl is asked about them. Standard library only, and little of it."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 Row = dict[str, Any]
@@ -39,6 +41,12 @@ def moment(text: str | None) -> float | None:
     from datetime import datetime  # noqa: PLC0415 - srun has no time for it
 
     return None if text is None else datetime.fromisoformat(text).timestamp()
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines; who reads them may have had enough, as `head` has."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
 def gpuctl(*words: str) -> int:

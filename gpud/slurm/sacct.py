@@ -1,6 +1,6 @@
 """A small `sacct`: what jobs used, in the columns that scripts ask for at their end.
 
-    sacct [-nPpXab] [-j JOB,...] [-u USER,...] [-S TIME] [-o FIELD[%WIDTH],...]
+    sacct [-nPpXab] [-j JOB,...] [-u USER,...] [-s STATE,...] [--name NAME,...] [-S TIME] [-o FIELD[%WIDTH],...]
 
 Without a job, one's own of the last day. Steps are not counted by themselves: there is a line for each job. What it is
 asked beside that is named and left out. Standard library only; gpuctl knows the jobs.
@@ -11,12 +11,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-from gpud.slurm.jobs import Row, gpuctl_words, job_name, job_number, moment, state
+from gpud.slurm.jobs import Row, gpuctl_words, job_name, job_number, moment, show, state
 from gpud.slurm.squeue import date
 
+_BRIEFLY = {"PENDING": "PD", "RUNNING": "R", "COMPLETED": "CD", "FAILED": "F", "CANCELLED": "CA", "TIMEOUT": "TO"}
 _DEFAULT = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
 _BRIEF = "JobID,State,ExitCode"
 
@@ -45,7 +47,7 @@ def _gpus(row: Row) -> str:
 
 
 _FIELDS: dict[str, Callable[[Row], object]] = {
-    "jobid": lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array") else row["id"],
+    "jobid": lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array_pending") else row["id"],
     "jobidraw": lambda row: job_number(row["id"]),
     "jobname": lambda row: row["name"],
     "user": lambda row: row["user"],
@@ -84,25 +86,50 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
     """Return the jobs that are asked for; None where gpuctl fails, and says why."""
     named = [job_name(re.sub(r"\.\w+$", "", word)) for word in (asked.jobs or "").split(",") if word]
     mine = [] if named or asked.user or asked.allusers else ["--mine"]
-    since = ["--since", asked.starttime] if asked.starttime else [] if named else ["--since", "1d"]
+    since = ["--since", _since(asked.starttime)] if asked.starttime else [] if named else ["--since", "1d"]
     words = ["list", "--all", "--results", "--limit", "10000", "--sort", "id", *mine, *since, *named]
     done = subprocess.run([*gpuctl_words(), "--json", *words], stdout=subprocess.PIPE, check=False)
     if done.returncode:
         return None
-    users = None if asked.user is None else asked.user.split(",")
-    return [row for row in json.loads(done.stdout) if users is None or {row["user"], str(row["uid"])} & {*users}]
+    chosen = (None if text is None else {*text.split(",")} for text in (asked.user, asked.name, asked.state))
+    users, names, states = chosen
+    return [
+        row
+        for row in json.loads(done.stdout)
+        if (users is None or {row["user"], str(row["uid"])} & users)
+        and (names is None or row["name"] in names)
+        and (states is None or {state(row), _BRIEFLY.get(state(row), "")} & {each.upper() for each in states})
+    ]
+
+
+def _since(text: str) -> str:
+    """Return a time of sacct's as gpuctl has it: `now-2days` is `2d`, `11/22` a day of this year."""
+    away = re.fullmatch(r"now(?:-(\d+)(s|m|h|d|w)?[a-z]*)?", text)
+    if away is not None:
+        return f"{int(away[1] or 1) * (7 if away[2] == 'w' else 1)}{(away[2] or 's').replace('w', 'd')}"
+    if (day := re.fullmatch(r"(\d\d)[/.](\d\d)(?:[/.](\d\d))?", text)) is not None:
+        return f"{'20' + day[3] if day[3] else time.localtime().tm_year}-{day[1]}-{day[2]}"
+    return {"midnight": "00:00", "noon": "12:00", "teatime": "16:00"}.get(text, text)
 
 
 def main(words: list[str]) -> int:
     """Print what jobs used; return the exit status."""
+    if words[:1] in (["--help"], ["-h"], ["--usage"], ["--version"], ["-V"]):
+        show(["sacct of gpud", *(__doc__ or "").split("\n")[2:3]])
+        return 0
+    if words[:1] in (["--helpformat"], ["-e"]):
+        show(_FIELDS)
+        return 0
     parser = argparse.ArgumentParser("sacct", add_help=False)
     flags = (("-n", "--noheader"), ("-P", "--parsable2"), ("-p", "--parsable"), ("-X", "--allocations"))
     for names in (*flags, ("-a", "--allusers"), ("-b", "--brief")):
         parser.add_argument(*names, action="store_true")
-    for short, long in (("-j", "--jobs"), ("-u", "--user"), ("-S", "--starttime"), ("-o", "--format")):
-        parser.add_argument(short, long)
+    for pair in ("-j --jobs", "-u --user", "-S --starttime", "-E --endtime", "-s --state", "-o --format", "--name"):
+        parser.add_argument(*pair.split())
     parser.add_argument("--delimiter", default="|")
     asked, unknown = parser.parse_known_args(words)
+    if asked.endtime not in (None, "now"):
+        unknown.append(f"--endtime={asked.endtime}")
     if unknown:
         sys.stderr.write(f"sacct: {' '.join(unknown)}: cannot be had here; left out\n")
     fields = [each.partition("%") for each in (asked.format or (_BRIEF if asked.brief else _DEFAULT)).split(",")]
@@ -116,10 +143,10 @@ def main(words: list[str]) -> int:
         rules = [] if asked.noheader else [["-" * width for width in widths]]
         lines = [*lines[: len(rules)], *rules, *lines[len(rules) :]]
         padded = [[text[:width].rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
-        print("\n".join(" ".join(line).rstrip() for line in padded))  # noqa: T201 - it is what was asked for
+        show(" ".join(line).rstrip() for line in padded)
         return 0
     between = asked.delimiter
-    print("\n".join(between.join(line) + between * asked.parsable for line in lines))  # noqa: T201 - as above
+    show(between.join(line) + between * asked.parsable for line in lines)
     return 0
 
 

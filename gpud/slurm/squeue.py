@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from gpud.slurm.jobs import STATES, Row, gpuctl_words, job_name, job_number, moment
+from gpud.slurm.jobs import STATES, Row, gpuctl_words, job_name, job_number, moment, show
 
 _LABELS = {"partition": "gpud", "account": "(null)", "qos": "normal"}  # and what stands there without one
 _DEFAULT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
@@ -63,7 +63,7 @@ _COLUMNS: dict[str, tuple[str, str, Callable[[Row], object]]] = {
     "i": (
         "jobarrayid",
         "JOBID",
-        lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array") else row["id"],
+        lambda row: f"{row['id']}_[{row['array_pending']}]" if row.get("array_pending") else row["id"],
     ),
     "A": ("jobid", "JOBID", lambda row: job_number(row["id"])),
     "F": ("arrayjobid", "ARRAY_JOB_ID", lambda row: row["id"].partition("_")[0]),
@@ -124,7 +124,7 @@ def _form(asked: argparse.Namespace) -> str:
 
 def _elements(row: Row) -> list[Row]:
     """Return an array's row as one for each element that has not started; another as it is."""
-    if not row.get("array"):
+    if not row.get("array_pending"):
         return [row]
     indices: list[int] = []
     for part in row["array_pending"].split(","):
@@ -158,6 +158,9 @@ def _jobs(asked: argparse.Namespace) -> list[Row] | None:
 
 def main(words: list[str]) -> int:
     """Print the queue; return the exit status."""
+    if words[:1] in (["--help"], ["--usage"], ["--version"], ["-V"]):
+        show(["squeue of gpud", *(__doc__ or "").split("\n")[2:4]])
+        return 0
     parser = argparse.ArgumentParser("squeue", add_help=False)
     for names in (("-h", "--noheader"), ("--me",), ("-l", "--long"), ("-r", "--array"), ("-a", "--all"), ("--start",)):
         parser.add_argument(*names, action="store_true")
@@ -170,8 +173,7 @@ def main(words: list[str]) -> int:
     jobs, form = _jobs(asked), _form(asked)
     if jobs is None:
         return 1
-    for row in [*(() if asked.noheader else (None,)), *jobs]:
-        print(line(form, row).rstrip())  # noqa: T201 - it is what was asked for
+    show(line(form, row).rstrip() for row in [*(() if asked.noheader else (None,)), *jobs])
     return 0
 
 

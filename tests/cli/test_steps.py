@@ -276,6 +276,8 @@ scontrol update job $SLURM_JOB_ID Gres=gpu:2 || echo "status $?"
 sbatch --hold --array=1,4-8:2 --wrap=true
 squeue -t PD -r -O state:9,name:5,arraytaskid:2
 scancel --me -t PD
+squeue -rh -n wrap && echo "nothing waits"
+echo "counted $(sacct -n -s TO | wc -l) $(sacct -nS now-2days --name wrap -s CA,F -o JobID | head -n 1)"
 sbatch --test-only --wrap=true && squeue -h -t PD
 sbatch -W -o /dev/null --wrap='exit 7' || echo "waited $?"
 sacct -nPX --delimiter=, -S 1h -o JobName,State,ExitCode,NCPUS
@@ -290,12 +292,13 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
     told = ["room", "task", "task", "script", "nothing else", "copied", "status 125", "limit 1-01:00:00", "status 1"]
-    told += ["waited 7"]
+    told += ["nothing waits", "waited 7"]
     assert [line for line in said if line in told] == told
     assert "elsewhere" not in said
     assert "gpuctl: a dry run: it would be queued" in said
     assert [line for line in said if "PENDING" in line] == [f"PENDING  wrap {index}" for index in (1, 4, 6, 8)]
     assert f"   R|RUNNING|{pwd.getpwuid(os.getuid()).pw_name[:3]}|5:00|gpud|1" in said
+    assert any(re.fullmatch(r"counted 0 +\d+", line) for line in said)
     assert said[-1] == "end"
     assert {"wrap,FAILED,7:0,1", "signalled.sbatch,RUNNING,0:0,2", "    State     MaxRSS", "  RUNNING"} <= set(said)
     held = gpuctl.ok("submit", "--hold", "--", "true")
