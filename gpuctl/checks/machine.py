@@ -51,8 +51,15 @@ def driver(patient: Patient) -> Iterator[Finding]:
         elif status["problem"]:
             yield Finding("warning", "GPUs", status["problem"], "CPU jobs (-g 0) run; GPU jobs wait until it is there")
         else:
-            count = sum(status["gpus"].values())
-            yield Finding("ok", "GPUs", f"{count} seen by gpud, driver {status['driver']}")
+            counts = status["gpus"]
+            said = f"{sum(counts.values())} seen by gpud, driver {status['driver']}"
+            ill = ", ".join(
+                f"{counts[state]} {state}" for state in ("lost", "unhealthy", "unknown") if counts.get(state)
+            )
+            if ill:
+                yield Finding("warning", "GPUs", f"{said}: {ill}", "see why: gpuctl gpus --health")
+            else:
+                yield Finding("ok", "GPUs", said)
         return
     try:
         asked = subprocess.run(

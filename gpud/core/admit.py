@@ -132,7 +132,8 @@ def _too_many(demand: Demand, rooms: list[Room]) -> _Words | None:
     where = "this machine has" if len(rooms) == 1 else "the largest node has"
     asked = f"{each} GPUs are" if each > 1 else "a GPU is"
     on_each = " on each node" if demand.nodes > 1 else ""
-    message = f"{asked} asked for{on_each}; {where} {most or 'none'}{kind}"
+    problem = rooms[0].node.node.problem if len(rooms) == 1 else None  # a GPU may be there, and not say who it is
+    message = f"{asked} asked for{on_each}; {where} {most or 'none'}{kind}" + (f" ({problem})" if problem else "")
     if not most:
         return message, "see what there is: gpuctl gpus"
     if demand.nodes > 1:

@@ -38,7 +38,7 @@ from gpud.model.units import Timestamp
 
 Answer = TypeVar("Answer")
 
-_SIGNS_S = 30.0  # between looks at what changes slowly
+_SIGNS_S = 10.0  # between looks at what changes slowly
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
 

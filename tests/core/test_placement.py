@@ -170,6 +170,8 @@ def test_simulated_gpus_that_are_gone_do_not_count():
     play = a_cluster(gpus="4xH100")
     play.sees(a_node("n1", "2xH100"))
     assert play.refused(a_job(4)).startswith("4 GPUs are asked for; this machine has 2;")
+    half = a_cluster(a_node("n1", "1xH100", simulated=False, problem="GPU 1 cannot be identified"))
+    assert half.refused(a_job(2)).startswith("2 GPUs are asked for; this machine has 1 (GPU 1 cannot be identified);")
     both = ("n1-H100-0", "n1-H100-1")
     assert play.refused(a_job(excluded_gpus=both)).startswith("a GPU is asked for; this machine has none that suit")
 

@@ -57,6 +57,7 @@ def test_an_error_of_the_hardware_is_told_kept_over_a_crash_and_ended_by_a_perso
     table = gpuctl.ok("gpus", "--health")
     assert "XID 48: double-bit memory error" in table
     assert "gpuctl undrain" in table
+    assert ": 1 unhealthy\n" in gpuctl("doctor").stdout
     waiting = gpud.submit("true", gpus=2)
     gpuctl.ok("undrain", "0")
     assert gpud.ended(waiting)["exit_code"] == 0
