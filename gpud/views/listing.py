@@ -90,8 +90,8 @@ class Listing:
         there = {job for row in rows for job in (row.job, array_of(row.job))}
         await self._rows([word.span[0] for word in words or () if word.alone and word.span[0] not in there])
         scene, viewer = await self._ahead(rows, _SOON_S), viewer_of(self._gpud, peer)
-        places = views.positions(scene.world) or {}
-        told = await _told(scene, rows, viewer, places, with_results=message.get("results", False))
+        places = views.positions(scene.world) if _any_waits(rows) else None  # which sorts the whole queue
+        told = await _told(scene, rows, viewer, places or {}, with_results=message.get("results", False))
         return {"jobs": told, "more": more + len(rows) - len(told), "storage": self._gpud.storage}
 
     def _usual(self) -> int:
@@ -108,8 +108,7 @@ class Listing:
 
     async def _ahead(self, rows: Sequence[JobRow], patience_s: Seconds) -> Scene:
         """Return how things are, and what is expected where one of these jobs waits."""
-        waits = any(row.ended_at is None and row.state in {"queued", "held"} for row in rows)
-        forecast = await self._forecasts.newest(patience_s) if waits else None
+        forecast = await self._forecasts.newest(patience_s) if _any_waits(rows) else None
         return replace(scene_of(self._gpud), forecast=forecast)
 
     async def _show(self, peer: Peer, message: Message) -> Message:
@@ -279,6 +278,10 @@ async def _told(
     upto = accumulate(sizes[at] for at in ranked)
     kept = [at for at, size in zip(ranked, upto, strict=True) if size <= _ROWS_BYTES]
     return [jobs[at] for at in sorted(kept)]
+
+
+def _any_waits(rows: Sequence[JobRow]) -> bool:
+    return any(row.ended_at is None and row.state in _WAITING for row in rows)
 
 
 def _last_of(job: JobId) -> JobId:
