@@ -89,6 +89,7 @@ class _Script:
             "SLURM_SUBMIT_DIR": submit_dir,
             "SLURM_SUBMIT_HOST": os.uname().nodename,
             "SLURM_JOB_PARTITION": "gpud",
+            "SLURM_JOB_ACCOUNT": "gpud",
         }
 
     def read(self) -> Understood:

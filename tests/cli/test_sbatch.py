@@ -367,6 +367,7 @@ def test_only_what_export_names_is_passed_on(here, monkeypatch):
     assert ("SECRET" in some, some["SEED"], some["LR"], some["MORE"]) == (False, "7", "0.1", "2")
     assert ("SEED" in nothing, nothing["HOME"]) == (False, os.environ["HOME"])
     assert everything["USER"] == nothing["USER"] == user()
+    assert (nothing["SLURM_JOB_ACCOUNT"], nothing["SLURM_JOB_PARTITION"]) == ("gpud", "gpud")
 
 
 def test_windows_line_ends_do_not_reach_the_job():
