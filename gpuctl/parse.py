@@ -27,6 +27,7 @@ _WHEN = ("success", "any", "failed")
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 RETRIES_MAX = 1_000  # gpud takes no more
 _GPUS_MOST = 1_024  # in one range
+_JUST_NOW_S = 60.0  # ago: who writes such a time for a program takes a moment
 _ENV_FILE_MOST = 4 << 20  # twice what execve(2) takes
 
 
@@ -239,6 +240,14 @@ def parse_time(text: str, *, past: bool = False, now: float | None = None) -> fl
         raise ValueError(f"{text!r} is no time; write 18:30, 2026-05-01T18:30 or {example}") from error
 
 
+def parse_begin(text: str) -> float:
+    """Return a moment that is not past. Raises ValueError."""
+    moment = parse_time(text)
+    if moment < time.time() - _JUST_NOW_S:
+        raise ValueError(f"{text!r} is past; name a time to come, or leave it out")
+    return moment
+
+
 def parse_since(text: str) -> float:
     """Return a moment that has been. Raises ValueError."""
     moment = parse_time(text, past=True)
@@ -347,6 +356,7 @@ GRACE = Parsed("DUR", parse_grace)
 OR_FOREVER = Parsed("DUR|forever", lambda text: inf if text == "forever" else parse_duration(text))
 CHECKPOINT = Parsed("SIGNAL[@DUR]", checked_checkpoint)
 TIME = Parsed("TIME", parse_time)
+BEGIN = Parsed("TIME", parse_begin)
 SINCE = Parsed("TIME", parse_since)
 JOB = Parsed("JOB", parse_job)
 JOBS = Parsed("JOB", parse_jobs)

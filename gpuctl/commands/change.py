@@ -86,7 +86,7 @@ def _say(answer: dict[str, Any], done: str, none: str) -> None:
 
 def _so(text: str) -> bool:
     """Return whether a note says that it was as asked before: `is held already`."""
-    return text.startswith("is ") and text.endswith(" already")
+    return text == "is not held" or (text.startswith("is ") and text.endswith(" already"))
 
 
 def _listed(jobs: list[str]) -> str:
@@ -147,7 +147,7 @@ def hold(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 @click.pass_obj
 def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Let held jobs start; they queue where they would have."""
-    change(session, "release", "released", select(jobs, **filters))
+    change(session, "release", "released", select(jobs, **filters), must=True)
 
 
 @click.command()

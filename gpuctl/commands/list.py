@@ -90,6 +90,8 @@ def list_(
     found = shape.sorted(sorted(reply["jobs"], key=lambda job: job["state"] in render.ENDS), known)
     if session.json:
         session.print_json(found)
+        if reply["more"]:
+            note(_more(len(found), reply["more"], filters["limit"]))
         return
     if csv:
         session.show(results.csv_lines(found))

@@ -40,12 +40,23 @@ def show(session: Session, jobs: tuple[str, ...], *, csv: bool) -> None:
         answers = [reply(client.request("show", job=job)) for job in _meant(client, jobs)]
         for answer in answers:
             progress.add([answer["job"], *answer.get("elements", ())], client.path)
+            answer["stopped"] = "://" not in client.path and _is_stopped(answer)
     if session.json:
         documents = [{**answer.pop("job"), **answer} for answer in answers]
         session.print_json(documents[0] if len(jobs) == 1 and is_one(jobs[0]) else documents)
         return
     pages = [[*whole(answer), *_last_lines(answer["job"])] for answer in answers]
     session.show([line for page in pages for line in ("", *page)][1:])
+
+
+def _is_stopped(answer: dict[str, Any]) -> bool:
+    """Return whether a job that runs on this machine stands still, as after the signal STOP."""
+    pid = answer["attempts"][-1]["pid"] if answer["job"]["state"] == "running" and answer["attempts"] else None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
+    except OSError:
+        return False
 
 
 def _listed(client: Client, jobs: Sequence[str], **more: bool) -> list[dict[str, Any]]:

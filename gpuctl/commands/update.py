@@ -6,7 +6,7 @@ import click
 
 from gpuctl.commands.change import change, select, selection
 from gpuctl.errors import UsageError
-from gpuctl.parse import Parsed, after_of, jobs_argument, parse_positive, parse_time, variables
+from gpuctl.parse import Parsed, after_of, jobs_argument, parse_begin, parse_positive, variables
 from gpuctl.session import Session
 from gpuctl.submitting import submission
 from gpuctl.submitting.options import options
@@ -54,9 +54,9 @@ def parse_throttle(text: str) -> int:
     return parse_positive(text[1:])
 
 
-def parse_begin(text: str) -> float:
-    """Return a moment; of `none` this one. Raises ValueError."""
-    return parse_time("now" if text.lower() == _NONE else text)
+def parse_new_begin(text: str) -> float:
+    """Return a moment that is not past; of `none` this one. Raises ValueError."""
+    return parse_begin("now" if text.lower() == _NONE else text)
 
 
 def _options(command: Any) -> Any:
@@ -75,7 +75,7 @@ def _options(command: Any) -> Any:
     table["key"].help = "What it is in its group; none."
     table["label"].help = "A label to find it by; K= and none take away. May be repeated."
     table["after"].help = "Once these have succeeded, instead: 12,14; or any:12, failed:12; none."
-    table["begin"].type = Parsed("TIME", parse_begin)
+    table["begin"].type = Parsed("TIME", parse_new_begin)
     table["estimate"].type = Parsed("DUR", lambda text: 0.0 if text.lower() == _NONE else parse_duration(text))
     for name in (*_REMOVABLE, *_EMPTIED, "after", "label", "checkpoint_signal"):
         table[name].type = _or_none(table[name].type)

@@ -107,7 +107,7 @@ def job(command: Command, options: Mapping[str, Any]) -> dict[str, Any]:
     from gpuctl.commands.submit import submit  # noqa: PLC0415 - the table of options, needed to submit alone
 
     literal = not isinstance(command, str | os.PathLike)
-    run = [os.fspath(command)] if isinstance(command, str | os.PathLike) else [os.fspath(word) for word in command]
+    run = [os.fspath(command)] if isinstance(command, str | os.PathLike) else list(map(_word, command))
     if not run:
         raise UsageError("nothing to run", hint='write: client.submit(["python", "train.py"])')
     if not literal and " " in run[0].strip() and not os.path.exists(run[0]):
@@ -117,6 +117,13 @@ def job(command: Command, options: Mapping[str, Any]) -> dict[str, Any]:
     if given["key"] is not None and given["group"] is None:
         raise UsageError("a key names a job in its group", hint='add group="NAME"')
     return submission.fields(given, literal=literal)
+
+
+def _word(word: object) -> str:
+    """Return a word of a command. Raises TypeError."""
+    if not isinstance(word, str | bytes | os.PathLike):
+        raise TypeError(f"a command is a list of words: write {str(word)!r}, not {word!r}")
+    return os.fsdecode(word)
 
 
 def changes(options: Mapping[str, Any]) -> dict[str, Any]:

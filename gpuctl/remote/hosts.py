@@ -33,6 +33,7 @@ from gpuctl.session import Session, note
 
 T = TypeVar("T")
 _MOST = 100
+_LINES = 18  # of a screen, beside one for each host: 15 jobs, and what stands around them
 _PATIENCE_S = 30.0  # while nobody has answered
 _MORE_S = 5.0  # for the others, once somebody has
 _READ_STDIN = frozenset({"run", "exec", "attach", "relay"})
@@ -173,7 +174,7 @@ def _status(session: Session, hosts: Sequence[str], _given: dict[str, Any]) -> i
     if session.json:
         session.print_json([_document(name, answer) for name, answer in answers])
     else:
-        click.echo("\n".join(screen(answers, terminal_height() - 1)))
+        click.echo("\n".join(screen(answers, min(terminal_height() - 1, len(answers) + _LINES))))
     return _status_of(answers)
 
 

@@ -161,6 +161,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
     lines = [colored(f"{kind} {job['id']} {clean(job['name'])}: {job['state']}", job["state"])]
     facts = [
         ("why" if job["state"] not in ENDS else "end", answer.get("happened") or _why(job, now)),
+        ("stopped", f"by a signal; it goes on with: gpuctl signal {job['id']} CONT" if answer.get("stopped") else None),
         ("command", shlex.join(job["command"]) if job["command"] else None),
         ("directory", job["workdir"]),
         ("commit", _commit(answer)),
@@ -188,7 +189,7 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         ("left over", _left_over(answer["attempts"])),
         ("containers", _containers(job, answer["events"])),
     ]
-    lines += [f"  {name:<10} {clean(value)}" for name, value in facts if value]
+    lines += [line for name, value in facts if value for line in _fact(name, value)]
     lines += [f"    {line}" for line in results.by_gpu(answer.get("results"))]
     environment = answer.get("environment")
     if environment:
@@ -200,6 +201,12 @@ def whole(answer: dict[str, Any], *, now: float | None = None) -> list[str]:
         some = f", the last {len(last)} of {len(answer['elements'])}" if len(last) < len(answer["elements"]) else ""
         lines += [f"  started elements{some}", *(f"    {line}" for line in rows(last, now=now))]
     return lines
+
+
+def _fact(name: str, value: str) -> list[str]:
+    """Return a fact; a command as the lines that it was written in."""
+    first, *rest = value.expandtabs().split("\n") if name == "command" else [value]
+    return [f"  {name:<10} {clean(first)}", *(f"  {'':<10} {clean(line)}" for line in rest)]
 
 
 def _why(job: Job, now: float) -> str:

@@ -8,6 +8,7 @@ import click
 from gpuctl import session
 from gpuctl.parse import (
     AFTER,
+    BEGIN,
     CHECKPOINT,
     COUNT,
     DURATION,
@@ -20,7 +21,6 @@ from gpuctl.parse import (
     RETRIES,
     RULE,
     SIZE,
-    TIME,
 )
 
 Options = Callable[..., Any]
@@ -81,7 +81,7 @@ _OPTIONS = (
         help="Whether others may preempt it (default: no; under las: yes).",
     ),
     click.option("--array", metavar="SPEC", help="Many at once: 0-9, 0-9:2, 1,3,5; %8 for eight at a time."),
-    click.option("--begin", type=TIME, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
+    click.option("--begin", type=BEGIN, help="Not before: 18:30, 2026-05-01T18:30, 2h (from now)."),
     click.option("--hold", is_flag=True, help="Wait until it is released."),
     click.option("--group", metavar="NAME", help="The sweep, or whatever else, that it is a part of."),
     click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuctl.errors import RefusedError
-from gpuctl.parse import AFTER, DURATION, GRACE, KINDS, LABEL, SIZE, TIME
+from gpuctl.parse import AFTER, BEGIN, DURATION, GRACE, KINDS, LABEL, SIZE
 
 if TYPE_CHECKING:
     from gpuctl.submitting.directives import Script
@@ -78,7 +78,7 @@ def _word(kind: object, value: Any) -> str:
         return _duration(value)
     if kind is SIZE:
         return f"{value // 1024}G" if value % 1024 == 0 else f"{value}M"
-    if kind is TIME:
+    if kind is BEGIN:
         return datetime.fromtimestamp(value, UTC).astimezone().isoformat(timespec="seconds")
     if kind is AFTER:
         when, jobs = value

@@ -290,7 +290,7 @@ def _duration(what: str, seconds: float | None) -> float | None:
 
 def _between(what: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
-        raise Wrong(f"{what} must be from {low:g} to {high:g}, not {value:g}")
+        raise Wrong(f"{what} must be from {low:.15g} to {high:.15g}, not {value:.15g}")
     return value
 
 

@@ -203,11 +203,16 @@ class Submitting:
     async def _done(
         self, peer: Peer, job: Message, there: dict[tuple[str, str], tuple[JobId, End | None]]
     ) -> tuple[JobId, IndexSet] | None:
-        """Return the newest array that had an array's key, and which elements have completed under it."""
+        """Return the newest array that had an array's key, and which elements have completed under it.
+
+        Of one that has not ended all elements that it has.
+        """
         if "array" not in job or "group" not in job or "key" not in job:
             return None
-        if there.get(_key(job), (None, End.COMPLETED))[1] is None:
-            return None  # it has not ended
+        holder, end = there.get(_key(job), (None, End.COMPLETED))
+        if holder is not None and end is None:
+            rows = await self._gpud.reader.run(lambda reader: reader.rows([holder]))
+            return next(((row.job, row.array) for row in rows if row.array is not None), None)
         return await self._gpud.reader.run(lambda reader: reader.completed(peer.uid, *_key(job)))
 
     def _submit(self, peer: Peer, message: Message, known: Known) -> Submit:
@@ -241,11 +246,14 @@ class Submitting:
         if known.done is None or spec.array is None:
             return asked
         array, done = known.done
-        asked = replace(asked, done=spec.array & done)
-        if asked.left and known.there is not None:  # to say that it is there would leave these out in silence
+        left = spec.array - done
+        if left and known.there is not None:  # to say that it is there would leave these out in silence
             holder = f"job {format_job(known.there[0])}, which has the key {spec.key!r},"
-            hint = "submit these with a key of their own"
-            raise Wrong(f"{holder} has completed without elements {asked.left}", hint)
+            there = "has completed" if known.there[1] is not None else "is there"
+            raise Wrong(f"{holder} {there} without elements {left}", "submit these with a key of their own")
+        if known.there is not None and known.there[1] is None:
+            return asked
+        asked = replace(asked, done=spec.array & done)
         return asked if asked.left else replace(asked, there=(array, End.COMPLETED))
 
     def count(self, peer: Peer, size: int) -> None:

@@ -13,6 +13,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from gpud_process import until
 
 from gpuctl.client import Client
 from gpuctl.following import waiting
@@ -314,7 +315,8 @@ def test_cancelling_what_has_ended_is_done_already_and_changing_it_fails(gpuctl)
     assert (done.returncode, done.stderr) == (0, "gpuctl: job 1 has ended already: completed\n")
     gpuctl.ended("--", "true")
     assert gpuctl("cancel", "1-2").stderr == "gpuctl: jobs 1 2: has ended already: completed\n"
-    for words in (("signal", "1", "USR1"), ("update", "1", "-t", "+2h"), ("priority", "1-2", "3"), ("hold", "1")):
+    changes = (("signal", "1", "USR1"), ("update", "1", "-t", "+2h"), ("priority", "1-2", "3"), ("hold", "1"))
+    for words in (*changes, ("release", "1")):
         done = gpuctl(*words)
         assert (done.returncode, "ended already" in done.stderr) == (1, True), words
     assert "has ended" in gpuctl.ok("why", "1")
@@ -328,7 +330,12 @@ def test_what_runs_is_listed_however_much_has_ended_since(gpuctl, gpud):
     assert [job["id"] for job in gpuctl.json("list", "--limit", "1")] == [runs]
     assert [job["id"] for job in gpuctl.json("list", "--limit", "3")][:2] == [runs, waits]
     assert "8 more; see them with --limit 11" in gpuctl("list", "--limit", "3").stderr
+    assert "8 more; see them with --limit 11" in gpuctl("--json", "list", "--limit", "3").stderr
     assert [job["id"] for job in gpuctl.json("list", "1-9", "--limit", "2")] == [runs, waits]
+    gpuctl.ok("signal", runs, "STOP")
+    until(lambda: gpuctl.json("show", runs)["stopped"])
+    gpuctl.ok("signal", runs, "CONT")
+    until(lambda: not gpuctl.json("show", runs)["stopped"])
     assert gpuctl.json("list", "--mine", "--user", "nobody") == []
     for words, code, text in (
         (("hold", runs), 1, "is running"),

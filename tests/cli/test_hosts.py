@@ -186,6 +186,9 @@ def test_lists_and_status_of_several_hosts_name_the_host_and_who_does_not_answer
     assert "2 GPUs: 2 free (simulated)" in status.stdout
     assert "1 GPU: 1 free (simulated)" in status.stdout
     assert "no answer" in status.stdout
+    many = hosts.ok("-H", "one", "submit", "-f", "-", "--hold", input="-g 0 -- true\n" * 20)
+    assert " jobs more" in hosts.ok(*both[:2], "status").splitlines()[-1]
+    hosts.ok("-H", "one", "cancel", *many.split())
     assert [document.get("simulated") for document in documents] == ["2xRTX4090", None]
     assert "refused" in documents[1]["error"].lower()
     assert hosts("-H", "nowhere,neither", "list").returncode == 69

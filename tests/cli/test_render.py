@@ -143,6 +143,14 @@ def test_everything_about_a_job():
     assert "PATH" not in "".join(lines)
 
 
+def test_a_command_of_several_lines_is_shown_in_lines_and_who_is_stopped_is_told_how_to_go_on():
+    job = a_running_job(command=["bash", "-c", "cd here\n\techo \x1b[31m"])
+    lines = whole({"job": job, "attempts": [], "events": [], "stopped": True}, now=NOW)
+    at = next(at for at, line in enumerate(lines) if line.startswith("  command"))
+    assert lines[at : at + 2] == ["  command    bash -c 'cd here", f"{'':13}        echo \\x1b[31m'"]
+    assert "  stopped    by a signal; it goes on with: gpuctl signal 12 CONT" in lines
+
+
 def test_a_signal_is_written_by_its_name():
     cancelled = {"state": "cancelled", "reason": None, "signal": 15, "started_at": NOW - 60, "ended_at": NOW}
     assert written_end(a_job(**cancelled)) == "job 12 cancelled: killed by SIGTERM"

@@ -67,7 +67,7 @@ def test_where_the_file_system_of_a_directory_is_mounted_is_sent_along():
 
 def test_every_option_arrives(here):
     words = "-g 2 --gpu-memory 24G --gpu-type RTX4090 --cpus 8 --memory 64G -p -3 -n name -t 1h --retries 2"
-    more = "--array 0-9%2 --hold --label a=b -e X=1 -C sub -o out-%j --error err --grace 0 --begin 1970-01-02T00:00Z"
+    more = "--array 0-9%2 --hold --label a=b -e X=1 -C sub -o out-%j --error err --grace 0 --begin 2100-01-01T00:00Z"
 
     request = request_of(*words.split(), *more.split(), "prog", "-g", "7")
 
@@ -94,7 +94,7 @@ def test_every_option_arrives(here):
         "output": f"{here}/sub/out-%j",
         "error": f"{here}/sub/err",
         "grace_s": 0.0,
-        "begin_at": 86_400.0,
+        "begin_at": 4_102_444_800.0,
     }
 
 
@@ -320,6 +320,7 @@ def test_an_output_that_is_no_file_is_refused(path):
         ["--label", "x"],
         ["-p", "1.5"],
         ["--begin", "whenever"],
+        ["--begin", "yesterday"],
         ["-g", "1.5"],
         ["-g", "0.x"],
         ["--after", "any:"],

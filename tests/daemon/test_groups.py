@@ -100,6 +100,14 @@ def test_an_array_has_a_key_and_its_elements_have_none(gpud):
     assert group_of(gpud, "array")["counts"] == {"completed": 3}
 
 
+def test_a_larger_array_under_the_key_of_one_that_is_there_is_refused(gpud):
+    first = asked(gpud, "true", group="grows", key="k", array="0-3", hold=True)["job"]
+    assert asked(gpud, "true", group="grows", key="k", array="1-3")["there"] == "held"
+    with pytest.raises(RefusedError, match=f"job {first}, which has the key 'k', is there without elements 4-9"):
+        asked(gpud, "true", group="grows", key="k", array="0-9")
+    gpud.ask("cancel", select={"group": "grows"})
+
+
 def test_of_an_array_that_failed_only_what_has_not_completed_runs_again(gpud):
     def asked_for(code, array="0-3"):
         command = "exit $(( GPUD_ARRAY_INDEX == 2 ? CODE : 0 ))"

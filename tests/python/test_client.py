@@ -87,6 +87,11 @@ def test_what_is_wrong_is_said_and_queues_nothing(client, options, error):
     assert len(client.jobs(all=True)) == before
 
 
+def test_a_word_that_is_none_is_named(client):
+    with pytest.raises(TypeError, match="write '5', not 5"):
+        client.submit(["echo", 5], gpus=0)
+
+
 def test_a_job_has_this_environment_and_directory_and_what_is_added(client, monkeypatch, tmp_path):
     monkeypatch.setenv("HERE", "1")
     monkeypatch.chdir(tmp_path)
