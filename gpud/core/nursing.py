@@ -122,8 +122,7 @@ def absolve(world: World, out: Outcome, states: list[GpuState]) -> bool:
     for state in states:
         health = state.health
         health.heard.clear()
-        if "deaths" in health.faults:
-            health.deaths.clear()
+        health.deaths.clear()
         if "memory in use" in health.faults and isinstance(state.seen, Reading):
             state.baseline_mib = hoard_mib(world, state, state.seen, out.now) or state.baseline_mib
             state.released_at = None

@@ -342,6 +342,8 @@ class NvidiaInventory:
                 self._survey_now.set()
                 slot.wanted.put(True)
                 continue
+            if isinstance(reading, Unreadable):
+                signs_at = None  # which may be what it is lost for: it is well once they can be read
             with self._changed:
                 self._seen(gpu, slot, reading)
         lease.close()

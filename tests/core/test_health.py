@@ -330,6 +330,15 @@ def test_a_gpu_on_which_three_jobs_died_at_once_gets_no_more():
     assert level(play) == "healthy"
 
 
+def test_a_person_who_has_looked_at_gpus_has_looked_at_all_that_died_on_them():
+    play = real("2xH100")
+    die(play, *play.submit(*(a_job(2, user="ada") for _ in range(3))))
+    assert (level(play, ONE), level(play, TWO)) == ("draining", "healthy")
+    play.drain(ONE, TWO, reason=None)
+    die(play, *play.submit(a_job(2, user="ada")))
+    assert (level(play, ONE), level(play, TWO)) == ("healthy", "healthy")
+
+
 def test_deaths_that_are_the_jobs_own_blame_no_gpu():
     play = real("1xH100")
     (array,) = play.submit(a_job(array="0-9"))

@@ -63,6 +63,14 @@ def test_the_first_look_asks_for_signs_of_health(fake_nvml, looking):
     assert seen.look().signs is None  # they change slowly
 
 
+def test_a_gpu_that_is_lost_to_one_call_only_is_lost_until_that_is_answered(fake_nvml, looking):
+    fake_nvml.write(fake_gpu(0, "error nvmlDeviceGetRemappedRows 15"))
+    seen = looking().settled()
+    assert [seen.look().lost for _ in range(3)] == [True] * 3
+    fake_nvml.write(fake_gpu(0))
+    assert seen.look().signs is not None
+
+
 def test_an_old_driver_tells_what_it_can(old_nvml, looking):
     old_nvml.write(fake_gpu(0, "ecc 3", "throttle 0x80", "recovery 1", "remap 0 0 1 0"))
     seen = looking()
