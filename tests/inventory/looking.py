@@ -52,7 +52,7 @@ class Looking:
 
     def settled(self):
         """Wait until everything was looked at once."""
-        unread = {gpu.id for gpu in self.node().gpus}
+        unread = {gpu.id for gpu in self.node(lambda node: node.gpus).gpus}
         while unread:
             unread -= {self.next().gpu}
         return self

@@ -68,7 +68,7 @@ def test_a_gpu_that_is_lost_to_one_call_only_is_lost_until_that_is_answered(fake
     seen = looking().settled()
     assert [seen.look().lost for _ in range(3)] == [True] * 3
     fake_nvml.write(fake_gpu(0))
-    assert seen.look().signs is not None
+    assert isinstance(seen.look(), Reading)
 
 
 def test_an_old_driver_tells_what_it_can(old_nvml, looking):
