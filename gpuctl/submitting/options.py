@@ -108,8 +108,15 @@ _SLURM_SAYS = """
     --cpus-per-task=--cpus -c=--cpus --job-name=--name -J=--name -N=--nodes -a=--array --chdir=--workdir -D=--workdir
     --constraint=--gpu-type --exclude=--not-node -x=--not-node --account=--tenant -A=--tenant --partition=--pool
     --export=--env --nice=--priority --requeue=--retries --signal=--checkpoint-signal --mail-type=--notify
-    --mail-user=--notify --comment=--label --test-only=--dry-run"""
-_IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split())
+    --mail-user=--notify --comment=--label --test-only=--dry-run -b=--begin -H=--hold --gpus-per-task=--gpus"""
+_IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split()) | {
+    "--wrap": "-- bash -c COMMAND",
+    "-W": "gpuctl run",
+    "--wait": "gpuctl run",
+    "--parsable": "nothing (the id alone is printed)",
+    "--exclusive": "nothing (a job's GPUs are its own)",
+    "--ntasks": "a line #SBATCH --ntasks=N in the script",
+}
 
 
 _EARLY = {"-g", "--gpus", "--gpu-memory", "--gpu-type", "--time-limit", "--array", "--dry-run"}  # hardly one's own

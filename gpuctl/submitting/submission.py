@@ -326,6 +326,8 @@ def script_of(command: list[str], *, literal: bool) -> bytes | None:
     word = command[0]
     if not word.strip():
         raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
+    if word == "-":
+        raise UsageError("a script is read from a file, not from what is piped in", hint=f"gpuctl {_called()} FILE")
     if os.path.isdir(word) and ("/" in word or not in_path(word)):
         raise UsageError(f"{word} is a directory, no program", hint=f"write: gpuctl {_called()} -- python train.py")
     if literal or ("/" not in word and in_path(word)) or not os.path.isfile(word):

@@ -232,6 +232,19 @@ def test_a_script_that_is_too_large_is_refused(here):
     assert "larger than 4 MiB" in hint_of("big.sh")
 
 
+@pytest.mark.parametrize(
+    ("word", "here_that_is"),
+    [("--gres=gpu:1", "--gpus"), ("--wrap=true", "-- bash -c COMMAND"), ("-W", "gpuctl run"), ("-b", "--begin")],
+)
+def test_what_sbatch_calls_it_is_told_what_it_is_here(word, here_that_is):
+    with pytest.raises(click.UsageError, match=f"here that is: {here_that_is}"):
+        request_of(word, "true")
+
+
+def test_a_script_that_is_piped_in_is_told_that_a_file_is_read():
+    assert hint_of("-").endswith("gpuctl submit FILE")
+
+
 def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
     assert request_of("python3", "train.py", "-g", "2")["demand"] == {"gpus": 1}
     assert "-g stands behind the command" in capsys.readouterr().err
