@@ -22,7 +22,7 @@ _CALL = r"(?:^|[;&|(`]|\b(?:then|do|else|time|exec)\s)\s*"
 _PROGRAM = re.compile(rf"{_CALL}(sinfo|sstat|sbcast|sattach|salloc|seff|sacctmgr|sprio|sshare|sreport|strigger)\b")
 _OF_SITE = re.compile(rf"{_CALL}(?:remora\s+)?(ibrun|aprun|jsrun|idr_\w+|ws_(?:find|allocate)|enable_lmod)\b")
 _CONTROL = re.compile(rf"{_CALL}(scontrol\s+(?:show\s+(?:node|part|config|res|step|lic)\w*|getaddrs|listpids|ping))\b")
-_GIVEN = re.compile(rf"{_CALL}(srun|sbatch)\s")
+_GIVEN = re.compile(rf"{_CALL}(srun|sbatch|scontrol|squeue|scancel|sacct)\s")
 _STEP = re.compile(r"(?<![\w./-])srun\s(.*)")
 _STEP_GPUS = re.compile(r"(?<!\S)(?:--gpus\S*|--gres[= ]gpu\S*|-G\s*\d)")
 _STEP_NEVER = re.compile(r"(?<!\S)--(container-image|bcast|(?:het|pack)-group(?=[= ][1-9]))\b")
@@ -52,7 +52,7 @@ def missing(text: str) -> list[tuple[int, str]]:
     """Return what a script without `#SBATCH` lines calls and will not find, for only those have it; with its line."""
     for number, line in _commands(text):
         if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
-            wanted = "#SBATCH" if program[1] == "sbatch" else "#SBATCH --gpus=N"
+            wanted = "#SBATCH --gpus=N" if program[1] == "srun" else "#SBATCH"
             how = f"a line {wanted} below the first one gives the script its own"
             return [(number, f"there is no command {program[1]!r} here: {how}")]
     return []

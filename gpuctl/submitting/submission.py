@@ -33,7 +33,9 @@ _GPUD_SETS_PREFIXES = (
     *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
 )
 # Options in a script's comments, what looks like some, and commands that there are for scripts with #SBATCH lines.
-_DIRECTIVES = re.compile(rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-|[^\n#]*\bs(?:run|batch)[ \t])")
+_DIRECTIVES = re.compile(
+    rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-|[^\n#]*\bs(?:run|batch|control|queue|cancel|acct)[ \t])"
+)
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 

@@ -344,6 +344,7 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
         ("out=$(srun \\\n -n 1 hostname)", "line 2: there is no command 'srun' here: a line #SBATCH --gpus=N below"),
         ("a\nsbatch <<EOF\n#SBATCH -G 1\nEOF", "line 3: there is no command 'sbatch' here: a line #SBATCH below"),
         ("#GPUCTL -g 1\nsrun true", "line 3: there is no command 'srun'"),
+        ("a=`scontrol show hostnames`", "line 2: there is no command 'scontrol' here: a line #SBATCH below"),
         ("echo ask srun -h", None),
     ],
 )
