@@ -3,9 +3,11 @@
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import stat
 import termios
+import threading
 from array import array
 from math import inf
 from types import FrameType, TracebackType
@@ -78,6 +80,8 @@ def run(
     elif _is_piped():
         note("what is piped in is not passed on: a job's stdin is /dev/null")
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
+    if pass_signals and os.environ.get("JPY_PARENT_PID") == str(os.getppid()):
+        _end_with(os.getppid())
     # A job may have been queued from here on.
     with session.connect() as client, Interrupts(client, passes=pass_signals) as interrupts, _Lost() as lost:
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
@@ -118,6 +122,20 @@ def _terminal(session: Session, unattended: float | None) -> dict[str, Any]:
     if unattended != inf:
         asked["unattended_s"] = _UNATTENDED_S if unattended is None else unattended
     return asked
+
+
+def _end_with(parent: int) -> None:
+    """Have TERM come when the Jupyter that started this is gone: as a kernel outside of a job, one in it ends then."""
+    try:
+        watched = os.pidfd_open(parent)
+    except OSError:  # gone already, or not to be watched here
+        return
+
+    def wait() -> None:
+        select.select([watched], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _started_or_cancelled(client: Client, job: str, within_s: float, interrupts: Interrupts) -> None:

@@ -106,6 +106,15 @@ def test_a_kernel_is_a_job_that_jupyter_interrupts_and_ends(gpuctl, served, tmp_
     assert served.ended(job["id"])["state"] == "cancelled"
 
 
+def test_a_kernel_goes_with_a_jupyter_that_is_killed(gpuctl, served):
+    program = "import os, subprocess as s, sys; os.environ['JPY_PARENT_PID'] = str(os.getpid()); s.run(sys.argv[1:])"
+    words = [sys.executable, "-m", "gpuctl", "run", "--pass-signals", "-n", "left", "-g", "0", "--", "sleep", "600"]
+    with subprocess.Popen([sys.executable, "-c", program, *words], env=gpuctl.environ, cwd=gpuctl.directory) as jupyter:
+        [job] = until(lambda: gpuctl.json("list", "--name", "left", "--state", "running"))
+        jupyter.kill()
+    assert served.ended(job["id"])["state"] == "cancelled"
+
+
 def test_a_kernel_with_options_that_run_does_not_have_is_not_installed(gpuctl, tmp_path):
     done = gpuctl("kernel", "install", "--gpu", "1", environ={"JUPYTER_DATA_DIR": str(tmp_path)})
 
