@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
+from math import inf
 from typing import cast
 
 from gpud.instance import Instance
@@ -158,20 +159,24 @@ class Listing:
 
     async def _why(self, peer: Peer, message: Message) -> Message:
         viewer = viewer_of(self._gpud, peer)
-        limit = message.get("limit", 100)
         if "job" in message:
-            rows, deep = [await self._row(parse_job(message["job"]))], True
-        else:
-            query = JobQuery(states=frozenset({"held", "queued"}), limit=_ROWS)
-            rows, deep = (await self._gpud.reader.run(lambda reader: reader.jobs(query)))[0], False
+            row = await self._row(parse_job(message["job"]))
+            scene = await self._ahead([row], _PATIENT_S)
+            place = scene.world.queue.position(row.job)
+            return {"jobs": [why_map(scene, row, place, deep=True, private=viewer.may_read(row))]}
+        limit = min(max(1, message.get("limit", 100)), _ROWS)
+        query = JobQuery(states=_WAITING, limit=limit, first=self._first(_WAITING, limit))
+        rows, _ = await self._gpud.reader.run(lambda reader: reader.jobs(query))
         scene = await self._ahead(rows, _PATIENT_S)
-        places = views.positions(scene.world) if not deep else None
+        places = views.positions(scene.world) or {}
+        rows.sort(key=lambda row: places.get(row.job, inf))
         told = []
-        for row in rows:
-            place = scene.world.queue.position(row.job) if places is None else places.get(row.job)
-            told.append((place is None, place, why_map(scene, row, place, deep=deep, private=viewer.may_read(row))))
-        told.sort(key=lambda each: each[:2] if each[1] is not None else (True, 0))
-        return {"jobs": [each for _, _, each in told[: max(1, limit)]]}
+        for number, row in enumerate(rows, 1):
+            private = viewer.may_read(row)
+            told.append(why_map(scene, row, places.get(row.job), deep=False, private=private))
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        return {"jobs": told}
 
     async def _events(self, peer: Peer, message: Message) -> Message:
         viewer = viewer_of(self._gpud, peer)

@@ -62,6 +62,18 @@ def test_a_job_that_never_started_has_no_output(gpud):
     assert (gpud.job(job)["output"], gpud.job(job)["error"]) == (None, None)
 
 
+def test_who_asks_why_everybody_waits_is_told_of_the_next_in_line_first(gpud):
+    gpud.ask("pause")
+    job = {key: value for key, value in gpud.request_of("true").items() if key in {"demand", "command", "workdir"}}
+    shared = {key: gpud.request_of("true")[key] for key in ("environment", "umask", "limits")}
+    jobs = gpud.ask("submit_many", nonce="many-wait", jobs=[job] * 1_200, **shared)["jobs"]
+    told = gpud.ask("why", limit=3)["jobs"]
+    assert [(each["id"], each["position"]) for each in told] == [(jobs[at], at + 1) for at in range(3)]
+    assert len(gpud.ask("why", limit=5_000)["jobs"]) == 1_000
+    gpud.ask("cancel", select={"mine": True})
+    gpud.ask("resume")
+
+
 def test_begin_time_and_array_limit_can_be_read(gpud):
     begin_at = time.time() + 7200
     later = gpud.job(gpud.submit("true", begin_at=begin_at))
