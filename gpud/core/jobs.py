@@ -60,9 +60,14 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     return active
 
 
-def _kept_back(world: World, job: JobId, place: Place) -> Place:
-    """Return where a job waits again: held, if its group is."""
-    held = world.groups.reason(world.groups.of(job)) is not None
+def _again(world: World, active: ActiveJob, place: Place) -> Place:
+    """Return where a job waits again: held, if its group is.
+
+    An element that did not fail goes before those of its array that have not started, whose place it has, too.
+    """
+    if index_of(active.job) is not None and active.place.attempt == 1 and not (place.failures or place.mishaps):
+        place = replace(place, queued_us=place.queued_us - 1)
+    held = world.groups.reason(world.groups.of(active.job)) is not None
     return replace(place, park=Park.HELD) if held else place
 
 
@@ -143,8 +148,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
             terms = wanted
             out.changes.append(TermsPut(seen.job, out.now, terms))
             reason = f"{reason}; {said}"
-    place = replace(verdict.place, attained_s=active.place.attained_s + gpu_s)
-    place = _kept_back(world, seen.job, place)
+    place = _again(world, active, replace(verdict.place, attained_s=active.place.attained_s + gpu_s))
     out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
     world.wait(seen.job, terms, place)
     throttle(world, seen.job)

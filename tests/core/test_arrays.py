@@ -34,6 +34,19 @@ def test_elements_start_in_order_as_there_is_room():
     assert of(play, array) == "3-9 2 completed:1"
 
 
+@pytest.mark.parametrize("throttle", ["", "%1"])
+def test_an_element_that_was_stopped_to_run_again_goes_before_those_that_have_not(throttle: str):
+    play, array = a_running_array(f"0-4{throttle}", gpus=1)
+    first, second = element(array, 0), element(array, 1)
+    play.starts(first)
+    for job, attempt in ((first, 1), (first, 2), (second, 1)):
+        if job != play.running[0]:
+            play.ends(first)
+        assert (play.running, play.attempt(job)) == ([job], attempt)
+        play.requeue(job)
+        play.ends(job)
+
+
 def test_a_hundred_thousand_elements_cost_one_row():
     play, array = a_running_array("0-99999")
     assert len(play.ledger.rows) == 3
