@@ -4,6 +4,7 @@ import click
 
 from gpuctl import session
 from gpuctl.cli import JobStatusCommand
+from gpuctl.commands.logs import say_if_waiting
 from gpuctl.errors import GpuctlError, UsageError
 from gpuctl.following.follower import Follower
 from gpuctl.following.waiting import exit_status
@@ -38,6 +39,7 @@ def attach(session: Session, job: str) -> int:
                 note(f"left job {job}; back to it: gpuctl attach {job}")
                 return 0
         else:
+            say_if_waiting(shown)
             try:
                 answer = Follower(client, job).follow()
             except KeyboardInterrupt:

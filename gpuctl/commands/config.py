@@ -86,6 +86,8 @@ def _change(session: Session, key: str, text: str | None) -> None:
     key = key.replace("-", "_")
     path, gpud = editing.target(session)
     changed = editing.change(path, key, text)
+    if gpud is not None and not changed:
+        session.request("config", key=key)  # what there is not is no setting that is as wanted
     answer = editing.reloaded(session, gpud, key) if gpud is not None and changed else None
     if session.json:
         session.print_json({"file": path, "changed": changed, "setting": answer})

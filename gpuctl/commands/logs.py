@@ -11,7 +11,7 @@ from gpuctl.following.follower import Follower, shown
 from gpuctl.following.logs import Log
 from gpuctl.parse import COUNT, JOB, POSITIVE
 from gpuctl.render.jobs import ENDS, written_end
-from gpuctl.session import Session, note
+from gpuctl.session import Session, note, on_terminal
 
 
 @click.command()
@@ -31,7 +31,10 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None, att
         other = "--json" if session.json else "--attempt"
         raise UsageError(f"-f follows a job to its end, which {other} cannot", hint="leave out one of the two")
     with session.connect() as client:
-        job = job or _last_started(client)
+        if job is None:
+            job = _last_started(client)
+            if on_terminal():
+                note(f"the output of job {job}")
         answer = client.request("show", job=job)
         _refuse_array(answer)
         if attempt is not None:
@@ -40,11 +43,18 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None, att
             said = {key: answer["job"][key] for key in ("id", "state", "attempt", "output", "error")}
             session.print_json(said if lines is None else said | {"lines": _last_lines(answer["job"], lines)})
         elif follow:
+            say_if_waiting(answer["job"])
             ended = Follower(client, job, lines=lines).follow()["job"]
             if ended["state"] != "completed":
                 note(written_end(ended))
         else:
             _print(answer["job"], lines)
+
+
+def say_if_waiting(job: dict[str, Any]) -> None:
+    """Say why there is nothing to be seen yet of a job that is waited for."""
+    if job["state"] in ("held", "queued"):
+        note(f"job {job['id']} has not started: {job['reason'] or job['state']}")
 
 
 def _of_attempt(answer: dict[str, Any], attempt: int) -> dict[str, Any]:
@@ -69,7 +79,8 @@ def _print(job: dict[str, Any], lines: int | None) -> None:
         raise GpuctlError(f"job {job['id']} has no output: it never started; {written_end(job)}")
     if job["started_at"] is None:
         why = job["reason"] or job["state"]
-        raise GpuctlError(f"job {job['id']} has not started: {why}", hint="wait for it with: gpuctl logs -f")
+        hint = f"wait for it with: gpuctl logs -f {job['id']}"
+        raise GpuctlError(f"job {job['id']} has not started: {why}", hint=hint)
     if job["output"] is None:
         raise NotPermittedError(f"the output of job {job['id']} is not yours to see")
     log = Log(job["output"], owner=job["uid"])

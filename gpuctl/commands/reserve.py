@@ -8,6 +8,7 @@ from gpuctl import session
 from gpuctl.parse import POSITIVE, TIME, gpus_meant, parse_end
 from gpuctl.render import tenants as render
 from gpuctl.render.plain import reply
+from gpuctl.render.text import clock
 from gpuctl.session import Session, note
 
 
@@ -59,7 +60,8 @@ def create(session: Session, /, targets: tuple[str, ...], begin: float | None, e
     if session.json:
         session.print_json(reply(answer))
     else:
-        note(f"reservation {answer['reservation']}; to take it back: gpuctl reserve delete {answer['reservation']}")
+        number, when = answer["reservation"], f"{'now' if begin is None else clock(begin)} to {clock(end)}"
+        note(f"reservation {number}, {when}; to take it back: gpuctl reserve delete {number}")
 
 
 @reserve.command("list")

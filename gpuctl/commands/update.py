@@ -1,5 +1,6 @@
 """Change what jobs ask for."""
 
+import re
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ _CHANGEABLE = (
     *("output", "error", "grace"),
 )
 _NONE = "none"
+_DEFAULT = re.compile(r" \(default: [^)]*\)")
 _REMOVABLE = {  # by `none`, and what it is called in a demand
     "gpu_memory": "gpu_memory_mib",
     "gpu_type": "gpu_type",
@@ -70,6 +72,8 @@ def _options(command: Any) -> Any:
     limit = table["time_limit"]
     limit.type = Parsed("DUR", parse_limit)
     limit.help = "From its start: 4h; +2h, -30m: more, less than now; none. Of running jobs, too."
+    for each in table.values():  # what is not named stays as it is
+        each.help = _DEFAULT.sub("", each.help or "")
     table["array"].type = Parsed("%N", parse_throttle)
     table["array"].help = "How many of an array run at once: %4; %none."
     table["key"].help = "What it is in its group; none."

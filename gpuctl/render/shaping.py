@@ -55,6 +55,7 @@ class _Names(click.ParamType[Any] if TYPE_CHECKING else click.ParamType):  # typ
 
 def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options that make its `shape`."""
+    example = "'{id} {state}'" if "id" in of else "'{name} {state}'"
 
     def columns(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
         if value is None:
@@ -72,7 +73,7 @@ def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[
             if columns is not None and template is not None:
                 raise UsageError("--columns and --format contradict each other", hint="leave one of them out")
             if template == "":
-                raise UsageError("--format is empty", hint="write keys of the JSON: --format '{id} {state}'")
+                raise UsageError("--format is empty", hint=f"write keys of the JSON: --format {example}")
             session = click.get_current_context().find_object(Session)
             if session is not None and session.json and (columns is not None or template is not None):
                 raise UsageError("--json prints every key", hint="leave --json out, or pick keys with jq")
@@ -81,9 +82,7 @@ def options(of: Mapping[str, Field]) -> Callable[[Callable[..., Any]], Callable[
         listed = f"Show these: {', '.join(of)}."
         for option in (
             click.option("--sort", metavar="KEY", help="Order by a key of the JSON; -KEY: the other way round."),
-            click.option(
-                "--format", "template", metavar="TEMPLATE", help="A line each: '{id} {state}', keys of the JSON."
-            ),
+            click.option("--format", "template", metavar="TEMPLATE", help=f"A line each: {example}, keys of the JSON."),
             click.option("--columns", type=_Names(of), callback=columns, help=listed),
         ):
             shaped = option(shaped)

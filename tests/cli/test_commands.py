@@ -278,6 +278,7 @@ def test_logs_follow_from_before_the_start_to_the_end(gpuctl):
     job = gpuctl.ok("submit", "-g", "0", "--hold", "--", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done")
     assert "has not started" in gpuctl("logs", job).stderr
     with gpuctl.start("logs", "-f", job) as logs:
+        assert logs.stderr.readline() == f"gpuctl: job {job} has not started: held by its owner\n"
         gpuctl.ok("release", job)
         out, _ = logs.communicate(timeout=30)
     assert out == "1\n2\n3\n"

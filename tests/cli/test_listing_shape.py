@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,12 @@ def test_a_format_that_means_nothing_says_what_would(template, hint):
     with pytest.raises(UsageError) as error:
         fields.formatted(template, JOBS, [])
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("command", ["list", "gpus", "nodes"])
+def test_the_example_of_a_format_is_one_that_works(gpuctl, command):
+    (example,) = re.findall(r"A line each: '(.+)',", " ".join(gpuctl.ok(command, "--help").split()))
+    gpuctl.ok(command, "--format", example)
 
 
 def test_what_is_sorted_is_sorted_as_numbers_and_what_is_not_known_is_last():

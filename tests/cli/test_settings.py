@@ -60,6 +60,7 @@ def test_settings_are_shown_with_where_they_are_from_and_changed_by_a_line(own):
     gpuctl.ok("config", "unset", "preemptible")
     assert setting(gpuctl, "preemptible")["source"] == "default"
     assert gpuctl("config", "starv").returncode == 2
+    assert "no setting 'starv'" in gpuctl("config", "unset", "starv").stderr
 
 
 def test_a_policy_that_was_chosen_by_hand_is_the_one_that_is_shown(own):

@@ -79,7 +79,7 @@ def test_what_cannot_be_done_is_said_with_its_exit_status(gpuctl, words, status,
 def test_gpus_are_reserved_shown_as_such_and_given_back(gpuctl):
     gpuctl.ok("tenant", "create", "vision")
     gpuctl.ok("reserve", "0,1", "--from", "1h", "--to", "3h", "--for", "vision", "--for", ME, "--reason", "deadline")
-    gpuctl.ok("reserve", "create", "1", "--to", "2h")
+    assert "reservation 2, now to " in gpuctl("reserve", "create", "1", "--to", "2h").stderr
 
     heading, now, later = gpuctl.ok("reserve", "list").splitlines()
     assert heading.split()[:5] == ["ID", "FROM", "TO", "GPUS", "FOR"]

@@ -132,6 +132,13 @@ def test_whoever_leaves_out_what_a_command_needs_is_shown_an_example():
     assert found == set(EXAMPLES)
 
 
+def test_a_change_has_no_defaults():
+    of_update, of_submit = (cli.get_command(click.Context(cli), name) for name in ("update", "submit"))
+    told = {option.name: "(default" in (option.help or "") for option in of_submit.params if hasattr(option, "help")}
+    assert (told["gpus"], told["workdir"], told["cpus"]) == (True, True, True)
+    assert not [option.name for option in of_update.params if "(default" in (getattr(option, "help", "") or "")]
+
+
 def test_help_explains_commands_and_topics(alone):
     assert "Queue a command" in alone.ok("help", "submit")
     assert "Usage: gpuctl daemon start" in alone.ok("help", "daemon", "start")
