@@ -85,6 +85,7 @@ def restart(session: Session) -> None:
     before = _running(session)
     options: list[str] = []
     if before is not None:
+        _expect_own(session, path)
         options = _options_of(before)
         starting.check(options)
         starting.stop_daemon(before)
@@ -164,16 +165,21 @@ def logs(session: Session, follow: bool, lines: int) -> None:
 
 def _start(session: Session, path: str, options: list[str]) -> int:
     """Start one's own gpud on a socket; return its pid, or that of another that was faster."""
+    _expect_own(session, path)
     if session.socket is not None:
         options = [*options, "--socket", path]
-    elif not starting.is_own(path):
-        raise GpuctlError(f"the gpud on {path} is not yours to start", hint="sudo systemctl start gpud")
     pid = starting.start_daemon(path, options)
     note("gpud was being started already" if pid is None else f"gpud started (pid {pid})")
     if pid is None:
         with Client(path) as client:
             pid = int(client.request("status")["pid"])
     return pid
+
+
+def _expect_own(session: Session, path: str) -> None:
+    """Raise GpuctlError for a gpud that is not started from here."""
+    if session.socket is None and not starting.is_own(path):
+        raise GpuctlError(f"the gpud on {path} is not yours to start", hint="sudo systemctl start gpud")
 
 
 def _running(session: Session) -> int | None:

@@ -77,7 +77,9 @@ def test_who_looks_for_gpud_on_another_socket_is_told_at_once_where_it_is(alone)
     done = alone("list")
     assert (done.returncode, other in done.stderr) == (69, True), done.stderr
     assert time.monotonic() - begun < 15
-    alone.ok("--socket", other, "daemon", "stop")
+    done = alone("daemon", "restart", environ={"GPUD_SOCKET": other})  # what could not be started is not stopped
+    assert (done.returncode, "not yours to start" in done.stderr) == (1, True), done.stderr
+    assert alone.json("--socket", other, "daemon", "stop")["stopped"] is True
 
 
 def test_a_gpud_that_was_stopped_is_not_started_by_who_only_waits(alone):
