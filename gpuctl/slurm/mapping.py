@@ -206,8 +206,13 @@ class _Script:
         if not os.path.isdir(os.path.expanduser(value)):
             self.note(option, f"there is no directory {value} now; without it, the job cannot start")
 
-    def _begin(self, _: Option, value: str) -> None:
-        self.given["begin"] = values.moment(value, time.time())
+    def _begin(self, option: Option, value: str) -> None:
+        now = time.time()
+        moment = values.moment(value, now)
+        if moment < now - 1:
+            self.note(option, "is past; left out: it may start at once")
+        else:
+            self.given["begin"] = moment
 
     def _nice(self, option: Option, value: str) -> None:
         if not re.fullmatch(r"[+-]?\d*", value):

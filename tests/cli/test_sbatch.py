@@ -281,6 +281,7 @@ def test_moments_are_read_as_sbatch_reads_them(written, at):
         ("#batch -- of images", None),
         ("#SBATCH -J a\n#PBS -N b", None),
         ("#SBATCH \u2014time=5", "line 2: '\u2014time=5' begins with another dash than -; left out"),
+        ("#SBATCH --begin=2020-01-20", "line 2: --begin=2020-01-20: is past; left out"),
         ("#SBATCH --mem=2G\n#SBATCH --mem-per-cpu=1G", "line 3: --mem-per-cpu=1G: --mem says otherwise; left out"),
     ],
 )
