@@ -140,9 +140,11 @@ def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSee
 def start_matters(world: World, seen: Started) -> bool:
     """Return whether it depends on when a job started what others may have, or when.
 
-    A start frees nothing. At most it brings an end some seconds nearer, and with it what is reserved for later, or for
-    several nodes, for which any change is looked at.
+    A start frees nothing, and where nobody waits nobody asks. At most it brings an end some seconds nearer, and with it
+    what is reserved for later, or for several nodes, for which any change is looked at.
     """
+    if not len(world.queue):
+        return False
     if world.preemptible or world.tenants or not world.policy.reserves:
         return True
     end = seen.at + world.expects_s.get(seen.job, inf)

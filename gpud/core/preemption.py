@@ -12,8 +12,10 @@ Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and fo
 """
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from math import inf
 from operator import itemgetter
 from typing import NamedTuple
@@ -73,6 +75,7 @@ class Preemption:
         self._served = 0
         self._asked: bool | None = None
         self._running: list[tuple[float, ActiveJob]] | None = None
+        self._worst = -inf  # of those
         self._leaving: set[NodeName] = set()  # nodes of those who are being stopped
         self.look_at: Timestamp | None = None
 
@@ -83,17 +86,17 @@ class Preemption:
             self._asked = self._world.policy.preempts(self._out.now)
         return self._asked
 
-    def _worst_first(self) -> list[tuple[float, ActiveJob]]:
+    def _runs(self) -> list[tuple[float, ActiveJob]]:
         """Return every running job, and how it holds its own with the policy: the more the worse."""
         if self._running is None:
-            holding, now, running = self._world.policy.holding, self._out.now, []
-            for active in self._world.active.values():
-                if isinstance(active.state, Running):
-                    running.append((holding(active, now) if self._own else 0.0, active))
-                elif isinstance(active.state, Stopping):
+            actives = self._world.active.values()
+            running = [active for active in actives if isinstance(active.state, Running)]
+            for active in actives if len(running) < len(actives) else ():
+                if isinstance(active.state, Stopping):
                     self._leaving.update(part.node for part in active.state.allocation.parts)
-            running.sort(key=_first, reverse=True)
-            self._running = running
+            holding = self._world.policy.holding(running, self._out.now) if self._own else repeat(0.0)
+            self._running = list(zip(holding, running, strict=False))
+            self._worst = max(map(_first, self._running), default=-inf)
         return self._running
 
     def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms], Holds]) -> Reservation | None:
@@ -126,15 +129,19 @@ class Preemption:
 
     def _make_room(self, job: JobId, terms: Terms, among: list[_Victim], holds: Holds) -> Reservation | None:
         beneath: dict[NodeName, list[_Victim]] = {}
+        gpus: Counter[NodeName] = Counter()
         for victim in among:
             for part in victim.active.state.allocation.parts:
                 beneath.setdefault(part.node, []).append(victim)
+                gpus[part.node] += len(part.shares)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
+        wanted = 0 if terms.demand.shared else terms.demand.gpus // count
         # The least that a node may cost: nothing, where enough may be there without victims, else who stands worst.
         least = [
             (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
-            for order, name in enumerate(rooms)
-            if count > 1 or name in beneath
+            for order, (name, room) in enumerate(rooms.items())
+            if (count > 1 or name in beneath)
+            and (len(room.free) + gpus[name] >= wanted or name in self._leaving)  # else there cannot be enough
         ]
         found: list[tuple[_Cost, int, _Option]] = []
         for stands, order, name in sorted(least):
@@ -183,11 +190,12 @@ class Preemption:
         world, rules = self._world, self._world.rules
         standing = world.policy.standing(place) if self._own else inf
         by_order = not world.preemptible and not world.tenants  # and for no other reason
-        found = []
+        found: list[_Victim] = []
         by_priority = world.policy.reserves  # else two orders, its own and this, could preempt in turns
-        for holding, active in self._worst_first():
-            if by_order and standing >= holding:
-                break
+        running = self._runs()
+        if by_order:
+            running = [each for each in running if each[0] > standing] if self._worst > standing else []
+        for holding, active in running:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible

@@ -109,6 +109,8 @@ class _Round:
                 if not world.rules.backfill:
                     break
         world.sooner.clear()
+        if not len(queue):
+            return
         starves_at = None if world.starving is not None else world.starving_at
         wakes = (world.policy.wake_at(self.now), starves_at, self.preemption.look_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)

@@ -46,12 +46,12 @@ class Remaining(Smallest):
         number = place.priority - 1
         return self._runs[number].left_s * self._weights[number]
 
-    def holding(self, active: ActiveJob, now: Timestamp) -> float:
-        """Return the work that is left of a running one."""
-        number = active.place.priority - 1
-        run = self._runs[number]
-        left_s = run.left_s if run.since is None else run.left_s - (now - run.since)
-        return left_s * self._weights[number]
+    def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
+        """Return the work that is left of running ones."""
+        runs = [self._runs[active.place.priority - 1] for active in running]
+        left_s = [run.left_s if run.since is None else run.left_s - (now - run.since) for run in runs]
+        weights = self._weights
+        return [left * weights[active.place.priority - 1] for left, active in zip(left_s, running, strict=True)]
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return the next full minute, while somebody waits and this is not one."""

@@ -5,6 +5,7 @@ the others that wait, and who comes down from the queue above goes to the tail: 
 take its GPUs at that moment.
 """
 
+from collections.abc import Sequence
 from itertools import count
 from math import inf
 
@@ -44,11 +45,12 @@ class Tiresias(Las):
         """Return the queue, behind all that run in it."""
         return self.level(place.attained_s) + 1.0
 
-    def holding(self, active: ActiveJob, now: Timestamp) -> float:
+    def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
         """Return the queue; of those that run in it the last to come gives way first, and to all in it on coming."""
-        if self._comes_now(active.place):
-            return super().holding(active, now) + 1.5
-        return super().holding(active, now) + 1.0 - 1.0 / self._joined[active.job]
+        return [
+            level + (1.5 if self._comes_now(active.place) else 1.0 - 1.0 / self._joined[active.job])
+            for active, level in zip(running, super().holding(running, now), strict=True)
+        ]
 
     def _comes_now(self, place: Place) -> bool:
         """Return whether a job has just come down from the queue above."""

@@ -4,7 +4,7 @@ The loop of a cycle asks a policy where lines stand, tells it what starts and en
 may take a running one's GPUs. What it knows of the world beside its own parameters is `Surroundings`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +56,8 @@ class Policy(Protocol):
         """Return how a waiting job stands: it may preempt those whose `holding` is greater."""
         ...
 
-    def holding(self, active: ActiveJob, now: Timestamp) -> float:
-        """Return how a running job stands among all."""
+    def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
+        """Return how each of these running jobs stands among all."""
         ...
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:

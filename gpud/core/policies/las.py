@@ -13,7 +13,7 @@ Nothing is reserved for who is blocked. How long others run is what nobody knows
 they yield anyhow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from heapq import heappop, heappush
 from itertools import count
@@ -96,9 +96,10 @@ class Las(Steady):
         """Return the level of what its attempts had."""
         return self.level(place.attained_s)
 
-    def holding(self, active: ActiveJob, now: Timestamp) -> float:  # noqa: ARG002 - as of the last refresh
-        """Return the level that it has come to."""
-        return self._levels[active.job]
+    def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:  # noqa: ARG002 - see above
+        """Return the level that each has come to."""
+        levels = self._levels
+        return [levels[active.job] for active in running]
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - as of the last refresh
         """Return when somebody who runs may have to yield."""

@@ -1,5 +1,6 @@
 """What most policies answer to most questions."""
 
+from collections.abc import Sequence
 from typing import Self
 
 from gpud.core.active import ActiveJob
@@ -42,9 +43,9 @@ class Steady:
         """Return 0: nobody stands better."""
         return 0.0
 
-    def holding(self, active: ActiveJob, now: Timestamp) -> float:  # noqa: ARG002 - see above
-        """Return 0: nobody stands worse."""
-        return 0.0
+    def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:  # noqa: ARG002 - see above
+        """Return 0 for each: nobody stands worse."""
+        return [0.0] * len(running)
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
         """Return None: time changes nothing."""
