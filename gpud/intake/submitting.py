@@ -5,6 +5,7 @@ them is queued before that, and then all are, in one commit.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from gpud.notices.sending import Notices
 from gpud.people.membership import fill_in, tenant_of, wants_groups
 from gpud.people.names import Account
 from gpud.people.roles import ABOVE_ZERO, ANY_TENANT, Role
-from gpud.server.allowance import Submitted
+from gpud.server.allowance import SECOND, Submitted
 from gpud.server.connections import Peer
 from gpud.server.credentials import granted
 from gpud.wire.check import Wrong
@@ -99,7 +100,9 @@ class Submitting:
         before = await self._before(who, message)
         there = await self._there(peer, [message])
         done = await self._done(peer, message, there)
+        began = time.thread_time()
         self._queue(peer, message, Known(who, groups, before, there.get(_key(message)), done))
+        peer.charge(int((time.thread_time() - began) * SECOND))  # as the server does what is queued at once
 
     def _queue(self, peer: Peer, message: Message, known: Known) -> None:
         asked = self._submit(peer, message, known)

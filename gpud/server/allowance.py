@@ -1,7 +1,8 @@
 """What one user may have of the daemon at once, so that others notice nothing of whoever asks for too much.
 
 Requests are counted by a token bucket for each user: so many a second in the long run, so many more in a burst. What
-is large, also an answer, counts for several. Root has no bounds: somebody must be able to look.
+is large, also an answer, or takes long to take in, counts for several. Root has no bounds: somebody must be able to
+look.
 """
 
 import resource
@@ -14,6 +15,7 @@ from gpud.wire.codec import FRAME_MAX
 
 PAUSE_LEAST_S = 0.1  # for so long at least nothing is read of a connection whose user asked for too much
 PIECE = 64 * 1024  # bytes, either way, that count as much as one request
+SECOND = 200 * PIECE  # of the loop: small things by the hundred thousand make few bytes and much work
 _OTHER_FILES = 512
 _OWING_MOST_S = 10.0  # nobody waits for longer than this for what they were answered
 _DAY_S = 86_400.0

@@ -10,12 +10,13 @@ Answers of one turn of the event loop leave in one write.
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from gpud.server.allowance import PAUSE_LEAST_S, Allowance, Buckets, allows, room_for
+from gpud.server.allowance import PAUSE_LEAST_S, SECOND, Allowance, Buckets, allows, room_for
 from gpud.server.credentials import credentials, groups
 from gpud.server.listen import Door, Doorplate, ListenError, refusal
 from gpud.wire.check import Wrong, check, check_value, nearest
@@ -62,7 +63,7 @@ class Peer(asyncio.Protocol):
         """Answer a request, by its id."""
         try:
             frame = pack({"id": request, "ok": True, **answer})
-            self._server.buckets.moved(self.uid, len(frame), self._loop.time())
+            self.charge(len(frame))
             self._send(frame)
         except FrameError as error:
             self.error(request, Error(code="frame", message=str(error), hint="ask for less at once"))
@@ -112,14 +113,14 @@ class Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the messages that are whole."""
-        broken = None
+        began, broken = time.thread_time(), None
         try:
             messages = self._frames.feed(data)
         except FrameError as error:
             messages, broken = error.before, error
-        self._server.buckets.moved(self.uid, len(data), self._loop.time())
         self._waiting.extend(messages)
         self._take_waiting()
+        self.charge(len(data) + int((time.thread_time() - began) * SECOND))
         if self.unfinished > _PAUSE_AT and self.uid and self._server.too_much(self.uid, lambda peer: peer.unfinished):
             self._refuse("busy", "too many large requests at once", "send them one by one", retry_after_s=1.0)
         if broken is not None:
@@ -180,12 +181,9 @@ class Peer(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _take(self, message: Message) -> None:
-        if self.closed:
-            return
-        if self.protocol >= 0:
-            self._request(message)
-        else:
-            self._hello(message)
+        if not self.closed:
+            take = self._request if self.protocol >= 0 else self._hello
+            take(message)
 
     def _hello(self, message: Message) -> None:
         """Agree on a version. Keys that are not known here are a newer client's, and no harm."""

@@ -455,6 +455,16 @@ def test_who_asks_too_much_is_told_when_to_ask_again_and_nobody_else_notices(sys
 
         with system.of(BOB) as client:
             assert [code_of(client, "subscribe") for _ in range(3)] == [None, None, "busy"]
+        laborious = Raw(system, NAMELESS)  # what it sends is not large, and much work
+        stack.callback(laborious.socket.close)
+        variables = {f"V{number}": "" for number in range(100_000)}
+        large = system.request_of("true", dry_run=True) | {"environment": variables}
+        codes = []
+        for number, request in enumerate(({"op": "submit", **large}, {"op": "submit", **large}, {"op": "ping"})):
+            laborious.send({"id": number, **request})
+            codes += [each.get("error", {}).get("code") for each in laborious.hear(1 if codes else 2)[-1:]]
+        assert codes[0] is None
+        assert "busy" in codes[1:]
         large = Raw(system, BOB)
         stack.callback(large.socket.close)
         large.socket.sendall((2 << 20).to_bytes(4, "big"))
