@@ -8,9 +8,9 @@ from gpuctl.dashboard.board import Board
 from gpuctl.dashboard.gpus import Canvas, of_job
 from gpuctl.dashboard.paint import Line, style_of
 from gpuctl.dashboard.queue import progress
+from gpuctl.following.progress import left_in_words
 from gpuctl.render.jobs import whole
 from gpuctl.render.text import cell_len, clean, cut, plural
-from gpud.model.units import format_duration
 
 _LOG_LEAST = 6  # lines: what a program says last is what one comes for
 
@@ -40,9 +40,7 @@ def _facts(answer: dict[str, Any], canvas: Canvas) -> list[Line]:
     for at, text in enumerate(map(click.unstyle, whole(plain, now=canvas.now))):
         lines.append([(text, f"bold {style_of(job['state'])}".strip() if at == 0 else "")])
     if told := job.get("progress"):
-        left_s = told.get("remaining_s")
-        left = "" if left_s is None else f", about {format_duration(left_s)} left"
-        lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}{left}", "green")])
+        lines.insert(1, [(f"  {'progress':<10} {progress(job, 60, canvas.glyphs)}{left_in_words(told)}", "green")])
     return lines
 
 

@@ -134,15 +134,18 @@ def _newest(lines: Sequence[str]) -> Progress | None:
 def in_words(told: Progress) -> str:
     """Return how far a job is, in a few words; `~` before what gpuctl recognised in its log."""
     percent = f"{'' if told['told'] else '~'}{100 * told['done'] / told['total']:.0f}%"
+    return f"{percent} {told['message']}" if within_epoch(told) else percent + left_in_words(told)
+
+
+def left_in_words(told: Progress) -> str:
+    """Return how long a job takes still, to stand behind how far it is."""
     left_s = told["remaining_s"]
-    if within_epoch(told):
-        return f"{percent} {told['message']}"
     if left_s is None:
-        return percent
+        return ""
     from gpud.model.units import format_duration  # noqa: PLC0415 - for who draws
 
     late = ", and its time limit comes first" if told["ends_first"] else ""
-    return f"{percent}, about {format_duration(left_s)} left{late}"
+    return f", about {format_duration(left_s)} left{late}"
 
 
 def within_epoch(seen: Progress) -> bool:

@@ -160,6 +160,9 @@ def test_of_a_job_all_its_gpus_are_shown_and_how_long_it_takes_still():
     shown = drawn(looked_at(a_board(), 12), 80, 24)
     assert [line[:1] for line in shown if " H100 " in line] == ["0", "1", "2", "3"]
     assert any(line.startswith("  progress") and "about 3h left" in line for line in shown)
+    late = looked_at(a_board(), 12)
+    late.seen.answer["job"]["progress"] |= {"ends_first": True}
+    assert any("about 3h left, and its time limit" in line for line in drawn(late, 120, 24))
 
 
 def test_what_has_no_log_has_the_whole_screen_for_what_is_known_of_it():
