@@ -127,6 +127,7 @@ def next_number(path: str) -> int | None:
     with told(path):
         if not Path(path).exists() or Path(path).stat().st_size == 0:
             return None
+        _refuse_strange_log(path)
         with closing(_connect(path, "ro")) as connection:
             if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'job'").fetchone()[0]:
                 return None
@@ -174,6 +175,17 @@ def _exists(path: str) -> bool:
     return False
 
 
+def _refuse_strange_log(path: str) -> None:
+    """Raise StoreError for a copy beside the log of what it was put in the place of: SQLite would mix the two.
+
+    What a gpud wrote to says in its 19th byte that it has a log (sqlite.org/fileformat2.html), a copy that it has none.
+    """
+    log = Path(f"{path}-wal")
+    with suppress(FileNotFoundError), Path(path).open("rb") as file:
+        if file.read(19)[18:] == b"\x01" and log.stat().st_size:
+            raise StoreError(f"{path} is a copy, and {log} beside it is not its own", f"move that and {path}-shm away")
+
+
 def _connect(path: str, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{Path(path).absolute().as_uri()}?mode={mode}",
@@ -192,6 +204,7 @@ def _text(raw: bytes) -> str:
 
 def _check(path: str, known: int) -> None:
     """Look at an existing file through a connection that cannot change it."""
+    _refuse_strange_log(path)
     with closing(_connect(path, "ro")) as connection:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         application: int = connection.execute("PRAGMA application_id").fetchone()[0]

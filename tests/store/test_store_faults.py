@@ -18,7 +18,7 @@ from stored import T0, TERMS, a_whole_life, added, rows, starting
 
 import gpud
 from gpud.model.job import job_id
-from gpud.store.files import StoreError, check_database, open_writer
+from gpud.store.files import StoreError, back_up, check_database, next_number, open_writer
 from gpud.store.jobs import Store
 from gpud.store.lock import lock_state
 from gpud.store.reader import Reader
@@ -151,6 +151,24 @@ def test_a_page_that_is_damaged_anywhere_is_found_by_who_checks_the_database(tmp
         path.write_bytes(content[:at] + bytes(range(256)) * 16 + content[at + 4096 :])
         with pytest.raises(StoreError, match="is damaged"):
             check_database(str(path))
+
+
+def test_a_copy_is_not_mixed_with_the_log_of_what_it_was_put_in_the_place_of(tmp_path):
+    path = tmp_path / "gpud.db"
+    with closing(Store.open(str(path))) as store:
+        store.commit([added(1)])
+        back_up(str(path), str(tmp_path / "copy"))
+        store.commit([added(2)])
+        log = Path(f"{path}-wal").read_bytes()
+    path.write_bytes((tmp_path / "copy").read_bytes())
+    Path(f"{path}-wal").write_bytes(log)
+    for use in (check_database, next_number, Store.open):
+        with pytest.raises(StoreError, match=r"is a copy, and .*gpud\.db-wal beside it is not its own"):
+            use(str(path))
+    assert (path.read_bytes(), Path(f"{path}-wal").read_bytes()) == ((tmp_path / "copy").read_bytes(), log)
+    Path(f"{path}-wal").unlink()
+    assert next_number(str(path)) is None  # beyond what any log shows
+    Store.open(str(path)).close()
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path):
