@@ -51,11 +51,11 @@ def reported(world: World, out: Outcome, state: GpuState, xid: int) -> None:
     """Take in an XID: an event of the jobs on the GPU, and where it is the hardware's, a fault."""
     told_at = state.health.heard.get(xid)
     known = entry(xid)
+    all_of_it = [state, *(each for each in world.gpus.values() if each.gpu.parent == state.gpu.id and state.gpu.split)]
     if told_at is None or out.now - told_at >= AGAIN_S:
         state.health.heard[xid] = out.now
         detail = _about(state) | {"xid": xid, "says": known.says, "remedy": known.remedy.value or None}
-        parts = (each for each in world.gpus.values() if each.gpu.parent == state.gpu.id) if state.gpu.split else ()
-        jobs = {job: None for each in (state, *parts) for job in each.holders}
+        jobs = {job: None for each in all_of_it for job in each.holders}
         out.changes += [Told(out.now, "xid", detail, job) for job in jobs or (None,)]
     if known.remedy is not Remedy.NOTHING:
         level = Level.DEGRADED if known.remedy is Remedy.WATCH else Level.DRAINING
@@ -64,8 +64,9 @@ def reported(world: World, out: Outcome, state: GpuState, xid: int) -> None:
         level = Level.LOST if xid == FALLEN else level
         fault = Fault(level=level, says=says, clears=to_do(known.remedy), person=True, boot=boot)
         blame(world, out, state, f"xid {xid}", fault)
-    if state.present:
-        out.look(state.node, state.gpu.id)  # what else is there to see of it
+    for each in all_of_it:
+        if each.present:
+            out.look(each.node, each.gpu.id)  # what else is there to see of it
 
 
 def surveyed(world: World, out: Outcome, node: NodeState) -> None:

@@ -540,6 +540,15 @@ def test_who_is_on_an_instance_is_told_of_there_and_not_of_the_gpu_that_is_split
         assert (level(play), told(play, "foreign"), play.world.gpus[ONE].health.strangers) == ("healthy", [], {})
 
 
+def test_what_is_told_of_a_gpu_that_is_split_has_its_instances_looked_at():
+    node = a_node("n1", "1xH100", simulated=False)
+    part = replace(node.gpus[0], id=GpuId("MIG-1"), index=1, mig="1g.10gb", parent=ONE)
+    play = a_cluster(replace(node, gpus=(replace(node.gpus[0], split=True), part)))
+    play.settle()
+    play.xid(ONE, 79)
+    assert set(play.asked()) == {ONE, part.id}
+
+
 def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     (job,) = play.submit(a_job(share_mib=Mib(20_000)))
