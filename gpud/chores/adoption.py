@@ -39,7 +39,8 @@ async def adopt(store: Store, config: Config, loaded: Loaded, now: Timestamp) ->
     """Enter what was started and is not known, and return what the store remembers then. Raises StoreError."""
     active = {(each.job, each.place.attempt) for each in loaded.others if each.active is not None}
     gpus = [gpu.id for node in loaded.nodes for gpu in node.gpus if not gpu.simulated]
-    found = {each.job: each for each in survivors(f"{config.state_dir}/records", active, gpus)}  # the last attempt's
+    left = survivors(f"{config.state_dir}/records", active, gpus)
+    found = {each.job: each for each in sorted(left, key=lambda each: (each.process is not None, each.attempt))}
     if not found:
         return loaded
     with closing(open_reader(store.path)) as connection:
