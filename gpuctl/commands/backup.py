@@ -26,6 +26,8 @@ def backup(session: Session, file: str) -> None:
         made = client.request("backup")
     path = str(made["path"])
     try:
+        if os.path.realpath(os.path.dirname(os.path.abspath(file))) == os.path.realpath(f"{path}/../.."):
+            raise GpuctlError(f"{file} would lie among gpud's own files", hint="name another directory")
         _keep(path, os.path.abspath(file))
     except OSError as error:
         raise GpuctlError(f"cannot write {error.filename or file}: {error.strerror}") from error

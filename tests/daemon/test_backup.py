@@ -161,6 +161,9 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(gpud):
 
     assert refused.returncode == 1
     assert "No such file or directory" in refused.stderr
+    refused = gpuctl(gpud, "daemon", "backup", str(gpud.state / "gpud.db"))
+    assert refused.returncode == 1
+    assert "would lie among gpud's own files" in refused.stderr
     assert list((gpud.state / "backups").iterdir()) == []
     with closing(sqlite3.connect(f"file:{gpud.state}/gpud.db?mode=ro", uri=True)) as db:
         assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
