@@ -33,7 +33,8 @@ def group(session: Session, /, name: str | None) -> None:
 
     Of several jobs with one key the newest counts. What waits of a group whose jobs fail one after the other is held.
     """
-    groups = session.request("groups", **({} if name is None else {"name": name}))["groups"]
+    answer = session.request("groups", **({} if name is None else {"name": name}))
+    groups = answer["groups"]
     if session.json:
         session.print_json(groups)
         return
@@ -41,6 +42,8 @@ def group(session: Session, /, name: str | None) -> None:
         session.show(table(_COLUMNS, [_row(each) for each in groups]))
     else:
         note("no groups; make one: gpuctl submit --group NAME ...")
+    if answer.get("more"):  # an older gpud does not say
+        note(f"{answer['more']} more, of others or older; one of them: gpuctl group NAME")
     for each in groups:
         if each["held"] is not None:
             note(clean(each["held"]))

@@ -193,13 +193,13 @@ class Listing:
         return {"events": [views.event_map(event, viewer) for event in events], "last": last}
 
     async def _groups(self, peer: Peer, message: Message) -> Message:
-        del peer  # everybody may see how far the queue is
         name, since = message.get("name"), Timestamp(self._gpud.clock() - _DAY_S)
         rows = await self._gpud.reader.run(lambda reader: reader.groups(name, since))
         if name is not None and not rows:
             raise Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
-        rows.sort(key=lambda row: row.submitted_at)
-        return {"groups": [views.group_map(scene_of(self._gpud), row) for row in rows]}
+        rows.sort(key=lambda row: (row.uid == peer.uid, row.submitted_at))  # whoever has very many hides nobody's own
+        kept = sorted(rows[-_ROWS:], key=lambda row: row.submitted_at)
+        return {"groups": [views.group_map(scene_of(self._gpud), row) for row in kept], "more": len(rows) - len(kept)}
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""

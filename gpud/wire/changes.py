@@ -141,9 +141,13 @@ class Group(TypedDict):
 
 
 class GroupsReply(TypedDict):
-    """The groups, those that were begun last at the end."""
+    """The groups, those that were begun last at the end, and how many more there would have been.
+
+    Of more than 1,000 one's own, then those that were begun last.
+    """
 
     groups: list[Group]
+    more: int
 
 
 CHANGES: dict[str, type] = {

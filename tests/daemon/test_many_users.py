@@ -331,6 +331,19 @@ def test_who_queues_much_at_any_priority_is_passed_by_who_queues_one(system, ada
     assert [row["name"] for row in ada.request("list", state=["running"])["jobs"]].count("many") == 0
 
 
+def test_whoever_has_very_many_groups_hides_nobodys_own(system, ada, bob):
+    whole = system.request_of("true", hold=True)
+    shared = {key: whole.pop(key) for key in ("nonce", "environment", "umask", "limits")}
+    job = bob.request("submit", **whole, **shared, group="bobs")["job"]
+    ada.request("submit_many", **shared, jobs=[whole | {"group": f"many-{number}"} for number in range(1_001)])
+    told = bob.request("groups")
+    assert (len(told["groups"]), told["groups"][0]["name"]) == (1_000, "bobs")
+    assert told["more"] >= 2
+    assert "bobs" not in {group["name"] for group in ada.request("groups")["groups"]}
+    assert ada.request("groups", name="bobs")["groups"][0]["counts"] == {"held": 1}
+    assert bob.request("cancel", select={"group": "bobs"})["changed"] == [job]
+
+
 def test_a_priority_counts_among_ones_own_unless_an_operator_gives_it(system, bob):
     job = system.submitted(ADA, "sleep", "1000", gpus=2)
     system.running(job)
