@@ -25,10 +25,10 @@ from gpud.model.job import JobId, StopCause, Stopping, format_job
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp, format_duration, format_size
 from gpud.store.rows import JobRow
-from gpud.views.forecasting import outlook
+from gpud.views.forecasting import is_late, outlook
 from gpud.views.gpus import health_reason
 from gpud.views.jobs import Scene, gpu_names
-from gpud.views.reasons import in_words, is_late
+from gpud.views.reasons import in_words
 from gpud.views.words import claimed
 
 _LINES = 20
@@ -42,7 +42,9 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     wait, active = why(world, row.job, now), world.active.get(row.job)
     last = row.reason if private else None
     told_reason = last if active is not None or not private else _ending(row)
-    code, reason, hint = (row.state, told_reason, None) if wait is None else in_words(world, row.job, wait, now, last)
+    code, reason, hint = row.state, told_reason, None
+    if wait is not None:
+        code, reason, hint = in_words(world, row.job, wait, now, last, forecast=scene.forecast)
     kept = world.reservations.get(row.job) if wait is not None else None
     expected_at, unknown = outlook(scene.forecast, row.job, wait, now)
     told: dict[str, object] = {
@@ -77,7 +79,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     elif wait is not None and deep:
         found = _in_the_way(scene, row.job, row.terms, wait)
         later = kept is not None and expected_at is not None and expected_at + 1 < kept.at  # others give way before
-        details += _outlook(world, row.terms, wait, None if later else kept, found, now)
+        details += _outlook(scene, row.terms, wait, None if later else kept, found)
         details += _lines(scene, found, [] if kept is None else kept.allocation.all_gpus, len(details))
     if deep:
         told["blockers"] = [_blocker(world, each) for each in found.blockers[:_LINES]]
@@ -150,16 +152,14 @@ def _in_the_way(scene: Scene, job: JobId, terms: Terms, wait: Wait) -> Obstacles
             return _NOTHING
 
 
-def _outlook(
-    world: World, terms: Terms, wait: Wait, kept: Reservation | None, found: Obstacles, now: Timestamp
-) -> list[str]:
+def _outlook(scene: Scene, terms: Terms, wait: Wait, kept: Reservation | None, found: Obstacles) -> list[str]:
     """Return what is reserved for a job, for whom it yields to, and what a gang lacks."""
-    lines = []
+    world, lines = scene.world, []
     if kept is not None and kept.allocation.all_shares:
-        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{_when(world, kept, now)}")
+        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{_when(scene, kept)}")
     if isinstance(wait, YieldsTo) and (theirs := world.reservations.get(wait.job)) is not None:
         where = _places(world, theirs.allocation.all_gpus) or theirs.allocation.node
-        lines.append(f"{_named(world, wait.job)} is to have {where}{_when(world, theirs, now)}")
+        lines.append(f"{_named(world, wait.job)} is to have {where}{_when(scene, theirs)}")
     nodes = terms.demand.nodes
     if nodes > 1 and isinstance(wait, NoCapacity | YieldsTo | Barred):
         ready = min(found.nodes_ready, nodes)
@@ -167,9 +167,10 @@ def _outlook(
     return lines
 
 
-def _when(world: World, kept: Reservation, now: Timestamp) -> str:
+def _when(scene: Scene, kept: Reservation) -> str:
     """Return in how long a reservation begins, to stand behind a sentence; nothing where that is a guess, or past."""
-    return f" in {format_duration(kept.at - now)}" if kept.at > now and not is_late(world, kept.job, now) else ""
+    known = kept.at > scene.now and not is_late(scene.forecast, kept.job)
+    return f" in {format_duration(kept.at - scene.now)}" if known else ""
 
 
 def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> list[str]:
@@ -234,7 +235,7 @@ def _denial(scene: Scene, denied: Denied) -> str:
         return f"free, but {claimed(denied.claim, now)}"
     kept = denied.reservation
     if kept is not None:
-        soon = _when(scene.world, kept, now).replace(" ", ", ", 1)
+        soon = _when(scene, kept).replace(" ", ", ", 1)
         what = "" if denied.short is None else f"{denied.short} there {'are' if denied.short == 'CPUs' else 'is'} "
         return f"free, but {what}reserved for {_named(scene.world, kept.job)}{soon}"
     if denied.short is not None:

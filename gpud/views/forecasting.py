@@ -77,6 +77,12 @@ class Forecaster:
         self._rests_until = time.monotonic() + spent_s / _DUTY
 
 
+def is_late(forecast: Forecast | None, job: JobId) -> bool:
+    """Return whether a job waits for one that runs longer than expected: any moment that is told of it is a guess."""
+    found = None if forecast is None else forecast.expected(job)
+    return found is not None and found.late is not None
+
+
 def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Timestamp) -> Outlook:
     """Return when a job that waits is expected to start, or why nobody can tell; nothing of one that does not wait."""
     match wait:

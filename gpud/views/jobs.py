@@ -229,7 +229,8 @@ def event_map(event: Event, viewer: Viewer) -> EventMap:
 
 def _reason(scene: Scene, row: JobRow, wait: Wait | None, *, shown: bool) -> str | None:
     if wait is not None:
-        return in_words(scene.world, row.job, wait, scene.now, row.reason if shown else None)[1]
+        last = row.reason if shown else None
+        return in_words(scene.world, row.job, wait, scene.now, last, forecast=scene.forecast)[1]
     active = scene.world.active.get(row.job)
     if active is not None and isinstance(active.state, Stopping):
         return f"being stopped: {active.state.cause.value.replace('_', ' ')}"

@@ -4,15 +4,24 @@ A job is refused at the door where it can never fit; one that was queued before 
 """
 
 from gpud.core.admit import never_fits
-from gpud.core.forecast import overdue
+from gpud.core.forecast import Forecast
 from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.job import Demand, JobId, format_job
 from gpud.model.units import Timestamp, format_size
+from gpud.views.forecasting import is_late
 from gpud.views.words import Words, words
 
 
-def in_words(world: World, job: JobId, wait: Wait, now: Timestamp, last: str | None = None) -> Words:
+def in_words(
+    world: World,
+    job: JobId,
+    wait: Wait,
+    now: Timestamp,
+    last: str | None = None,
+    *,
+    forecast: Forecast | None = None,
+) -> Words:
     """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more."""
     written, waiting = format_job(job), world.waiting(job)
     if isinstance(wait, Held) and wait.reason is None and last:
@@ -29,15 +38,8 @@ def in_words(world: World, job: JobId, wait: Wait, now: Timestamp, last: str | N
         if wait.short is not None or not demand.gpus:
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, YieldsTo):
-        return words(wait, now, written, late=is_late(world, wait.job, now))
+        return words(wait, now, written, late=is_late(forecast, wait.job))
     return words(wait, now, written)
-
-
-def is_late(world: World, job: JobId, now: Timestamp) -> bool:
-    """Return whether somebody runs longer than expected on what is reserved for a job: nobody knows when it starts."""
-    kept = world.reservations.get(job)
-    holders = {each for gpu in kept.allocation.all_gpus for each in world.gpus[gpu].holders} if kept else ()
-    return any(overdue(world, world.active[each], now) for each in holders if each in world.active)
 
 
 def _short(world: World, demand: Demand, wait: NoCapacity) -> str:

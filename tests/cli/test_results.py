@@ -111,6 +111,18 @@ def test_everybody_who_waits_is_told_when_or_why_nobody_can_tell(gpuctl):
     assert "nobody can tell when it starts: it comes behind" in gpuctl.ok("why", behind)
 
 
+def test_behind_a_job_that_runs_longer_than_expected_no_moment_is_told(gpuctl):
+    over = gpuctl.ok("submit", "-g", "1", "--estimate", "1s", "--", "sleep", "600")
+    wide = gpuctl.ok("submit", "-g", "2", "--", "true")
+    small = gpuctl.ok("submit", "-g", "1", "-t", "1h", "--", "true")
+    late = f"it comes behind job {over}, which runs longer than expected"
+    until(lambda: gpuctl.json("show", wide)["expected_start_unknown"] == late)
+    listed = {job["id"]: job for job in gpuctl.json("list")}
+    assert listed[wide]["expected_start_at"] is None
+    assert listed[small]["reason"] == f"would delay job {wide}, which is to start soon"
+    assert "will be kept free for it\n" in gpuctl.ok("why", wide) + "\n"
+
+
 def test_show_opens_with_what_ended_a_job_and_closes_with_the_end_of_its_output(gpuctl):
     words = "for i in $(seq 30); do echo line $i; done; exit 3"
     failed = gpuctl.ended("--", "sh", "-c", words)
