@@ -4,7 +4,9 @@
 nodes and the earliest moment at which everything that the job needs will be free there. Ends come from estimates,
 from what like jobs took, from time limits, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
 passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment. A
-reservation is sticky: it moves only to a strictly earlier moment, or when it can no longer be kept.
+reservation is sticky: it moves only to a strictly earlier moment, or when it can no longer be kept. Where several
+reserve, each leaves the others what is theirs, also those behind it, until something ends earlier than was expected:
+then the first may have it.
 
 A reservation is one kind of claim. Maintenance windows, pools and a tenant's own GPUs are others (see `windows`): who
 is bound by a claim leaves alone what it holds.
@@ -14,7 +16,7 @@ reserved nodes cost.
 """
 
 from bisect import insort
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -25,6 +27,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.claims import Claim
 from gpud.core.condition import RELEASE_S, Condition, condition
 from gpud.core.fleet import NodeState
+from gpud.core.holds import Holds, all_but, count, kept_back, leaves, merge
 from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
 from gpud.core.space import Spaces
@@ -38,11 +41,9 @@ from gpud.model.units import Seconds, Timestamp
 STARTING_S: Seconds = 5.0  # may pass between a start and the moment from which the time limit counts
 SOON_S: Seconds = 1.0  # in which who was to be over by now is expected to be: a moment late is no long overrun
 OVERRUN_S: Seconds = 60.0  # then; and a quarter of what it has overrun already, so that a guess is not made often
-_PLENTY = 1 << 60
 _first = itemgetter(0)
 _first_two = itemgetter(0, 1)
 
-Holds = Mapping[NodeName, Hold]
 _NOTHING: Holds = {}
 
 
@@ -60,14 +61,16 @@ class _Claimed:
 class Guard:
     """Every claim in force during one cycle."""
 
-    def __init__(self, world: World, now: Timestamp) -> None:
+    def __init__(self, world: World, now: Timestamp, claimed: list[_Claimed] | None = None) -> None:
         self._world = world
         self._now = now
-        self.claimed = [_Claimed(claim.at, _kept_back(world, claim), claim=claim) for claim in claims(world, now)]
+        if claimed is None:
+            claimed = [_Claimed(claim.at, kept_back(world, claim), claim=claim) for claim in claims(world, now)]
+        self.claimed = claimed
         self._merged: dict[tuple[int, ...], Holds] = {}
 
     def reserve(self, reservation: Reservation) -> bool:
-        """Put a reservation in force; False if what it names will not be there in time."""
+        """Put a reservation in force; False if what it names will not be there in time, beside what others reserved."""
         holds: dict[NodeName, Hold] = {}
         for part in reservation.allocation.parts:
             hold = _left_at(self._world, part, reservation.at, self._now)
@@ -78,13 +81,20 @@ class Guard:
         waiting = self._world.waiting(reservation.job) if self._world.tenants else None
         if waiting is not None and not (reservation.taken or reservation.strict):
             borrower = None if quota.guaranteed(self._world, waiting.terms) else waiting.terms.tenant
-        claimed = _Claimed(reservation.at, holds, reservation, borrower=borrower)
+        later = list[_Claimed]()
         for other in self.claimed:
-            if other.reservation is not None and not holds.keys().isdisjoint(other.holds):
-                first, then = (other, claimed) if other.at <= claimed.at else (claimed, other)
-                assert first.reservation is not None  # noqa: S101 - neither is another claim
-                _count(then.holds, first.reservation.allocation)  # it is taken by then
-        self.claimed.append(claimed)
+            if other.reservation is None or holds.keys().isdisjoint(other.holds):
+                continue
+            before = other.at <= reservation.at  # it is taken by then
+            if before and leaves(holds, other.reservation.allocation):
+                count(holds, other.reservation.allocation)
+            elif not before and leaves(other.holds, reservation.allocation):
+                later.append(other)
+            else:
+                return False
+        for other in later:
+            count(other.holds, reservation.allocation)
+        self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
         return True
 
@@ -105,6 +115,19 @@ class Guard:
                 and not (own and each.borrower not in {None, terms.tenant})
             )
         )
+
+    def sparing(self, kept: Iterable[Reservation]) -> "Guard":
+        """Return one in which these are in force as well, as far as they can be."""
+        guard = Guard(self._world, self._now, [replace(each, holds=merge([each.holds])) for each in self.claimed])
+        for each in kept:
+            guard.reserve(each)
+        return guard
+
+    @property
+    def last(self) -> tuple[JobId, Timestamp]:
+        """Return who reserved last, and for when."""
+        kept = next(each.reservation for each in reversed(self.claimed) if each.reservation is not None)
+        return kept.job, kept.at
 
     @property
     def reserved(self) -> tuple[int, ...]:
@@ -135,7 +158,7 @@ class Guard:
             return _NOTHING
         merged = self._merged.get(binding)
         if merged is None:
-            merged = self._merged[binding] = _merge(self.claimed[index].holds for index in binding)
+            merged = self._merged[binding] = merge(self.claimed[index].holds for index in binding)
         return merged
 
     def best(self, terms: Terms, binding: tuple[int, ...]) -> Allocation | None:
@@ -143,7 +166,7 @@ class Guard:
         spaces, tenant, holds = self._world.spaces, self._world.tenants.get(terms.tenant), self.holds(binding)
         if tenant is not None and tenant.gpus and terms.demand.gpus:
             own = Spaces(spaces.placement)
-            for node, hold in _all_but(self._world, tenant.gpus).items():
+            for node, hold in all_but(self._world, tenant.gpus).items():
                 if node in spaces.rooms:
                     room = spaces.rooms[node].within(hold)
                     own.put(room.within(holds[node]) if node in holds else room)
@@ -155,25 +178,13 @@ class Guard:
     def took(self, binding: tuple[int, ...], allocation: Allocation) -> None:
         """Count a start that lasts beyond the moments of these claims."""
         for index in binding:
-            _count(self.claimed[index].holds, allocation)
+            count(self.claimed[index].holds, allocation)
         if binding:
             self._merged.clear()
 
     def horizon_s(self, binding: tuple[int, ...]) -> Seconds:
         """Return how short a job must be to be over before the last of these reservations."""
         return max(self.claimed[index].at for index in binding) - self._now - STARTING_S
-
-
-def _count(holds: dict[NodeName, Hold], allocation: Allocation) -> None:
-    """Take an allocation off what a claim leaves."""
-    for part in allocation.parts:
-        hold = holds.get(part.node)
-        if hold is not None:
-            hold.cpus -= part.cpus
-            hold.memory_mib -= part.memory_mib
-            for share in part.shares:
-                if share.gpu in hold.gpus and share.memory_mib is not None:
-                    hold.gpus[share.gpu] -= share.memory_mib
 
 
 def earliest(
@@ -352,49 +363,3 @@ def _left_mib(room: Room, gpu: GpuId) -> int:
     """Return what of a GPU's memory can be shared out: all of a free one's."""
     whole = next((nominal_mib(state.gpu.memory_total_mib) for state in room.free if state.gpu.id == gpu), 0)
     return room.shared.get(gpu, whole)
-
-
-def _kept_back(world: World, claim: Claim) -> dict[NodeName, Hold]:
-    """Return what a claim withholds; of those that stand, worked out once. (Whom one binds takes nothing of it.)"""
-    if claim.until < inf or world.standing is None:
-        return _withheld(world, claim)
-    if world.withheld is None or world.withheld[0] is not world.standing:
-        world.withheld = world.standing, {each: _withheld(world, each) for each in world.standing}
-    return world.withheld[1][claim]
-
-
-def _withheld(world: World, claim: Claim) -> dict[NodeName, Hold]:
-    holds: dict[NodeName, Hold] = {}
-    for gpu in claim.gpus:
-        state = world.gpus.get(gpu)
-        if state is not None:
-            hold = holds.setdefault(state.node, Hold(gpus={}, cpus=_PLENTY, memory_mib=_PLENTY))
-            hold.gpus[gpu] = 0
-    return holds
-
-
-def _all_but(world: World, gpus: tuple[GpuId, ...]) -> dict[NodeName, Hold]:
-    """Return, of the nodes of these GPUs, holds on all the others there."""
-    nodes = dict.fromkeys(world.gpus[gpu].node for gpu in gpus if gpu in world.gpus)
-    return {
-        name: Hold(
-            gpus={state.gpu.id: 0 for state in world.nodes[name].gpus if state.gpu.id not in gpus},
-            cpus=_PLENTY,
-            memory_mib=_PLENTY,
-        )
-        for name in nodes
-    }
-
-
-def _merge(all_holds: Iterator[dict[NodeName, Hold]]) -> Holds:
-    merged: dict[NodeName, Hold] = {}
-    for holds in all_holds:
-        for node, hold in holds.items():
-            known = merged.get(node)
-            if known is None:
-                merged[node] = Hold(gpus=dict(hold.gpus), cpus=hold.cpus, memory_mib=hold.memory_mib)
-                continue
-            known.cpus, known.memory_mib = min(known.cpus, hold.cpus), min(known.memory_mib, hold.memory_mib)
-            for gpu, left in hold.gpus.items():
-                known.gpus[gpu] = min(left, known.gpus.get(gpu, left))
-    return merged

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from gpud.core import arrays, blame, lifecycle, nursing, retries, sampling
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import told_end
+from gpud.core.backfill import STARTING_S, told_end
 from gpud.core.outcome import Outcome
 from gpud.core.queue import owner_of
 from gpud.core.world import World
@@ -102,8 +102,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     active = _current(world, seen.job, seen.attempt)
     if active is None:
         return
-    if told_end(world, active) > out.now:
-        world.sooner.update(part.node for part in active.state.allocation.parts)
+    _note_early(world, active, out.now)
     world.leave(seen.job)
     world.books.spend(active, seen.exit.at)
     terms, since = active.terms, active.since
@@ -152,6 +151,14 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
     world.wait(seen.job, terms, place)
     throttle(world, seen.job)
+
+
+def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
+    """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
+    early_s = told_end(world, active) - now
+    if early_s > 0:
+        world.early |= early_s > STARTING_S
+        world.sooner.update(part.node for part in active.state.allocation.parts)
 
 
 def _containers(out: Outcome, seen: Exited) -> list[Told]:

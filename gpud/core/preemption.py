@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import Holds
+from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.placement import fit
 from gpud.core.room import Hold, Room

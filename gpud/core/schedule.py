@@ -11,11 +11,11 @@ Cost: O(demands + lines passed over + starts x log lines), whatever the length o
 from collections.abc import Collection
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
-from math import inf
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.backfill import Guard, Holds, earliest
+from gpud.core.backfill import SOON_S, Guard, earliest
 from gpud.core.claims import Claim
+from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
 from gpud.core.queue import Group, Line, job_of, owner_of
@@ -109,6 +109,7 @@ class _Round:
                 if not world.rules.backfill:
                     break
         world.sooner.clear()
+        world.early = False
         if not len(queue):
             return
         starves_at = None if world.starving is not None else world.starving_at
@@ -130,6 +131,15 @@ class _Round:
         allocation = None
         if (line.group, binding) not in self.closed:
             allocation = self.guard.best(terms, binding)
+            spared = None if allocation is None else self._sparing(job)
+            if spared is not None:
+                sparing = spared.best(terms, spared.binding(terms))
+                if sparing is None and self.kept[job].at > self.now:
+                    self._reserve(line, job, preempts=False)
+                    if job in self.made:
+                        self._set_aside(line, YieldsTo(*spared.last))
+                        return True
+                allocation = sparing or allocation
         if allocation is None:
             self.closed.add((line.group, binding))
             return self._no_room(line, job, binding)
@@ -228,7 +238,7 @@ class _Round:
                 if self.slots > 0 and self.tries > 0:
                     self.tries -= 1
                     if not self._claim_earliest(job, terms):
-                        if made and self._soonest(job, terms, alone=True) is not None:
+                        if made and self._soonest(job, terms, Guard(world, self.now)) is not None:
                             self.slots = 0  # what others reserve after it would be its own once these have started
                         return False
                     # The next elements come before others, and have no names yet to reserve under.
@@ -250,45 +260,44 @@ class _Round:
 
     def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
         """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
-        kept = self.kept.get(job)
+        kept, spared = self.kept.get(job), self._sparing(job)
         if kept is not None and kept.at > self.now:  # else it was for the end of a job that overruns
             sooner = self.world.sooner
-            better = self._soonest(job, terms, sooner if terms.demand.nodes == 1 else None) if sooner else None
-            if better is None or kept.at <= better.at:
-                better = kept
-            if self._clear(better) and self._keep(better, strict=strict):
+            among = sooner if terms.demand.nodes == 1 else None
+            better = self._soonest(job, terms, spared or self.guard, among) if sooner else None
+            if self._keep(kept if better is None or kept.at <= better.at else better, strict=strict):
                 return True
-        found = self._soonest(job, terms)
+        found = self._soonest(job, terms, self.guard)
+        beside = None if found is None or spared is None else self._soonest(job, terms, spared)
+        if found is not None and beside is not None and beside.at <= found.at + SOON_S:
+            found = beside
         return found is not None and self._keep(found, strict=strict)
 
     def _soonest(
-        self, job: JobId, terms: Terms, among: Collection[NodeName] | None = None, *, alone: bool = False
+        self, job: JobId, terms: Terms, guard: Guard, among: Collection[NodeName] | None = None
     ) -> Reservation | None:
-        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after.
-
-        `alone`: as if nobody before it had reserved anything.
-        """
-        reserved, at = () if alone else self.guard.reserved, self.now
+        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
+        reserved, at = guard.reserved, self.now
         for _ in range(WINDOW_TRIES):
-            standing = self.guard.standing_at(terms, at)
-            found = earliest(self.world, job, terms, self.now, self.guard.holds(standing + reserved), among)
-            then = self.guard.over_at(standing) if found is None else max(at, found.at)
+            standing = guard.standing_at(terms, at)
+            found = earliest(self.world, job, terms, self.now, guard.holds(standing + reserved), among)
+            then = guard.over_at(standing) if found is None else max(at, found.at)
             if then is None:
                 return None
-            if found is not None and set(self.guard.standing_at(terms, then)) <= set(standing):
+            if found is not None and set(guard.standing_at(terms, then)) <= set(standing):
                 return found if then == found.at else replace(found, at=then)
             at = then
         return None
 
-    def _clear(self, reservation: Reservation) -> bool:
-        """Return whether nobody before has reserved what a reservation names."""
-        holds = self.guard.holds(self.guard.reserved)
-        return all(
-            share.gpu not in holds[part.node].gpus or 0 < (share.memory_mib or inf) <= holds[part.node].gpus[share.gpu]
-            for part in reservation.allocation.parts
-            if part.node in holds
-            for share in part.shares
-        )
+    def _sparing(self, job: JobId) -> Guard | None:
+        """Return the claims with what others keep that come after a job: who has reserved too leaves them that.
+
+        None where nobody does, or something ended so early that everybody may have something else, in their order.
+        """
+        if self.world.rules.reservations < 2 or self.world.early or job not in self.kept:
+            return None
+        others = [each for each in self.kept.values() if each.job != job and each.job not in self.made]
+        return self.guard.sparing(others) if others else None
 
     def _keep(self, reservation: Reservation, *, strict: bool) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""

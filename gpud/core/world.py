@@ -120,6 +120,7 @@ class World:
         self.starving_at: Timestamp | None = None  # when to look again who waits longest
         self.longest: Longest | None = None
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
+        self.early = False  # something ended well before it was expected to: whoever reserved may have something else
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
         self.rethink_at: Timestamp | None = None  # when time alone may let something start

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -44,6 +45,30 @@ def test_what_two_reservations_need_together_is_left_to_them():
     play.submit(a_job(cpus=9, limit=100))
     jobs = play.submit(a_job(cpus=6), a_job(cpus=4), a_job(cpus=1), a_job(cpus=1, limit=50))
     assert [play.state(job) for job in jobs] == ["queued", "queued", "queued", "starting"]
+
+
+def test_who_has_reserved_takes_nothing_that_was_reserved_after_it_where_it_need_not():
+    play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xT4"), rules=Rules(reservations=2))
+    running = play.submit(a_job(type="H100", limit=100), a_job(type="T4", limit=100))
+    play.starts(*running)
+    anywhere, there = play.submit(a_job(limit=1000), a_job(type="T4", limit=10))
+    play.now = NOON + 100
+    play.ends(*running)  # a T4 is the better place for who takes any
+    assert [play.node(job) for job in (anywhere, there)] == ["n1", "n2"]
+
+
+@pytest.mark.parametrize(("early", "states"), [(0, ["queued", "queued"]), (50, ["starting", "queued"])])
+def test_before_its_moment_it_waits_for_who_comes_after_it_unless_something_ended_early(early, states):
+    play = a_cluster(gpus="2xH100,2xT4", rules=Rules(reservations=2))
+    play.starts(*play.submit(a_job(type="H100", limit=100), a_job(type="H100", limit=500)))
+    soon, late = play.submit(a_job(type="T4", limit=97), a_job(type="T4", limit=99))
+    anywhere, two = play.submit(a_job(limit=1000), a_job(2, type="T4", limit=10))
+    assert list(play.world.reservations) == [anywhere, two]
+    play.starts(soon, late)  # so that those GPUs are expected five seconds sooner
+    play.now = NOON + 97 - early
+    play.ends(soon)
+    assert [play.state(job) for job in (anywhere, two)] == states
+    assert early or play.why(anywhere) == YieldsTo(two, play.world.reservations[two].at)
 
 
 @pytest.mark.parametrize(
@@ -220,11 +245,64 @@ def test_the_last_of_a_thousand_blocked_demands_is_explained_too():
 
 # -- the promise itself
 
+limits = st.sampled_from([5.0, 10.0, 17.0, 20.0, 33.0, 40.0, 80.0])
 needs = st.fixed_dictionaries(
     {"gpus": st.integers(0, 4), "limit": st.sampled_from([None, 5.0, 10.0, 20.0, 40.0, 80.0])},
     optional={"cpus": st.integers(1, 8), "type": st.sampled_from(["H100", "T4"]), "ram": st.sampled_from([16, 48])},
 )
+shapes = st.one_of(
+    st.fixed_dictionaries(
+        {"gpus": st.integers(0, 4), "limit": limits},
+        optional={"cpus": st.integers(1, 8), "type": st.sampled_from(["H100", "T4"]), "ram": st.sampled_from([16, 48])},
+    ),
+    st.fixed_dictionaries(
+        {"gpus": st.sampled_from([2, 4]), "limit": limits, "nodes": st.just(2)},
+        optional={"cpus": st.integers(1, 8), "type": st.just("T4"), "ram": st.sampled_from([16, 48])},
+    ),
+    st.fixed_dictionaries(
+        {"gpus": st.just(1), "limit": limits, "share_permille": st.sampled_from([250, 400, 500])},
+        optional={"cpus": st.integers(1, 8), "type": st.sampled_from(["H100", "T4"])},
+    ),
+)
+thirds = st.sampled_from(["", "2xH100"])
 arrivals = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), needs, st.floats(0.1, 1.0)), max_size=25)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 4), thirds, st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), shapes), max_size=25))
+def test_whoever_reserved_starts_as_promised_if_all_end_as_they_said(several, third, stream):
+    play = a_cluster(
+        a_node("n1", "3xH100,1xT4", cpus=12, memory=64),
+        a_node("n2", "2xT4", cpus=8, memory=64),
+        a_node("n3", third, cpus=6, memory=48),
+        rules=Rules(reservations=several),
+    )
+    play.checked = False  # other tests do, at a price
+    promised, begun = dict[JobId, float](), dict[JobId, float]()
+    ends: list[tuple[float, JobId]] = []
+    next_at, pending = play.now, [*stream]
+    while pending or ends:
+        wake, at = play.out.wake_at or inf, ends[0][0] if ends else inf
+        if wake < min(at, next_at if pending else inf) - 0.1:
+            play.now = max(play.now, wake)
+            play.cycle()
+        elif pending and next_at < at - 0.1:
+            play.now = max(play.now, next_at)
+            gap, spec = pending.pop(0)
+            next_at = play.now + gap
+            play.submit(a_job(**spec, estimate=spec["limit"]))
+        else:  # what ends at one moment is told of at one, a little before it
+            play.now = max(play.now, at - 0.001)
+            play.ends(*(heappop(ends)[1] for _ in list(ends) if ends[0][0] <= at + 0.05))
+        play.starts(*play.started)
+        for job in sorted(play.world.active.keys() - begun.keys()):
+            begun[job] = play.now
+            heappush(ends, (play.now + (play.world.active[job].terms.time_limit_s or 0.0), job))
+        for job, kept in play.world.reservations.items():
+            if kept.at > play.now:
+                promised[job] = min(promised.get(job, inf), kept.at)
+    slack_s = 0.001 * 4 * (len(stream) + 1)  # every cycle takes its millisecond
+    assert all(begun[job] <= at + slack_s for job, at in promised.items())
 
 
 @dataclass
