@@ -189,12 +189,15 @@ def looks_wanted(world: World, state: GpuState, now: Timestamp) -> bool:
 
 
 def _used(world: World, seen: Reading) -> Mib | None:
-    """Return the memory in use beside what those hold who are to be left out: who draws comes and goes as they like."""
-    if seen.memory_used_mib is None:
-        return None
+    """Return the memory in use beside what those hold who are to be left out: who draws comes and goes as they like.
+
+    None where that is not known of one of them.
+    """
     counted = {process.pid for process in occupants(world, seen)}
-    left_out = sum(process.memory_mib or 0 for process in seen.processes or () if process.pid not in counted)
-    return Mib(max(0, seen.memory_used_mib - left_out))
+    left_out = [process.memory_mib for process in seen.processes or () if process.pid not in counted]
+    if seen.memory_used_mib is None or None in left_out:
+        return None
+    return Mib(max(0, seen.memory_used_mib - sum(mib or 0 for mib in left_out)))
 
 
 def _program(process: GpuProcess) -> str:

@@ -531,6 +531,15 @@ def test_memory_that_nobody_seen_uses_keeps_jobs_away():
     assert "container" in play.world.gpus[ONE].health.faults["memory in use"].says
 
 
+def test_memory_of_a_desktop_that_does_not_tell_how_much_it_has_is_nobodys_leak():
+    play = real("1xH100")
+    desktop = replace(a_process(memory=None), kind="graphics")
+    for processes, word in (((desktop,), Condition.FREE), ((), Condition.UNHEALTHY)):
+        play.hardware[ONE] = Hardware(used=3_000, processes=processes)
+        play.look()
+        assert state_of(play) == word
+
+
 def test_who_is_on_an_instance_is_told_of_there_and_not_of_the_gpu_that_is_split():
     node = a_node("n1", "1xH100", simulated=False)
     play = a_cluster(replace(node, gpus=(replace(node.gpus[0], split=True),)))
