@@ -30,15 +30,13 @@ def take(world: World, out: Outcome) -> None:
     if not before or before[-1][1] != gpus:
         before.append((out.now, gpus))
     if before != world.census:
-        world.census = before[-_MOST:]
+        world.census = [before[0], *before[1:][1 - _MOST :]]
         out.changes.append(SettingPut(_SETTING, [list(each) for each in world.census]))
 
 
 def there_s(census: Census, since: Timestamp, until: Timestamp) -> Seconds:
-    """Return the GPU-seconds that there were; before anything is known, by what there was then first."""
-    if not census:
-        return 0.0
-    known = [(min(since, census[0][0]), census[0][1]), *census[1:], (until, 0)]
+    """Return the GPU-seconds that there were, as far as is known: nothing could be used before there was a gpud."""
+    known = [*census, (until, 0)]
     return sum(max(0.0, min(until, to) - max(since, at)) * count for (at, count), (to, _) in pairwise(known))
 
 

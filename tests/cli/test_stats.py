@@ -71,8 +71,8 @@ def test_what_was_is_told_and_a_restart_forgets_none_of_it(gpuctl, gpud):
     assert 0 <= hour["wait_s"]["p50"] <= hour["turnaround_s"]["p50"] < 30
     assert hour["wait_s"]["p50"] <= hour["wait_s"]["p90"] <= hour["wait_s"]["p99"]
     assert hour["starts_per_minute"] == pytest.approx(60 * 4 / hour["seconds"])
-    assert hour["utilization"] == pytest.approx(hour["gpu_s"] / 2 / hour["seconds"])
-    assert 0 < hour["utilization"] <= 1
+    least = hour["gpu_s"] / 2 / hour["seconds"]  # the GPUs were known a moment after the history had begun
+    assert 0 < 0.999 * least < hour["utilization"] <= 1
     assert ({**hour, "period": "day"}, {**hour, "period": "week"}) == (day, week), "there is no longer history"
 
 

@@ -620,11 +620,11 @@ def test_a_job_that_leaves_its_gpus_idle_for_half_an_hour_alarms_once():
     assert [(each.detail["what"], each.job) for each in looks(play, 60, 60.0)] == [("job_idle", job)]
 
 
-def test_what_there_was_to_use_is_by_the_gpus_that_were_there_and_a_restart_changes_nothing():
+def test_what_there_was_to_use_is_by_the_gpus_that_were_known_and_a_restart_changes_nothing():
     play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xH100"))
     play.later(3600)
     play.sees(a_node("n2", ""))
     play.later(3600)
     for each in (play, play.restarted(surveyed=False), play.restarted()):
         found = [there_s(each.world.census, NOON + since, NOON + 7200) for since in (-3600, 0, 1800, 5400)]
-        assert [round(seconds / 3600, 2) for seconds in found] == [20, 12, 8, 2]
+        assert [round(seconds / 3600, 2) for seconds in found] == [12, 12, 8, 2]
