@@ -52,12 +52,12 @@ def nominal_mib(total: Mib) -> Mib:
     """Return the size that a GPU is sold by, for the size that its vendor's library reports.
 
     ECC and the driver keep up to a twelfth for themselves (a 24 GB A10 reports 22731 MiB), and people ask for what
-    the data sheet says. A size that is near no marketed one is rounded up to whole GiB.
+    the data sheet says. A size that is near no marketed one is rounded up to whole GiB, of which there is one at least.
     """
     for gib in _MARKETED_GIB:
         if total <= gib * 1024 <= total * 1.1:
             return Mib(gib * 1024)
-    return Mib(-(-total // 1024) * 1024)
+    return Mib(max(1, -(-total // 1024)) * 1024)
 
 
 @value(kw_only=True)

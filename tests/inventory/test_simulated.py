@@ -184,6 +184,7 @@ def test_nothing_is_posted_after_close():
         (12_288, 12),  # RTX 3060
         (8_188, 8),  # RTX 4060
         (100, 1),  # nothing that is sold: whole GiB
+        (0, 1),  # a GPU that tells nonsense is not shared by so many
         (53_000, 52),
         (400_000, 391),
     ],
