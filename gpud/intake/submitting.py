@@ -41,6 +41,7 @@ _CHANGED_MOST = 64 << 20  # bytes in one commit, for which everybody waits
 PARTS_MOST = 32  # and in so many parts
 SETS_MOST = 4  # of which a user has so many that are not whole
 _BREATH = 50  # jobs looked at before others are attended to
+_AFTER_MOST = 100_000  # jobs that those of one commit come after, counted for each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Submitting:
         there = await self._there(peer, jobs)
         if message.get("retry") and await self._known(peer, message, jobs):
             return
-        submits, befores = [], dict[str, Predecessors]()
+        submits, befores, awaited = [], dict[str, Predecessors](), 0
         for number, job in enumerate(jobs):
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
@@ -153,6 +154,10 @@ class Submitting:
             except Wrong as wrong:
                 raise Wrong(f"{where}: {wrong.message}" if where else wrong.message, wrong.hint, wrong.code) from None
             submits.append(replace(asked, where=where))
+            awaited += len(before.jobs)
+            if awaited > _AFTER_MOST:
+                hint = "have one job come after those, and the others after that one"
+                raise Wrong(f"each of these comes after many: {_AFTER_MOST} are the most in all", hint)
         many = tuple(submits)
         self._ask(peer, message, lambda token: SubmitMany(token, many, dry_run=message.get("dry_run", False)))
 

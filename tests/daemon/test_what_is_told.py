@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import pytest
 from gpud_process import ROOT, until
+
+from gpuctl.errors import RefusedError
 
 
 def test_a_gpu_that_is_drained_while_it_is_busy_stays_busy_and_is_told_as_drained(gpud):
@@ -70,6 +73,9 @@ def test_who_asks_why_everybody_waits_is_told_of_the_next_in_line_first(gpud):
     told = gpud.ask("why", limit=3)["jobs"]
     assert [(each["id"], each["position"]) for each in told] == [(jobs[at], at + 1) for at in range(3)]
     assert len(gpud.ask("why", limit=5_000)["jobs"]) == 1_000
+    chained = job | {"after": {"any": [f"{jobs[0]}-{jobs[999]}"]}}
+    with pytest.raises(RefusedError, match="comes after many"):
+        gpud.ask("submit_many", nonce="many-after", jobs=[chained] * 101, **shared)
     gpud.ask("cancel", select={"mine": True})
     gpud.ask("resume")
 
