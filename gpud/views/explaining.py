@@ -93,7 +93,9 @@ def _expected(world: World, row: JobRow) -> Prediction:
     now_is, then_s = world.predictor.expect(row.terms), world.expects_s.get(row.job)
     if then_s is None or then_s == now_is.seconds:
         return now_is
-    return Prediction(then_s, "what was known when it started")
+    known = then_s != world.predictor.assumed_s or row.terms.time_limit_s is not None
+    nothing = "what is assumed of any job: nothing was known of its like when it started"
+    return Prediction(then_s, "what was known when it started" if known else nothing)
 
 
 def _ending(row: JobRow) -> str | None:
@@ -169,7 +171,7 @@ def _outlook(scene: Scene, terms: Terms, wait: Wait, kept: Reservation | None, f
 
 def _when(scene: Scene, kept: Reservation) -> str:
     """Return in how long a reservation begins, to stand behind a sentence; nothing where that is a guess, or past."""
-    known = kept.at > scene.now and not is_late(scene.forecast, kept.job)
+    known = kept.at > scene.now and not kept.taken and not is_late(scene.forecast, kept.job)
     return f" in {format_duration(kept.at - scene.now)}" if known else ""
 
 

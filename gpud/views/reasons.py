@@ -38,7 +38,9 @@ def in_words(
         if wait.short is not None or not demand.gpus:
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, YieldsTo):
-        return words(wait, now, written, late=is_late(forecast, wait.job))
+        kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
+        soon = is_late(forecast, wait.job) or (kept is not None and kept.taken)
+        return words(wait, now, written, late=soon)
     return words(wait, now, written)
 
 
