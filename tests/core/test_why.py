@@ -102,7 +102,7 @@ def test_what_was_learnt_since_a_job_started_does_not_contradict_what_is_told_of
     play.ends(other)
 
     told = details(play, first)
-    assert "expected to run for 1d: what was known when it started" in told
+    assert "expected to run for 1d: what is assumed of any job: nothing was known of its like when it started" in told
     assert "expected to end in 23h59m, no time limit" in told
 
 

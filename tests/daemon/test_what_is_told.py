@@ -21,14 +21,6 @@ def test_a_gpu_that_is_drained_while_it_is_busy_stays_busy_and_is_told_as_draine
     assert (second["state"], second["health"], second["health_reason"]) == ("busy", "draining", "fan")
 
 
-def test_what_was_assumed_of_a_job_that_runs_is_not_told_as_known(gpud):
-    job = gpud.submit("sleep", "600", gpus=1)
-    gpud.running(job)
-    gpud.ended(gpud.submit("true", gpus=1))
-    told = gpud.ask("why", job=job)["jobs"][0]
-    assert (told["predicted_s"], told["predicted_from"].split(":")[0]) == (86_400, "what is assumed of any job")
-
-
 def test_a_job_that_can_never_fit_says_so_once_gpus_are_seen(a_gpud):
     blind = a_gpud("--nvml-library", "/nowhere/libnvidia-ml.so.1")
     job = blind.submit("true", gpus=8)
