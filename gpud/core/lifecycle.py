@@ -8,7 +8,8 @@
     could not start, its own       -                            failed
     anything                       a GPU of it that was lost    a mishap: again if it may be, else failed
     anything                       too much of a shared GPU     failed
-    ended at its time limit        -                            timed out
+    ended at its time limit        -                            timed out; but a retry, if one is left, where it
+                                                                ended by itself with an exit code that it named
     exit code 0                    -                            completed
     lost                           -                            a mishap: again if it may be, else lost
     anything else, its GPU lost    -                            a mishap: again if it may be, else failed
@@ -91,6 +92,8 @@ def after(
     if cause is StopCause.GPU_MEMORY:
         return Over(End.FAILED, "used more of a shared GPU's memory than it declared: --gpu-memory")
     if outcome.timed_out or cause is StopCause.TIMED_OUT:
+        if outcome.exit_code and f"exit:{outcome.exit_code}" in terms.retry_on and place.failures < terms.retries:
+            return _retried(place, now, f"reached its time limit, {said(outcome)}")
         return Over(End.TIMED_OUT, "reached its time limit")
     if outcome.exit_code == 0:
         return Over(End.COMPLETED)
@@ -102,8 +105,7 @@ def after(
     if outcome.lost is not None or gone is not None:
         return _after_mishap(place, terms, now, Over(end, reason), most)
     if place.failures < terms.retries and tried_again(terms, outcome):
-        again = replace(_delayed(place, place.failures + 1, now), failures=place.failures + 1)
-        return Again(again, "retried", f"attempt {place.attempt} ended: {reason}")
+        return _retried(place, now, reason)
     return Over(end, reason)
 
 
@@ -130,6 +132,11 @@ def _after_mishap(
         return Over(over.end, f"{over.reason}; not started again: what it runs on has failed {plural(mishaps, 'time')}")
     again = replace(_delayed(place, mishaps, now), mishaps=mishaps)
     return Again(again, "retried", f"attempt {place.attempt} ended: {over.reason}")
+
+
+def _retried(place: Place, now: Timestamp, reason: str) -> Again:
+    again = replace(_delayed(place, place.failures + 1, now), failures=place.failures + 1)
+    return Again(again, "retried", f"attempt {place.attempt} ended: {reason}")
 
 
 def said(outcome: Exit) -> str:

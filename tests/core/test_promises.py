@@ -45,6 +45,7 @@ ends = st.sampled_from(
         {"lost": "rebooted"},
         {"signal": 9, "finding": "out of memory", "rss": 20_000},
         {"timed_out": True},
+        {"timed_out": True, "code": 3},
         {"fault": Fault("no such program", machine=False)},
         {"fault": Fault("no space", machine=True)},
         {"code": 0, "stuck": True},

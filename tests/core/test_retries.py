@@ -45,6 +45,10 @@ def demand(play: Play, job: JobId) -> Demand:
         (("lost",), REBOOT, True),
         (("lost",), {"code": 1}, False),
         ((), {"signal": 15, "timed_out": True}, False),
+        ((), {"code": 75, "timed_out": True}, False),
+        (("exit:3", "failure"), {"code": 75, "timed_out": True}, False),
+        (("exit:75",), {"code": 75, "timed_out": True}, True),
+        (("exit:75",), {"signal": 9, "timed_out": True}, False),
     ],
 )
 def test_a_job_is_tried_again_for_the_ends_that_it_names(
