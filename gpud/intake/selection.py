@@ -11,6 +11,7 @@ from operator import itemgetter
 from gpud.model.array import IndexSet, parse_indices
 from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_of, job_id, number_of
 from gpud.model.spec import Dependency, Park, When
+from gpud.model.units import Timestamp
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery, JobRow
 from gpud.wire.changes import Selection
@@ -52,6 +53,11 @@ class Named:
             return array_of(job) == job and job_id(self.first) <= job <= job_id(self.last)
         low = job_id(self.first)
         return array_of(job) == low and job != low and job - low - 1 in self.elements
+
+
+def no_such_group(name: str) -> Wrong:
+    """Return what is wrong with a group in which there is, and was, no job."""
+    return Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
 
 
 def no_such_job(word: str) -> Wrong:
@@ -150,9 +156,9 @@ class Owner:
 def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ended: bool = False) -> Chosen:
     """Return the jobs of a selection that I may change: my own, or with `may_all` everybody's.
 
-    Raises Wrong: `no_such_job` for one named alone that there is not, `not_permitted` for one that is another's, or for
-    all that are another's. What else only filters select is narrowed to one's own instead, and has not ended, unless
-    `ended` may be meant and a state that is an end is named: then the newest of both.
+    Raises Wrong: `no_such_job` for one named alone that there is not, `no_such_group`, `not_permitted` for one that is
+    another's, or for all that are another's. What else only filters select is narrowed to one's own instead, and has
+    not ended, unless `ended` may be meant and a state that is an end is named: then the newest of both.
     """
     words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
     states = checked_states(select.get("state", ()))
@@ -169,13 +175,16 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         user = me.name if own_only else user
         limit = _FEW if ended and group is None else _MANY
         query = JobQuery(states=states, user=user, group=group, ended=ended, limit=limit)
-        return Chosen({job: state for job, state, uid in reader.states(query) if not own_only or uid == me.uid})
+        found = {job: state for job, state, uid in reader.states(query) if not own_only or uid == me.uid}
+        if not found and group is not None and not reader.groups(group, Timestamp(0)):
+            raise no_such_group(group)
+        return Chosen(found)
     spans = _spans(words)
     another = None if may_all else reader.anothers(spans, me.uid)  # before so much as one row of others is read
     if another is not None:
         job, owner = another
         raise Wrong(f"job {format_job(job)} is {owner}'s", "only its owner may", "not_permitted")
-    found: dict[JobId, str] = {}
+    found = {}
     for row, key in _meant(words, reader.jobs(JobQuery(spans=spans, limit=_MANY))[0]):
         state = row.state if row.job == key else _state_within(row, key)
         wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)

@@ -11,7 +11,16 @@ from math import inf
 from typing import cast
 
 from gpud.instance import Instance
-from gpud.intake.selection import Named, checked_states, merged, no_such_job, parse_job, parse_jobs, within
+from gpud.intake.selection import (
+    Named,
+    checked_states,
+    merged,
+    no_such_group,
+    no_such_job,
+    parse_job,
+    parse_jobs,
+    within,
+)
 from gpud.model.array import IndexSet
 from gpud.model.job import End, JobId, StopCause, array_of, format_job, index_of, job_id, number_of
 from gpud.model.units import Seconds, Timestamp
@@ -196,7 +205,7 @@ class Listing:
         name, since = message.get("name"), Timestamp(self._gpud.clock() - _DAY_S)
         rows = await self._gpud.reader.run(lambda reader: reader.groups(name, since))
         if name is not None and not rows:
-            raise Wrong(f"there is no group {name!r}", "see what there is: gpuctl group", "no_such_group")
+            raise no_such_group(name)
         rows.sort(key=lambda row: (row.uid == peer.uid, row.submitted_at))  # whoever has very many hides nobody's own
         kept = sorted(rows[-_ROWS:], key=lambda row: row.submitted_at)
         return {"groups": [views.group_map(scene_of(self._gpud), row) for row in kept], "more": len(rows) - len(kept)}

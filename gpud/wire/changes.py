@@ -8,7 +8,8 @@ from gpud.wire.submission import DemandParts
 class Selection(TypedDict):
     """Which jobs: ids (`12`, `12_7`, `12_3-9`, `12_[3-9]`, `3-9`), or every job that the filters leave.
 
-    Ids that do not exist refuse the whole request; gaps in ranges are skipped. Filters narrow either way.
+    Ids that do not exist refuse the whole request, and so does a group in which there never was a job; gaps in ranges
+    are skipped. Filters narrow either way.
     """
 
     jobs: NotRequired[list[str]]

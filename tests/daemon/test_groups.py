@@ -91,6 +91,14 @@ def test_a_key_alone_is_refused(gpud):
         gpud.submit("true", key="k")
 
 
+def test_a_group_that_there_never_was_is_no_selection(gpud):
+    with pytest.raises(RefusedError, match="there is no group 'typo'") as refused:
+        gpud.ask("cancel", select={"group": "typo"})
+    assert refused.value.code == "no_such_group"
+    gpud.ended(gpud.submit("true", group="was"))
+    assert gpud.ask("cancel", select={"group": "was"})["changed"] == []
+
+
 def test_an_array_has_a_key_and_its_elements_have_none(gpud):
     array = gpud.submit("true", group="array", key="k", array="0-2")
     gpud.ended(array)
