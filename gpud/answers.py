@@ -162,7 +162,7 @@ class Answers:
     async def _status(self, peer: Peer, message: Message) -> Message:
         del peer, message
         counts = await self._gpud.reader.run(lambda reader: reader.counts(Timestamp(self._gpud.clock() - _DAY_S)))
-        scene, config = scene_of(self._gpud), self._gpud.parts.config
+        scene, config = scene_of(self._gpud), self._gpud.config
         driver = next((node.node.driver for node in scene.world.nodes.values() if node.node.driver), None)
         return {
             "version": __version__,

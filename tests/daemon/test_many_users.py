@@ -233,6 +233,13 @@ def test_roles_follow_a_reload(system, bob):
     until(lambda: not operates(bob))
 
 
+def test_what_is_told_of_the_fence_follows_a_reload(system, bob):
+    system.reconfigured(SETTINGS + 'fence = "devices"\n')
+    assert bob.request("status")["launcher"]["fence"] == "devices"
+    system.reconfigured(SETTINGS)
+    assert bob.request("status")["launcher"]["fence"] is None
+
+
 def looks(client, job):
     """Everything that there is to see, as one text; about this job where one is meant."""
     told = []
