@@ -249,7 +249,11 @@ def prepare(directory: str) -> None:
     for name in os.listdir(directory):
         path = f"{directory}/{name}"
         if name.startswith(".") or _is_tombstone(path):
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except IsADirectoryError:  # a launcher process was killed while it rehearsed
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
     draft = f"{stone}.{os.getpid()}"
     with open(draft, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         file.write(encode({"state": TOMBSTONE, "boot": boot}))

@@ -59,8 +59,10 @@ def test_tombstones_stay_until_the_machine_has_booted_anew(tmp_path):
 
     record.overwrite(f"{tmp_path}/{record.TOMBSTONE_FILE}", {"state": record.TOMBSTONE, "boot": "another"})
     os.close(record.claim(f"{tmp_path}/2.1", record.encode({"state": record.DONE})))
+    (tmp_path / ".rehearsal.7.saves").mkdir()  # of a launcher process that was killed
     record.prepare(str(tmp_path))
     assert record.read(f"{tmp_path}/1.1") is None
+    assert not (tmp_path / ".rehearsal.7.saves").exists()
     assert record.read(f"{tmp_path}/2.1") is not None
 
 
