@@ -54,7 +54,7 @@ class Notices:
         self._thread = ThreadPoolExecutor(1, "gpud-notices")
         self._outbox: Outbox | None = None
         self._events: deque[Event] = deque()
-        self._late: list[tuple[Timestamp, JobId]] = []  # a heap: when a job will have waited for long
+        self._late: list[tuple[Timestamp, JobId]] = []  # a heap: since when a job waits that may come to wait for long
         self._sending: dict[JobId, Notice] = {}
         self._over: deque[tuple[Notice, Exit]] = deque()
         self._wake = asyncio.Event()
@@ -149,7 +149,7 @@ class Notices:
         """Take the events that an earlier gpud did not come to; return up to which they are taken."""
         mark: int = await self._run(partial(self._box.mark, last_event))
         for job, at in await self._gpud.reader.run(lambda reader: reader.unfinished_with_notices("waiting")):
-            self._await(job, at)
+            heappush(self._late, (at, job))
         await self._run(partial(self._box.prune, Timestamp(self._gpud.clock() - _KEEP_S)))
         while True:
             past = await self._gpud.reader.run(partial(Reader.events, since=mark, spans=None, limit=_PAGE))
@@ -157,22 +157,24 @@ class Notices:
             if len(past) < _PAGE:
                 return mark
 
-    def _await(self, job: JobId, at: Timestamp) -> None:
-        heappush(self._late, (Timestamp(at + self._gpud.config.long_wait_s), job))
+    def _late_at(self) -> Timestamp | None:
+        """Return when the next job has waited for long."""
+        return Timestamp(self._late[0][0] + self._gpud.config.long_wait_s) if self._late else None
 
     async def _keep(self, mark: int, events: Sequence[Event]) -> int:
         """Put what events come to into the outbox; return up to which they are taken."""
         fresh = [event for event in events if event.seq > mark]
         now = self._gpud.clock()
         late = []
-        while self._late and self._late[0][0] <= now:
+        while (at := self._late_at()) is not None and at <= now:
             late.append(heappop(self._late)[1])
         if not fresh and not late:
             return mark
         notices = self._telling.of_alerts(fresh, self._gpud.config.alerts)
-        notices += await self._telling.of_jobs(fresh, late, now)
+        told = await self._run(partial(self._box.told, "waiting", late)) if late else set()  # by an earlier gpud, too
+        notices += await self._telling.of_jobs(fresh, late, now, told)
         for job, at in self._telling.waiting:
-            self._await(job, at)
+            heappush(self._late, (at, job))
         self._telling.waiting.clear()
         mark = fresh[-1].seq if fresh else mark
         await self._run(partial(self._box.add, notices, mark))
@@ -236,7 +238,7 @@ class Notices:
             return self._gpud.clock()
         full = len(self._sending) >= _AT_ONCE
         due = None if full else await self._run(partial(self._box.next_due_at, self._busy()))
-        moments = [each for each in (due, self._late[0][0] if self._late else None) if each is not None]
+        moments = [each for each in (due, self._late_at()) if each is not None]
         return min(moments, default=None)
 
     def _map(self, notice: Notice) -> NoticeMap:

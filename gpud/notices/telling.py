@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +21,8 @@ _KINDS = {
     "failure": frozenset({End.FAILED, End.TIMED_OUT, End.LOST}),
     "cancelled": frozenset({End.CANCELLED}),
 }
-_OF_INTEREST = _ENDS | {"running"}
+_MAY_WAIT = frozenset({"submitted", "updated"})
+_OF_INTEREST = _ENDS | _MAY_WAIT | {"running"}
 _SAYS = {
     "running": "has started",
     "timed_out": "reached its time limit",
@@ -33,7 +34,8 @@ _SAYS = {
 class Telling:
     """Makes notices of events.
 
-    `waiting` gathers the jobs, and when they were submitted, whose long wait somebody wants to hear of.
+    `waiting` gathers the jobs, and when they were submitted, whose long wait somebody wants to hear of; of one whose
+    notices were changed meanwhile, once more.
     """
 
     def __init__(self, gpud: Instance) -> None:
@@ -54,27 +56,36 @@ class Telling:
                 ]
         return notices
 
-    async def of_jobs(self, events: Sequence[Event], late: Sequence[JobId], now: Timestamp) -> list[Notice]:
-        """Return what jobs' events come to. Elements of arrays are not told of one by one: their array is."""
+    async def of_jobs(
+        self, events: Sequence[Event], late: Sequence[JobId], now: Timestamp, told: Collection[tuple[JobId, str]]
+    ) -> list[Notice]:
+        """Return what jobs' events come to. Elements of arrays are not told of one by one: their array is.
+
+        `late` have waited for long, of which those who are `told` have heard.
+        """
         of_jobs = [(event.job, event) for event in events if event.job is not None and index_of(event.job) is None]
-        jobs = {job for job, event in of_jobs if event.kind in _OF_INTEREST or event.kind == "submitted"} | set(late)
+        jobs = {job for job, event in of_jobs if event.kind in _OF_INTEREST} | set(late)
         if not jobs:
             return []
         rules = await self._gpud.reader.run(lambda reader: reader.notice_rules(sorted(jobs)))
         notices: list[Notice] = []
         for job, event in of_jobs:
-            if event.kind == "submitted" and any(word == "waiting" for word, _ in rules.get(job, ())):
-                self.waiting.append((job, event.at))
+            if event.kind in _MAY_WAIT and any(word == "waiting" for word, _ in rules.get(job, ())):
+                self.waiting.append((job, await self._submitted_at(job, event)))
             for word, target in rules.get(job, ()):
                 if event.kind in _KINDS.get(word, ()):
                     notices += await self._of_job(job, word, target, event.at, event.kind)
                 elif word == "group" and event.kind in _ENDS:
                     notices += await self._of_group(job, target, event.at)
-        for job in late:
+        for job in dict.fromkeys(late):
             for word, target in rules.get(job, ()):
-                if word == "waiting":
+                if word == "waiting" and (job, target) not in told:
                     notices += await self._of_job(job, word, target, now, None)
         return notices
+
+    async def _submitted_at(self, job: JobId, event: Event) -> Timestamp:
+        row = None if event.kind == "submitted" else await self._gpud.reader.run(lambda reader: reader.job(job))
+        return event.at if row is None else row.submitted_at
 
     async def _of_job(self, job: JobId, word: str, target: str, at: Timestamp, kind: str | None) -> list[Notice]:
         """Return the notice that a job did this; of one that is said to wait, only if it does."""

@@ -4,6 +4,7 @@ No job depends on it, so it is not synced at every commit, and is made when the 
 on its way when gpud was killed is looked for again: a notice may arrive twice, and is never forgotten.
 """
 
+import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -22,6 +23,7 @@ _SCHEMA = (
         due_at REAL NOT NULL, ended_at REAL, error TEXT
     )""",
     "CREATE INDEX IF NOT EXISTS notice_due ON notice (due_at, uid) WHERE state = 'due'",
+    "CREATE INDEX IF NOT EXISTS notice_job ON notice (job)",
 )
 _COLUMNS = "id, at, uid, job, event, target, body, state, tries, due_at, ended_at, error"
 
@@ -106,6 +108,12 @@ class Outbox:
     def sending(self) -> list[Notice]:
         """Return what was on its way when an earlier gpud ended."""
         return self._select("WHERE state = 'sending' ORDER BY id", ())
+
+    def told(self, event: str, jobs: Sequence[JobId]) -> set[tuple[JobId, str]]:
+        """Return of which of these jobs whom there is a notice of such an event for, delivered or not."""
+        select = "SELECT job, target FROM notice WHERE event = ? AND job IN (SELECT value FROM json_each(?))"
+        with told(self._path):
+            return set(self._db.execute(select, (event, json.dumps(jobs))))
 
     def sent(self, number: int, at: Timestamp) -> None:
         """Note that it has arrived."""

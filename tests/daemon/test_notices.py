@@ -157,13 +157,18 @@ def test_an_array_and_a_group_are_told_of_once(gpud, hook):
     assert len(settled(gpud)) == 2
 
 
-def test_who_waits_for_long_is_told_of(a_gpud, hook):
+def test_who_waits_for_long_is_told_of_once(a_gpud, hook):
     gpud = a_gpud("--simulate", "1xH100", "--long-wait", "1")
     gpud.submit("true")
     job = gpud.submit("true", hold=True, notify=[["waiting", hook.url]])
     data = hook.next()[1]
     assert (data["event"], data["job"]["id"]) == ("waiting", job)
     assert "has waited for" in data["text"]
+    gpud.kill()
+    gpud.start()
+    other = gpud.submit("true", hold=True)
+    gpud.ask("update", select={"jobs": [other]}, notify=[["waiting", hook.url]])
+    assert hook.next()[1]["job"]["id"] == other
 
 
 @pytest.mark.parametrize(
