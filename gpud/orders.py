@@ -116,25 +116,27 @@ def order_for(config: Config, world: World, effect: Launch, spec: JobSpec, offse
             _own_directory(_own(config, what, uid), uid, spec.gid)
     log = default_log(log_dir(config, uid), effect.job, effect.attempt)
     socket = terminal_path(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}")
+    env = additions(
+        job=format_job(effect.job),
+        attempt=effect.attempt,
+        node=allocation.node,
+        nodes=[part.node for part in allocation.parts],
+        uuids=allocation.gpus,
+        indices=_indices(fence, gpus),
+        by=_numbering(config, fence, gpus, around),
+        share_mib=next((share.memory_mib for share in allocation.shares), None),
+        script=spec.command[0] if spec.script is not None else None,
+        progress_file=progress_file(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}"),
+        checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
+        of=_mark(config.state_dir),
+    )
+    if spec.sbatch:
+        env |= _of_slurm(world, effect, spec, states, env["CUDA_VISIBLE_DEVICES"], scripts, log)
     return LaunchOrder(
         spec=replace(spec, command=_CLAIM) if spec.terms.claim else spec,
         log=log,
         offset=offset,
-        env=additions(
-            job=format_job(effect.job),
-            attempt=effect.attempt,
-            node=allocation.node,
-            nodes=[part.node for part in allocation.parts],
-            uuids=allocation.gpus,
-            indices=_indices(fence, gpus),
-            by=_numbering(config, fence, gpus, around),
-            share_mib=next((share.memory_mib for share in allocation.shares), None),
-            script=spec.command[0] if spec.script is not None else None,
-            progress_file=progress_file(log_dir(config, uid), f"{format_job(effect.job)}.{effect.attempt}"),
-            checkpoint_dir=f"{_own(config, 'checkpoints', uid)}/{format_job(effect.job)}",
-            of=_mark(config.state_dir),
-        )
-        | (_of_slurm(world, effect, spec, states, scripts, log) if spec.sbatch else {}),
+        env=env,
         # Simulated nodes have more CPUs than the machine that they are on.
         cpus=spec.terms.demand.cpus if config.simulate is None else 0,
         numa=tuple(sorted({state.gpu.numa for state in states if state.gpu.numa is not None})),
@@ -231,7 +233,7 @@ def notice_order(config: Config, spec: JobSpec, offset: float, number: int, said
 
 
 def _of_slurm(
-    world: World, effect: Launch, spec: JobSpec, states: list[GpuState], scripts: str, log: str
+    world: World, effect: Launch, spec: JobSpec, states: list[GpuState], visible: str, scripts: str, log: str
 ) -> dict[str, str]:
     """Return what a script with #SBATCH lines is told beside; a copy of it is kept in `scripts`."""
     output = log
@@ -246,6 +248,7 @@ def _of_slurm(
         indices=[state.gpu.index for state in states],
         cpus=spec.terms.demand.cpus,
         memory_mib=spec.terms.demand.memory_mib,
+        visible=visible,
         output=output,
         kept=f"{scripts}/{format_job(effect.job)}.{effect.attempt}",
     )

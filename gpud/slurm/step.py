@@ -107,7 +107,7 @@ def step_of(options: dict[str, str], command: list[str]) -> Step:
     """Return the step that options ask for in this job."""
     all_nodes = int(os.environ.get("SLURM_NNODES") or 1)
     nodes = min(number(options, "nodes") or all_nodes, all_nodes)
-    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    visible = visible_gpus()
     asked, per_task, per_gpu = gpus_asked(options), number(options, "gpus-per-task"), number(options, "ntasks-per-gpu")
     tasks, per_node = number(options, "ntasks"), number(options, "ntasks-per-node")
     if "pty" in options:
@@ -130,6 +130,25 @@ def step_of(options: dict[str, str], command: list[str]) -> Step:
         fail(f"Unable to create step: it asks for {many}, and the job has {len(visible)} on this node")
     held = acquire(options, visible, wanted, tasks)
     return Step(command, options, tasks, nodes, shares(options, held, wanted, per_task, per_gpu, tasks, nodes))
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that there are for a step, and have its tasks see them.
+
+    They are the job's, or those of them that the script has left visible. What it says of others means the job's own
+    on a cluster, which counts them from 0, and where Slurm's srun tells them to tasks whatever the script said.
+    """
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    own = os.environ.get("GPUD_STEP_GPUS", said or "")
+    seen = [each.strip() for each in (said or "").split(",") if each.strip()]
+    if seen[:1] == ["-1"]:  # as many hide them all
+        return []
+    if said is None or not {*seen} <= {*own.split(","), *os.environ.get("GPUD_GPU_UUIDS", "").split(",")}:
+        if said is not None:
+            say(f"CUDA_VISIBLE_DEVICES={said} are not this job's GPUs: tasks see {own or 'none'}")
+        os.environ["CUDA_VISIBLE_DEVICES"] = own
+        seen = [each for each in own.split(",") if each]
+    return seen
 
 
 def programs(step: Step) -> list[list[str]]:

@@ -29,13 +29,14 @@ def variables(
     indices: Sequence[int],
     cpus: int,
     memory_mib: int,
+    visible: str,
     output: str,
     kept: str,
 ) -> dict[str, str]:
     """Return what is told of Slurm. `nodes` are the job's, `indices` its GPUs and `cpus` its CPUs on the first one.
 
-    `kept` is the path of the script's copy, which steps of one job lock parts of; PATH is what goes before the
-    submitter's.
+    `visible` is how CUDA is told these GPUs: `srun` goes by it, whatever the script has said since. `kept` is the path
+    of the script's copy, which steps of one job lock parts of; PATH is what goes before the submitter's.
     """
     number, count = str(number_of(job) if index_of(job) is None else int(job)), str(len(nodes))
     each = str(cpus or os.cpu_count() or 1)
@@ -45,6 +46,7 @@ def variables(
         "GPUD_STEP_PYTHON": sys.executable,
         "GPUD_STEP_LOCKS": kept,
         "GPUD_STEP_OUTPUT": output,
+        "GPUD_STEP_GPUS": visible,
         "SLURM_JOB_ID": number,
         "SLURM_JOBID": number,
         "SLURM_JOB_NAME": spec.name,

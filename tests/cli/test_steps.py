@@ -32,6 +32,7 @@ echo "job $SLURM_ARRAY_JOB_ID element $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_
 echo "from $SLURM_ARRAY_TASK_MIN to $SLURM_ARRAY_TASK_MAX by $SLURM_ARRAY_TASK_STEP"
 echo "asked $SLURM_CPUS_PER_TASK $SLURM_NTASKS_PER_NODE $SLURM_MEM_PER_NODE $SLURM_GPUS_ON_NODE"
 echo "outside ${SLURM_NTASKS-none} ${SLURM_PROCID-none} ${SLURM_LOCALID-none}"
+export CUDA_VISIBLE_DEVICES=6,7
 env srun -l bash -c 'echo "rank $SLURM_PROCID/$SLURM_NTASKS local $SLURM_LOCALID gpu $CUDA_VISIBLE_DEVICES"' | sort
 scontrol show job $SLURM_JOB_ID | grep -o -e 'StdOut=.*' -e 'TimeLimit=[^ ]*'
 echo "may run $((SLURM_JOB_END_TIME - SLURM_JOB_START_TIME)) s"
@@ -227,6 +228,29 @@ def test_a_signal_reaches_every_task(tmp_path, saves):
 def test_gpus_are_bound_to_tasks_as_asked(words, seen):
     status, out, err = ended(srun(*words.split(), "sh", "-c", "echo $CUDA_VISIBLE_DEVICES"))
     assert (status, sorted(out.splitlines())) == (0, seen), err
+
+
+@pytest.mark.parametrize(
+    ("said", "seen", "told"),
+    [
+        ("0,1", "4,6", "CUDA_VISIBLE_DEVICES=0,1 are not this job's GPUs: tasks see 4,6"),
+        ("4,5", "4,6", "tasks see 4,6"),
+        ("6", "6", ""),  # one of its own
+        ("GPU-b", "GPU-b", ""),
+        ("", "", ""),
+        ("-1", "-1", ""),
+        (None, "4,6", ""),
+    ],
+)
+def test_tasks_see_no_gpus_of_others_whatever_the_script_says(said, seen, told):
+    job = {"GPUD_STEP_GPUS": "4,6", "GPUD_GPU_UUIDS": "GPU-a,GPU-b"}
+    words = ["env", "-u", "CUDA_VISIBLE_DEVICES"] if said is None else ["env", f"CUDA_VISIBLE_DEVICES={said}"]
+    environ = os.environ | {"GPUD_STEP_PYTHON": sys.executable} | job
+    task = ["sh", "-c", "echo ${CUDA_VISIBLE_DEVICES-unset}"]
+    done = subprocess.run([*words, BIN / "srun", *task], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{seen}\n"
+    assert told in done.stderr
+    assert bool(told) == bool(done.stderr)
 
 
 def test_each_task_may_have_a_file_and_a_step_that_cannot_be_is_refused(tmp_path):
