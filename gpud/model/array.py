@@ -47,28 +47,11 @@ class IndexSet:
 
     def __sub__(self, other: "IndexSet") -> "IndexSet":
         """Return the indices that are not in the other set; costs ranges, and indices only where steps differ."""
-        parts: list[range] = []
-        after = 0
-        for part in self.ranges:
-            while after < len(other.ranges) and other.ranges[after][-1] < part[0]:
-                after += 1
-            inside = after
-            while inside < len(other.ranges) and other.ranges[inside][0] <= part[-1]:
-                inside += 1
-            parts += _less(part, other.ranges[after:inside])
-        return IndexSet(tuple(parts))
+        return IndexSet(tuple(left for part, theirs in self._meeting(other) for left in _less(part, theirs)))
 
     def __and__(self, other: "IndexSet") -> "IndexSet":
         """Return the indices that are in both sets; costs what their ranges cost."""
-        parts: list[range] = []
-        at = 0
-        for part in self.ranges:
-            while at < len(other.ranges) and other.ranges[at][-1] < part[0]:
-                at += 1
-            inside = at
-            while inside < len(other.ranges) and other.ranges[inside][0] <= part[-1]:
-                parts.append(_common(part, other.ranges[inside]))
-                inside += 1
+        parts = (_common(part, each) for part, theirs in self._meeting(other) for each in theirs)
         return IndexSet(tuple(filter(None, parts)))
 
     def __or__(self, other: "IndexSet") -> "IndexSet":
@@ -79,6 +62,17 @@ class IndexSet:
         if self.ranges[-1][-1] < more.ranges[0][0] or more.ranges[-1][-1] < self.ranges[0][0]:
             return IndexSet(tuple(sorted((*self.ranges, *more.ranges), key=_start)))
         return index_set((*self, *more))
+
+    def _meeting(self, other: "IndexSet") -> Iterator[tuple[range, tuple[range, ...]]]:
+        """Yield each range with those of the other set that reach between its ends."""
+        after = 0
+        for part in self.ranges:
+            while after < len(other.ranges) and other.ranges[after][-1] < part[0]:
+                after += 1
+            inside = after
+            while inside < len(other.ranges) and other.ranges[inside][0] <= part[-1]:
+                inside += 1
+            yield part, other.ranges[after:inside]
 
 
 def index_set(indices: Iterable[int]) -> IndexSet:
