@@ -316,9 +316,11 @@ def _earliest_on(
 ) -> tuple[Timestamp, Allocation] | None:
     """Return the first moment at which a node, as it gets things back one by one, has room, and what is taken then.
 
-    It has none before `bound`.
+    It has none before `bound`. Of equal GPUs those are taken that are not free now: others may have these until then,
+    and longer.
     """
     future = room.copy()
+    future.later = frozenset(state.gpu.id for state in room.free)
     part = None if bound > now else fit(terms.demand, future, hold)
     if part is not None:
         return now, part

@@ -10,7 +10,7 @@ Cost: O(GPUs of the node).
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -106,7 +106,7 @@ def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
     if any(state.health.faults for state in able):
         sound = [state for state in able if not state.health.degraded]
         able = sound if len(sound) >= count else able
-    return [whole_share(state.gpu.id) for state in sorted(closest(able, count), key=index)]
+    return [whole_share(state.gpu.id) for state in sorted(closest(able, count, later=room.later), key=index)]
 
 
 def _alike(able: list[GpuState], count: int) -> list[GpuState]:
@@ -146,8 +146,17 @@ def to_be_had(demand: Demand, room: Room) -> int:
     return sum(1 for state in room.free if suits(demand, state.gpu))
 
 
-def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS) -> list[GpuState]:
-    """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do."""
+def closest(
+    able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS, later: Collection[GpuId] = ()
+) -> list[GpuState]:
+    """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do.
+
+    Of what is equal what is not for `later`, then what is coolest.
+    """
+
+    def spared(group: Sequence[GpuState]) -> int:
+        return sum(state.gpu.id in later for state in group) if later else 0
+
     if len(able) <= count:
         return list(able)
     largest: list[GpuState] = []
@@ -160,14 +169,17 @@ def closest(able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINK
             if count == 1:
                 nearest = [state for group in fewest for state in group]
             else:
-                nearest = fewest[0] if len(fewest) == 1 else min(fewest, key=_heat)
-            return closest(nearest, count, links[:at] + links[at + 1 :])
+                nearest = fewest[0] if len(fewest) == 1 else min(fewest, key=lambda each: (spared(each), _heat(each)))
+            return closest(nearest, count, links[:at] + links[at + 1 :], later)
         if groups:
-            largest = max(largest, *groups, key=len)
+            largest = max(largest, *groups, key=lambda each: (len(each), -spared(each)))
     if len(largest) > 1:
         taken = {state.gpu.id for state in largest}
-        return largest + closest([state for state in able if state.gpu.id not in taken], count - len(largest))
-    return sorted(able, key=lambda state: (state.gpu.memory_total_mib, warmth(state), state.gpu.index))[:count]
+        others = [state for state in able if state.gpu.id not in taken]
+        return largest + closest(others, count - len(largest), later=later)
+    return sorted(
+        able, key=lambda each: (each.gpu.memory_total_mib, each.gpu.id in later, warmth(each), each.gpu.index)
+    )[:count]
 
 
 def _heat(group: Sequence[GpuState]) -> int:

@@ -44,7 +44,8 @@ class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.
 
     A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
-    whose it is that keeps rooms: another one means that something changed. `sick`: it has degraded GPUs.
+    whose it is that keeps rooms: another one means that something changed. `sick`: it has degraded GPUs. `later`: of
+    equal GPUs these are taken last.
     """
 
     node: NodeState
@@ -54,6 +55,7 @@ class Room:
     shared: dict[GpuId, int] = field(default_factory=dict)
     version: int = 0
     sick: bool = False
+    later: frozenset[GpuId] = frozenset()
     _stocks: Stocks | None = None
     _free_permille: int = 0
 
@@ -99,6 +101,7 @@ class Room:
             min(self.cpus, hold.cpus),
             min(self.memory_mib, hold.memory_mib),
             {gpu: min(left, hold.gpus.get(gpu, left)) for gpu, left in self._parts(hold).items()},
+            later=self.later,
         )
 
     def _parts(self, hold: Hold) -> Mapping[GpuId, int]:

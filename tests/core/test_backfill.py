@@ -32,6 +32,15 @@ def test_an_unlimited_job_does_not_pass_onto_reserved_gpus_but_onto_others():
     assert [play.state(job) for job in (wide, onto_reserved, beside)] == ["queued", "queued", "starting"]
 
 
+def test_of_equal_gpus_those_that_are_free_now_are_reserved_last():
+    play = a_cluster(gpus="4xRTX4090")
+    over, running = play.submit(a_job(2, limit=100), a_job(2, limit=1000))
+    play.starts(over, running)
+    play.ends(over)
+    jobs = play.submit(a_job(3), a_job(), a_job())
+    assert [play.state(job) for job in jobs] == ["queued", "starting", "queued"]
+
+
 def test_spare_cpus_may_be_used_beyond_the_reservation_and_others_not():
     play = a_cluster(gpus="1xH100", cpus=8)
     play.submit(a_job(1, cpus=2, limit=100))
