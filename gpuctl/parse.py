@@ -81,6 +81,16 @@ def parse_priority(text: str) -> int:
     return int(text)
 
 
+class BareSeconds(float):
+    """A duration that was said as a number alone: of sbatch that would be minutes."""
+
+
+def parse_limit(text: str) -> float:
+    """Return a time limit in seconds. Raises ValueError."""
+    seconds = parse_duration(text)
+    return BareSeconds(seconds) if text.strip().isdigit() else seconds
+
+
 def parse_grace(text: str) -> float:
     """Return a duration that may be 0. Raises ValueError."""
     return 0.0 if text.strip() in ("0", "0s") else parse_duration(text)
@@ -352,6 +362,7 @@ POSITIVE = Parsed("N", parse_positive)
 PRIORITY = Parsed("INT", parse_priority)
 SIZE = Parsed("SIZE", parse_size)
 DURATION = Parsed("DUR", parse_duration)
+LIMIT = Parsed("DUR", parse_limit)
 GRACE = Parsed("DUR", parse_grace)
 OR_FOREVER = Parsed("DUR|forever", lambda text: inf if text.lower() == "forever" else parse_duration(text))
 CHECKPOINT = Parsed("SIGNAL[@DUR]", checked_checkpoint)

@@ -32,6 +32,7 @@ _SPAN = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 _REFERENCE = re.compile(r"(?<!\\)\$\{?\w+:?\S?")  # to a variable, with what follows
+_VISIBLE = re.compile(r"(?<![\w$])CUDA_VISIBLE_DEVICES=[\"']?(\d[\d,]*)")
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 
@@ -49,13 +50,19 @@ def advice(text: str, *, gpus: bool, tasks: str = "1", told: Collection[str] = (
 
 
 def missing(text: str) -> list[tuple[int, str]]:
-    """Return what a script without `#SBATCH` lines calls and will not find, for only those have it; with its line."""
+    """Return what is to be said of the commands of a script without `#SBATCH` lines, by line.
+
+    That is what it calls and will not find, for only those have it.
+    """
+    found: dict[str, tuple[int, str]] = {}
     for number, line in _commands(text):
+        for kind, said in _of_visible(line):
+            found.setdefault(kind, (number, said))
         if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
             wanted = "#SBATCH --gpus=N" if program[1] == "srun" else "#SBATCH"
             how = f"a line {wanted} below the first one gives the script its own"
-            return [(number, f"there is no command {program[1]!r} here: {how}")]
-    return []
+            found.setdefault("program", (number, f"there is no command {program[1]!r} here: {how}"))
+    return list(found.values())
 
 
 def _commands(text: str) -> Iterator[tuple[int, str]]:
@@ -91,9 +98,17 @@ def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[st
             yield name, f"{name} is set for what srun starts alone; for the script, too: submit -e {name}={value}"
 
 
+def _of_visible(line: str) -> list[tuple[str, str]]:
+    """Return what is to be said of a line that says which GPUs: a cluster counts the job's own, from 0."""
+    if (said := _VISIBLE.search(line)) is None:
+        return []
+    shown = said[0].replace('"', "").replace("'", "")
+    return [("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own")]
+
+
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
     """Return what is to be said of a line, and what kind of thing that is: one is said once."""
-    said = []
+    said = _of_visible(line)
     if (module := _MODULE.match(line)) and not _has_modules():
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:

@@ -224,10 +224,10 @@ def _sum(option: Option, resources: list[values.Resource], note: Note) -> _Gpus:
         return _Gpus(count, {"mig": profiles[0]})
     if len(kinds) > 1:
         note(option, f"it gets {plural(count, 'GPU')} of either kind")
-    return _Gpus(count, {"gpu_type": "|".join(map(_type, kinds))} if kinds else {})
+    return _Gpus(count, {"gpu_type": "|".join(map(type_of, kinds))} if kinds else {})
 
 
-def _type(kind: str) -> str:
+def type_of(kind: str) -> str:
     """Return a cluster's name of a type of GPU as `--gpu-type` has it: `tesla_a100-80` is an A100 with 80 GB.
 
     Makers' names are left out where there is another: drivers came to say "NVIDIA", "Tesla" or neither of one GPU.

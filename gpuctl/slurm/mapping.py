@@ -8,11 +8,12 @@ import pwd
 import re
 import time
 from collections.abc import Callable
+from shlex import quote
 from typing import Any, NamedTuple
 
 from gpuctl.errors import UsageError
 from gpuctl.slurm import values
-from gpuctl.slurm.demand import Demand, demand_of
+from gpuctl.slurm.demand import Demand, demand_of, type_of
 from gpuctl.slurm.lines import Option
 
 PRIORITY_MOST = 1_000_000
@@ -46,6 +47,10 @@ _ELSEWHERE = {
     "wrap": "the script itself is run; left out",
 }
 
+# What clusters call a type of GPU among their features of nodes: v100, l40s, rtx6000, 2080ti, a100_80gb.
+_TYPE = re.compile(
+    r"(?:(?:[abhklptv]|g[bh])\d{2,3}s?|[lt]4|(?:rtx[_-]?a?|gtx[_-]?|a)\d{4}(?:ti)?|\d{4}ti)([_-]\d+gb?)?", re.IGNORECASE
+)
 _GPUS = frozenset({"gpus", "gpus_per_node", "gpu_ids", "gpu_memory", "gpu_type", "mig", "share"})
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
@@ -157,7 +162,7 @@ class _Script:
         if option.name == "mail-user":
             silent = True  # without --mail-type sbatch tells nobody either
         if not silent:
-            self.note(option, _ELSEWHERE.get(option.name, "means nothing here; left out"))
+            self.note(option, _kind(option) or _ELSEWHERE.get(option.name, "means nothing here; left out"))
 
     def _name(self, _: Option, value: str) -> None:
         if value:
@@ -276,6 +281,15 @@ class _Script:
             kinds = {"partition": "partitions", "account": "accounts", "qos": "QOS"}[option.name]
             self.note(option, f"there are no {kinds} here; kept as a label")
             self.environment[f"SLURM_JOB_{option.name.upper()}"] = value
+
+
+def _kind(option: Option) -> str | None:
+    """Return what is to be said of features of nodes that are types of GPUs, `tesla_v100|a100`; else None."""
+    kinds = [type_of(each) for each in re.split(r"[|,]", re.sub(r"[][()\s]", "", option.value or ""))]
+    if option.name != "constraint" or not all(map(_TYPE.fullmatch, kinds)):
+        return None
+    typed = f"--gpu-type {quote('|'.join(kinds))}"
+    return f"Slurm's features of nodes mean nothing here; left out (for such GPUs: {typed})"
 
 
 def _of_tres(option: Option) -> list[Option]:

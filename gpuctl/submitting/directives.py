@@ -5,11 +5,13 @@ such lines pay for this module.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import click
 
 from gpuctl.errors import UsageError
+from gpuctl.parse import BareSeconds
 from gpuctl.slurm.advice import advice, missing, unread
 from gpuctl.slurm.lines import Directive, directives, options as sbatch_options
 from gpuctl.slurm.mapping import Understood, passed_on, understood, user
@@ -82,6 +84,7 @@ def read(given: dict[str, Any], content: bytes, *, path: str, submit_dir: str) -
         told = {word.partition("=")[0] for word in merged["env"]}
         said = advice(text, gpus=merged.get("gpus") != 0, tasks=of_slurm.environment["GPUD_STEP_TASKS"], told=told)
         notes += [(line, f"{name}, line {line}: {note}") for line, note in said]
+        notes += [(0, note) for note in _typed_otherwise(given)]
     else:
         notes += [(line, f"{name}, line {line}: {note}") for line, note in missing(text)]
     if found and b"\r\n" in content:
@@ -123,6 +126,15 @@ def _over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     gone = {key for family in _ONE_OF if family & upper.keys() for key in family}
     both = {key: (*lower.get(key, ()), *value) for key, value in upper.items() if key in _TOGETHER}
     return {key: value for key, value in lower.items() if key not in gone} | upper | both
+
+
+def _typed_otherwise(given: dict[str, Any]) -> Iterator[str]:
+    """Yield what is to be said of the command line before a script for sbatch, where that means other things."""
+    limit, name = given["time_limit"], given["name"]
+    if isinstance(limit, BareSeconds):
+        yield f"--time-limit {limit:g} are seconds, where sbatch counts minutes: for those write {limit:g}m"
+    if (name or "").isdigit():
+        yield f"-n {name} is its name, not a number of tasks: that is a line #SBATCH --ntasks={name} in the script"
 
 
 def _moot(note: str, taken: set[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpuctl.errors import RefusedError
-from gpuctl.parse import AFTER, BEGIN, DURATION, GRACE, KINDS, LABEL, SIZE
+from gpuctl.parse import AFTER, BEGIN, DURATION, GRACE, KINDS, LABEL, LIMIT, SIZE
 
 if TYPE_CHECKING:
     from gpuctl.submitting.directives import Script
@@ -74,7 +74,7 @@ def _option(param: click.Option, value: Any) -> list[str]:
 
 def _word(kind: object, value: Any) -> str:
     """Return a value as it is typed."""
-    if kind in (DURATION, GRACE):
+    if kind in (DURATION, GRACE, LIMIT):
         return _duration(value)
     if kind is SIZE:
         return f"{value // 1024}G" if value % 1024 == 0 else f"{value}M"

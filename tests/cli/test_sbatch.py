@@ -331,6 +331,11 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("remora ibrun ./a.out", "there is no command 'ibrun' here"),
         ("echo ask squeue # sacct", None),
         ("# squeue -u me", None),
+        (
+            'export CUDA_VISIBLE_DEVICES="0,1"',
+            "line 3: CUDA_VISIBLE_DEVICES=0,1 may be GPUs of other jobs: leave it out",
+        ),
+        ("CUDA_VISIBLE_DEVICES= a; CUDA_VISIBLE_DEVICES=$B a # CUDA_VISIBLE_DEVICES=0", None),
     ],
 )
 def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, command, said):
@@ -347,6 +352,7 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
         ("#GPUCTL -g 1\nsrun true", "line 3: there is no command 'srun'"),
         ("a=`scontrol show hostnames`", "line 2: there is no command 'scontrol' here: a line #SBATCH below"),
         ("echo ask srun -h", None),
+        ("CUDA_VISIBLE_DEVICES=3 python train.py", "line 2: CUDA_VISIBLE_DEVICES=3 may be GPUs of other jobs"),
     ],
 )
 def test_a_script_without_such_lines_is_told_that_it_has_no_srun(here, monkeypatch, command, said):
@@ -355,6 +361,31 @@ def test_a_script_without_such_lines_is_told_that_it_has_no_srun(here, monkeypat
     request, script, _ = asked(path)
     assert [said in note for note in script.notes] == ([] if said is None else [True])
     assert (request["demand"], request["script"], "sbatch" in request) == ({"gpus": 1}, path.read_bytes(), False)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-t 60", "--time-limit 60 are seconds, where sbatch counts minutes: for those write 60m"),
+        ("-n 4", "-n 4 is its name, not a number of tasks: that is a line #SBATCH --ntasks=4 in the script"),
+        ("-t 60m -n four", None),
+        ("-t 01:00:00", None),
+    ],
+)
+def test_what_is_typed_before_a_script_for_sbatch_and_means_other_things_here_is_named(here, words, said):
+    notes = asked(*words.split(), script_of(here, "#SBATCH --time=5"))[1].notes
+    assert notes == ([] if said is None else [said])
+    request, script, _ = asked(*words.split(), script_of(here, "#GPUCTL --time-limit 5"))
+    assert (script.notes, request["demand"]) == ([], {"gpus": 1})
+
+
+@pytest.mark.parametrize(
+    ("feature", "typed"),
+    [("a100", "a100"), ("'[tesla_v100|rtx_a6000]'", "'v100|rtx_a6000'"), ("gpu80", None), ("a100&ib", None)],
+)
+def test_features_that_are_types_of_gpus_are_told_the_option_that_asks_for_these(here, feature, typed):
+    (note,) = asked(script_of(here, f"#SBATCH -G 1 -C {feature}"))[1].notes
+    assert note.endswith("(see --gpu-type, --node-label)" if typed is None else f"(for such GPUs: --gpu-type {typed})")
 
 
 def test_only_what_export_names_is_passed_on(here, monkeypatch):
