@@ -19,9 +19,9 @@ def expanded(words: Sequence[str]) -> Iterator[list[str]]:
 
     Raises UsageError where these are more than can be submitted at once.
     """
-    variants = [_variants(word) for word in words]
-    count = math.prod(map(len, variants))
-    check_count("the braces make", count)
+    parts = [_parts(word) for word in words]
+    check_count("the braces make", math.prod(len(each) for word in parts for each in word))
+    variants = [["".join(each) for each in itertools.product(*word)] for word in parts]
     for combination in itertools.product(*variants):
         yield list(combination)
 
@@ -48,13 +48,15 @@ def check_closed(words: Sequence[str]) -> None:
         raise UsageError(f"{word}: a brace that is not closed", hint=hint)
 
 
-def _variants(word: str) -> list[str]:
+def _parts(word: str) -> list[list[str]]:
+    """Return the parts of a word one after the other, each with what may stand there."""
+    parts, at = [], 0
     for found in _GROUP.finditer(word):
-        values = _values(found.group(1))
+        values = _values(found[1])
         if values is not None:
-            rest = _variants(word[found.end() :])
-            return [f"{word[: found.start()]}{value}{tail}" for value in values for tail in rest]
-    return [word]
+            parts += [[word[at : found.start()]], values]
+            at = found.end()
+    return [*parts, [word[at:]]]
 
 
 def _values(inside: str) -> list[str] | None:

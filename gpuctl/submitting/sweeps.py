@@ -32,6 +32,7 @@ _KEY_MOST = 1_000
 _QUOTED = str.maketrans("{},.", "\ue000\ue001\ue002\ue003")
 _PLAIN = str.maketrans("\ue000\ue001\ue002\ue003", "{},.")
 _SHELL = re.compile(r"&&|\|\|?|;|&|\d?>>?|<|\d>&\d|\$\{?\w+.*")
+_TOML = re.compile(r"^\s*\[\[\s*job\s*\]\]", re.MULTILINE)  # however the file is called, and from a pipe
 _MANY = ("label", "env", "after", "node_label", "retry_on", "notify")
 
 
@@ -170,7 +171,7 @@ def _lines(path: str) -> Iterator[tuple[str, list[str]]]:
     text = text.removeprefix("\ufeff")  # which editors of Windows put there
     if "\0" in text:
         raise UsageError(f"{called} is no text in UTF-8", hint="save it as UTF-8")
-    if path.endswith(".toml"):
+    if path.endswith(".toml") or _TOML.search(text):
         from gpuctl.submitting import sweeps_toml  # noqa: PLC0415 - most files are lines
 
         yield from sweeps_toml.jobs(text, called)

@@ -183,6 +183,8 @@ def test_a_bad_line_refuses_all_and_is_named(gpuctl):
         ("-g 0 echo {1, 2}\n", "stdin:1: {1,: a brace that is not closed"),
         ("-g 0 echo {0.1..0.5..0.1}\n", "stdin:1: {0.1..0.5..0.1} is no range of whole numbers"),
         ("-g 0 echo '{' {} {{1,2},3}\n", "stdin:1: {{1,2},3}: braces inside of braces"),
+        ("-g 0 echo {1..1000}{1..1000}{1..1000}\n", "stdin:1: the braces make 1,000,000,000 jobs, and 100,000 can be"),
+        ("[[job]]\ngpus = 1\n", "stdin:1: a job without a command"),
         ("# nothing\n", "stdin holds no jobs"),
         ("--group g --key k true\n\n--group g --key k false\n", "stdin:3: the key 'k' in group 'g' is that of stdin:1"),
         ("--group g --key k echo {1,2}\n", "stdin:1: the key 'k' in group 'g' is that of several of its jobs"),
