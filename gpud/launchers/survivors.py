@@ -20,6 +20,7 @@ from gpud.model.job import JobId, job_id
 from gpud.model.units import Mib, Seconds, Timestamp
 
 _KEY = re.compile(r"(\d{1,15})(?:_(\d{1,9}))?\.(\d{1,9})")
+_MEMORY = re.compile(r"[1-9][0-9]{0,8}")
 _MOST = 1 << 23  # bytes of what a process says of itself: more than the kernel lets anybody start with
 
 
@@ -77,15 +78,18 @@ def _process(path: str, found: Record, gpus: Iterable[GpuId]) -> Process | None:
     began = found["at"] - found["offset"]
     try:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        workdir = os.readlink(f"/proc/{pid}/cwd")
     except OSError:  # it has just ended
         return None
+    uid, gid = (int(status[what].split()[0]) for what in ("Uid", "Gid"))
+    if "tmp" in found:  # whose it was at its start, before sudo
+        _, uid, gid = found["tmp"] if found["tmp"][1] is not None else (None, os.getuid(), os.getgid())
+    output = _link(pid, "fd/1")
     return Process(
-        uid=int(status["Uid"].split()[0]),
-        gid=int(status["Gid"].split()[0]),
+        uid=uid,
+        gid=gid,
         command=tuple(_words(pid, "cmdline")) or (status["Name"].strip(),),
-        workdir=workdir,
-        output=_output(pid),
+        workdir=_link(pid, "cwd") or "/",
+        output=output if output is not None and not output.endswith(" (deleted)") else None,
         node=NodeName(told["GPUD_NODE"]) if told.get("GPUD_NODE") else None,
         shares=_shares(found["shim"][0], told, gpus),
         grace_s=found["grace_s"],
@@ -95,8 +99,8 @@ def _process(path: str, found: Record, gpus: Iterable[GpuId]) -> Process | None:
 
 def _shares(shim: int, told: dict[str, str], gpus: Iterable[GpuId]) -> tuple[Share, ...]:
     """Return what it has of GPUs: those whose lease its shim has, and those that it says and nobody else has whole."""
-    memory = told.get("GPUD_GPU_MEMORY_MIB", "")
-    memory_mib = Mib(int(memory)) if memory.isdecimal() else None
+    memory = _MEMORY.match(told.get("GPUD_GPU_MEMORY_MIB", ""))
+    memory_mib = Mib(int(memory[0])) if memory is not None else None
     says = [GpuId(gpu) for gpu in told.get("GPUD_GPU_UUIDS", "").split(",") if gpu]
     others = (None, shim) if memory_mib is None else None
     has = [gpu for gpu in says if others is None or holder_of(gpu) in others]
@@ -104,10 +108,11 @@ def _shares(shim: int, told: dict[str, str], gpus: Iterable[GpuId]) -> tuple[Sha
     return tuple(Share(gpu=gpu, memory_mib=memory_mib) for gpu in dict.fromkeys(has))
 
 
-def _output(pid: int) -> str | None:
+def _link(pid: int, what: str) -> str | None:
+    """Return the path that one of a process's files is; None for what has none, and where it may not be seen."""
     with suppress(OSError):
-        path = os.readlink(f"/proc/{pid}/fd/1")
-        return path if path.startswith("/") and not path.endswith(" (deleted)") else None
+        path = os.readlink(f"/proc/{pid}/{what}")
+        return path if path.startswith("/") else None
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from fakenvml.fixture import fake_gpu
 from gpud_process import ROOT, lives, until
 
+SUDO = "setpriv --reuid=1 --clear-groups" if os.getuid() == 0 else ""
 UNTIL = "while [ ! -e {0} ]; do sleep 0.02; done; exit {1}"
 
 
@@ -154,6 +155,17 @@ def test_what_was_started_since_the_copy_is_taken_up(a_gpud, fake_nvml):
     assert codes == [4, 6, 6, 0, 7]
     assert gpud.ended(f"{array}_1")["exit_code"] == 9
     assert gpud.ended(array)["state"] == "failed"
+
+
+def test_what_a_process_makes_of_itself_changes_neither_whose_it_is_nor_what_others_see(gpud):
+    kept = gpud.ask("backup")["path"]
+    job = gpud.submit("sh", "-c", f"GPUD_GPU_MEMORY_MIB={'9' * 5_000} exec {SUDO} sleep 1000", gpus=1)
+    user, pid = gpud.running(job)["user"], gpud.pids(job)[0]
+    until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n")
+    gpud.kill()
+    put_in_place(gpud, kept)
+    gpud.start()
+    assert [(each["id"], each["user"]) for each in gpud.ask("list")["jobs"]] == [(job, user)]
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(gpud):
