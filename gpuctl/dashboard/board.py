@@ -49,7 +49,7 @@ class Board:
     """The choices. `cursor` and `marked` are ids; `at` is where the cursor's row is, `top` the first row shown.
 
     `phase` says whether the cursor's job waits, runs or has ended. `up` is how many lines of the log are below what is
-    shown: 0 follows it. `me` is the person's uid.
+    shown: 0 follows it. `last`: the last row is to be chosen, once it has been asked for. `me` is the person's uid.
     """
 
     seen: Seen
@@ -63,6 +63,7 @@ class Board:
     phase: str = ""
     at: int = 0
     top: int = 0
+    last: bool = False
     room: int = 1
     marked: set[str] = field(default_factory=set)
     job: str | None = None
@@ -76,7 +77,7 @@ class Board:
 
     def query(self) -> Query:
         """Return what is to be asked for."""
-        most = _SEARCHED_MOST if self.search else (self.top + 2 * self.room) // _PAGE * _PAGE + _PAGE
+        most = _SEARCHED_MOST if self.search or self.last else (self.top + 2 * self.room) // _PAGE * _PAGE + _PAGE
         waiting, ended = self.tab in ("all", "queued"), self.tab in ("all", "finished")
         return Query(waiting, ended, self.mine, self.user, min(_SEARCHED_MOST, most), self.job)
 
@@ -104,6 +105,9 @@ class Board:
             self.at = found if self.at else 0  # who never moved sees the new ones come, not the old ones go down
         else:  # gone, or among those that run or have ended now: what one looks at does not move away
             self.at = max(0, min(self.at, len(rows) - 1))
+        if self.last:
+            self.at = max(0, len(rows) - 1)
+            self.last = bool(self.seen.more) and not self.search and len(rows) < _SEARCHED_MOST
         self._stand(rows)
         self.top = max(0, min(self.top, self.at, len(rows) - self.room), self.at - self.room + 1)
 
@@ -145,6 +149,7 @@ class Board:
     def _in_jobs(self, key: str) -> None:
         moves = {"up": -1, "k": -1, "down": 1, "j": 1, "pgup": -self.room, "pgdn": self.room, "ctrl-b": -self.room}
         moves |= {"ctrl-f": self.room, "home": -self.at, "end": 1 << 30, "G": 1 << 30}
+        self.last = key in ("end", "G")
         if key in moves:
             self._move(moves[key])
         elif key.isdigit() and 0 < int(key) <= len(TABS):

@@ -1,7 +1,7 @@
 """`watch` over several hosts: one screen, drawn anew when one of them tells of a change; each is asked in a thread.
 
 A host that goes away is a line that says so, and is tried again. Arrows and Tab choose a host, whose jobs alone are
-shown; Enter watches it as `gpuctl -H HOST watch` does.
+shown; Enter watches it as `gpuctl -H HOST watch` does. Before a host is chosen Enter chooses the first.
 """
 
 import contextlib
@@ -111,5 +111,5 @@ def screen(gathered: Gathered, names: Sequence[str], draw: Draw) -> int | None:
                     return None
                 if key == "enter" and gathered.chosen is not None:
                     return gathered.chosen
-                gathered.choose(key)
+                gathered.choose("down" if key == "enter" else key)
     return None

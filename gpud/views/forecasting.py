@@ -14,6 +14,7 @@ from gpud.core.forecast import Forecast
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
 from gpud.instance import Instance
 from gpud.model.job import JobId, format_job
+from gpud.model.spec import When
 from gpud.model.units import Seconds, Timestamp
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,8 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
         return None, "too many jobs come before it"
     match wait:
         case After(first=first):
-            return None, f"it comes after job {format_job(first.job)}, and nobody knows when that ends"
+            knows = "whether that fails" if first.when is When.FAILED else "when that ends"
+            return None, f"it comes after job {format_job(first.job)}, and nobody knows {knows}"
         case OverQuota():
             return None, "nobody knows when there is quota for it"
         case _:

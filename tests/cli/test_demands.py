@@ -110,6 +110,7 @@ def test_a_share_of_memory_is_listed_as_such(gpuctl):
     [
         ("--share", 2, "--share --gpu-memory 8G"),
         ("-g 1.5", 2, "of more than one only whole ones"),
+        ("-g x", 2, "is no number of GPUs; write 2, or 0.5"),
         ("-g 3 --nodes 2", 2, "--gpus-per-node"),
         ("--nodes 2", 1, "node"),
         ("--mig 1g.5gb", 1, "1g.5gb"),

@@ -242,7 +242,7 @@ def test_the_screen_of_several_hosts_is_left_with_q(hosts):
         said = b""
         while b"no answer" not in said or b"2 GPUs" not in said:
             said += os.read(leader, 4096)
-        for key, shown in ((b"\x1b[B", b"Enter watches one"), (b"\r", b"RTX 4090"), (b"q", b"Enter watches one")):
+        for key, shown in ((b"\r", b"Enter watches one"), (b"\r", b"RTX 4090"), (b"q", b"Enter watches one")):
             os.write(leader, key)
             seen = b""
             while shown not in seen:

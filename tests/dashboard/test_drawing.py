@@ -92,7 +92,17 @@ def test_what_is_asked_for_grows_with_how_far_one_scrolls():
     drawn(board, 80, 24)
     board.press("end")
     drawn(board, 80, 24)
-    assert few <= 100 < board.query().most <= 2_000
+    assert few <= 100 < board.query().most < 2_000
+    board.seen.more = 1
+    board.press("end")
+    assert board.query().most == 2_000
+    board.seen.waiting.append(board.seen.waiting[-1] | {"id": "5000"})
+    board.seen.more = 0
+    drawn(board, 80, 24)
+    assert (board.cursor, board.last) == ("5000", False)
+    board.press("up")
+    drawn(board, 80, 24)
+    assert board.at == len(board.seen.waiting) - 2
 
 
 def test_the_cursor_stays_where_it_is_when_its_job_ends():
