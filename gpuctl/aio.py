@@ -50,9 +50,9 @@ class AsyncJob(Told):
         super().__init__(job, row)
         self._client = client
 
-    async def refresh(self) -> Self:
-        """Ask gpud how it is now."""
-        self.tell(await self._client.request("show", job=self.id))
+    async def refresh(self, *, soon: bool = False) -> Self:
+        """Ask gpud how it is now; `soon`, without when it is expected to start: where many wait that takes a second."""
+        self.tell(await self._client.request("show", job=self.id, soon=soon))
         return self
 
     async def info(self) -> "ShowReply":
@@ -191,7 +191,7 @@ class AsyncClient:
     async def submit(self, command: Command, **options: Unpack[Options]) -> AsyncJob:
         """Queue a job, with the options of `gpuctl submit` by their names; cancelled meanwhile, so is the job."""
         fields = {"nonce": submission.new_nonce(), **wanted.job(command, options)}
-        return await self.job(await self._queued(fields))
+        return await AsyncJob(self, await self._queued(fields)).refresh(soon=True)
 
     async def _queued(self, fields: dict[str, Any]) -> str:
         """Return the id of a job that was submitted; leave none where this is cancelled."""
@@ -237,7 +237,7 @@ class AsyncClient:
             due = list(left)
             while True:
                 for each in due:
-                    job = await self.job(each)
+                    job = await AsyncJob(self, each).refresh(soon=True)
                     if job.ended:
                         del left[each]
                         ended[each] = job

@@ -49,9 +49,9 @@ class Job(Told):
         super().__init__(job, row)
         self._client = client
 
-    def refresh(self) -> Self:
-        """Ask gpud how it is now."""
-        self.tell(self._client.request("show", job=self.id))
+    def refresh(self, *, soon: bool = False) -> Self:
+        """Ask gpud how it is now; `soon`, without when it is expected to start: where many wait that takes a second."""
+        self.tell(self._client.request("show", job=self.id, soon=soon))
         return self
 
     def info(self) -> "ShowReply":
@@ -167,7 +167,7 @@ class Client:
         self._refuse_afar()
         fields = wanted.job(command, options)
         reply = self.request("submit", nonce=submission.new_nonce(), **fields)
-        return self.job(reply["job"])
+        return Job(self, reply["job"]).refresh(soon=True)
 
     def handle(self, job: str) -> Job:
         """Return a job by its id, without asking whether it is there."""

@@ -38,7 +38,7 @@ def wait(session: Session, jobs: tuple[str, ...], group: str | None) -> int:
         ids = [*named(client, jobs), *(in_group(client, group) if group is not None else ())]
         if not ids and group is None:
             raise GpuctlError(f"no such jobs: {' '.join(jobs)}", hint="gpuctl list --all")
-        wait_for(client, ids, ended)
+        wait_for(client, ids, ended, whole=False)
         status = next(filter(None, (exit_status(answers[job]) for job in ids)), 0)
         if not status and group is not None:
             status = _status_of(client, group, said=not session.json and not ids)

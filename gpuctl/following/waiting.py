@@ -12,6 +12,8 @@ from gpuctl.session import note
 
 Job = dict[str, Any]
 _ROWS_MOST = 10_000  # that gpud lists at once
+_FEW = 20  # jobs that are looked at one by one: what is asked counts
+_LISTED = 5_000  # together, beyond that
 
 
 def exit_status(answer: dict[str, Any]) -> int:
@@ -87,19 +89,30 @@ def away(client: Client, lost: ConnectionLostError) -> str:
 
 
 def wait_for(
-    client: Client, jobs: Iterable[str], ended: Callable[[dict[str, Any]], None], *, within_s: float | None = None
+    client: Client,
+    jobs: Iterable[str],
+    ended: Callable[[dict[str, Any]], None],
+    *,
+    within_s: float | None = None,
+    whole: bool = True,
 ) -> None:
     """Return when every one of these jobs has ended; call `ended` with what `show` says of each, as they end.
 
-    Raises TimeoutError where they have not in the time given.
+    Not `whole`: of jobs that end together it may have the row alone. Raises TimeoutError where they have not ended in
+    the time given.
     """
     end = deadline(within_s)
     left = dict.fromkeys(jobs)
     stuck = Stuck()
 
     def look(among: list[str]) -> None:
+        rows = _rows(client, among) if len(among) > _FEW else {}
         for job in among:
-            answer = client.request("show", job=job, soon=True)
+            row = rows.get(job)
+            if row is not None and "array" not in row and not (whole and row["state"] in ENDS):
+                answer = {"job": row}
+            else:
+                answer = client.request("show", job=job, soon=True)
             if answer["job"]["state"] in ENDS:
                 del left[job]
                 ended(answer)
@@ -114,6 +127,13 @@ def wait_for(
                 look(perhaps_ended(pushed(client, end), left))
         except ConnectionLostError as lost:
             await_back(client, lost, end)
+
+
+def _rows(client: Client, jobs: list[str]) -> dict[str, Job]:
+    """Return what a listing says of jobs, as far as it has room for them."""
+    spans = [jobs[at : at + _LISTED] for at in range(0, len(jobs), _LISTED)]
+    replies = [client.request("list", jobs=span, all=True, limit=_ROWS_MOST) for span in spans]
+    return {row["id"]: row for reply in replies for row in reply["jobs"]}
 
 
 def deadline(within_s: float | None) -> float | None:

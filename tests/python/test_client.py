@@ -14,7 +14,9 @@ from gpud_process import until
 
 import gpuctl
 from gpuctl import Client, GpuctlError, JobError, RefusedError, UnreachableError, api
+from gpuctl.client import Client as Connection
 from gpuctl.commands.submit import submit
+from gpuctl.following.waiting import exit_status, wait_for
 from gpuctl.python import wanted
 
 
@@ -210,3 +212,25 @@ def test_waits_events_and_futures_outlive_a_restart_of_gpud(a_gpud, monkeypatch)
         assert [each.id for each in client.jobs(job)] == [job.id]
     assert job.refresh().state == "completed"
     client.close()
+
+
+def test_whoever_submits_and_awaits_many_asks_for_little(client):
+    asked, ended = [], {}
+
+    def asking(of):
+        def request(self, op, **fields):
+            asked.append((op, fields.get("soon")))
+            return of.request(self, op, **fields)
+
+        return type("Asking", (of,), {"request": request})
+
+    with asking(Client)() as one:
+        jobs = [one.submit(["true"], gpus=0, hold=True) for _ in range(25)]
+    assert set(asked) == {("submit", None), ("show", True)}  # when each is expected to start would take a second
+    client.cancel(jobs)
+    asked.clear()
+    with asking(Connection)(client.path) as connection:
+        wait_for(connection, [job.id for job in jobs], lambda row: ended.update({row["job"]["id"]: row}), whole=False)
+    assert [op for op, _ in asked] == ["subscribe", "list"]
+    assert [exit_status(ended[job.id]) for job in jobs] == [1] * 25
+    assert all("cancelled" in job.happened for job in client.wait(jobs))
