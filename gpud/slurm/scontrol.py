@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 
-from gpud.slurm.jobs import gpuctl, gpuctl_words, job_name, job_number, moment, state
+from gpud.slurm.jobs import Row, gpuctl, gpuctl_words, job_name, job_number, moment, state
 
+_OWN_S = 10.0  # to wait for gpud about what a job knows of itself
 _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?([^,\[\]]*)(?:,|$)")
 
 
@@ -62,12 +63,38 @@ def about(env: dict[str, str], *, state: str = "RUNNING", reason: str = "None", 
     return "\n   ".join(lines)
 
 
+def own() -> str:
+    """Return this job: as it was told when it began, but for its end, which may have been moved since."""
+    env = dict(os.environ)
+    now, _ = _asked(env.get("GPUD_JOB_ID", ""), silent_s=_OWN_S) or ({}, {})
+    if "SLURM_JOB_START_TIME" in now:  # else gpud does not answer, without which jobs run on
+        fresh = ("SLURM_JOB_END_TIME", "GPUD_STEP_LIMIT", "GPUD_STEP_ERROR")
+        env = {name: value for name, value in env.items() if name not in fresh}
+        env |= {name: now[name] for name in fresh if name in now}
+    return about(env)
+
+
 def other(job: str) -> str | None:
     """Return another job as `about` does; None where gpuctl knows none, and says so."""
-    import json  # noqa: PLC0415 - srun has no time for what one's own job does not need
+    found = _asked(job)
+    if found is None:
+        return None
+    env, row = found
+    code = f"{row['exit_code'] or 0}:{row['signal'] or 0}"
+    return about(env, state=state(row), reason=(row["reason"] or "None").replace(" ", "_"), code=code)
+
+
+def _asked(job: str, silent_s: float | None = None) -> tuple[dict[str, str], Row] | None:
+    """Return a job as it is told of itself, and as gpuctl shows it; None where it shows none, or not in that time."""
+    import json  # noqa: PLC0415 - lists of hosts are asked for by every task
     import subprocess  # noqa: PLC0415 - as above
 
-    done = subprocess.run([*gpuctl_words(), "--json", "show", job], stdout=subprocess.PIPE, check=False)
+    command = [*gpuctl_words(), "--json", "show", job]
+    errors = None if silent_s is None else subprocess.DEVNULL
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, timeout=silent_s, check=False)
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         return None
     row = json.loads(done.stdout)
@@ -98,9 +125,7 @@ def other(job: str) -> str | None:
         "GPUD_STEP_OUTPUT": row["output"],
         "GPUD_STEP_ERROR": row["error"],
     }
-    code = f"{row['exit_code'] or 0}:{row['signal'] or 0}"
-    env = {name: str(value) for name, value in told.items() if value is not None}
-    return about(env, state=state(row), reason=(row["reason"] or "None").replace(" ", "_"), code=code)
+    return {name: str(value) for name, value in told.items() if value is not None}, row
 
 
 def _date(env: dict[str, str], which: str) -> str:
@@ -122,7 +147,7 @@ def _duration(env: dict[str, str]) -> str:
 def main(words: list[str]) -> int:
     """Do what the words ask for; return the exit status."""
     plain = [word for word in words if not word.startswith("-") or word == "-"]
-    own = os.environ.get("SLURM_JOB_ID", "")
+    this = os.environ.get("SLURM_JOB_ID", "")
     one_line = any(word in ("-o", "--oneliner") for word in words)
     match plain:
         case ["show", what, *lists] if "hostnames".startswith(what.lower()) and len(what) > 4:
@@ -131,17 +156,17 @@ def main(words: list[str]) -> int:
             print(",".join(lists))  # noqa: T201 - it is what was asked for
         case ["show", what, *jobs] if what.lower().partition("=")[0] in ("job", "jobs", "jobid"):
             jobs = [*what.split("=")[1:], *jobs]
-            if jobs and job_name(jobs[0]) not in (job_name(own), os.environ.get("GPUD_JOB_ID")):
+            if jobs and job_name(jobs[0]) not in (job_name(this), os.environ.get("GPUD_JOB_ID")):
                 text = other(job_name(jobs[0]))
             else:
-                text = about(dict(os.environ))
+                text = own()
             if text is None:
                 return 1
             print(text.replace("\n  ", "") if one_line else text)  # noqa: T201 - as above
         case ["write", "batch_script"]:
-            return write(own, f"slurm-{own}.sh")
-        case ["write", "batch_script", job, *to] if job_name(job) == job_name(own) and len(to) < 2:
-            return write(own, *(to or [f"slurm-{job}.sh"]))
+            return write(this, f"slurm-{this}.sh")
+        case ["write", "batch_script", job, *to] if job_name(job) == job_name(this) and len(to) < 2:
+            return write(this, *(to or [f"slurm-{job}.sh"]))
         case ["update", *pairs]:
             return update(pairs)
         case [("requeue" | "hold" | "release" | "cancel") as change, *jobs] if jobs:

@@ -296,6 +296,7 @@ srun --jobid=999 echo elsewhere || echo "status $?"
 squeue -h -p other
 squeue -h -p other,gpud --me -t R -j $SLURM_JOB_ID -o '%.4t|%T|%.3u|%l|%P|%D'
 scontrol update JobId=$SLURM_JOB_ID TimeLimit=1-1 && squeue -h -n signalled.sbatch -o 'limit %l'
+scontrol show job | grep -o 'TimeLimit=[^ ]*'
 scontrol update job $SLURM_JOB_ID Gres=gpu:2 || echo "status $?"
 sbatch --hold --array=1,4-8:2 --wrap=true
 squeue -t PD -r -O state:9,name:5,arraytaskid:2
@@ -315,8 +316,8 @@ def test_scancel_signals_steps_or_the_script_and_cancels_neither(gpuctl):
     job = gpuctl.ok("submit", "signalled.sbatch")
     assert gpuctl("wait", job).returncode == 0
     said = (gpuctl.directory / "signalled.out").read_text().splitlines()
-    told = ["room", "task", "task", "script", "nothing else", "copied", "status 125", "limit 1-01:00:00", "status 1"]
-    told += ["nothing waits", "waited 7"]
+    told = ["room", "task", "task", "script", "nothing else", "copied", "status 125", "limit 1-01:00:00"]
+    told += ["TimeLimit=1-01:00:00", "status 1", "nothing waits", "waited 7"]
     assert [line for line in said if line in told] == told
     assert "elsewhere" not in said
     assert "gpuctl: a dry run: it would be queued" in said
