@@ -16,7 +16,7 @@ from gpuctl.errors import GpuctlError
 from gpuctl.following import waiting
 from gpuctl.python import wanted
 from gpuctl.python.calling import Calls
-from gpuctl.python.mapping import name_of
+from gpuctl.python.mapping import check, name_of
 from gpuctl.render.jobs import ENDS
 from gpuctl.submitting import submission
 
@@ -91,6 +91,7 @@ class JobExecutor(Executor):
     """
 
     def __init__(self, client: Caller, options: wanted.Options) -> None:
+        check(options)
         self._client = client
         self._options = options
         self._calls = Calls()

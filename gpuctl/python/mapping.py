@@ -29,11 +29,11 @@ class Mapping:
         *,
         raises: bool,
     ) -> None:
-        if "array" in options:
-            raise TypeError("the array's elements are the items; at_once says how many run at a time")
+        check(options)
         self._items = len(items)
         self._raises = raises
         self._first: Exception | None = None
+        self._stuck = waiting.Stuck()
         self.calls = Calls()
         try:
             self.calls.function(fn)
@@ -51,17 +51,19 @@ class Mapping:
         self.calls.remove()
 
     def is_due(self, array: str, pushed: Sequence[dict[str, Any]]) -> bool:
-        """Return whether to look at the array: gpud told of its end, or of an element's that is to end the others."""
+        """Return whether to look at the array: it has ended, or is held, or an element's end is to end the others."""
         events = [message["event"] for message in pushed if "event" in message]
         ends = [event for event in events if event["kind"] in ENDS]
         early = self._raises and self._first is None
-        return any(event["job"] == array or (early and event["kind"] != "completed") for event in ends)
+        held = any(event["job"] == array and event["kind"] == "held" for event in events)
+        return held or any(event["job"] == array or (early and event["kind"] != "completed") for event in ends)
 
     def fails(self, answer: dict[str, Any]) -> bool:
         """Return whether what has not begun is to be cancelled, by what `show` says of the array: one went wrong.
 
-        As of the standard library's executors, calls that run come to their own end.
+        As of the standard library's executors, calls that run come to their own end. Says of an array that is held why.
         """
+        self._stuck.tell(answer["job"])
         if not self._raises or self._first is not None or answer["job"]["state"] in ENDS:
             return False
         ends = [row for row in answer.get("elements") or () if row["state"] in ENDS and row["state"] != "completed"]
@@ -83,6 +85,14 @@ class Mapping:
                 raise self._first or error
             found.append(value if error is None else error)
         return found
+
+
+def check(options: wanted.Options) -> None:
+    """Raise TypeError for what jobs that make calls cannot have."""
+    if "array" in options:
+        raise TypeError("what is called is in a job of its own: no array; at_once says how many of a map run at a time")
+    if "key" in options:  # the job that has it already may be another's, and its result has been read
+        raise TypeError("a call has no key: its result is for who calls, once")
 
 
 def name_of(fn: Callable[..., Any]) -> str:

@@ -105,11 +105,31 @@ def test_the_first_failure_cancels_what_has_not_begun_and_leaves_alone_what_runs
     assert counts == {"completed": counts["completed"], "failed": 1, "cancelled": 5 - counts["completed"]}
 
 
+@pytest.mark.parametrize("option", [{"array": "0-3"}, {"key": "k", "group": "g"}])
+def test_what_a_call_cannot_have_is_refused(client, option):
+    with pytest.raises(TypeError, match=next(iter(option))):
+        client.map(abs, [1], gpus=0, **option)
+    with pytest.raises(TypeError, match=next(iter(option))):
+        client.executor(gpus=0, **option)
+
+
 def test_a_map_that_takes_too_long_is_cancelled(client):
     with pytest.raises(TimeoutError):
         client.map(time.sleep, [1000], gpus=0, timeout=0.1, name="slow")
 
     assert client.wait(client.jobs(name="slow"), 30)[0].state == "cancelled"
+
+
+def test_a_map_in_a_group_that_fails_says_that_it_is_held(client, capsys):
+    def maps():
+        return client.map(os._exit, [3] * 8, gpus=0, at_once=1, group="fails", return_exceptions=True, timeout=60)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        mapped = pool.submit(maps)
+        until(lambda: "is held: group fails had 3 failures in a row" in capsys.readouterr().err)
+        with Client() as other:
+            other.cancel(group="fails")
+        assert len(mapped.result(30)) == 8
 
 
 def test_a_call_that_is_killed_names_its_job_and_its_log(client):
