@@ -87,6 +87,7 @@ def open_writer(
 
     An existing database is copied to `backup_dir` (None: beside it) before it is migrated.
     """
+    _refuse_strange_log(path)
     with told(path):
         if _exists(path):
             _check(path, len(migrations))
@@ -110,6 +111,7 @@ def check_database(path: str) -> None:
 
     Raises StoreError.
     """
+    _refuse_strange_log(path)
     with told(path):
         if Path(path).exists() and Path(path).stat().st_size > 0:
             _check(path, len(MIGRATIONS))
@@ -124,10 +126,10 @@ def next_number(path: str) -> int | None:
 
     Nothing is changed. Raises StoreError.
     """
+    _refuse_strange_log(path)
     with told(path):
         if not Path(path).exists() or Path(path).stat().st_size == 0:
             return None
-        _refuse_strange_log(path)
         with closing(_connect(path, "ro")) as connection:
             if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'job'").fetchone()[0]:
                 return None
@@ -162,10 +164,6 @@ def rollback(connection: sqlite3.Connection) -> None:
 
 def _exists(path: str) -> bool:
     """Return whether there is something to check; make an empty file, the owner's alone, where there is none."""
-    log = Path(f"{path}-wal")
-    if log.exists() and log.stat().st_size and not (Path(path).exists() and Path(path).stat().st_size):
-        hint = "put it back; or move that away, too, to start with an empty queue"
-        raise StoreError(f"{path} is gone, and {log}, which holds a part of it, is there", hint)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
@@ -176,14 +174,20 @@ def _exists(path: str) -> bool:
 
 
 def _refuse_strange_log(path: str) -> None:
-    """Raise StoreError for a copy beside the log of what it was put in the place of: SQLite would mix the two.
+    """Raise StoreError for a log without its database, and beside a copy: SQLite would lose the one, mix the other.
 
     What a gpud wrote to says in its 19th byte that it has a log (sqlite.org/fileformat2.html), a copy that it has none.
     """
-    log = Path(f"{path}-wal")
+    log, head = Path(f"{path}-wal"), b""
+    if not log.exists() or not log.stat().st_size:
+        return
     with suppress(FileNotFoundError), Path(path).open("rb") as file:
-        if file.read(19)[18:] == b"\x01" and log.stat().st_size:
-            raise StoreError(f"{path} is a copy, and {log} beside it is not its own", f"move that and {path}-shm away")
+        head = file.read(19)
+    if not head:
+        hint = "put it back; or move that away, too, to start with an empty queue"
+        raise StoreError(f"{path} is gone, and {log}, which holds a part of it, is there", hint)
+    if head[18:] == b"\x01":
+        raise StoreError(f"{path} is a copy, and {log} beside it is not its own", f"move that and {path}-shm away")
 
 
 def _connect(path: str, mode: str) -> sqlite3.Connection:
@@ -204,7 +208,6 @@ def _text(raw: bytes) -> str:
 
 def _check(path: str, known: int) -> None:
     """Look at an existing file through a connection that cannot change it."""
-    _refuse_strange_log(path)
     with closing(_connect(path, "ro")) as connection:
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         application: int = connection.execute("PRAGMA application_id").fetchone()[0]
