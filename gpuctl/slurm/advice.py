@@ -32,7 +32,10 @@ _SPAN = re.compile(
     re.DOTALL | re.MULTILINE | re.VERBOSE,
 )
 _REFERENCE = re.compile(r"(?<!\\)\$\{?\w+:?\S?")  # to a variable, with what follows
-_VISIBLE = re.compile(r"(?<![\w$])CUDA_VISIBLE_DEVICES=[\"']?(\d[\d,]*)")
+_VISIBLE = re.compile(
+    r"(?<![\w$])CUDA_VISIBLE_DEVICES=[\"']?(?:\d[\d,]*|\$\{?SLURM_(?:LOCALID|PROCID|ARRAY_TASK_ID)\}?)"
+)
+_CONTAINER = re.compile(r"\bdocker\s+run\s[^;&|]{0,299}?--gpus[= ][\"']?all\b")
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
 
@@ -100,10 +103,13 @@ def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[st
 
 def _of_visible(line: str) -> list[tuple[str, str]]:
     """Return what is to be said of a line that says which GPUs: a cluster counts the job's own, from 0."""
-    if (said := _VISIBLE.search(line)) is None:
-        return []
-    shown = said[0].replace('"', "").replace("'", "")
-    return [("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own")]
+    found = []
+    if said := _VISIBLE.search(line):
+        shown = said[0].replace('"', "").replace("'", "")
+        found.append(("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own"))
+    if _CONTAINER.search(line):
+        found.append(("docker", "docker run --gpus all has those of other jobs, too: write $GPUD_DOCKER_ARGS instead"))
+    return found
 
 
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:

@@ -95,6 +95,7 @@ class _Script:
             "SLURM_SUBMIT_HOST": os.uname().nodename,
             "SLURM_JOB_PARTITION": "gpud",
             "SLURM_JOB_ACCOUNT": "gpud",
+            "SLURM_JOB_QOS": "normal",
         }
 
     def read(self) -> Understood:

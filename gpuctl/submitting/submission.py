@@ -35,7 +35,7 @@ _GPUD_SETS_PREFIXES = (
 # Options in a script's comments, what looks like some, and commands that there are for scripts with #SBATCH lines.
 _DIRECTIVES = re.compile(
     rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-"
-    rb"|[^\n#]*\b(?:s(?:run|batch|control|queue|cancel|acct)[ \t]|CUDA_VISIBLE_DEVICES=[\"']?\d))"
+    rb"|[^\n#]*\b(?:s(?:run|batch|control|queue|cancel|acct)[ \t]|CUDA_VISIBLE_DEVICES=[\"']?\d|docker[ ]run[ ]))"
 )
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 

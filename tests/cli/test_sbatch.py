@@ -49,7 +49,11 @@ def told_of(name):
     """Return how a script was understood, as the golden file has it."""
     _, script, line = asked(SHELF / name)
     variables = script.of_slurm.environment if script.of_slurm else {}
-    shown = [f"{key}={value}" for key, value in sorted(variables.items()) if "SUBMIT" not in key and value != "gpud"]
+    shown = [
+        f"{key}={value}"
+        for key, value in sorted(variables.items())
+        if "SUBMIT" not in key and value not in ("gpud", "normal")
+    ]
     fields = [f"{key}={value}" for key, value in sorted(script.fields.items()) if key != "sbatch"]
     of_machine = ("sendmail", "there is no command")
     notes = [note.removeprefix(f"{name}, ") for note in script.notes if not any(word in note for word in of_machine)]
@@ -335,6 +339,10 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
             'export CUDA_VISIBLE_DEVICES="0,1"',
             "line 3: CUDA_VISIBLE_DEVICES=0,1 may be GPUs of other jobs: leave it out",
         ),
+        (
+            "CUDA_VISIBLE_DEVICES=$SLURM_ARRAY_TASK_ID a",
+            "line 3: CUDA_VISIBLE_DEVICES=$SLURM_ARRAY_TASK_ID may be GPUs of",
+        ),
         ("CUDA_VISIBLE_DEVICES= a; CUDA_VISIBLE_DEVICES=$B a # CUDA_VISIBLE_DEVICES=0", None),
     ],
 )
@@ -353,6 +361,8 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
         ("a=`scontrol show hostnames`", "line 2: there is no command 'scontrol' here: a line #SBATCH below"),
         ("echo ask srun -h", None),
         ("CUDA_VISIBLE_DEVICES=3 python train.py", "line 2: CUDA_VISIBLE_DEVICES=3 may be GPUs of other jobs"),
+        ("docker run --rm \\\n --gpus=all image", "line 2: docker run --gpus all has those of other jobs, too"),
+        ("docker run $GPUD_DOCKER_ARGS image # docker run --gpus all", None),
     ],
 )
 def test_a_script_without_such_lines_is_told_that_it_has_no_srun(here, monkeypatch, command, said):
@@ -400,7 +410,7 @@ def test_only_what_export_names_is_passed_on(here, monkeypatch):
     assert ("SECRET" in some, some["SEED"], some["LR"], some["MORE"]) == (False, "7", "0.1", "2")
     assert ("SEED" in nothing, nothing["HOME"]) == (False, os.environ["HOME"])
     assert everything["USER"] == nothing["USER"] == user()
-    assert (nothing["SLURM_JOB_ACCOUNT"], nothing["SLURM_JOB_PARTITION"]) == ("gpud", "gpud")
+    assert [nothing[f"SLURM_JOB_{name}"] for name in ("ACCOUNT", "PARTITION", "QOS")] == ["gpud", "gpud", "normal"]
 
 
 def test_windows_line_ends_do_not_reach_the_job():
