@@ -76,8 +76,11 @@ def is_opaque(world: World, seen: Reading) -> bool:
 
 
 def is_lost(world: World, state: GpuState) -> bool:
-    """Return whether a GPU is known not to be there now. Before the first survey nothing is known to be missing."""
-    return state.lost and (state.present or surveyed(world))
+    """Return whether a GPU is known not to be there now.
+
+    Before the first survey nothing is known to be missing, nor while there are GPUs that do not say who they are.
+    """
+    return state.lost and (state.present or (surveyed(world) and not world.nodes[state.node].node.silent))
 
 
 def is_closed(world: World, state: GpuState) -> bool:

@@ -80,7 +80,7 @@ def surveyed(world: World, out: Outcome, node: NodeState) -> None:
             blame(world, out, state, "driver", Fault(level=Level.DRAINING, says=says, clears=clears))
         else:
             forgive(world, out, state, "driver")
-        if not state.present and node.node.driver is not None and not reboot:
+        if not state.present and node.node.driver is not None and not reboot and not node.node.silent:
             says = "it is not there any more"
             gone = Fault(level=Level.LOST, says=says, clears="by itself, when the driver has it; mostly a reboot")
             blame(world, out, state, "lost", gone)

@@ -39,6 +39,7 @@ from gpud.model.units import Timestamp
 Answer = TypeVar("Answer")
 
 _SIGNS_S = 10.0  # between looks at what changes slowly
+_SLEEPING = "the NVIDIA driver does not answer yet; its GPUs are taken up when it does"
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
 
@@ -151,7 +152,7 @@ class NvidiaInventory:
             if self._survey_due > now:
                 dues.append(self._survey_due)
             else:
-                self._show((), "the NVIDIA driver does not answer yet; its GPUs are taken up when it does")
+                self._show([], _SLEEPING, silent=True)
         for gpu, slot in self._slots.items():
             if slot.since is None or slot.overdue:
                 continue
@@ -181,13 +182,13 @@ class NvidiaInventory:
             self._survey_now.wait(min(pause_s, self._rescan_s))
 
     def _survey(self) -> None:
-        problem, found = None, None
+        problem, found, silent = None, None, False
         try:
             nvml = self._nvml or Nvml(self._library)
             count = nvml.count()
             nvml.check_version()
             if count != self._count or self._wants_care():
-                found, problem = self._identify(nvml, count)
+                found, problem, silent = self._identify(nvml, count)
                 found = _numbered(self._linked(found), count)
         except DriverReplacedError as error:
             self._needs_reboot(error)
@@ -198,13 +199,13 @@ class NvidiaInventory:
             fresh = nvml is not self._nvml
             self._nvml, self._count = nvml, count
             if found is not None and self._post is not None:
-                self._settle(found, problem)
+                self._settle(found, problem, silent=silent)
         if fresh and nvml is not None:
             threading.Thread(target=self._keep_listening, args=(nvml,), name="gpud-xids", daemon=True).start()
 
     def _needs_reboot(self, error: DriverReplacedError) -> None:
         with self._changed:
-            self._show(tuple(self._known()), str(error), reboot=True)
+            self._show(self._known(), str(error), reboot=True)
             for slot in self._slots.values():
                 slot.device.nvml.replaced = True
 
@@ -231,15 +232,15 @@ class NvidiaInventory:
             unwell = self._node is None or self._node.problem is not None
             return unwell or self._links_due or any(slot.lost or slot.device.divisible for slot in self._slots.values())
 
-    def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None]:
-        """Return the GPUs we manage, and what is wrong with the list.
+    def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None, bool]:
+        """Return the GPUs we manage, what is wrong with the list, and whether others there do not say who they are.
 
-        Who does not say who it is may be any that was there before and is not among the others: those stay.
+        Such a one may be any that was there before and is not among the others: those stay.
         """
         with self._changed:
             known = self._known()
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
-        found, silent = list[Device](), dict[int, str]()
+        found, silent, lost = list[Device](), dict[int, str](), set[int]()
         for index, asked in self._ask_all(nvml, count).items():
             try:
                 found += asked.result(timeout=0)
@@ -247,14 +248,15 @@ class NvidiaInventory:
                 silent[index] = f"GPU {index} is {_NOT_ANSWERING}"
             except (GpuLostError, GpuFailedError) as error:
                 silent[index] = f"GPU {index} cannot be identified: {error}"
+                lost |= {index} if isinstance(error, GpuLostError) else set()
         there = {device.gpu.id for device in found}
         kept = [device for device in known if silent and (device.gpu.parent or device.gpu.id) not in there]
         found = sorted([*found, *kept], key=lambda device: device.at)
-        problems = [] if count else ["the NVIDIA driver has no GPU"]
-        problems += [said for index, said in silent.items() if index not in {device.at for device in kept}]
+        unknown = silent.keys() - {device.at for device in kept}
+        problems = [silent[index] for index in sorted(unknown)] if count else ["the NVIDIA driver has no GPU"]
         missing = sorted(index for index in self._only or () if index >= count > 0)
         problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
-        return found, "; ".join(problems) or None
+        return found, "; ".join(problems) or None, not unknown <= lost
 
     def _ask_all(self, nvml: Nvml, count: int) -> dict[int, Future[tuple[Device, ...]]]:
         """Ask each GPU we manage who it is, all at once, and return what they say within the deadline.
@@ -285,7 +287,7 @@ class NvidiaInventory:
         links = self._links.result()
         return [replace(each, gpu=linked(each.gpu, links[each.gpu.parent or each.gpu.id])) for each in found]
 
-    def _settle(self, found: list[Device], problem: str | None) -> None:
+    def _settle(self, found: list[Device], problem: str | None, *, silent: bool) -> None:
         """Take up what a survey found: post the node if it changed, and look at what is new or was lost."""
         for gone in self._slots.keys() - {device.gpu.id for device in found}:
             self._slots.pop(gone).wanted.put(False)
@@ -296,19 +298,20 @@ class NvidiaInventory:
             else:
                 slot = self._slots[gpu] = _Slot(device)
                 threading.Thread(target=self._keep_looking, args=(gpu, slot), name=f"gpud-{gpu}", daemon=True).start()
-        self._show(tuple(found), problem)
+        self._show(found, problem, silent=silent)
         self.read([gpu for gpu, slot in self._slots.items() if slot.lost])
 
-    def _show(self, devices: tuple[Device, ...], problem: str | None, *, reboot: bool = False) -> None:
+    def _show(self, found: list[Device], problem: str | None, *, reboot: bool = False, silent: bool = False) -> None:
         node = Node(
             name=self._name,
             cpus=usable_cpus(),
             memory_mib=physical_memory_mib(),
-            gpus=tuple(device.gpu for device in devices),
+            gpus=tuple(device.gpu for device in found),
             driver=self._nvml.driver if self._nvml is not None else None,
             problem=problem,
             reboot=reboot,
             contained=has_own_pids(),
+            silent=silent,
         )
         if node != self._node and self._post is not None:
             self._node = node
@@ -318,7 +321,8 @@ class NvidiaInventory:
         slot = self._slots.get(gpu)
         if slot is None:
             if self._node is not None:  # else the first survey is under way, and looks at all there are
-                self._tell(gpu, Unreadable(self._clock(), self._node.problem or "there is no such GPU now", lost=True))
+                said = self._node.problem or "there is no such GPU now"
+                self._tell(gpu, Unreadable(self._clock(), said, lost=not self._node.silent))
         elif slot.overdue:
             self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
         elif slot.since is not None:

@@ -93,7 +93,8 @@ class Node:
 
     `labels` are what the configuration calls it ("rack": "b2"), for jobs that ask for such a node. `reboot`: its driver
     was replaced while it was loaded (`problem` says how), and no GPU can be used anew before a reboot. `contained`:
-    gpud has pids of its own there, as in a container, and the driver may know processes by others.
+    gpud has pids of its own there, as in a container, and the driver may know processes by others. `silent`: there are
+    GPUs that do not say who they are; one that is not listed may be among them.
     """
 
     name: NodeName
@@ -105,6 +106,7 @@ class Node:
     labels: tuple[tuple[str, str], ...] = ()
     reboot: bool = False
     contained: bool = False
+    silent: bool = False
 
 
 @value()

@@ -89,8 +89,9 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
                 return fault
             if isinstance(state.seen, Unreadable):
                 return state.seen.reason
-            if now_is is Condition.LOST and not state.present:
-                return world.nodes[state.node].node.problem or "it is not there any more"
+            if not state.present:
+                absent = "it is not there any more" if now_is is Condition.LOST else "not read yet"
+                return world.nodes[state.node].node.problem or absent
             return "not read yet" if state.seen is None else _OPAQUE
         case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
             return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"

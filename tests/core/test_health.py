@@ -288,6 +288,24 @@ def test_a_gpu_that_was_lost_for_a_moment_costs_nobody_a_job():
     assert (play.state(job), level(play)) == ("running", "healthy")
 
 
+def test_a_gpu_that_does_not_say_who_it_is_after_a_restart_of_gpud_costs_nobody_a_job():
+    play = real("2xH100")
+    job, other = play.submit(a_job(), a_job())
+    running(play, job, other)
+
+    play = play.restarted(surveyed=False)
+    play.sees(replace(a_node("n1", "1xH100", simulated=False), driver="550.54.15", silent=True))
+    play.later(60)
+    play.settle()
+    assert (level(play, TWO), state_of(play, TWO)) == ("healthy", Condition.BUSY)
+    assert [play.state(each) for each in (job, other)] == ["running", "running"]
+    play.ends(other)
+    assert state_of(play, TWO) == Condition.UNKNOWN
+
+    play.sees(replace(a_node("n1", "1xH100", simulated=False), driver="550.54.15"))  # it is none that is there
+    assert (level(play, TWO), state_of(play, TWO)) == ("lost", Condition.LOST)
+
+
 def test_with_retries_a_job_whose_gpu_is_lost_goes_elsewhere():
     play = real("2xH100")
     (job,) = play.submit(a_job(retries=1))

@@ -239,6 +239,7 @@ def test_a_gpu_that_was_lost_before_the_start_is_named_and_taken_up_when_it_is_b
     node = seen.node(lambda node: node.gpus)
     assert [gpu.index for gpu in node.gpus] == [0]
     assert "GPU 1 cannot be identified" in node.problem
+    assert not node.silent
 
     fake_nvml.write(fake_gpu(0), fake_gpu(1))
     node = seen.node()
@@ -337,9 +338,11 @@ def test_a_driver_that_hangs_at_the_start_is_said_to_and_taken_up_when_it_answer
     node = seen.node()
     assert node.gpus == ()
     assert "does not answer" in node.problem
+    assert node.silent
 
     fake_nvml.write(fake_gpu(0))
-    assert len(seen.node().gpus) == 1
+    node = seen.node()
+    assert (len(node.gpus), node.silent) == (1, False)
 
 
 @pytest.mark.parametrize("call", ["nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo_v2"])
@@ -351,12 +354,16 @@ def test_a_gpu_that_hangs_at_the_start_costs_itself_only_and_is_taken_up_when_it
     assert [gpu.id for gpu in node.gpus] == [ZERO, TWO]
     assert node.problem.startswith("GPU 1 is not answering")
     assert readable(seen.reading(TWO))
-    assert "GPU 1 is not answering" in seen.look(ONE).reason
+    silent = seen.look(ONE)
+    assert "GPU 1 is not answering" in silent.reason
+    assert not silent.lost
+    assert node.silent
 
     fake_nvml.write(fake_gpu(0), fake_gpu(1), fake_gpu(2), fake_gpu(3))
     while THREE not in [gpu.id for gpu in node.gpus] or node.problem is not None:
         node = seen.node()
     assert [gpu.id for gpu in node.gpus] == [ZERO, ONE, TWO, THREE]
+    assert not node.silent
     assert readable(seen.reading(ONE))
 
 
