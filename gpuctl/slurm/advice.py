@@ -59,13 +59,25 @@ def missing(text: str) -> list[tuple[int, str]]:
     """
     found: dict[str, tuple[int, str]] = {}
     for number, line in _commands(text):
-        for kind, said in _of_visible(line):
+        for kind, said in of_gpus(line):
             found.setdefault(kind, (number, said))
         if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
             wanted = "#SBATCH --gpus=N" if program[1] == "srun" else "#SBATCH"
             how = f"a line {wanted} below the first one gives the script its own"
             found.setdefault("program", (number, f"there is no command {program[1]!r} here: {how}"))
     return list(found.values())
+
+
+def of_gpus(line: str) -> list[tuple[str, str]]:
+    """Return what is to be said of a command that says which GPUs: a cluster counts the job's own, from 0."""
+    found = []
+    if said := _VISIBLE.search(line):
+        shown = said[0].replace('"', "").replace("'", "")
+        found.append(("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own"))
+    if _CONTAINER.search(line):
+        instead = "have the job's shell put $GPUD_DOCKER_ARGS there"
+        found.append(("docker", f"docker run --gpus all takes those of other jobs, too: {instead}"))
+    return found
 
 
 def _commands(text: str) -> Iterator[tuple[int, str]]:
@@ -101,20 +113,9 @@ def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[st
             yield name, f"{name} is set for what srun starts alone; for the script, too: submit -e {name}={value}"
 
 
-def _of_visible(line: str) -> list[tuple[str, str]]:
-    """Return what is to be said of a line that says which GPUs: a cluster counts the job's own, from 0."""
-    found = []
-    if said := _VISIBLE.search(line):
-        shown = said[0].replace('"', "").replace("'", "")
-        found.append(("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own"))
-    if _CONTAINER.search(line):
-        found.append(("docker", "docker run --gpus all has those of other jobs, too: write $GPUD_DOCKER_ARGS instead"))
-    return found
-
-
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
     """Return what is to be said of a line, and what kind of thing that is: one is said once."""
-    said = _of_visible(line)
+    said = of_gpus(line)
     if (module := _MODULE.match(line)) and not _has_modules():
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:

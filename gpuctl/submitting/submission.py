@@ -50,8 +50,10 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     command = list(given["command"])
     content = script_of(command, literal=literal)
     script = None
-    if content is None and not literal:
-        expect_script(command)
+    if content is None:
+        _expect_own_gpus(" ".join(command))
+        if not literal:
+            expect_script(command)
     if content is not None and _DIRECTIVES.search(content):
         script = _directed(given, content, command[0])
         given, content = script.given, script.content
@@ -102,6 +104,15 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
             workdir, *(os.path.dirname(request[name]) for name in ("output", "error") if name in request)
         )
     return (request if script is None else script.fields | request), script
+
+
+def _expect_own_gpus(text: str) -> None:
+    """Say what a command takes that may be other jobs'."""
+    if "CUDA_VISIBLE_DEVICES=" in text or "--gpus" in text:
+        from gpuctl.slurm.advice import of_gpus  # noqa: PLC0415 - most jobs say nothing of it
+
+        for _, said in of_gpus(text):
+            session.note_once(said)
 
 
 def with_preferences(given: dict[str, Any]) -> dict[str, Any]:

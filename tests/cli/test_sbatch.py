@@ -361,7 +361,7 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
         ("a=`scontrol show hostnames`", "line 2: there is no command 'scontrol' here: a line #SBATCH below"),
         ("echo ask srun -h", None),
         ("CUDA_VISIBLE_DEVICES=3 python train.py", "line 2: CUDA_VISIBLE_DEVICES=3 may be GPUs of other jobs"),
-        ("docker run --rm \\\n --gpus=all image", "line 2: docker run --gpus all has those of other jobs, too"),
+        ("docker run --rm \\\n --gpus=all image", "line 2: docker run --gpus all takes those of other jobs, too"),
         ("docker run $GPUD_DOCKER_ARGS image # docker run --gpus all", None),
     ],
 )

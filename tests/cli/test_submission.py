@@ -255,6 +255,22 @@ def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sh", "-c", "CUDA_VISIBLE_DEVICES=0 true"), "CUDA_VISIBLE_DEVICES=0 may be GPUs of other jobs"),
+        (("env", "CUDA_VISIBLE_DEVICES=1,2", "true"), "CUDA_VISIBLE_DEVICES=1,2 may be GPUs of other jobs"),
+        (("env", "docker", "run", "--rm", "--gpus", "all", "image"), "docker run --gpus all takes those of other jobs"),
+        (("env", "train", "--gpus", "all"), ""),
+        (("env", "CUDA_VISIBLE_DEVICES=", "true"), ""),
+    ],
+)
+def test_a_command_that_takes_gpus_of_others_is_told(capsys, words, said):
+    request_of("--", *words)
+    told = capsys.readouterr().err
+    assert (said in told, bool(told)) == (True, bool(said))
+
+
 def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsys):
     request_of("-o", "%x/out", "--error", "err", "-C", ".", "true")
     assert capsys.readouterr().err == ""
