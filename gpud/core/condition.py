@@ -157,7 +157,11 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
         return
     empty = not occupants(world, seen) and seen.lease is None
     used = _used(world, seen)
-    if not empty or state.holders or (used is not None and used > idle_mib(state)):
+    if not empty or state.holders:
+        return
+    if used is not None and used > idle_mib(state):
+        if state.health.strangers and state.released_at is None:
+            state.released_at = seen.at  # they have just gone, and what they had goes soon
         return
     if state.released_at is not None and seen.at > state.released_at:
         state.released_at = None  # a board that does not tell its memory, too: the empty list must do
@@ -168,7 +172,7 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
 def hoard_mib(world: World, state: GpuState, seen: Reading, now: Timestamp) -> Mib | None:
     """Return the memory in use while nobody is on the GPU and none should be, None where all is well.
 
-    A job that has just ended is given time; after that it is a leak, or a process that cannot be seen from here.
+    Whoever has just ended is given time; after that it is a leak, or a process that cannot be seen from here.
     """
     used = _used(world, seen)
     if used is None or used <= idle_mib(state) or state.holders or seen.lease is not None or occupants(world, seen):

@@ -27,8 +27,8 @@ class GpuState:
     """A GPU and all that decides whether it may be given out.
 
     `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
-    is set from a job's end until a reading shows it gone; `asked_at` is when a look was last asked for. `kind` is the
-    GPU's.
+    is set from a job's end, or that of strangers who left memory behind, until a reading shows it gone; `asked_at` is
+    when a look was last asked for. `kind` is the GPU's.
     """
 
     gpu: Gpu

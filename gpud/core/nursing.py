@@ -209,10 +209,10 @@ _REMARKABLE_MIB = 1024
 
 
 def _attend(world: World, state: GpuState, now: Timestamp) -> None:
-    """Look at a GPU that no job holds while only looks can tell that it is well again, or who is on it."""
+    """Look at a GPU that no job holds while only looks can tell that it is well again, or empty, or who is on it."""
     if not state.holders and not state.gpu.simulated and state.present:
         mends = any(not fault.person for fault in state.health.faults.values())
-        if mends or condition(world, state, now) is Condition.FOREIGN:
+        if mends or condition(world, state, now) in {Condition.FOREIGN, Condition.RELEASING}:
             world.care.attended[state.gpu.id] = None
             return
     world.care.attended.pop(state.gpu.id, None)

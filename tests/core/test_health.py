@@ -423,6 +423,25 @@ def test_their_time_is_counted_by_uid_and_charged_where_that_is_configured():
         assert bool(paid) == charge
 
 
+def test_what_a_stranger_had_is_given_time_to_be_free_before_it_is_a_fault():
+    play = real("1xH100", rules=LOOKING)
+    play.look()
+    play.hardware[ONE] = Hardware(used=40_000, processes=(EVE,))
+    play.look()
+    for used in (40_000, 0, 40_000):  # it is gone, and its memory soon; the next one's stays
+        play.hardware[ONE] = Hardware(used=40_000, processes=(EVE,))
+        play.look()
+        play.hardware[ONE] = Hardware(used=used)
+        play.look()
+        assert (level(play), alerts(play)) == ("healthy", [])
+        assert state_of(play) == (Condition.RELEASING if used else Condition.FREE)
+        play.later(5)
+    play.later(26)
+    assert play.asked() == [ONE]
+    play.look()
+    assert (state_of(play), alerts(play)) == (Condition.UNHEALTHY, ["gpu_drained"])
+
+
 def test_who_is_still_there_after_a_restart_is_the_stranger_of_before_and_none_of_their_time_is_lost():
     play = real("1xH100")
     play.hardware[ONE] = Hardware(used=9000, utilization=50, processes=(EVE,))
