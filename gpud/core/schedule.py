@@ -159,7 +159,8 @@ class _Round:
 
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
-        self.kept.pop(job, None)  # of an array: the next element is another job
+        if self.kept.pop(job, None) is not None:  # of an array: the next element is another job
+            world.sooner.update(part.node for part in allocation.parts)  # nobody could reserve what it leaves until now
         world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):

@@ -170,6 +170,20 @@ def test_an_earlier_job_that_takes_what_was_reserved_moves_the_reservation():
     assert (kept.job, round(kept.at - NOON)) == (wide, 5005)
 
 
+def test_of_two_alike_the_first_gets_what_the_start_of_one_that_had_reserved_makes_known():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xT4"), rules=Rules(reservations=2))
+    first, _ = play.submit(a_job(2, limit=40, type="H100"), a_job(2, limit=80, type="T4"))
+    play.starts(*play.started)
+    second, *alike = play.submit(a_job(2, limit=20, type="H100"), a_job(2, limit=200), a_job(2, limit=200))
+    play.now += 40
+    play.ends(first)
+    assert play.started == [second]
+    play.starts(second)
+    play.now += 20
+    play.ends(second)
+    assert play.started == alike[:1]
+
+
 def test_the_next_element_of_an_array_gets_its_own_reservation():
     play = a_cluster(gpus="1xH100")
     (first,) = play.submit(a_job(limit=100))
