@@ -25,6 +25,7 @@ from gpud.model.job import Exit, array_of, format_job
 from gpud.model.units import Mib, Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0  # before the same XID of a GPU is told of again: some come by the thousand
+_NO_PROGRAM = (126, 127)  # what shells end with where they cannot start one: no GPU's doing
 _WORSE = (Level.LOST, Level.DRAINING)
 
 
@@ -96,7 +97,7 @@ def died(world: World, out: Outcome, active: ActiveJob, exited: Exit, ran_s: Sec
     Elements of an array are one job: they do the same. Where jobs of the same users die on a second GPU as well, it is
     the jobs, and that GPU stays.
     """
-    if exited.fault is not None or exited.lost is not None:
+    if exited.fault is not None or exited.lost is not None or exited.exit_code in _NO_PROGRAM:
         return
     states = [world.gpus[share.gpu] for share in active.state.allocation.all_shares if share.gpu in world.gpus]
     for state in states:

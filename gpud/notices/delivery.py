@@ -57,7 +57,7 @@ def deliver(notice: dict[str, Any]) -> None:
         _post(notice)
     elif scheme == "command":
         os.environ |= {"GPUD_EVENT": notice["data"]["event"], "GPUD_TEXT": notice["text"]}
-        _run(["/bin/sh", "-c", target.partition(":")[2]], json.dumps(notice["data"]))
+        _run(["/bin/sh", "-c", target.partition(":")[2]], json.dumps(notice["data"]) + "\n")
     elif target == "desktop":
         _show(notice)
     elif scheme == "mailto" and _sendmail():

@@ -33,6 +33,7 @@ from gpud.views.words import claimed
 
 _LINES = 20
 _NAMES = 16  # of GPUs, in a line
+_UUID_START = 12  # of a UUID's characters: GPU-1a2b3c4d
 _NOTHING = Obstacles([], [], 0)
 
 
@@ -290,13 +291,15 @@ def _named(world: World, job: JobId) -> str:
 
 
 def _places(world: World, gpus: Sequence[GpuId]) -> str:
-    """Return GPUs by node and number; of very many the first."""
-    known = sorted((world.gpus[gpu].node, world.gpus[gpu].gpu.index) for gpu in gpus if gpu in world.gpus)
+    """Return GPUs by node and number, which another may have of one that is gone; of very many the first."""
+    there = [world.gpus[gpu] for gpu in gpus if gpu in world.gpus]
+    states = sorted(there, key=lambda each: (each.node, each.gpu.index))
+    known = [(each.node, str(each.gpu.index) if each.present else each.gpu.id[:_UUID_START]) for each in states]
     shown = known[:_NAMES]
     if len(world.nodes) == 1:
-        words = [f"GPU {index}" for _, index in shown]
+        words = [f"GPU {number}" for _, number in shown]
     else:
         nodes = groupby(shown, key=lambda each: each[0])
-        words = [f"{node}:{','.join(str(index) for _, index in of)}" for node, of in nodes]
+        words = [f"{node}:{','.join(number for _, number in of)}" for node, of in nodes]
     more = [f"{len(known) - len(shown)} more"] if len(known) > len(shown) else []
     return ", ".join(words + more)

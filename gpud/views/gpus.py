@@ -11,6 +11,7 @@ from gpud.model.job import Running, Stopping, format_job
 from gpud.model.units import Timestamp, format_duration
 from gpud.views.jobs import Scene, Viewer
 
+_NAMED = 8  # of the processes on a GPU, in one line
 _OPAQUE = 'its driver does not list processes (foreign = "ignore" gives it out all the same)'
 
 
@@ -96,7 +97,9 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
         case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
             return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
         case Condition.FOREIGN if isinstance(state.seen, Reading):
-            there = [_stranger(state, process, now) for process in occupants(world, state.seen)]
+            found = occupants(world, state.seen)
+            there = [_stranger(state, process, now) for process in found[:_NAMED]]
+            there += [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
             if not there and state.seen.lease is not None:
                 there = [f"another gpud (pid {state.seen.lease.pid})"]
             return "used by " + ", ".join(there)

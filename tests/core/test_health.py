@@ -331,11 +331,11 @@ def test_a_gpu_that_vanished_is_lost_and_comes_back():
 # -- jobs that die one after the other
 
 
-def die(play: Play, *jobs: JobId, after: float = 1.0) -> None:
+def die(play: Play, *jobs: JobId, after: float = 1.0, code: int = 1) -> None:
     for job in jobs:
         running(play, job)
         play.now += after
-        play.ends(job, code=1)
+        play.ends(job, code=code)
         play.settle()
 
 
@@ -363,6 +363,7 @@ def test_deaths_that_are_the_jobs_own_blame_no_gpu():
     die(play, *(element(array, index) for index in range(10)))  # they all do the same
     late = play.submit(a_job(), a_job(), a_job())
     die(play, *late, after=31)
+    die(play, *play.submit(a_job(), a_job(), a_job()), code=127)  # as of a shell that finds no such program
     mixed = play.submit(a_job(), a_job(), a_job(), a_job())
     die(play, *mixed[:2])
     running(play, mixed[2])

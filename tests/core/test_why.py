@@ -168,6 +168,21 @@ def test_a_gpu_with_a_strangers_process_names_the_stranger():
     play.settle()
     assert "GPU 0 is foreign: used by eve python (pid 4242)" in details(play, job)
 
+    play.hardware = dict.fromkeys(play.hardware, Hardware(processes=(a_process(),) * 1000))
+    play.look()
+    (reason,) = (each["reason"] for each in told(play, job)["gpus"])
+    assert reason.endswith(", 992 more")
+
+
+def test_a_gpu_that_is_gone_is_not_named_by_a_number_that_another_has_now():
+    before, after = (a_node("n1", f"{count}xH100", simulated=False) for count in (2, 1))
+    play = a_cluster(replace(before, driver="550.54.15"))
+    left = replace(after.gpus[0], id=before.gpus[1].id, index=0)
+    play.sees(replace(after, gpus=(left,), driver="550.54.15"))
+    (job,) = play.submit(a_job(2))
+    play.settle()
+    assert f"GPU {before.gpus[0].id[:12]} is lost: it is not there any more" in details(play, job)
+
 
 def test_of_a_shared_gpu_it_is_told_how_much_is_left_and_who_has_the_rest():
     play = a_cluster(gpus="1xA10")

@@ -100,7 +100,9 @@ def test_a_command_runs_as_a_job_would_and_is_told_on_its_stdin(gpud):
     words = ("true", "x" * 100_000, "y" * 100_000)  # more than a variable has room for
     job = gpud.submit(*words, notify=[["end", f"command:{told}; cat > {there}.new; mv {there}.new {there}"]])
     until(there.exists)
-    data = json.loads(there.read_text())
+    (line,) = there.read_text().splitlines(keepends=True)
+    assert line.endswith("}\n")  # so that what appends them has lines
+    data = json.loads(line)
     assert (data["job"]["id"], data["job"]["command"]) == (job, ["true", "..."])
     assert place.read_text() == f"{pwd.getpwuid(os.getuid()).pw_dir} end: job {job} (true) completed\n"
     (notice,) = settled(gpud)
