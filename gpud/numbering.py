@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_NUMBER = re.compile(r"(\d{1,15})(?:_\d+)?\.\d+(?:\.log)?")
+# In a directory of theirs users make files of any name: none may leave too few numbers.
+_NUMBER = re.compile(r"(\d{1,10})(?:_\d+)?\.\d+(?:\.log)?")
 
 
 def newest_number(state_dir: str, *directories: str) -> int:

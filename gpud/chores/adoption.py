@@ -85,13 +85,16 @@ class _Register:
                 log.warning("job %s, which the database does not know, has ended since", format_job(job))
                 return
             yield self._added(found, found.process)
-        it = self._known.get(job)
+        it, array, index = self._known.get(job), self._known[key].array, index_of(job)
+        if (array is None) != (index is None):
+            log.warning("there is a record of job %s that is another's", format_job(job))
+            return
         if it is not None and not _is_news(found.attempt, it):
             return
         terms = (it or self._known[key]).terms
         place = replace((it or self._known[key]).place, attempt=found.attempt, park=None, not_before=None)
-        if key != job:
-            yield from self._element(found, it, place)
+        if array is not None and index is not None:
+            yield from self._element(job, it, place, array, index_set([index]))
         if it is not None and it.active is not None:
             over = Exit(at=self._now, lost="its end is not known to the database")
             yield AttemptEnded(job, it.place.attempt, over, None, terms.uid, terms.tenant, 0.0)
@@ -132,21 +135,19 @@ class _Register:
         self._known[key] = LoadedJob(job=key, terms=spec.terms, place=place, array=array)
         return Added(key, found.since, spec, place, array)
 
-    def _element(self, found: Survivor, it: LoadedJob | None, place: Place) -> Iterator[Change]:
+    def _element(
+        self, job: JobId, it: LoadedJob | None, place: Place, state: ArrayState, one: IndexSet
+    ) -> Iterator[Change]:
         """Yield what takes an element out of what its array has pending, or counts as over."""
-        key, index = array_of(found.job), index_of(found.job)
-        array = self._known[key]
-        assert array.array is not None  # noqa: S101 - an element's number is an array's
-        assert index is not None  # noqa: S101 - likewise
         if it is None:
-            yield Unfolded(found.job, self._now, place)
+            yield Unfolded(job, self._now, place)
         if it is None or it.end is not None:
-            state, one = array.array, index_set([index])
-            was = it.end if it is not None else End.CANCELLED if index in state.dropped else None
+            was = it.end if it is not None else End.CANCELLED if one & state.dropped else None
             counts = state.counts if was is None else state.counted(was, -1)
             pending, dropped = state.pending - one, state.dropped - one
             state = replace(state, pending=pending, dropped=dropped, live=state.live + 1, counts=counts)
-            self._known[key] = replace(array, array=state)
+            key = array_of(job)
+            self._known[key] = replace(self._known[key], array=state)
             yield ArrayPut(key, self._now, state)
 
 

@@ -49,6 +49,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "start": (int,),
     "status": (int,),
     "fault": (list,),
+    "tmp": (list,),
     "lost": (str,),
     "at": _NUMBER,
     "ended": _NUMBER,
@@ -56,7 +57,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "grace_s": _NUMBER,
     "limit_at": (*_NUMBER, type(None)),
 }
-_PARTS: dict[str, list[type]] = {"zygote": [int, int], "shim": [int, int], "fault": [str, bool, bool]}
+_PARTS: dict[str, tuple[list[type], ...]] = {
+    "zygote": ([int, int],),
+    "shim": ([int, int],),
+    "fault": ([str, bool, bool],),
+    "tmp": ([str, int, int], [str, type(None), type(None)]),
+}
 _STARTED = {"boot", "zygote", "shim", "pid", "start", "at", "offset", "grace_s", "limit_at"}
 _NEEDED: dict[object, set[str]] = {CLAIMED: _STARTED, ENDED: _STARTED, TOMBSTONE: {"boot"}}
 _scan: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009 - typeshed knows neither this
@@ -159,7 +165,7 @@ def _is_sound(record: Record) -> bool:
     for key, value in record.items():  # a loop: what a generator takes would be each shim's own
         if type(value) not in _KINDS.get(key, (type(value),)):
             return False
-        if key in _PARTS and [*map(type, value)] != _PARTS[key]:
+        if key in _PARTS and [*map(type, value)] not in _PARTS[key]:
             return False
     return record.keys() >= _NEEDED.get(record.get("state"), set())
 

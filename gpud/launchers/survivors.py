@@ -19,7 +19,7 @@ from gpud.model.gpu import GpuId, NodeName, Share
 from gpud.model.job import JobId, job_id
 from gpud.model.units import Mib, Seconds, Timestamp
 
-_KEY = re.compile(r"(\d{1,15})(?:_(\d{1,9}))?\.(\d{1,9})")
+_KEY = re.compile(r"(\d{1,11})(?:_(\d{1,8}))?\.(\d{1,9})")
 _MEMORY = re.compile(r"[1-9][0-9]{0,8}")
 _MOST = 1 << 23  # bytes of what a process says of itself: more than the kernel lets anybody start with
 

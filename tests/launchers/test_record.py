@@ -108,6 +108,7 @@ def test_a_damaged_record_is_told_from_a_missing_one(tmp_path):
         {"state": "tombstone"},
         {"state": []},
         {"state": "done", "fault": ["x"]},
+        {"state": "done", "tmp": ["/tmp/x"]},
         {"pid": "1"},
     ],
 )
