@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, is_dataclass
 
-from gpud.core.choice import in_force, values
 from gpud.core.world import World
 from gpud.model.units import format_duration, format_size
 from gpud.model.window import Pool
@@ -15,7 +14,8 @@ from gpud.wire.administration import SettingMap
 def settings_maps(config: Config, world: World, *, secrets: bool) -> list[SettingMap]:
     """Return every setting as it is in force, and where that was said; whom to tell of alerts only with `secrets`."""
     origins = dict(config.origins)
-    chosen = {"policy": in_force(world), **values(world, in_force(world))}
+    # Not what the world goes by: that takes a new configuration with its next decision.
+    chosen = {**world.choice.parameters, "policy": world.choice.policy or config.policy}
     found: list[SettingMap] = []
     for key, each in TABLE.items():
         form, value, source = each.metadata["kind"], getattr(config, each.name), origins.get(key, "default")

@@ -34,6 +34,8 @@ def test_settings_are_shown_with_where_they_are_from_and_changed_by_a_line(own):
 
     assert "is 6h now" in gpuctl("config", "set", "starvation", "6h").stderr
     assert "is yes now" in gpuctl("config", "set", "preemptible", "yes").stderr
+    assert "is fair_share now" in gpuctl("config", "set", "policy", "fair_share").stderr
+    assert "is priority now" in gpuctl("config", "unset", "policy").stderr
     assert "ada, bob" in gpuctl("config", "set", "admins", "ada,bob").stderr
     assert "--reservations comes before" in gpuctl("config", "set", "reservations", "2").stderr
     assert "simulate stays 2xA100-80GB: --simulate comes before" in gpuctl("config", "set", "simulate", "4xH100").stderr
