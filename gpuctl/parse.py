@@ -55,12 +55,12 @@ def parse_count(text: str) -> int:
 
 def parse_gpus(text: str) -> int | float:
     """Return a number of GPUs, or a part of one (a float below 1). Raises ValueError."""
-    whole, point, part = text.partition(".")
+    whole, _, part = text.partition(".")
     if not (text.strip(".") and _digits(whole or "0") and _digits(part or "0")):
         raise ValueError(f"{text!r} is no number of GPUs; write 2, or 0.5 for a part of one")
-    if not (point and len(text) <= 12 and _digits(whole or "0") and _digits(part)) or not part.strip("0"):
-        return parse_count(whole if point and not part.strip("0") else text)
-    if (whole or "0").strip("0"):
+    if not part.strip("0"):
+        return parse_count(whole or "0")
+    if whole.strip("0"):
         raise ValueError(f"{text} GPUs: of more than one only whole ones can be had; write 0.5, or 2")
     return max(0.001, min(0.999, round(float(text), 3)))
 
