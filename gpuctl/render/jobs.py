@@ -347,6 +347,7 @@ def _attempt_end(attempt: dict[str, Any]) -> str:
         return "running"
     code, by = attempt.get("exit_code"), attempt.get("signal")
     words = killed_by(by) if by is not None else "" if code is None else f"exit {code}"
-    reason, cause = attempt.get("reason") or "", (attempt.get("stop_cause") or "").replace("_", " ")
+    cause = (attempt.get("stop_cause") or ("timed_out" if attempt.get("timed_out") else "")).replace("_", " ")
+    reason = attempt.get("reason") or ""
     words = "" if by is not None and reason.startswith(words) else words
     return "; ".join(filter(None, (words, reason, cause)))

@@ -47,10 +47,12 @@ def a_job(**facts: Any) -> dict[str, Any]:
 
 def test_an_attempt_says_how_it_ended_and_why_it_was_stopped():
     ended = {"attempt": 1, "started_at": NOW - 90, "ended_at": NOW - 20, "signal": 15, "stop_cause": "preempted"}
-    last = {"attempt": 2, "started_at": NOW - 10, "ended_at": None}
-    job = a_running_job(attempt=2, workdir="/", labels={})
-    lines = whole({"job": job, "attempts": [ended, last], "events": []}, now=NOW)
-    assert [line.split("  ")[-1] for line in lines[-2:]] == ["killed by SIGTERM; preempted", "running"]
+    saved = {"attempt": 2, "started_at": NOW - 20, "ended_at": NOW - 10, "exit_code": 75, "timed_out": True}
+    last = {"attempt": 3, "started_at": NOW - 10, "ended_at": None}
+    job = a_running_job(attempt=3, workdir="/", labels={})
+    lines = whole({"job": job, "attempts": [ended, saved, last], "events": []}, now=NOW)
+    ends = ["killed by SIGTERM; preempted", "exit 75; timed out", "running"]
+    assert [line.split("  ")[-1] for line in lines[-3:]] == ends
 
 
 def a_running_job(**facts: Any) -> dict[str, Any]:
