@@ -201,8 +201,7 @@ class _Script:
 
     def _file(self, option: Option, value: str) -> None:
         self.given[option.name] = path = _pattern(value)
-        name = self.said.get("job-name")
-        folder = os.path.dirname(path if name is None else path.replace("%x", (name.value or "%x").replace("/", "_")))
+        folder = re.sub(r"/?[^/]*%.*", "", os.path.dirname(path))  # gpud makes what is called by the job
         base = self.said["chdir"].value if "chdir" in self.said else None
         if folder and not os.path.isdir(os.path.join(*map(os.path.expanduser, (base or "", folder)))):
             self.note(option, f"there is no directory {folder} now; without it, the job cannot start")

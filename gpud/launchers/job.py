@@ -227,8 +227,9 @@ def _open_streams(order: Order, *gpuds: int) -> None:
     """Open what the job reads and writes; `gpuds` are files that are not for it, nor are the streams until then."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     own = order["makes_log_dir"]  # gpud's log is its user's alone; a file that they named is made as by their shell
-    output = _open_log(order["output"], _PRIVATE if own else order["umask"], makes_directory=own)
-    error = output if order["error"] is None else _open_log(order["error"], order["umask"])
+    makes, makes_too = order.get("makes") or (None, None)  # a gpud of before says nothing of it
+    output = _open_log(order["output"], _PRIVATE if own else order["umask"], "/" if own else makes)
+    error = output if order["error"] is None else _open_log(order["error"], order["umask"], makes_too)
     for log, path in ((output, None if own else order["output"]), (error, order["error"])):
         if path is not None and _is_one_of(log, (1, 2, *gpuds)):
             raise faults.CannotStartError(f"cannot open the log {path}: it is a file of gpud's, not of a job")
@@ -242,16 +243,17 @@ def _is_one_of(log: int, files: Sequence[int]) -> bool:
     return stat.S_ISREG(about.st_mode) and any(os.path.samestat(about, os.fstat(file)) for file in files)
 
 
-def _open_log(path: str, umask: int, *, makes_directory: bool = False) -> int:
+def _open_log(path: str, umask: int, makes: str | None = None) -> int:
+    """Open a log. `makes` is the first of its directories that is made where it is missing."""
     # O_NONBLOCK: a FIFO that nobody reads would hang the start for ever; it is taken off for the job's own writes.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
     before = os.umask(umask)
     try:
         log = os.open(path, flags, 0o666)
     except OSError as error:
-        if error.errno == errno.ENOENT and makes_directory:
+        if error.errno == errno.ENOENT and makes is not None and os.path.isdir(os.path.dirname(makes)):
             with contextlib.suppress(OSError):  # opening the log says it better
-                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                os.makedirs(os.path.dirname(path), mode=0o700 if makes == "/" else 0o777, exist_ok=True)
             return _open_log(path, umask)
         raise faults.no_log(path, error) from error
     finally:

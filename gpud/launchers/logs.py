@@ -26,3 +26,13 @@ def log_path(pattern: str, *, job: JobId, name: str, workdir: str) -> str:
         return found[0] if word is None or (found[1] and not word.isdigit()) else word.zfill(int(found[1] or 0))
 
     return os.path.join(workdir, re.sub(r"%(\d{0,2})(.)", put, pattern))
+
+
+def jobs_directory(pattern: str | None) -> str | None:
+    """Return the pattern of the first directory that nobody can have made, for it is called by the job: `logs/%j/out`.
+
+    None where there is no such one.
+    """
+    before, percent, after = (pattern or "").partition("%")
+    name, slash, _ = after.partition("/")
+    return before + percent + name if slash else None

@@ -1,6 +1,6 @@
 """Between values and plain data: what a shim is told, and what its record says."""
 
-from gpud.launchers.logs import log_path
+from gpud.launchers.logs import jobs_directory, log_path
 from gpud.launchers.protocol import LaunchOrder
 from gpud.launchers.record import Record, to_json
 from gpud.model.effects import Launch
@@ -15,10 +15,12 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
     `path` is the record's.
     """
     spec = order.spec
-    paths = [
-        None if pattern is None else log_path(pattern, job=effect.job, name=spec.name, workdir=spec.workdir)
-        for pattern in (spec.output, spec.error)
-    ]
+
+    def path_of(pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        return log_path(pattern, job=effect.job, name=spec.name, workdir=spec.workdir)
+
     script = spec.script or b""
     header = {
         "record": path,
@@ -27,9 +29,10 @@ def order_of(key: str, path: str, effect: Launch, order: LaunchOrder) -> tuple[b
         "keeper": order.keeper,
         "workdir": spec.workdir,
         "mount": spec.mount,
-        "output": paths[0] or order.log,
-        "error": paths[1],
+        "output": path_of(spec.output) or order.log,
+        "error": path_of(spec.error),
         "makes_log_dir": spec.output is None,
+        "makes": [path_of(jobs_directory(pattern)) for pattern in (spec.output, spec.error)],
         "added": order.env,
         "environment_bytes": len(spec.environment),
         "script_bytes": None if spec.script is None else len(script),

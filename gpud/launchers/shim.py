@@ -36,6 +36,7 @@ NOTHING: Order = {
     "output": os.devnull,
     "error": None,
     "makes_log_dir": False,
+    "makes": [None, None],
     "added": {},
     "blobs_at": 0,
     "environment_bytes": 2,

@@ -299,14 +299,14 @@ def test_comments_that_were_to_be_options_are_named(here, line, said):
 def test_directories_that_are_not_there_are_named_at_submit(here):
     (here / "run").mkdir()
     (here / "run" / "logs").mkdir()
-    lines = "#SBATCH -D run -o logs/%j.out\n#SBATCH -e %x/%j.err\n#SBATCH -J logs"
+    lines = "#SBATCH -D run -o logs/%A/%j.out\n#SBATCH -e %x/%j.err\n#SBATCH -J of"
     assert asked(script_of(here, lines))[1].notes == []
     assert asked(script_of(here, "#SBATCH -J a/b -o %x.out -e ~/%j"))[1].notes == []
     notes = asked(script_of(here, "#SBATCH -D gone -o logs/%A/%a.out -J $NAME"))[1].notes
     assert [note.partition(": ")[2].partition(";")[0] for note in notes] == [
         "--chdir=gone: there is no directory gone now",
         "--job-name=$NAME: sbatch sets no variables in #SBATCH lines: it is taken as it stands",
-        "--output=logs/%A/%a.out: there is no directory logs/%A now",
+        "--output=logs/%A/%a.out: there is no directory logs now",
     ]
 
 

@@ -66,6 +66,10 @@ def test_a_job_that_cannot_be_started_says_why(gpud):
         "no such directory: /no/such/directory": {"workdir": "/no/such/directory"},
         f"{gpud.work}/plain: permission denied": {"command": [str(gpud.work / "plain")]},
         f"cannot open the log {gpud.work}/gone/log: No such file": {"output": f"{gpud.work}/gone/log"},
+        f"cannot open the log {gpud.work}/gone/a/log: No such file": {
+            "output": f"{gpud.work}/gone/%x/log",
+            "name": "a",
+        },
         f"cannot open the log {gpud.work}: Is a directory": {"error": str(gpud.work)},
         "bad interpreter in the script's #! line: '/no/such/sh'": {"script": b"#!/no/such/sh\n"},
         "argument list too long": {"command": ["true", "x" * 200_000]},
@@ -283,11 +287,13 @@ def test_logs_are_private_and_an_output_file_is_appended_to(gpud):
 
 
 def test_a_file_that_was_named_for_output_is_made_as_the_submitters_shell_would(gpud):
-    for umask, mode in ((0o022, "0o644"), (0o027, "0o640")):
-        job = gpud.submit("true", output=f"{gpud.work}/%j.out", error=f"{gpud.work}/%j.err", umask=umask)
+    for umask, mode, of_directory in ((0o022, "0o644", "0o755"), (0o027, "0o640", "0o750")):
+        patterns = {"output": f"{gpud.work}/%j.out", "error": f"{gpud.work}/of-%j/all/%A_%a"}
+        job = gpud.submit("true", **patterns, umask=umask)
         gpud.ended(job)
-        for kind in ("out", "err"):
-            assert oct((gpud.work / f"{job}.{kind}").stat().st_mode & 0o777) == mode
+        for named in (f"{job}.out", f"of-{job}/all/{job}_0"):
+            assert oct((gpud.work / named).stat().st_mode & 0o777) == mode
+        assert oct((gpud.work / f"of-{job}").stat().st_mode & 0o777) == of_directory
 
 
 def test_a_log_that_is_a_fifo_hangs_nothing(gpud):
