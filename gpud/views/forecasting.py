@@ -84,6 +84,12 @@ def is_late(forecast: Forecast | None, job: JobId) -> bool:
     return found is not None and found.late is not None
 
 
+def is_unknown(forecast: Forecast | None, job: JobId) -> bool:
+    """Return whether a job waits for one of which nobody knows how long it runs: what is reserved is for a guess."""
+    found = None if forecast is None else forecast.expected(job)
+    return found is not None and found.behind is not None
+
+
 def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Timestamp) -> Outlook:
     """Return when a job that waits is expected to start, or why nobody can tell; nothing of one that does not wait."""
     match wait:

@@ -9,7 +9,7 @@ from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.job import Demand, JobId, format_job
 from gpud.model.units import Timestamp, format_size
-from gpud.views.forecasting import is_late
+from gpud.views.forecasting import is_late, is_unknown
 from gpud.views.words import Words, words
 
 
@@ -40,7 +40,7 @@ def in_words(
     if isinstance(wait, YieldsTo):
         kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
         soon = is_late(forecast, wait.job) or (kept is not None and kept.taken)
-        return words(wait, now, written, late=soon)
+        return words(wait, now, written, late=soon, guess=is_unknown(forecast, wait.job))
     return words(wait, now, written)
 
 

@@ -40,10 +40,10 @@ _OUT = {
 }
 
 
-def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False) -> Words:
+def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False, guess: bool = False) -> Words:
     """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint.
 
-    `late`: whoever it yields to waits for one that runs longer than expected.
+    `late`: whoever it yields to waits for one that runs longer than expected; `guess`: for one of which nobody knows.
     """
     match wait:
         case Held(reason):
@@ -67,9 +67,10 @@ def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False) -> Wo
             return "no_gpus", f"no GPU was found: {problem}", "see what is missing: gpuctl doctor"
         case YieldsTo(job, at):
             number = format_job(job)
-            soon = "soon" if late else f"in {format_duration(at - now)}"
+            then = f"in {format_duration(at - now)}"
+            starts = "is to start soon" if late else f"may start {then}" if guess else f"is to start {then}"
             hint = "a time limit that ends before then lets it pass: --time-limit"
-            return "yields", f"would delay job {number}, which is to start {soon}", hint
+            return "yields", f"would delay job {number}, which {starts}", hint
         case Looking():
             return "looking", "its GPUs are being looked at", None
         case Next():

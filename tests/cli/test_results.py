@@ -111,6 +111,15 @@ def test_everybody_who_waits_is_told_when_or_why_nobody_can_tell(gpuctl):
     assert "nobody can tell when it starts: it comes behind" in gpuctl.ok("why", behind)
 
 
+def test_whom_it_yields_to_may_start_then_where_nobody_can_tell(gpuctl):
+    endless = gpuctl.ok("submit", "-g", "1", "--", "sleep", "600")
+    wide = gpuctl.ok("submit", "-g", "2", "--", "true")
+    small = gpuctl.ok("submit", "-g", "1", "--", "true")
+    until(lambda: f"behind job {endless}" in (gpuctl.json("show", wide)["expected_start_unknown"] or ""))
+    listed = {job["id"]: job for job in gpuctl.json("list")}
+    assert listed[small]["reason"].startswith(f"would delay job {wide}, which may start in ")
+
+
 def test_behind_a_job_that_runs_longer_than_expected_no_moment_is_told(gpuctl):
     over = gpuctl.ok("submit", "-g", "1", "--estimate", "1s", "--", "sleep", "600")
     wide = gpuctl.ok("submit", "-g", "2", "--", "true")
