@@ -159,7 +159,9 @@ def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 
     Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
     """
-    change(session, "requeue", "requeued", select(jobs, **filters), must=True)
+    ended = "none of these waits or runs; what has ended is named by its state: --state failed"
+    none = "no such jobs" if jobs or filters["state"] else ended
+    change(session, "requeue", "requeued", select(jobs, **filters), none=none, must=True)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})  # -5 is a priority

@@ -473,6 +473,8 @@ def test_watch_is_for_terminals_and_in_json_for_programs(gpuctl):
         (["cancel", "99"], 3, "99"),
         (["cancel", "5-9"], 0, "no such jobs"),
         (["hold", "5-9"], 0, "no such jobs"),
+        (["requeue", "--mine"], 0, "what has ended is named by its state: --state failed"),
+        (["cancel", "--group", "typo"], 3, "there is no group 'typo'"),
         (["drain", "7"], 3, "7"),
         (["show", "x"], 2, "no job id"),
         (["submit", "--after", "1,failed:2", "--", "true"], 2, "say it by itself: --after failed:2"),
