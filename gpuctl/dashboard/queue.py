@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from gpuctl.dashboard.board import TABS, Board
 from gpuctl.dashboard.gauges import Glyphs, bar
@@ -202,7 +203,12 @@ def _when(job: Map, now: float, glyphs: Glyphs) -> str:
     told = job.get("progress") or {}
     if told.get("remaining_s") is not None and not told["ends_first"]:
         return f"{glyphs.about}{_coarse(told['remaining_s'])}"
-    if job["started_at"] is None or not job["time_limit_s"]:
+    if job["started_at"] is None:
+        return ""
+    ran_s, limit_s = now - job["started_at"], job["time_limit_s"]
+    if job["estimate_s"] and ran_s < job["estimate_s"] < (limit_s or inf):
+        return f"{glyphs.about}{_coarse(job['estimate_s'] - ran_s)}"
+    if not limit_s:
         return ""
     return f"{glyphs.at_most}{_coarse(limit_left_s(job, now) or 0.0)}"
 

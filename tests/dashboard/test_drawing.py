@@ -105,6 +105,15 @@ def test_what_is_asked_for_grows_with_how_far_one_scrolls():
     assert board.at == len(board.seen.waiting) - 2
 
 
+def test_when_a_running_job_ends_is_told_by_its_estimate_while_that_lasts_then_by_its_limit():
+    board = a_board()
+    job = board.seen.active[0]
+    job |= {"progress": None, "started_at": NOW - 60, "estimate_s": 660, "time_limit_s": 7_260}
+    assert any(" ~10m " in line for line in drawn(board, 80, 40))
+    job["estimate_s"] = 60
+    assert any(" ≤2h00 " in line for line in drawn(board, 80, 40))
+
+
 def test_the_cursor_stays_where_it_is_when_its_job_ends():
     board = a_board()
     drawn(board, 80, 40)
