@@ -82,6 +82,10 @@ class Client:
         """Have who waits for an answer in another thread hear that none comes. Raises OSError where it is over."""
         self._socket.shutdown(socket.SHUT_RDWR)
 
+    def listener(self) -> int:
+        """Return the pid here of the process that listens: gpud, or systemd for it; 0 for one that is not seen here."""
+        return _listener(self._socket)
+
     def fileno(self) -> int:
         """Return the socket, for poll: when it is readable, `pushed` has something or the connection is over."""
         return self._socket.fileno()
@@ -310,10 +314,15 @@ def _connected(path: str, *, again: bool) -> socket.socket:
     return connection
 
 
+def _listener(connection: socket.socket) -> int:
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
+
+
 def _silent(connection: socket.socket) -> str:
     """Return who keeps silent; a gpud that was stopped (Ctrl-Z, SIGSTOP) answers when it goes on."""
     words = f"gpud has not answered for {SILENT_S:.0f} s"
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    pid = _listener(connection)
     if pid <= 1:  # out of sight, or systemd, which listens for it
         return words
     words = f"gpud (process {pid}) has not answered for {SILENT_S:.0f} s"

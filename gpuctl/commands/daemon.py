@@ -187,9 +187,9 @@ def _running(session: Session) -> int | None:
     try:
         with session.connect(start=False) as client:
             answer: dict[str, Any] = client.request("status")
+            pid = starting.process_of(client, answer)
     except UnreachableError:
         return None
-    pid = int(answer["pid"])
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
             groups = file.read()

@@ -24,16 +24,16 @@ def target(session: Session) -> tuple[str, int | None]:
     try:
         with session.connect(start=False) as client:
             status = client.request("status")
+            if status["system"] and os.getuid() != 0:
+                hint = "ask an administrator, or: sudo gpuctl config set ..."
+                raise NotPermittedError("this is the machine's gpud", hint=hint)
+            pid = starting.process_of(client, status)
     except UnreachableError:
         return address.user_config(), None
     if not status["system"]:
         read = status["config_file"]
-        return address.user_config() if read in (None, address.SYSTEM_CONFIG) else read, int(status["pid"])
-    if os.getuid() != 0:
-        raise NotPermittedError(
-            "this is the machine's gpud", hint="ask an administrator, or: sudo gpuctl config set ..."
-        )
-    return status["config_file"] or address.SYSTEM_CONFIG, int(status["pid"])
+        return address.user_config() if read in (None, address.SYSTEM_CONFIG) else read, pid
+    return status["config_file"] or address.SYSTEM_CONFIG, pid
 
 
 def change(path: str, key: str, text: str | None) -> bool:

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError
@@ -261,6 +262,16 @@ def _is_locked(path: str) -> bool:
             return any(line.split()[5].endswith(f":{inode}") for line in file if len(line.split()) > 5)
     except OSError:
         return False
+
+
+def process_of(client: Client, status: Mapping[str, Any]) -> int:
+    """Return the pid of the gpud that answers. Raises GpuctlError where that is another process's here."""
+    pid, parent = int(status["pid"]), 0
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        parent = int(file.read().rpartition(b")")[2].split()[1])
+    if client.listener() not in (pid, parent):  # a service's socket is that of systemd, which started it
+        raise GpuctlError("this gpud runs in a container, or elsewhere", hint="only from there can it be told to")
+    return pid
 
 
 def stop_daemon(pid: int) -> None:

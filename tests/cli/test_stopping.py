@@ -4,9 +4,11 @@ import os
 import pty
 import select
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -80,6 +82,37 @@ def test_who_looks_for_gpud_on_another_socket_is_told_at_once_where_it_is(alone)
     done = alone("daemon", "restart", environ={"GPUD_SOCKET": other})  # what could not be started is not stopped
     assert (done.returncode, "not yours to start" in done.stderr) == (1, True), done.stderr
     assert alone.json("--socket", other, "daemon", "stop")["stopped"] is True
+
+
+def test_a_gpud_whose_pid_is_another_processs_here_is_sent_no_signal(alone):
+    """As of one in a container; here of one behind somebody who passes its words on."""
+    alone.ok("daemon", "start", environ=SIMULATED)
+    before = alone.json("daemon", "status")["pid"]
+    front = str(alone.directory / "front.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(front)
+        listening.listen()
+        threading.Thread(target=pass_on, args=(listening, str(alone.state / "gpud.sock")), daemon=True).start()
+        for command in (("daemon", "stop"), ("daemon", "reload"), ("config", "set", "starvation", "12h")):
+            done = alone("--socket", front, *command)
+            assert (done.returncode, "runs in a container, or elsewhere" in done.stderr) == (1, True), done.stderr
+        listening.shutdown(socket.SHUT_RDWR)
+    assert alone.json("daemon", "status")["pid"] == before
+
+
+def pass_on(listening, path):
+    while True:
+        try:
+            asking, _ = listening.accept()
+        except OSError:  # it was shut down
+            return
+        with asking, socket.socket(socket.AF_UNIX) as asked:
+            asked.connect(path)
+            while ready := select.select([asking, asked], [], [])[0]:
+                said = ready[0].recv(65536)
+                if not said:
+                    break
+                (asked if ready[0] is asking else asking).sendall(said)
 
 
 def test_a_gpud_that_was_stopped_is_not_started_by_who_only_waits(alone):
