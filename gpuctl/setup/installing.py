@@ -25,6 +25,7 @@ UNITS = ("gpud.socket", "gpud.service", "gpud-launcher.service")
 _LINKED = ("gpud", "gpuctl")
 _TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "systemd")
 _USER_SOCKET = "%h/.local/state/gpud/%m/gpud.sock"
+_LEAVE_LOGINS = "from gpud.launchers import cgroup, fence; fence.fence_logins(cgroup.mounted() or '', on=False)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,10 @@ def uninstall(there: Place) -> list[Step]:
         disabled = [name for name in installed if name != "gpud-launcher.service"]
         steps.append(Step(f"run {words} disable {' '.join(disabled)}", lambda: systemctl("disable", *disabled)))
         steps.append(Step(f"run {words} stop {' '.join(installed)}", lambda: systemctl("stop", *installed)))
+    python = f"{there.prefix}/bin/python"
+    if there.system and os.path.exists(python):
+        leave = partial(_run, python, "-I", "-c", _LEAVE_LOGINS, check=False)
+        steps.append(Step("let logins open GPUs again, where login_fence kept them off", leave))
     files = [f"{there.units}/{name}" for name in UNITS]
     files += [_socket(there)] if installed else []  # systemd leaves it; whoever finds it asks it
     files += [there.bash, there.zsh, there.fish, *([there.sysusers] if there.sysusers else [])]

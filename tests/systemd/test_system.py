@@ -383,9 +383,14 @@ def test_code_that_others_can_change_is_not_installed(machine):
 def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
     job = Running(machine)
     [remove] = commands("Remove")
+    opens = "mknod -m 666 /var/tmp/gpu c 195 0; systemd-run -q --pipe --wait --slice=user-1001.slice --uid=alice"
+    opens += " bash -c ': <> /var/tmp/gpu' 2>&1 | sed 's/.*: //'; rm /var/tmp/gpu"
+    machine.run("echo 'login_fence = true' >> /etc/gpud/config.toml; systemctl restart gpud")
+    machine.await_(opens, "Operation not permitted")
 
     machine.run(remove)
 
+    assert machine.says(opens) == "No such device or address"
     assert job.lives()
     assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit
     left = "/opt/gpud /etc/systemd/system/gpud* /usr/local/bin/gpu* /run/gpud/*"
