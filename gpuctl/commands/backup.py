@@ -45,11 +45,13 @@ def _keep(path: str, target: str) -> None:
     new = f"{target}.new"
     with suppress(FileNotFoundError):
         os.unlink(new)
-    with (
-        open(path, "rb") as source,
-        open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as copy,
-    ):
-        shutil.copyfileobj(source, copy)
-        copy.flush()
-        os.fsync(copy.fileno())
-    os.replace(new, target)
+    made = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(made, "wb") as copy, open(path, "rb") as source:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(new, target)
+    finally:
+        with suppress(OSError):
+            os.unlink(new)

@@ -274,3 +274,6 @@ def _back_up(connection: sqlite3.Connection, target: Path) -> None:
         raise StoreError(
             f"cannot write the backup {target}: {error.strerror}", "make space there; the database was left as it is"
         ) from error
+    finally:
+        with suppress(OSError):  # where it failed: the space that it took may be the last
+            unfinished.unlink()

@@ -16,9 +16,9 @@ SUDO = "setpriv --reuid=1 --clear-groups" if os.getuid() == 0 else ""
 UNTIL = "while [ ! -e {0} ]; do sleep 0.02; done; exit {1}"
 
 
-def gpuctl(gpud, *words):
+def gpuctl(gpud, *words, before=()):
     return subprocess.run(
-        [sys.executable, "-m", "gpuctl", "--socket", gpud.socket, *words],
+        [*before, sys.executable, "-m", "gpuctl", "--socket", gpud.socket, *words],
         env=gpud.environment | {"PYTHONPATH": str(ROOT)},
         cwd=gpud.work,
         capture_output=True,
@@ -181,6 +181,12 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(gpud):
     refused = gpuctl(gpud, "daemon", "backup", str(gpud.state / "gpud.db"))
     assert refused.returncode == 1
     assert "would lie among gpud's own files" in refused.stderr
+    refused = gpuctl(gpud, "daemon", "backup", "kept", before=["prlimit", "--fsize=8192"])
+    assert refused.stderr == "gpuctl: cannot write kept: File too large\n"
+    subprocess.run(["prlimit", f"--pid={gpud.pid}", "--fsize=8192:"], check=True)
+    assert "cannot write" in gpuctl(gpud, "daemon", "backup", "kept").stderr
+    subprocess.run(["prlimit", f"--pid={gpud.pid}", "--fsize=unlimited:"], check=True)
+    assert list(gpud.work.iterdir()) == []
     assert list((gpud.state / "backups").iterdir()) == []
     with closing(sqlite3.connect(f"file:{gpud.state}/gpud.db?mode=ro", uri=True)) as db:
         assert db.execute("PRAGMA quick_check").fetchone() == ("ok",)
