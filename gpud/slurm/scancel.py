@@ -4,9 +4,10 @@
     scancel --signal SIGNAL [--batch | --full] JOB...
 
 A signal goes to what `srun` started, with `--batch` to the script alone, with `--full` to all of the job's processes.
-That holds for the job in which it is called; of another one all processes get it. Standard library only.
+Of another job in which there is no such thing all processes get it. Standard library only.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -85,37 +86,49 @@ def _signal(options: dict[str, str], jobs: list[str]) -> int:
         _fail(f"{options['signal']!r} is no signal")
     if not jobs:
         _fail("no job is named")
-    own = job_name(os.environ.get("SLURM_JOB_ID", ""))
-    if own in jobs and "full" not in options:
-        jobs = [job for job in jobs if job != own]
-        _send(number, batch="batch" in options)
+    if "full" not in options:
+        jobs = [job for job in jobs if not _send(job, number, batch="batch" in options)]
     return gpuctl("signal", *jobs, str(number)) if jobs else 0
 
 
-def _send(number: int, *, batch: bool) -> None:
-    """Send a signal to this job's script, or to the tasks of its steps; each has a process group of its own."""
-    parents = dict(_processes())
+def _send(job: str, number: int, *, batch: bool) -> bool:
+    """Send a signal to a job's script, or to the tasks of its steps; each has a process group of its own.
+
+    Return whether there are any; of this job it is said that there are none.
+    """
+    processes = _processes()
+    kept = os.environ.get("GPUD_STEP_LOCKS", "")  # of this gpud: another may have a job of that number, too
+    place = f"GPUD_STEP_LOCKS={os.path.dirname(kept)}/{job}"
+    whose = (f"{place}.".encode(), f"{place}_".encode())  # an attempt of it, or of an element
+    shims = {pid for pid, (name, _, _) in processes.items() if name == "gpud-shim"}
+    of_job = [
+        pid
+        for pid, (name, parent, _) in processes.items()
+        if (parent in shims if batch else name == "gpud-srun")
+        and any(each.startswith(whose) for each in _environment(pid))
+    ]
     if batch:
-        pid = os.getpid()
-        while parents.get(pid, ("", 0))[1] in parents and parents[parents[pid][1]][0] != "gpud-shim":
-            pid = parents[pid][1]
-        os.kill(pid, number)
-        return
-    job = f"SLURM_JOB_ID={os.environ.get('SLURM_JOB_ID', '')}".encode()
-    steps = {pid for pid, (name, _) in parents.items() if name == "gpud-srun" and job in _environment(pid)}
-    tasks = [pid for pid, (_, parent) in parents.items() if parent in steps]
-    if not tasks:
+        of_job.sort(key=lambda pid: processes[pid][2], reverse=True)
+        scripts = {processes[pid][1]: pid for pid in of_job}  # the first one: a shim is given orphans later
+        for pid in scripts.values():
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(pid, number)
+        return bool(scripts)
+    tasks = [pid for pid, (_, parent, _) in processes.items() if parent in of_job]
+    if not tasks and job == job_name(os.environ.get("SLURM_JOB_ID", "")):
         sys.stderr.write("scancel: no step of this job runs; --batch: the script itself gets the signal\n")
+        return True
     for pid in tasks:
         try:
             os.killpg(pid, number)
         except OSError:  # it has ended meanwhile
             continue
+    return bool(tasks)
 
 
-def _processes() -> list[tuple[int, tuple[str, int]]]:
-    """Return what runs: its pid, its name and its parent."""
-    found = []
+def _processes() -> dict[int, tuple[str, int, int]]:
+    """Return what runs by its pid: its name, its parent, and when it began."""
+    found = {}
     for word in os.listdir("/proc"):
         if word.isdigit():
             try:
@@ -123,7 +136,8 @@ def _processes() -> list[tuple[int, tuple[str, int]]]:
                     head, _, tail = file.read().rpartition(")")
             except OSError:
                 continue
-            found.append((int(word), (head.partition("(")[2], int(tail.split()[1]))))
+            fields = tail.split()
+            found[int(word)] = (head.partition("(")[2], int(fields[1]), int(fields[19]))
     return found
 
 

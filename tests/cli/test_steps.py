@@ -213,6 +213,16 @@ def test_a_signal_reaches_every_task(tmp_path, saves):
     assert (status, sorted(out.split())) == (0, ["0", "1"])
 
 
+def test_a_signal_from_another_job_goes_to_what_srun_started_and_not_to_the_script(tmp_path):
+    waits = "trap 'echo told; exit 0' USR1; : > ready-$SLURM_PROCID; while :; do sleep 0.05; done"
+    step = srun("bash", "-c", waits, cwd=tmp_path, environ={"GPUD_STEP_LOCKS": f"{tmp_path}/scripts/12_3.1"})
+    until(lambda: len(list(tmp_path.iterdir())) == 2)
+    here = {"GPUD_STEP_PYTHON": sys.executable, "SLURM_JOB_ID": "7", "GPUD_STEP_LOCKS": f"{tmp_path}/scripts/7.1"}
+    words = [BIN / "scancel", "--signal=USR1", "12_3"]
+    assert subprocess.run(words, env=os.environ | here, check=False).returncode == 0
+    assert ended(step)[:2] == (0, "told\ntold\n")
+
+
 @pytest.mark.parametrize(
     ("words", "seen"),
     [
