@@ -159,8 +159,7 @@ class _Round:
 
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
-        if self.kept.pop(job, None) is not None:  # of an array: the next element is another job
-            world.sooner.update(part.node for part in allocation.parts)  # nobody could reserve what it leaves until now
+        self.kept.pop(job, None)  # of an array: the next element is another job
         world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):
@@ -293,11 +292,14 @@ class _Round:
     def _sparing(self, job: JobId) -> Guard | None:
         """Return the claims with what others keep that come after a job: who has reserved too leaves them that.
 
-        None where nobody does, or something ended so early that everybody may have something else, in their order.
+        Its like, which stand behind it in line, do not count: they would start no sooner for its waiting; nor who is
+        in no line any more. None where nobody does, or something ended so early that everybody may have something
+        else, in their order.
         """
         if self.world.rules.reservations < 2 or self.world.early or job not in self.kept:
             return None
-        others = [each for each in self.kept.values() if each.job != job and each.job not in self.made]
+        line, later = self.world.queue.line, [each for each in self.kept.values() if each.job not in self.made]
+        others = [each for each in later if line(each.job) not in {None, line(job)}]
         return self.guard.sparing(others) if others else None
 
     def _keep(self, reservation: Reservation, *, strict: bool) -> bool:

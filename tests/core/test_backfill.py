@@ -6,8 +6,9 @@ from math import inf
 
 import pytest
 from hypothesis import given, settings, strategies as st
-from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, element
+from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, an_end, element
 
+from gpud.core.commands import Cancel
 from gpud.core.rules import Rules
 from gpud.core.waits import NoCapacity, YieldsTo
 from gpud.model.job import JobId
@@ -170,18 +171,20 @@ def test_an_earlier_job_that_takes_what_was_reserved_moves_the_reservation():
     assert (kept.job, round(kept.at - NOON)) == (wide, 5005)
 
 
-def test_of_two_alike_the_first_gets_what_the_start_of_one_that_had_reserved_makes_known():
+@pytest.mark.parametrize("lasts", [200, 201])
+def test_nobody_leaves_to_its_like_or_to_who_is_gone_what_these_had_reserved(lasts):
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xT4"), rules=Rules(reservations=2))
     first, _ = play.submit(a_job(2, limit=40, type="H100"), a_job(2, limit=80, type="T4"))
     play.starts(*play.started)
-    second, *alike = play.submit(a_job(2, limit=20, type="H100"), a_job(2, limit=200), a_job(2, limit=200))
+    second, third, fourth = play.submit(a_job(2, limit=20, type="H100"), a_job(2, limit=200), a_job(2, limit=lasts))
     play.now += 40
     play.ends(first)
     assert play.started == [second]
-    play.starts(second)
+    assert play.world.reservations[fourth].at < play.world.reservations[third].at
     play.now += 20
-    play.ends(second)
-    assert play.started == alike[:1]
+    gone = [Cancel(1, (fourth,))] if lasts != 200 else []  # another than the third, and at the same moment
+    play.cycle(*gone, an_end(second, 1, play.now))
+    assert play.started == [third]
 
 
 def test_the_next_element_of_an_array_gets_its_own_reservation():
