@@ -170,7 +170,18 @@ def _never_allowed(world: World, terms: Terms) -> Refused | None:
             asked = plural(milli(demand) / 1000, "GPU")
             are = "is" if milli(demand) == 1000 else "are"
             return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
-    return None
+    return None if tenant is None or tenant.borrow else _never_lent(world, tenant, milli(demand))
+
+
+def _never_lent(world: World, tenant: Tenant, wanted: int) -> Refused | None:
+    """Return why a tenant that may not borrow never has so much, in thousandths, beside what is others' guarantee."""
+    others = sum(each.guaranteed_gpus for each in world.tenants.values() if each.name != tenant.name)
+    there = sum(not state.gpu.split for state in world.gpus.values())
+    most = max(tenant.guaranteed_gpus, there - others)
+    if not there or not others or wanted <= 1000 * most:
+        return None
+    message = f"{others} of {plural(there, 'GPU')} are guaranteed to others, and tenant {tenant.name} may not borrow"
+    return Refused("never_fits", message, f"to let it: gpuctl tenant set {tenant.name} --borrow")
 
 
 def _too_long(pool: Pool, terms: Terms) -> bool:

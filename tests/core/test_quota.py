@@ -294,6 +294,10 @@ def test_who_may_not_borrow_leaves_free_what_is_guaranteed_to_others():
 
     assert len(play.running) == 2
     assert play.why(last) == Guaranteed("guests", 2.0)
+    assert play.refused(a_job_of("guests", 3)) == (
+        "2 of 4 GPUs are guaranteed to others, and tenant guests may not borrow; "
+        "to let it: gpuctl tenant set guests --borrow"
+    )
     play.submit(a_job_of("vision", 2))
     assert len(play.running) == 3
     play.ends(play.running[0])
