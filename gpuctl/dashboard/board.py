@@ -128,7 +128,7 @@ class Board:
         self.message = ""
         self.settle(self.rows(), self.room)  # what was typed before this key may not have been drawn yet
         if self.help:
-            self.help, self.over = False, key == "q"
+            self.help = False
             return None
         if key in ("q", "ctrl-c"):
             self.over = True

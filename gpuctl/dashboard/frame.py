@@ -66,7 +66,7 @@ _HELP = """\
 def frame(board: Board, canvas: Canvas, height: int) -> list[Line]:
     """Return at most `height` lines of at most `canvas.width` cells. The board learns where its cursor came to be."""
     top = _heading(board, canvas)
-    foot = [_foot(board, canvas.width)]
+    foot = [[] if board.help else _foot(board, canvas.width)]
     room = height - len(top) - len(foot)
     if board.help:
         body = _help(canvas)[: max(0, room)]
