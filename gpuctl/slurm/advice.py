@@ -68,12 +68,13 @@ def missing(text: str) -> list[tuple[int, str]]:
     return list(found.values())
 
 
-def of_gpus(line: str) -> list[tuple[str, str]]:
+def of_gpus(line: str, *, gpus: bool = True) -> list[tuple[str, str]]:
     """Return what is to be said of a command that says which GPUs: a cluster counts the job's own, from 0."""
     found = []
     if said := _VISIBLE.search(line):
         shown = said[0].replace('"', "").replace("'", "")
-        found.append(("visible", f"{shown} may be GPUs of other jobs: leave it out, gpud sets it to this job's own"))
+        instead = "leave it out, gpud sets it to this job's own" if gpus else "this one asks for none: add --gpus N"
+        found.append(("visible", f"{shown} may be GPUs of other jobs: {instead}"))
     if _CONTAINER.search(line):
         instead = "have the job's shell put $GPUD_DOCKER_ARGS there"
         found.append(("docker", f"docker run --gpus all takes those of other jobs, too: {instead}"))
@@ -115,7 +116,7 @@ def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[st
 
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
     """Return what is to be said of a line, and what kind of thing that is: one is said once."""
-    said = of_gpus(line)
+    said = of_gpus(line, gpus=gpus)
     if (module := _MODULE.match(line)) and not _has_modules():
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:

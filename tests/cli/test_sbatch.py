@@ -337,7 +337,7 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("# squeue -u me", None),
         (
             'export CUDA_VISIBLE_DEVICES="0,1"',
-            "line 3: CUDA_VISIBLE_DEVICES=0,1 may be GPUs of other jobs: leave it out",
+            "line 3: CUDA_VISIBLE_DEVICES=0,1 may be GPUs of other jobs: this one asks for none",
         ),
         (
             "CUDA_VISIBLE_DEVICES=$SLURM_ARRAY_TASK_ID a",
