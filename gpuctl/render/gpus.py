@@ -51,9 +51,10 @@ def health(gpus: Sequence[Gpu]) -> list[str]:
         Column("WHAT CLEARS IT", elastic=True),
     )
     cells, states = [], []
+    of = {gpu.get("uuid"): gpu["faults"] for gpu in gpus}
     for gpu in _nested(gpus):
         wrong = [(fault["level"], clock(fault["since"]), fault["reason"], fault["clears"]) for fault in gpu["faults"]]
-        drained = _drained(gpu)
+        drained = _drained(gpu, of.get(gpu.get("parent"), []))
         if not wrong or drained or gpu["health"] not in {fault["level"] for fault in gpu["faults"]} | {"healthy"}:
             wrong.insert(0, (gpu["health"], "", gpu["health_reason"] or "", "gpuctl undrain" if drained else ""))
         cells += [(_number(gpu, nodes), *each) for each in wrong]
@@ -112,10 +113,10 @@ def _index(gpu: Gpu) -> str:
     return (gpu.get("uuid") or "-")[:_UUID_START] if gpu["index"] is None else str(gpu["index"])
 
 
-def _drained(gpu: Gpu) -> bool:
-    """Return whether a person has drained a GPU, whatever else is wrong with it."""
+def _drained(gpu: Gpu, around: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a person has drained a GPU, whatever else is wrong with it, or `around` it."""
     drains = gpu["state"] == "draining" or _drains(gpu)
-    return drains and gpu["health_reason"] not in {fault["reason"] for fault in gpu["faults"]}
+    return drains and gpu["health_reason"] not in {fault["reason"] for fault in (*gpu["faults"], *around)}
 
 
 def _drains(gpu: Gpu) -> bool:

@@ -80,7 +80,8 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
     fault = None if worst is None else worst[1].says
     match now_is:
         case Condition.DRAINING | Condition.BUSY | Condition.SHARED | Condition.FREE | Condition.RELEASING:
-            return _drained(world, state) or fault
+            absent = None if state.present else world.nodes[state.node].node.problem
+            return _drained(world, state) or fault or absent
         case Condition.UNHEALTHY if world.nodes[state.node].node.reboot:
             return world.nodes[state.node].node.problem
         case Condition.UNHEALTHY:
@@ -117,7 +118,7 @@ def _level(world: World, state: GpuState, now_is: Condition) -> str:
     level = state.health.level
     if now_is is Condition.LOST:
         return Level.LOST.value
-    if now_is is Condition.UNKNOWN and level is Level.HEALTHY:
+    if (now_is is Condition.UNKNOWN or not state.present) and level is Level.HEALTHY:
         return "unknown"
     drains = _drained(world, state) is not None or now_is is Condition.UNHEALTHY or is_closed(world, state)
     return Level.DRAINING.value if drains else level.value

@@ -181,6 +181,9 @@ def test_what_a_person_drained_is_told_beside_what_is_wrong_with_it():
     ]
     assert ["fan" in line and "gpuctl undrain" in line for line in render_gpus.health([both])[1:]] == [True, False]
     assert ["fan" in line and "gpuctl undrain" in line for line in render_gpus.health([drained])[1:]] == [True]
+    split = wrong | {"state": "split", "uuid": "GPU-1"}
+    part = wrong | {"uuid": "MIG-1", "parent": "GPU-1", "faults": []}
+    assert "undrain" not in "".join(render_gpus.health([split, part]))
 
 
 def test_a_gpu_that_is_gone_is_named_by_what_undrain_takes():

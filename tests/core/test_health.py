@@ -17,6 +17,8 @@ from gpud.model.health import Signs
 from gpud.model.job import JobId, format_job
 from gpud.model.observations import NodeSeen, XidSeen
 from gpud.model.units import Mib, Timestamp
+from gpud.views.gpus import gpu_map
+from gpud.views.jobs import Scene, Viewer
 
 ONE, TWO = GpuId("n1-H100-0"), GpuId("n1-H100-1")
 LOOKING = Rules(sample_every_s=15.0)
@@ -294,7 +296,11 @@ def test_a_gpu_that_does_not_say_who_it_is_after_a_restart_of_gpud_costs_nobody_
     running(play, job, other)
 
     play = play.restarted(surveyed=False)
-    play.sees(replace(a_node("n1", "1xH100", simulated=False), driver="550.54.15", silent=True))
+    said = "GPU 1 is not answering"
+    play.sees(replace(a_node("n1", "1xH100", simulated=False), driver="550.54.15", silent=True, problem=said))
+    scene = Scene(world=play.world, now=Timestamp(play.now), log_dir=str)
+    shown = gpu_map(scene, play.world.gpus[TWO], Viewer(uid=0, private=True))
+    assert (shown["state"], shown["health"], shown["health_reason"]) == ("busy", "unknown", said)
     play.later(60)
     play.settle()
     assert (level(play, TWO), state_of(play, TWO)) == ("healthy", Condition.BUSY)
