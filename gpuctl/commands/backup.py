@@ -28,6 +28,8 @@ def backup(session: Session, file: str) -> None:
     try:
         if os.path.realpath(os.path.dirname(os.path.abspath(file))) == os.path.realpath(f"{path}/../.."):
             raise GpuctlError(f"{file} would lie among gpud's own files", hint="name another directory")
+        if os.path.lexists(file) and (os.path.islink(file) or not os.path.isfile(file)):  # as /dev/stdout
+            raise GpuctlError(f"{file} is there, and no file to replace", hint="name a new one")
         _keep(path, os.path.abspath(file))
     except OSError as error:
         raise GpuctlError(f"cannot write {error.filename or file}: {error.strerror}") from error

@@ -181,6 +181,10 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(gpud):
     refused = gpuctl(gpud, "daemon", "backup", str(gpud.state / "gpud.db"))
     assert refused.returncode == 1
     assert "would lie among gpud's own files" in refused.stderr
+    (gpud.work / "link").symlink_to("/dev/fd/1")
+    refused = gpuctl(gpud, "daemon", "backup", "link")
+    assert refused.stderr.startswith("gpuctl: link is there, and no file to replace\n")
+    (gpud.work / "link").unlink()
     refused = gpuctl(gpud, "daemon", "backup", "kept", before=["prlimit", "--fsize=8192"])
     assert refused.stderr == "gpuctl: cannot write kept: File too large\n"
     subprocess.run(["prlimit", f"--pid={gpud.pid}", "--fsize=8192:"], check=True)
