@@ -272,7 +272,7 @@ class Submitting:
 
     def _most_a_day(self) -> int | None:
         most = self._gpud.config.submit_mib_per_day
-        return None if most is None else most << 20
+        return most << 20 if most else None
 
     def _check_day(self, wait_s: float) -> None:
         if wait_s:

@@ -46,8 +46,8 @@ class Allowance:
 
 
 def allows(most: int | None, uid: int, count: int) -> bool:
-    """Return whether a user may have so many of something."""
-    return most is None or uid == 0 or count <= most
+    """Return whether a user may have so many of something; no number, or 0, allows any."""
+    return not most or uid == 0 or count <= most
 
 
 def room_for(connections: int) -> int:

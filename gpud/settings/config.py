@@ -131,14 +131,21 @@ class Config:
     operator_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members do", live=True)
     viewers: tuple[str, ...] = _key((), forms.NAMES, "users who may look, and not submit", live=True)
     viewer_groups: tuple[str, ...] = _key((), forms.NAMES, "groups whose members may look, and not submit", live=True)
-    connections_per_user: int | None = _key(None, forms.COUNT, "connections of one user at once", live=True)
+    connections_per_user: int | None = _key(
+        None, forms.COUNT, "connections of one user at once; 0: any number", live=True
+    )
     requests_per_second: int | None = _key(
-        None, forms.COUNT, "requests of one user that are served, in the long run", live=True
+        None, forms.COUNT, "requests of one user that are served, in the long run; 0: any number", live=True
     )
     requests_at_once: int = _key(1000, forms.COUNT, "requests that one user may save up for a burst", live=True)
-    subscriptions_per_user: int | None = _key(None, forms.COUNT, "subscriptions of one user at once", live=True)
+    subscriptions_per_user: int | None = _key(
+        None, forms.COUNT, "subscriptions of one user at once; 0: any number", live=True
+    )
     submit_mib_per_day: int | None = _key(
-        None, forms.COUNT, "MiB that one user may submit in a day: commands, environments, scripts", live=True
+        None,
+        forms.COUNT,
+        "MiB that one user may submit in a day: commands, environments, scripts; 0: any number",
+        live=True,
     )
     request_mib: int = _key(16, forms.COUNT, "the largest request, in MiB; more than 16 does not travel", live=True)
     job_limits: tuple[tuple[str, int, int], ...] = _key(

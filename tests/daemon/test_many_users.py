@@ -490,6 +490,11 @@ def test_who_asks_too_much_is_told_when_to_ask_again_and_nobody_else_notices(sys
         large.socket.sendall((2 << 20).to_bytes(4, "big"))
         assert large.hear(2)[1]["error"]["code"] == "frame"
         assert all(system.ask("ping")["ok"] for _ in range(200))  # root asks as often as it likes
+    words = "requests_per_second connections_per_user subscriptions_per_user submit_mib_per_day"
+    system.reconfigured(SETTINGS + "".join(f"{word} = 0\n" for word in words.split()))  # no bounds
+    with system.of(BOB) as client:
+        assert code_of(client, "subscribe") is None
+    system.submitted(BOB, "true", hold=True)
     system.reconfigured(SETTINGS)
 
 
