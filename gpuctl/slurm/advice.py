@@ -35,6 +35,7 @@ _REFERENCE = re.compile(r"(?<!\\)\$\{?\w+:?\S?")  # to a variable, with what fol
 _VISIBLE = re.compile(
     r"(?<![\w$])CUDA_VISIBLE_DEVICES=[\"']?(?:\d[\d,]*|\$\{?SLURM_(?:LOCALID|PROCID|ARRAY_TASK_ID)\}?)"
 )
+_PORT = re.compile(r"(?<![\w$])(?:MASTER_PORT=[\"']?|--(?:master|main_process)[_-]port[= ])\d+")
 _CONTAINER = re.compile(r"\bdocker\s+run\s[^;&|]{0,299}?--gpus[= ][\"']?all\b")
 _COMMENT = re.compile(r"!?#(\w+)\s+-")
 _ELSEWHERE = re.compile(r"#(PBS|BSUB|MSUB|OAR|COBALT)\s+-|#(\$)\s+-")
@@ -59,7 +60,7 @@ def missing(text: str) -> list[tuple[int, str]]:
     """
     found: dict[str, tuple[int, str]] = {}
     for number, line in _commands(text):
-        for kind, said in of_gpus(line):
+        for kind, said in shared(line):
             found.setdefault(kind, (number, said))
         if (program := _GIVEN.search(line)) and shutil.which(program[1]) is None:
             wanted = "#SBATCH --gpus=N" if program[1] == "srun" else "#SBATCH"
@@ -68,13 +69,21 @@ def missing(text: str) -> list[tuple[int, str]]:
     return list(found.values())
 
 
-def of_gpus(line: str, *, gpus: bool = True) -> list[tuple[str, str]]:
-    """Return what is to be said of a command that says which GPUs: a cluster counts the job's own, from 0."""
+def shared(line: str, *, gpus: bool = True) -> list[tuple[str, str]]:
+    """Return what is to be said of a command that says which GPUs, or what port, for one machine runs several jobs.
+
+    A cluster counts the job's own GPUs, from 0.
+    """
     found = []
     if said := _VISIBLE.search(line):
         shown = said[0].replace('"', "").replace("'", "")
         instead = "leave it out, gpud sets it to this job's own" if gpus else "this one asks for none: add --gpus N"
         found.append(("visible", f"{shown} may be GPUs of other jobs: {instead}"))
+    if said := _PORT.search(line):
+        shown = said[0].replace('"', "").replace("'", "")
+        found.append(
+            ("port", f"{shown}: of two jobs at once that say so one fails: gpud sets MASTER_PORT to a free one")
+        )
     if _CONTAINER.search(line):
         instead = "have the job's shell put $GPUD_DOCKER_ARGS there"
         found.append(("docker", f"docker run --gpus all takes those of other jobs, too: {instead}"))
@@ -116,7 +125,7 @@ def _of_tasks(line: str, tasks: str, told: Collection[str]) -> Iterator[tuple[st
 
 def _of(line: str, *, gpus: bool) -> list[tuple[str, str]]:
     """Return what is to be said of a line, and what kind of thing that is: one is said once."""
-    said = of_gpus(line, gpus=gpus)
+    said = shared(line, gpus=gpus)
     if (module := _MODULE.match(line)) and not _has_modules():
         said.append(("module", f"there is no command {module[1]!r} here: it fails, and may matter"))
     if (program := _PROGRAM.search(line)) and shutil.which(program[1]) is None:

@@ -35,7 +35,8 @@ _GPUD_SETS_PREFIXES = (
 # Options in a script's comments, what looks like some, and commands that there are for scripts with #SBATCH lines.
 _DIRECTIVES = re.compile(
     rb"\n(?:[ \t]*#(?:SBATCH|GPUCTL)|!?#[\w$]{1,8}[ \t]+-"
-    rb"|[^\n#]*\b(?:s(?:run|batch|control|queue|cancel|acct)[ \t]|CUDA_VISIBLE_DEVICES=[\"']?\d|docker[ ]run[ ]))"
+    rb"|[^\n#]*\b(?:s(?:run|batch|control|queue|cancel|acct)[ \t]|docker[ ]run[ ]|master[_-]port[= ]"
+    rb"|(?:CUDA_VISIBLE_DEVICES|MASTER_PORT)=[\"']?\d))"
 )
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
@@ -51,7 +52,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     content = script_of(command, literal=literal)
     script = None
     if content is None:
-        _expect_own_gpus(" ".join(command))
+        _expect_own(" ".join(command))
         if not literal:
             expect_script(command)
     if content is not None and _DIRECTIVES.search(content):
@@ -106,12 +107,12 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     return (request if script is None else script.fields | request), script
 
 
-def _expect_own_gpus(text: str) -> None:
+def _expect_own(text: str) -> None:
     """Say what a command takes that may be other jobs'."""
-    if "CUDA_VISIBLE_DEVICES=" in text or "--gpus" in text:
-        from gpuctl.slurm.advice import of_gpus  # noqa: PLC0415 - most jobs say nothing of it
+    if any(word in text for word in ("CUDA_VISIBLE_DEVICES=", "--gpus", "MASTER_PORT=", "_port", "-port")):
+        from gpuctl.slurm.advice import shared  # noqa: PLC0415 - most jobs say nothing of it
 
-        for _, said in of_gpus(text):
+        for _, said in shared(text):
             session.note_once(said)
 
 

@@ -361,6 +361,8 @@ def test_what_a_script_calls_and_will_not_find_is_named(here, monkeypatch, comma
         ("a=`scontrol show hostnames`", "line 2: there is no command 'scontrol' here: a line #SBATCH below"),
         ("echo ask srun -h", None),
         ("CUDA_VISIBLE_DEVICES=3 python train.py", "line 2: CUDA_VISIBLE_DEVICES=3 may be GPUs of other jobs"),
+        ("export MASTER_PORT=12340; a $MASTER_PORT", "line 2: MASTER_PORT=12340: of two jobs at once that say so"),
+        ("torchrun --master_port 29501 a.py", "line 2: --master_port 29501: of two jobs at once that say so one fails"),
         ("docker run --rm \\\n --gpus=all image", "line 2: docker run --gpus all takes those of other jobs, too"),
         ("docker run $GPUD_DOCKER_ARGS image # docker run --gpus all", None),
     ],

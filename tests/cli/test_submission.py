@@ -261,11 +261,12 @@ def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
         (("sh", "-c", "CUDA_VISIBLE_DEVICES=0 true"), "CUDA_VISIBLE_DEVICES=0 may be GPUs of other jobs"),
         (("env", "CUDA_VISIBLE_DEVICES=1,2", "true"), "CUDA_VISIBLE_DEVICES=1,2 may be GPUs of other jobs"),
         (("env", "docker", "run", "--rm", "--gpus", "all", "image"), "docker run --gpus all takes those of other jobs"),
-        (("env", "train", "--gpus", "all"), ""),
+        (("env", "torchrun", "--master_port=29501", "x.py"), "--master_port=29501: of two jobs at once"),
+        (("env", "train", "--gpus", "all", "--port", "80"), ""),
         (("env", "CUDA_VISIBLE_DEVICES=", "true"), ""),
     ],
 )
-def test_a_command_that_takes_gpus_of_others_is_told(capsys, words, said):
+def test_a_command_that_takes_gpus_of_others_or_their_port_is_told(capsys, words, said):
     request_of("--", *words)
     told = capsys.readouterr().err
     assert (said in told, bool(told)) == (True, bool(said))
