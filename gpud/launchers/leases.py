@@ -13,7 +13,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 
 from gpud.launchers import faults
 
@@ -23,6 +25,7 @@ _PORTS_LEAST = 1_000
 _PORTS_TRIED = 500
 # Plain numbers, and the type to which `socket.socket` adds Python: else each shim has 20 pages more of its own.
 _UNIX, _INET, _INET6, _STREAM = map(int, (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.SOCK_STREAM))
+_DATAGRAMS = int(socket.SOCK_DGRAM)
 _AT_ONCE = int(socket.MSG_DONTWAIT)
 
 
@@ -54,13 +57,17 @@ class Leases:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise faults.cannot(f"hold {gpu}", error, machine=True) from error
-                holder = holder_of(gpu)
-                if gpu in shared and holder is not None and _records_of(holder) == records:
+                if gpu in shared and _soon(_is_there, _mark(gpu, records)):
                     self._held.pop().close()
                     continue
+                holder = holder_of(gpu)
                 who = "its process cannot be seen" if holder is None else f"pid {holder}"
                 raise faults.CannotStartError(f"{gpu} is held by another gpud ({who})", machine=True) from None
             lease.listen(128)  # nobody accepts: each gpud that asks who holds it takes a place
+            if gpu in shared:
+                mark = socket.SocketType(_UNIX, _DATAGRAMS)
+                self._held.insert(-1, mark)  # it goes before the lease goes
+                _soon(_is_bound, _mark(gpu, records), mark)
         try:
             self._entrust(self._held)
         except OSError as error:
@@ -192,8 +199,30 @@ def holder_of(gpu: str) -> int | None:
     return None
 
 
-def _records_of(pid: int) -> str:
-    """Return where the launcher process that a shim comes from keeps its records: its last argument."""
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as words:
-        return os.fsdecode(words.read().rstrip(b"\0").rpartition(b"\0")[2])
-    return ""
+def _mark(gpu: str, records: str) -> str:
+    """Return the name by which jobs of the gpud with these records know that one of them holds a GPU."""
+    return f"\0gpud/{gpu} {zlib.crc32(os.fsencode(records)):08x}"
+
+
+def _soon(condition: Callable[..., bool], *of: object) -> bool:
+    """Tell whether something is so, or in a moment: a lease and its mark come, and go, one after the other."""
+    for nap_s in (0.0, 0.01, 0.1):
+        time.sleep(nap_s)
+        if condition(*of):
+            return True
+    return False
+
+
+def _is_bound(name: str, mark: socket.SocketType) -> bool:
+    """Give a socket this name; tell whether it could be had."""
+    try:
+        mark.bind(name)
+    except OSError:
+        return False
+    return True
+
+
+def _is_there(name: str) -> bool:
+    """Tell whether a socket for datagrams has this name: who looks so takes no place of a backlog."""
+    with socket.socket(_UNIX, _DATAGRAMS) as other:
+        return other.connect_ex(name) == 0

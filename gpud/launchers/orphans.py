@@ -212,7 +212,8 @@ def _keep(found: Record, path: str, leases: Sequence[socket.socket]) -> int:
     signal.set_wakeup_fd(-1)
     close_others([lease.fileno() for lease in leases])
     for lease in leases:
-        lease.listen(128)  # whose it is shows as who called this last
+        with contextlib.suppress(OSError):  # what takes no connections says only that another is ours
+            lease.listen(128)  # whose it is shows as who called this last
     os.setsid()
     tree.rename(b"gpud-keeper")
     pid, start = found["pid"], found["start"]

@@ -1,11 +1,13 @@
 """Whose fault it was that a job could not be started: the machine's sends it back to the queue."""
 
 import errno
+import secrets
 from pathlib import Path
 
 import pytest
 
 from gpud.launchers.faults import CannotStartError, cannot, check_mounted, no_entry, no_log
+from gpud.launchers.leases import Leases
 
 GONE = FileNotFoundError(errno.ENOENT, "No such file or directory")
 
@@ -57,3 +59,25 @@ def test_a_directory_whose_file_system_was_mounted_at_submit_and_is_not_now_is_m
         with pytest.raises(CannotStartError) as refused:
             check_mounted(str(missing), f"{own} {tmp_path}")
         assert refused.value.fault == (f"{tmp_path} is not mounted, where its directory was: {missing}", True, False)
+
+
+def test_however_many_jobs_share_a_gpu_with_one_that_lasts_each_gets_in_and_no_other_gpuds():
+    gpu, first = f"GPU-{secrets.token_hex(8)}", Leases()
+    first.hold([gpu], [gpu], "/mine")
+    for _ in range(300):
+        another = Leases()
+        another.hold([gpu], [gpu], "/mine")
+        another.release()
+        another.close()
+    for shared in ([gpu], []):
+        stranger = Leases()
+        with pytest.raises(CannotStartError, match="held by another gpud"):
+            stranger.hold([gpu], shared, "/mine" if not shared else "/theirs")
+        stranger.release()
+        stranger.close()
+    first.release()
+    first.close()
+    next_one = Leases()
+    next_one.hold([gpu])
+    next_one.release()
+    next_one.close()
