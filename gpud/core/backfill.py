@@ -147,6 +147,10 @@ class Guard:
             if each.claim is not None and each.claim.forbids(terms, at, end)
         )
 
+    def permits(self, terms: Terms, kept: Reservation) -> bool:
+        """Return whether no claim, nobody's reservation, forbids a job what it has reserved."""
+        return leaves(self.holds(self.standing_at(terms, kept.at)), kept.allocation)
+
     def over_at(self, standing: tuple[int, ...]) -> Timestamp | None:
         """Return when the first of these claims is over, if one ever is."""
         ends = [claimed.claim.until for index in standing if (claimed := self.claimed[index]).claim is not None]

@@ -14,12 +14,13 @@ from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
 from gpud.core.books import Tally, milli
+from gpud.core.claims import ClaimKind
 from gpud.core.placement import goes_to, suits
 from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
-from gpud.model.job import Stopping
+from gpud.model.job import Demand, Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Limits, Tenant
 from gpud.model.units import Timestamp, format_duration, plural
@@ -38,7 +39,7 @@ def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1, of_tenant
 
 def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     """Return why a job of these terms can never start, whatever else waits; None where it can."""
-    return _never_allowed(world, terms) or _nowhere(world, terms, now)
+    return _never_allowed(world, terms, now) or _nowhere(world, terms, now)
 
 
 def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = ()) -> Wait | None:
@@ -61,7 +62,7 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
         _busy("", everybody, limits.running)
         or _busy(whose, user, limits.running_per_user)
         or _greedy(whose, user, limits.gpus_per_user, wanted)
-        or (None if tenant is None else _tenant_over(world, tenant, of_tenant, wanted, now))
+        or (None if tenant is None else _tenant_over(world, tenant, of_tenant, terms.demand, now))
     )
 
 
@@ -144,7 +145,7 @@ def promised(world: World) -> list[Terms]:
     return [each.terms for each in waiting if each is not None]
 
 
-def _never_allowed(world: World, terms: Terms) -> Refused | None:
+def _never_allowed(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     demand, limits = terms.demand, world.rules.limits
     if demand.pool is None and limits.gpus_per_user is None and not world.tenants:
         return None
@@ -170,15 +171,18 @@ def _never_allowed(world: World, terms: Terms) -> Refused | None:
             asked = plural(milli(demand) / 1000, "GPU")
             are = "is" if milli(demand) == 1000 else "are"
             return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
-    return None if tenant is None or tenant.borrow else _never_lent(world, tenant, milli(demand))
+    return None if tenant is None or tenant.borrow else _never_lent(world, tenant, demand, now)
 
 
-def _never_lent(world: World, tenant: Tenant, wanted: int) -> Refused | None:
-    """Return why a tenant that may not borrow never has so much, in thousandths, beside what is others' guarantee."""
-    others = sum(each.guaranteed_gpus for each in world.tenants.values() if each.name != tenant.name)
-    there = sum(not state.gpu.split for state in world.gpus.values())
-    most = max(tenant.guaranteed_gpus, there - others)
-    if not there or not others or wanted <= 1000 * most:
+def _never_lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Refused | None:
+    """Return why a tenant that may not borrow never has so much beside what is others' guarantee."""
+    apart = _apart(world, now)
+    own = Counter(apart.values())
+    guarantees = {each.name: max(0, each.guaranteed_gpus - own[each.name]) for each in world.tenants.values()}
+    others = sum(guarantees.values()) - guarantees.get(tenant.name, 0)
+    there = sum(not state.gpu.split for gpu, state in world.gpus.items() if gpu not in apart)
+    most = max(tenant.guaranteed_gpus, own[tenant.name], there - others)
+    if not there or not others or demand.pool is not None or milli(demand) <= 1000 * most:
         return None
     message = f"{others} of {plural(there, 'GPU')} are guaranteed to others, and tenant {tenant.name} may not borrow"
     return Refused("never_fits", message, f"to let it: gpuctl tenant set {tenant.name} --borrow")
@@ -231,8 +235,8 @@ def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused 
     return None
 
 
-def _tenant_over(world: World, tenant: Tenant, tally: Tally, wanted: int, now: Timestamp) -> Wait | None:
-    books, whose = world.books, f"tenant {tenant.name}"
+def _tenant_over(world: World, tenant: Tenant, tally: Tally, demand: Demand, now: Timestamp) -> Wait | None:
+    books, whose, wanted = world.books, f"tenant {tenant.name}", milli(demand)
     running = world.rules.limits.running_per_tenant if tenant.max_running is None else tenant.max_running
     wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
     if wait is not None:
@@ -243,15 +247,35 @@ def _tenant_over(world: World, tenant: Tenant, tally: Tally, wanted: int, now: T
         if used >= tenant.gpu_hours:
             return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
     if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
-        there = 1000 * census.present(world)
-        kept = sum(
-            max(0, 1000 * each.guaranteed_gpus - books.of_tenant(each.name).milli)
-            for each in world.tenants.values()
-            if each.name != tenant.name
-        )
-        if kept and books.all.milli + wanted + kept > there:
-            return Guaranteed(tenant.name, kept / 1000)
+        return _lent(world, tenant, demand, now)
     return None
+
+
+def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Wait | None:
+    """Return what keeps a tenant that may not borrow from GPUs of which others have guarantees.
+
+    Pools, and what belongs to a tenant, are not what guarantees are given of; whose own is idle has that first.
+    """
+    books, wanted, apart = world.books, milli(demand), _apart(world, now)
+    states = [state for gpu in apart if (state := world.gpus[gpu]).present and not state.gpu.split]
+    idle = Counter(apart[state.gpu.id] for state in states if not state.holders)
+    if demand.pool is not None or 1000 * idle[tenant.name] >= wanted:
+        return None
+    kept = sum(
+        max(0, 1000 * (each.guaranteed_gpus - idle[each.name]) - books.of_tenant(each.name).milli)
+        for each in world.tenants.values()
+        if each.name != tenant.name
+    )
+    theirs = (world.active[job].terms.demand for state in states for job in state.holders)
+    taken = books.all.milli - sum(each.share_permille or 1000 for each in theirs)
+    there = 1000 * (census.present(world) - len(states))
+    return Guaranteed(tenant.name, kept / 1000) if kept and taken + wanted + kept > there else None
+
+
+def _apart(world: World, now: Timestamp) -> dict[GpuId, str | None]:
+    """Return the GPUs that guarantees are not given of, with the tenant that each belongs to; None: it is a pool's."""
+    standing = [each for each in claims(world, now) if each.kind in {ClaimKind.POOL, ClaimKind.OWNED} and not each.only]
+    return {gpu: next(iter(claim.tenants), None) for claim in standing for gpu in claim.gpus}
 
 
 def _with(tally: Tally, more: Sequence[Terms]) -> Tally:

@@ -261,7 +261,8 @@ class _Round:
     def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
         """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
         kept, spared = self.kept.get(job), self._sparing(job)
-        if kept is not None and kept.at > self.now:  # else it was for the end of a job that overruns
+        # Else it was for the end of a job that overruns, or somebody has claimed what it names since then.
+        if kept is not None and kept.at > self.now and self.guard.permits(terms, kept):
             sooner = self.world.sooner
             among = sooner if terms.demand.nodes == 1 else None
             better = self._soonest(job, terms, spared or self.guard, among) if sooner else None

@@ -304,6 +304,19 @@ def test_who_may_not_borrow_leaves_free_what_is_guaranteed_to_others():
     assert play.started == [last]
 
 
+def test_who_may_not_borrow_has_its_own_gpus_all_the_same_and_not_what_is_given_beside_pools():
+    play = a_cluster(gpus="8xH100", rules=Rules(pools=(Pool(name="debug", gpus=("4", "5", "6")),)))
+    create(play, "vision", guaranteed_gpus=4)
+    create(play, "guests", gpus=("n1-H100-7",), borrow=False)
+    own, more = play.submit(*[a_job_of("guests") for _ in range(2)])
+    (pooled,) = play.submit(a_job_of("guests", 3, pool="debug"))
+
+    assert play.running == [own, pooled]
+    assert play.gpus(own) == ["n1-H100-7"]
+    assert play.why(more) == Guaranteed("guests", 4.0)
+    assert "4 of 4 GPUs are guaranteed to others" in play.refused(a_job_of("guests", 2))
+
+
 def test_idle_guarantees_are_lent_and_reclaimed_by_their_tenant_alone():
     play = a_cluster(gpus="4xH100")
     create(play, "vision", guaranteed_gpus=2)

@@ -231,6 +231,17 @@ def test_a_tenants_jobs_go_to_its_own_gpus_first():
     assert play.gpus(fourth)[0] in {"n1-H100-0", "n2-H100-0", "n2-H100-1"}
 
 
+def test_what_is_reserved_for_a_blocked_job_moves_when_somebody_claims_it():
+    play = a_cluster(gpus="4xH100")
+    play.submit(a_job(gpu_ids=(GPUS[3],), limit=6 * HOUR))
+    four, three = play.submit(a_job(4, limit=HOUR), a_job(3, limit=8 * HOUR))
+    assert play.why(three).job == four
+
+    reserve(play, GPUS[3], at=60.0, until=1000 * HOUR)
+
+    assert play.started == [three], "the first waits for the end of the window, not for that of a job"
+
+
 def test_a_gpu_has_one_owner():
     play = a_cluster(gpus="4xH100")
     create(play, "vision", gpus=GPUS[:2])
