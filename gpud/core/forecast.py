@@ -208,12 +208,12 @@ def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Times
     if isinstance(active.state, Stopping):
         return Timestamp(max(now, active.state.kill_at - KILL_SLACK_S)), True
     if not overruns(world, active, now):
-        return end, _known(world, active)
+        return end, foreseen(world, active)
     limit_s = active.terms.time_limit_s
     return (end, False) if limit_s is None else (Timestamp(max(end, active.state.since + limit_s)), True)
 
 
-def _known(world: World, active: ActiveJob) -> bool:
+def foreseen(world: World, active: ActiveJob) -> bool:
     """Return whether anything was known of how long a job runs when it started: what is expected is from then."""
     terms = active.terms
     told = terms.estimate_s is not None or terms.time_limit_s is not None

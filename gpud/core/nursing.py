@@ -94,8 +94,8 @@ def surveyed(world: World, out: Outcome, node: NodeState) -> None:
 def died(world: World, out: Outcome, active: ActiveJob, exited: Exit, ran_s: Seconds) -> None:
     """Note how a job that nobody stopped ended: where one after another dies at its start, it may be the GPU.
 
-    Elements of an array are one job: they do the same. Where jobs of the same users die on a second GPU as well, it is
-    the jobs, and that GPU stays.
+    Elements of an array are one job: they do the same. Of users whose jobs die on another GPU as well it is the jobs,
+    and they do not count.
     """
     if exited.fault is not None or exited.lost is not None or exited.exit_code in _NO_PROGRAM:
         return
@@ -108,14 +108,11 @@ def died(world: World, out: Outcome, active: ActiveJob, exited: Exit, ran_s: Sec
             deaths.clear()
             continue
         deaths.setdefault(array_of(active.job), active.terms.user)
-        users = set(deaths.values())
-        elsewhere = any(
-            "deaths" in other.health.faults and users <= set(other.health.deaths.values())
-            for other in world.nodes[state.node].gpus
-            if other is not state
-        )
-        if len(deaths) >= DEATHS and not elsewhere:
-            blame(world, out, state, "deaths", deadly(", ".join(map(format_job, deaths))))
+        others = (other.health for other in world.nodes[state.node].gpus if other is not state)
+        elsewhere = {user for health in others if "deaths" in health.faults for user in health.deaths.values()}
+        counted = [job for job, user in deaths.items() if user not in elsewhere]
+        if len(counted) >= DEATHS:
+            blame(world, out, state, "deaths", deadly(", ".join(map(format_job, counted))))
 
 
 def absolve(world: World, out: Outcome, states: list[GpuState]) -> bool:

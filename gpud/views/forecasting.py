@@ -10,11 +10,14 @@ import asyncio
 import logging
 import time
 
-from gpud.core.forecast import Forecast
+from gpud.core.backfill import expected_end
+from gpud.core.forecast import Forecast, foreseen, overdue
+from gpud.core.groups import Group
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
+from gpud.core.world import World
 from gpud.instance import Instance
 from gpud.model.job import JobId, format_job
-from gpud.model.spec import When
+from gpud.model.spec import Park, When
 from gpud.model.units import Seconds, Timestamp
 
 log = logging.getLogger(__name__)
@@ -76,6 +79,23 @@ class Forecaster:
         spent_s += time.thread_time() - began
         self._newest, self._as_of = made, as_of
         self._rests_until = time.monotonic() + spent_s / _DUTY
+
+
+def group_ends(world: World, now: Timestamp) -> dict[Group | None, Timestamp | None]:
+    """Return until when what runs of each group is expected to run.
+
+    None where nobody can tell, or where some of it waits for more than its turn: a moment, another job, a person.
+    """
+    ends: dict[Group | None, Timestamp | None] = {}
+    for active in world.active.values():
+        group = world.groups.of(active.job)
+        tells = foreseen(world, active) and not overdue(world, active, now)
+        before = ends.get(group, now)
+        ends[group] = max(before, expected_end(world, active, now)) if tells and before is not None else None
+    for job, parked in world.parked.items():
+        if parked.place.park is not Park.RETRY:
+            ends[world.groups.of(job)] = None
+    return ends
 
 
 def is_late(forecast: Forecast | None, job: JobId) -> bool:

@@ -279,17 +279,18 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
     }
 
 
-def group_map(scene: Scene, row: GroupRow) -> Group:
-    """Return a group as the protocol's page says.
+def group_map(scene: Scene, row: GroupRow, runs_until: Timestamp | None) -> Group:
+    """Return a group as the protocol's page says; `runs_until`: until when what runs of it does, None: nobody knows.
 
-    When it is over is worked out from how long its jobs have taken so far, if it goes on with as many at once.
+    When it is over is worked out from that, and from how long its jobs have taken so far, if it goes on with as many
+    at once.
     """
     total, done = sum(row.counts.values()), sum(row.counts.get(end, 0) for end in End)
     running = sum(row.counts.get(state, 0) for state in ("starting", "running", "stopping"))
     waiting, expected_end_at = total - done - running, None
     held = scene.world.groups.reason((row.uid, row.name))
-    if running and row.ran_s is not None and held is None:
-        expected_end_at = scene.now + row.ran_s * (waiting / running + 0.5)
+    if running and row.ran_s is not None and held is None and runs_until is not None:
+        expected_end_at = max(runs_until, scene.now + row.ran_s * (waiting / running + 0.5) if waiting else 0.0)
     return {
         "name": row.name,
         "uid": row.uid,

@@ -125,7 +125,7 @@ class Group(TypedDict):
     """A group's jobs by state: elements of arrays by themselves, of jobs with one key the newest.
 
     `held`: why it is, None while it is not. `failed` names the job that failed last. `expected_end_at` is known while
-    something of it runs and something has completed.
+    something of it runs for as long as was expected, something has completed, and the rest waits for its turn alone.
     """
 
     name: str

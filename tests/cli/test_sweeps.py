@@ -1,6 +1,8 @@
 """Files of jobs: what their lines mean, and a sweep that is submitted, looked at, mended and submitted again."""
 
 import shlex
+import time
+from datetime import datetime
 
 import pytest
 from gpud_process import until
@@ -104,6 +106,19 @@ def test_what_is_wrong_in_a_table_is_told_with_its_line(text, where):
     with pytest.raises(UsageError) as told:
         commands_of(text)
     assert told.value.message.startswith(where)
+
+
+def test_a_group_ends_with_what_runs_of_it_and_nobody_knows_when_while_some_of_it_waits_for_a_moment(gpuctl):
+    gpuctl.ended("--group", "ends", "--", "true")
+    long = gpuctl.ok("submit", "-g", "0", "--group", "ends", "--estimate", "2h", "--", "sleep", "600").strip()
+    until(lambda: gpuctl.json("show", long)["state"] == "running")
+    (shown,) = gpuctl.json("group", "ends")
+    left_s = datetime.fromisoformat(shown["expected_end_at"]).timestamp() - time.time()
+    assert 7000 < left_s < 7300
+    gpuctl.ok("submit", "-g", "0", "--group", "ends", "--begin", "5h", "--", "true")
+    (shown,) = gpuctl.json("group", "ends")
+    assert shown["expected_end_at"] is None
+    gpuctl.ok("cancel", "--group", "ends")
 
 
 def test_a_sweep_is_submitted_mended_and_submitted_again(gpuctl):

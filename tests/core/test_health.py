@@ -382,7 +382,11 @@ def test_one_users_broken_jobs_cost_one_gpu_and_not_the_machine():
     play = real("2xH100")
     for _ in range(9):
         die(play, *play.submit(a_job()))
+    die(play, *play.submit(a_job(user="bob")))
     assert [level(play, gpu) for gpu in (ONE, TWO)].count("draining") == 1
+    for _ in range(2):
+        die(play, *play.submit(a_job(user="bob")))
+    assert [level(play, gpu) for gpu in (ONE, TWO)].count("draining") == 2, "another's jobs die there as well"
 
 
 # -- strangers
