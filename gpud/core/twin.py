@@ -101,7 +101,8 @@ def fill(taken: Snapshot) -> Iterator[None]:
         state.present, state.drained = present, drained
         for device in devices:
             gpu = world.gpus[device.gpu.id]
-            gpu.present, gpu.drained, gpu.seen = device.present, device.drained or device.closed, device.seen
+            gpu.present, gpu.seen = device.present, device.seen
+            gpu.drained = device.closed if device.drained is None else device.drained
         world.dirty.add(node.name)
         yield
     world.arrays.update(taken.arrays)

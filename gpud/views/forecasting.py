@@ -85,7 +85,10 @@ def group_ends(world: World, now: Timestamp) -> dict[Group | None, Timestamp | N
     """Return until when what runs of each group is expected to run.
 
     None where nobody can tell, or where some of it waits for more than its turn: a moment, another job, a person.
+    While all starts are paused nobody can tell of any.
     """
+    if world.paused is not None:
+        return {}
     ends: dict[Group | None, Timestamp | None] = {}
     for active in world.active.values():
         group = world.groups.of(active.job)

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end
 
 from gpud.core.choice import world_of
-from gpud.core.commands import Hold, Pause, Submit
+from gpud.core.commands import Drain, Hold, Pause, Submit
 from gpud.core.cycle import cycle
 from gpud.core.forecast import Expected, Forecast
 from gpud.core.jobs import KILL_SLACK_S
@@ -223,6 +223,15 @@ def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
     assert known.expected(newer) is None
 
     lab._cycle(Pause(1, "moving house", "ada"))
+    assert forecast(lab).expected(waiting) == Expected()
+
+
+@pytest.mark.parametrize("reason", ["", "a fan"])
+def test_a_busy_gpu_that_is_drained_makes_no_room_by_its_jobs_end(reason):
+    lab = a_lab(a_node(gpus="1xH100"))
+    lab.submit(a_job(1, estimate=60.0))
+    lab._cycle(Drain(1, tuple(lab.world.gpus), (), reason))
+    (waiting,) = lab.submit(a_job(1, estimate=60.0))
     assert forecast(lab).expected(waiting) == Expected()
 
 
