@@ -25,7 +25,7 @@ def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
     """Return every claim that is in force or yet to come, the standing ones first.
 
     A job that starts now must not get a GPU of a claim that binds it, if it could last beyond `at`: for its time limit,
-    without one as long as is expected of it, or `Rules.assumed_runtime_s` where nothing is known.
+    without one for its estimate, or `Rules.assumed_runtime_s`: what like jobs took binds nobody.
     """
     if world.standing is None:
         world.standing = (*_pools(world), *_owned(world), *_types(world))
