@@ -7,7 +7,8 @@ fails. The order, the placement, backfill, quotas and preemption are the real on
 Where nothing is known of how long a job runs, or it has run for more than twice as long and may go on, what starts
 because it ended starts nobody knows when, and so does what follows from that: `behind` names the job of which more
 should be known. Beyond the first `MOST` jobs of the queue, or `FARTHEST_S` from now, nothing is told; who stands behind
-those and could slip in between is left out of account.
+those and could slip in between is left out of account. What follows from the end of a job that runs longer than
+expected is a guess: `late` names it.
 
 Cost: what the cycles cost that will decide it all, once (half a second for a thousand jobs); `work` yields after each,
 and after every piece of the copy, which are a millisecond or two.
@@ -22,6 +23,7 @@ from gpud.core.backfill import OVERRUN_S, expected_end, told_end
 from gpud.core.cycle import cycle
 from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.outcome import Outcome
+from gpud.core.queue import job_of
 from gpud.core.twin import Snapshot, fill, snapshot
 from gpud.core.world import World
 from gpud.model.changes import Queued
@@ -42,7 +44,7 @@ class Expected:
     """When a job starts, or (None) why nobody can tell.
 
     `behind` is the job of which nobody knows how long it runs, and `beyond` tells that too many come before. `late` is
-    one that it waits for and that runs longer than expected: `at` is a guess then.
+    one that runs longer than expected and by whose end it starts, if only in the end: `at` is a guess then.
     """
 
     at: Timestamp | None = None
@@ -64,13 +66,17 @@ class Forecast:
         self._behind: dict[JobId, JobId] = {}  # who starts nobody knows when, by whose end
         self._unsure: dict[JobId, JobId] = {}  # who ends nobody knows when, by whose length
         self._overdue: set[JobId] = set()  # who runs longer than expected, and is expected to end soon
-        self._late: dict[JobId, JobId] = {}  # who starts when one of those ends
+        self._guessed: dict[JobId, JobId] = {}  # those, and who runs because one of them ended
+        self._late: dict[JobId, JobId] = {}  # who starts when one of them ends
         self._beyond = not self._taken.whole
         self._whole = self._taken.whole
         self._seen = self._taken.jobs
         self._ends: list[tuple[Timestamp, int, JobId, int]] = []
         self._made = 0
-        self._roots: dict[GpuId, JobId] = {}  # devices that come free by the end of one that is unsure, or overdue
+        self._roots: dict[GpuId, JobId] = {}  # devices that come free by the end of one that is unsure, or guessed
+        self._ended: dict[JobId, Timestamp] = {}  # when jobs are over: of an array the last element that has started
+        self._open: set[JobId] = set()  # of which nobody can tell when
+        self._left = self._seen  # who has not started, arrays as a whole among them
 
     def expected(self, job: JobId) -> Expected | None:
         """Return when a waiting job, or the first pending element of an array, starts.
@@ -83,6 +89,10 @@ class Forecast:
             return Expected(self._starts[job], late=self._late.get(job))
         seen = job in self._seen or array_of(job) in self._seen
         return Expected(beyond=self._beyond) if seen or not self._whole else None
+
+    def ended(self, job: JobId) -> Timestamp | None:
+        """Return when a job, or the last of an array, is over; None where nobody can tell."""
+        return None if job in self._open or job in self._left else self._ended.get(job)
 
     @property
     def first_at(self) -> Timestamp | None:
@@ -105,8 +115,12 @@ class Forecast:
                 self._unsure[active.job] = active.job
             elif overdue(world, active, self.now) and not overruns(world, active, self.now):
                 self._overdue.add(active.job)
+                self._guessed[active.job] = active.job
+            if not known or active.job in self._overdue:
+                self._open.add(array_of(active.job))
         yield
         yield from self._play(world)
+        self._left = _left(world)
         self.over = True
 
     def _play(self, world: World) -> Iterator[None]:
@@ -133,10 +147,11 @@ class Forecast:
 
     def _end(self, job: JobId, attempt: int, at: Timestamp) -> None:
         self._made += 1
+        self._ended[array_of(job)] = max(at, self._ended.get(array_of(job), at))
         heappush(self._ends, (at, self._made, job, attempt))
 
     def _due(self, world: World, now: Timestamp) -> tuple[list[Exited], JobId | None]:
-        """Return who ends now, and by whose length one of them does so nobody knows when, or who is overdue."""
+        """Return who ends now, and by whose length one of them does so nobody knows when, or at a guess."""
         over: list[Exited] = []
         found: JobId | None = None
         while self._ends and self._ends[0][0] <= now:
@@ -146,8 +161,9 @@ class Forecast:
                 continue
             stopped = isinstance(active.state, Stopping)
             over.append(Exited(job, attempt, Exit(at=now, signal=15) if stopped else Exit(at=now, exit_code=0)))
-            root = (self._behind if stopped else self._unsure).get(job, job if job in self._overdue else None)
-            found = root if found is None or found in self._overdue else found
+            root = (self._behind if stopped else self._unsure).get(job, self._guessed.get(job))
+            if root is not None and (found is None or found in self._overdue):
+                found = root
             for gpu in active.state.allocation.all_gpus:
                 self._roots.pop(gpu, None)
                 if root is not None:
@@ -193,13 +209,28 @@ class Forecast:
             else:
                 self._behind[job] = root
         self._unsure.pop(active.job, None)
+        self._guessed.pop(active.job, None)
         if root is not None or not known:
             self._unsure[active.job] = root or active.job
+        elif late is not None:
+            self._guessed[active.job] = late
+        if root is not None or late is not None or not known:
+            self._open.add(array_of(active.job))
 
 
 def _anybody(world: World) -> bool:
     """Return whether somebody waits, if only for others of its array."""
     return bool(len(world.queue) or world.parked or any(each.state.pending for each in world.arrays.values()))
+
+
+def _left(world: World) -> set[JobId]:
+    """Return who waits, arrays as a whole; also one of which an element does that somebody holds."""
+    waiting = {array_of(job_of(entry)) for _, entry in world.queue.standing()} | {*map(array_of, world.parked)}
+    return waiting | {
+        key
+        for key, array in world.arrays.items()
+        if array.state.pending or any(each not in world.active for each in array.elements)
+    }
 
 
 def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:
@@ -208,12 +239,12 @@ def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Times
     if isinstance(active.state, Stopping):
         return Timestamp(max(now, active.state.kill_at - KILL_SLACK_S)), True
     if not overruns(world, active, now):
-        return end, foreseen(world, active)
+        return end, _foreseen(world, active)
     limit_s = active.terms.time_limit_s
     return (end, False) if limit_s is None else (Timestamp(max(end, active.state.since + limit_s)), True)
 
 
-def foreseen(world: World, active: ActiveJob) -> bool:
+def _foreseen(world: World, active: ActiveJob) -> bool:
     """Return whether anything was known of how long a job runs when it started: what is expected is from then."""
     terms = active.terms
     told = terms.estimate_s is not None or terms.time_limit_s is not None

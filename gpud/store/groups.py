@@ -1,4 +1,4 @@
-"""How far groups are: their jobs by state, how long those took, and which failed last.
+"""How far groups are: their jobs by state, and which failed last.
 
 Cost: what the groups that are shown have; of all others one look each.
 """
@@ -26,10 +26,6 @@ _NAMES = """WITH RECURSIVE name (word) AS (
 _JOBS = """SELECT uid, user, state, live IS NOT NULL, coalesce(pending, ''), coalesce(dropped, ''), submitted_at,
     ended_at, max(id) FROM job INDEXED BY job_group WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT)
     GROUP BY uid, coalesce(key, id)"""
-_RUNS = """SELECT job.uid, count(*), avg(attempt.ended_at - attempt.started_at)
-    FROM job INDEXED BY job_group JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt
-    WHERE group_name IS NOT NULL AND group_name = CAST(? AS TEXT) AND job.state = 'completed' AND job.live IS NULL
-    GROUP BY job.uid"""
 _ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 
 _ARRAYS = """SELECT job.id FROM job INDEXED BY job_group WHERE group_name IS NOT NULL
@@ -77,7 +73,6 @@ def _group(connection: sqlite3.Connection, name: str) -> list[GroupRow]:
             count[state] += 1
             if state == "failed":
                 failed[uid] = max(failed.get(uid, (ended_at, job)), (ended_at, job))
-    runs = {uid: (number, ran_s) for uid, number, ran_s in connection.execute(_RUNS, (text(name),))}
     return [
         GroupRow(
             name=name,
@@ -86,8 +81,6 @@ def _group(connection: sqlite3.Connection, name: str) -> list[GroupRow]:
             counts=dict(+counts[uid]),
             submitted_at=min(times[uid]),
             ended_at=max(ends.get(uid, ()), default=None) if _ENDS.issuperset(+counts[uid]) else None,
-            runs=runs.get(uid, (0, None))[0],
-            ran_s=runs.get(uid, (0, None))[1],
             failed=failed[uid][1] if uid in failed else None,
         )
         for uid, user in users.items()

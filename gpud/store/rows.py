@@ -113,8 +113,7 @@ class JobRow:
 class GroupRow:
     """A group of one user. Of several jobs with one key the newest counts, and of an array its elements do.
 
-    `runs` came to their own end, and took `ran_s` in the mean (None: there were none). `failed` names the failed job
-    that ended last.
+    `failed` names the failed job that ended last.
     """
 
     name: str
@@ -123,8 +122,6 @@ class GroupRow:
     counts: dict[str, int]
     submitted_at: Timestamp
     ended_at: Timestamp | None
-    runs: int
-    ran_s: Seconds | None
     failed: JobId | None
 
 

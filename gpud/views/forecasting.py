@@ -10,14 +10,13 @@ import asyncio
 import logging
 import time
 
-from gpud.core.backfill import expected_end
-from gpud.core.forecast import Forecast, foreseen, overdue
+from gpud.core.forecast import Forecast
 from gpud.core.groups import Group
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
 from gpud.core.world import World
 from gpud.instance import Instance
 from gpud.model.job import JobId, format_job
-from gpud.model.spec import Park, When
+from gpud.model.spec import When
 from gpud.model.units import Seconds, Timestamp
 
 log = logging.getLogger(__name__)
@@ -81,24 +80,11 @@ class Forecaster:
         self._rests_until = time.monotonic() + spent_s / _DUTY
 
 
-def group_ends(world: World, now: Timestamp) -> dict[Group | None, Timestamp | None]:
-    """Return until when what runs of each group is expected to run.
-
-    None where nobody can tell, or where some of it waits for more than its turn: a moment, another job, a person.
-    While all starts are paused nobody can tell of any.
-    """
-    if world.paused is not None:
-        return {}
-    ends: dict[Group | None, Timestamp | None] = {}
-    for active in world.active.values():
-        group = world.groups.of(active.job)
-        tells = foreseen(world, active) and not overdue(world, active, now)
-        before = ends.get(group, now)
-        ends[group] = max(before, expected_end(world, active, now)) if tells and before is not None else None
-    for job, parked in world.parked.items():
-        if parked.place.park is not Park.RETRY:
-            ends[world.groups.of(job)] = None
-    return ends
+def group_end(world: World, forecast: Forecast | None, group: Group) -> Timestamp | None:
+    """Return when the last of a group is expected to be over; None where nobody can tell."""
+    ends = [None if forecast is None else forecast.ended(job) for job in world.groups.members(group)]
+    known = [at for at in ends if at is not None]
+    return max(known) if known and len(known) == len(ends) else None
 
 
 def is_late(forecast: Forecast | None, job: JobId) -> bool:

@@ -21,7 +21,7 @@ from gpud.model.units import Timestamp
 from gpud.orders import default_log, progress_file, terminal_path
 from gpud.store.rows import AttemptRow, Event, GroupRow, JobRow
 from gpud.views.elements import elements_by_state
-from gpud.views.forecasting import outlook
+from gpud.views.forecasting import group_end, outlook
 from gpud.views.reasons import in_words
 from gpud.wire.changes import Group
 from gpud.wire.messages import Event as EventMap, Job
@@ -279,28 +279,19 @@ def _allocation(world: World, allocation: Allocation) -> dict[str, object]:
     }
 
 
-def group_map(scene: Scene, row: GroupRow, runs_until: Timestamp | None) -> Group:
-    """Return a group as the protocol's page says; `runs_until`: until when what runs of it does, None: nobody knows.
-
-    When it is over is worked out from that, and from how long its jobs have taken so far, if it goes on with as many
-    at once.
-    """
-    total, done = sum(row.counts.values()), sum(row.counts.get(end, 0) for end in End)
-    running = sum(row.counts.get(state, 0) for state in ("starting", "running", "stopping"))
-    waiting, expected_end_at = total - done - running, None
-    held = scene.world.groups.reason((row.uid, row.name))
-    if running and row.ran_s is not None and held is None and runs_until is not None:
-        expected_end_at = max(runs_until, scene.now + row.ran_s * (waiting / running + 0.5) if waiting else 0.0)
+def group_map(scene: Scene, row: GroupRow) -> Group:
+    """Return a group as the protocol's page says. When it ends is told from when one like it has: before, who knows."""
+    ends = group_end(scene.world, scene.forecast, (row.uid, row.name)) if row.counts.get(End.COMPLETED) else None
     return {
         "name": row.name,
         "uid": row.uid,
         "user": row.user,
         "counts": row.counts,
-        "total": total,
-        "done": done,
-        "held": held,
+        "total": sum(row.counts.values()),
+        "done": sum(row.counts.get(end, 0) for end in End),
+        "held": scene.world.groups.reason((row.uid, row.name)),
         "failed": None if row.failed is None else format_job(row.failed),
         "submitted_at": row.submitted_at,
         "ended_at": row.ended_at,
-        "expected_end_at": expected_end_at,
+        "expected_end_at": None if ends is None else max(ends, scene.now),
     }

@@ -29,7 +29,7 @@ from gpud.server.connections import Peer
 from gpud.store.rows import JobQuery, JobRow
 from gpud.views import jobs as views
 from gpud.views.explaining import why_map
-from gpud.views.forecasting import Forecaster, group_ends
+from gpud.views.forecasting import Forecaster
 from gpud.views.jobs import Scene, Viewer
 from gpud.views.results import happened, results
 from gpud.views.seeing import scene_of, viewer_of
@@ -208,10 +208,9 @@ class Listing:
             raise no_such_group(name)
         rows.sort(key=lambda row: (row.uid == peer.uid, row.submitted_at))  # whoever has very many hides nobody's own
         kept = sorted(rows[-_ROWS:], key=lambda row: row.submitted_at)
-        scene = scene_of(self._gpud)
-        ends = group_ends(scene.world, scene.now)
-        groups = [views.group_map(scene, row, ends.get((row.uid, row.name))) for row in kept]
-        return {"groups": groups, "more": len(rows) - len(kept)}
+        forecast = await self._forecasts.newest(_PATIENT_S) if any(row.ended_at is None for row in kept) else None
+        scene = replace(scene_of(self._gpud), forecast=forecast)
+        return {"groups": [views.group_map(scene, row) for row in kept], "more": len(rows) - len(kept)}
 
     async def _row(self, job: JobId) -> JobRow:
         """Return a job's row; for an element that has none of its own, what its array's row says of it."""

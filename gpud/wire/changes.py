@@ -124,8 +124,8 @@ class Groups(TypedDict):
 class Group(TypedDict):
     """A group's jobs by state: elements of arrays by themselves, of jobs with one key the newest.
 
-    `held`: why it is, None while it is not. `failed` names the job that failed last. `expected_end_at` is known while
-    something of it runs for as long as was expected, something has completed, and the rest waits for its turn alone.
+    `held`: why it is, None while it is not. `failed` names the job that failed last. `expected_end_at` is when the
+    last of it is expected to end: known once something of it has completed, and where it is of each that has not.
     """
 
     name: str

@@ -108,14 +108,18 @@ def test_what_is_wrong_in_a_table_is_told_with_its_line(text, where):
     assert told.value.message.startswith(where)
 
 
-def test_a_group_ends_with_what_runs_of_it_and_nobody_knows_when_while_some_of_it_waits_for_a_moment(gpuctl):
+def test_a_group_ends_with_the_last_of_it_and_nobody_knows_when_while_some_of_it_is_held(gpuctl):
+    def left_s():
+        (shown,) = gpuctl.json("group", "ends")
+        return datetime.fromisoformat(shown["expected_end_at"]).timestamp() - time.time()
+
     gpuctl.ended("--group", "ends", "--", "true")
     long = gpuctl.ok("submit", "-g", "0", "--group", "ends", "--estimate", "2h", "--", "sleep", "600").strip()
     until(lambda: gpuctl.json("show", long)["state"] == "running")
-    (shown,) = gpuctl.json("group", "ends")
-    left_s = datetime.fromisoformat(shown["expected_end_at"]).timestamp() - time.time()
-    assert 7000 < left_s < 7300
+    assert 7000 < left_s() < 7300, "it runs for longer than the one that completed"
     gpuctl.ok("submit", "-g", "0", "--group", "ends", "--begin", "5h", "--", "true")
+    assert 17_800 < left_s() < 18_200
+    gpuctl.ok("submit", "-g", "0", "--group", "ends", "--hold", "--", "true")
     (shown,) = gpuctl.json("group", "ends")
     assert shown["expected_end_at"] is None
     gpuctl.ok("cancel", "--group", "ends")

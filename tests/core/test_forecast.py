@@ -35,6 +35,7 @@ class Lab:
     now: float = NOON
     ends: list[tuple[float, int, JobId, int]] = field(default_factory=list)
     starts: dict[JobId, float] = field(default_factory=dict)
+    ended: dict[JobId, float] = field(default_factory=dict)
     out: Outcome = field(default_factory=lambda: Outcome(Timestamp(NOON)))
 
     def submit(self, *specs: JobSpec) -> list[JobId]:
@@ -53,6 +54,7 @@ class Lab:
                 active = self.world.active.get(job)
                 if active is not None and active.place.attempt == attempt:
                     stopped = isinstance(active.state, Stopping)
+                    self.ended[array_of(job)] = self.now
                     over.append(an_end(job, attempt, self.now, **({"signal": 15} if stopped else {"code": 0})))
             self._cycle(*over)
             if not (self.world.active or self.world.parked) and not self.ends:
@@ -139,13 +141,15 @@ def test_with_exact_estimates_and_nobody_new_it_is_what_the_scheduler_then_does(
     for later, said in arrivals:
         lab.until(lab.now + later)
         known += lab.submit(a_spec(said, known))
-    waiting = lab.waiting
+    waiting, unfinished = lab.waiting, {*lab.waiting, *map(array_of, lab.world.active)}
 
     expected = forecast(lab)
     lab.until(NOON + 80 * 86_400.0)
 
     told = {job: expected.expected(job).at for job in waiting}
     assert told == {job: lab.starts.get(job) for job in waiting}
+    ends = {job: expected.ended(job) for job in unfinished}
+    assert ends == {job: lab.ended.get(job) for job in unfinished}
 
 
 def test_behind_a_job_of_which_nobody_knows_how_long_it_runs_nobody_knows_when():
@@ -159,6 +163,8 @@ def test_behind_a_job_of_which_nobody_knows_how_long_it_runs_nobody_knows_when()
     assert found.expected(after_endless) == Expected(NOON + 2 * HOUR)  # on the same GPU
     assert found.expected(wide) == Expected(behind=endless)
     assert short in lab.world.active
+    ends = [found.ended(job) for job in (endless, short, after_short, wide)]
+    assert ends == [None, NOON + HOUR, NOON + 2 * HOUR, None]
 
 
 def test_what_is_learnt_after_its_start_makes_nothing_known_of_who_runs():
@@ -203,7 +209,8 @@ def test_who_runs_for_twice_as_long_as_expected_is_taken_to_run_to_its_limit_or_
     (next_one,) = lab.submit(a_job(1, estimate=60.0))
     found = forecast(lab)
     assert 0 < found.expected(job).at - lab.now <= 120.0
-    assert (found.expected(job).late, found.expected(next_one).late) == (long, None)
+    assert (found.expected(job).late, found.expected(next_one).late) == (long, long)
+    assert [found.ended(each) for each in (long, job, next_one)] == [None] * 3, "nor when they end"
 
     lab.now += HOUR
     assert forecast(lab).expected(job) == (Expected(behind=long) if limit is None else Expected(NOON + limit))
@@ -229,10 +236,12 @@ def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
 @pytest.mark.parametrize("reason", ["", "a fan"])
 def test_a_busy_gpu_that_is_drained_makes_no_room_by_its_jobs_end(reason):
     lab = a_lab(a_node(gpus="1xH100"))
-    lab.submit(a_job(1, estimate=60.0))
+    (running,) = lab.submit(a_job(1, estimate=60.0))
     lab._cycle(Drain(1, tuple(lab.world.gpus), (), reason))
     (waiting,) = lab.submit(a_job(1, estimate=60.0))
-    assert forecast(lab).expected(waiting) == Expected()
+    found = forecast(lab)
+    assert found.expected(waiting) == Expected()
+    assert [found.ended(job) for job in (running, waiting)] == [NOON + 60.0, None]
 
 
 def test_an_array_that_waits_for_its_own_elements_alone_is_expected_when_the_first_of_them_ends():
