@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from gpuctl.dashboard.gauges import Glyphs, bar
 from gpuctl.dashboard.paint import Line, beside, cell, length, restyled, style_of
 from gpuctl.dashboard.source import Map, Seen
-from gpuctl.render.gpus import short_name, summary
-from gpuctl.render.text import cell_len, size as written_size
+from gpuctl.render.gpus import short_name, strangers, summary
+from gpuctl.render.text import cell_len
 
 _HOT_C, _TOO_HOT_C = 80, 90
 _COOL_C = 30  # where the bar of a temperature begins
@@ -193,9 +193,9 @@ def on_it(gpu: Map, jobs: dict[str, str]) -> Line:
     for id_ in gpu["jobs"] or ():
         line += [(", " if line else "", ""), (jobs.get(id_, id_), "")]
     state, reason = gpu["state"], gpu["health_reason"]
-    strangers = _strangers(gpu)
-    if state == "foreign" or (strangers and line):
-        whose = strangers or reason or "in use"
+    beside = strangers(gpu)
+    if state == "foreign" or (beside and (line or not reason)):
+        whose = beside or reason or "in use"
         line += [("; " if line else "", ""), (f"foreign: {whose.removeprefix('used by ')}", "magenta bold")]
     elif reason:
         words = reason if line else f"{state}: {reason}"
@@ -210,17 +210,6 @@ def _whose(job: Map, seen: Seen) -> str:
     several = any(each["user"] != job["user"] for each in (*seen.active, *seen.waiting))
     state = "" if job["state"] == "running" else f" ({job['state']})"
     return f"{job['id']} {job['user']} {job['name']}{state}" if several else f"{job['id']} {job['name']}{state}"
-
-
-def _strangers(gpu: Map) -> str:
-    """Return the processes that gpud did not start: `bob python 3G`."""
-    words = []
-    for process in gpu["processes"] or ():
-        if process["job"] is None and process["kind"] == "compute":
-            program = (process["command"] or "").split(" ", 1)[0].rpartition("/")[2]
-            memory = "" if process["memory_mib"] is None else written_size(process["memory_mib"])
-            words.append(" ".join(filter(None, (process["user"] or f"pid {process['pid']}", program, memory))))
-    return ", ".join(words)
 
 
 def _share(value: float | None, of: float | None) -> float | None:

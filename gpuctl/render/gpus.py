@@ -55,8 +55,12 @@ def health(gpus: Sequence[Gpu]) -> list[str]:
     for gpu in _nested(gpus):
         wrong = [(fault["level"], clock(fault["since"]), fault["reason"], fault["clears"]) for fault in gpu["faults"]]
         drained = _drained(gpu, of.get(gpu.get("parent"), []))
-        if not wrong or drained or gpu["health"] not in {fault["level"] for fault in gpu["faults"]} | {"healthy"}:
+        beside = _beside(gpu)
+        known = {"healthy", *(fault["level"] for fault in gpu["faults"])}
+        if not (wrong or beside) or drained or gpu["health"] not in known:
             wrong.insert(0, (gpu["health"], "", gpu["health_reason"] or "", "gpuctl undrain" if drained else ""))
+        if beside:
+            wrong.append((gpu["health"], "", beside, ""))
         cells += [(_number(gpu, nodes), *each) for each in wrong]
         states += [gpu["state"]] * len(wrong)
     heading, *lines = table(columns, cells)
@@ -126,14 +130,33 @@ def _drains(gpu: Gpu) -> bool:
 
 def on_it(gpu: Gpu) -> str:
     """Return the jobs on a GPU, what is wrong with it, whose processes gpud did not start, and whom it is kept for."""
-    words = []
+    words, beside = [], _beside(gpu)
     jobs = gpu["jobs"] or []
     if jobs:
         words.append(("job " if len(jobs) == 1 else "jobs ") + ", ".join(jobs))
     if gpu["health_reason"]:
         words.append(gpu["health_reason"])
+    if beside:
+        words.append(beside)
     words += [f"for {whose}" for whose in gpu.get("kept_for") or ()]
     return "; ".join(words)
+
+
+def _beside(gpu: Gpu) -> str:
+    """Return the strangers on a GPU, where that it is used by them is not all that its state says."""
+    found = strangers(gpu) if gpu["state"] not in {"foreign", "releasing"} else ""
+    return f"foreign: {found}" if found else ""
+
+
+def strangers(gpu: Gpu) -> str:
+    """Return the processes on a GPU that gpud did not start, whatever jobs it has: `bob python 3G`."""
+    words = []
+    for process in gpu["processes"] or ():
+        if process.get("since") is not None:
+            program = (process["command"] or "").split(" ", 1)[0].rpartition("/")[2]
+            memory = "" if process["memory_mib"] is None else size(process["memory_mib"])
+            words.append(" ".join(filter(None, (process["user"] or f"pid {process['pid']}", program, memory))))
+    return ", ".join(words)
 
 
 def _with_unit(value: float | None, unit: str) -> str:

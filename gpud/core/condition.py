@@ -60,7 +60,9 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     if settles and state.released_at is not None and now < state.released_at + RELEASE_S:
         # Our shim lets go before its end is told: who holds the GPU since then is another gpud.
         taken = state.seen.lease is not None and state.seen.at > state.released_at
-        return Condition.FOREIGN if taken else Condition.RELEASING
+        # Who was there beside the job goes with it no more than they came with it.
+        stays = any(stranger.since < state.released_at for stranger in state.health.strangers.values())
+        return Condition.FOREIGN if taken or stays else Condition.RELEASING
     if is_opaque(world, state.seen):
         return Condition.UNKNOWN
     if strangers(world, state, state.seen):
@@ -160,7 +162,7 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
     if not empty or state.holders:
         return
     if used is not None and used > idle_mib(state):
-        if state.health.strangers and state.released_at is None:
+        if state.health.strangers:
             state.released_at = seen.at  # they have just gone, and what they had goes soon
         return
     if state.released_at is not None and seen.at > state.released_at:

@@ -1,7 +1,7 @@
 """What people see of GPUs and nodes; of jobs: `jobs`."""
 
 from gpud.core.active import ActiveJob
-from gpud.core.condition import Condition, condition, is_closed, occupants, surveyed
+from gpud.core.condition import Condition, condition, foreigners, is_closed, occupants, surveyed
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.foreign import key_of, who
 from gpud.core.health import Health, Level
@@ -81,7 +81,8 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
     match now_is:
         case Condition.DRAINING | Condition.BUSY | Condition.SHARED | Condition.FREE | Condition.RELEASING:
             absent = None if state.present else world.nodes[state.node].node.problem
-            return _drained(world, state) or fault or absent
+            left = _used_by(world, state, now) if now_is is Condition.RELEASING else None
+            return _drained(world, state) or fault or absent or left
         case Condition.UNHEALTHY if world.nodes[state.node].node.reboot:
             return world.nodes[state.node].node.problem
         case Condition.UNHEALTHY:
@@ -97,13 +98,8 @@ def health_reason(world: World, state: GpuState, now_is: Condition, now: Timesta
             return "not read yet" if state.seen is None else _OPAQUE
         case Condition.SPLIT if state.gpu.id not in {other.gpu.parent for other in world.gpus.values()}:
             return "in MIG mode, without instances: nvidia-smi mig -cgi makes them"
-        case Condition.FOREIGN if isinstance(state.seen, Reading):
-            found = occupants(world, state.seen)
-            there = [_stranger(state, process, now) for process in found[:_NAMED]]
-            there += [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
-            if not there and state.seen.lease is not None:
-                there = [f"another gpud (pid {state.seen.lease.pid})"]
-            return "used by " + ", ".join(there)
+        case Condition.FOREIGN:
+            return _used_by(world, state, now)
         case _:
             return None
 
@@ -136,6 +132,18 @@ def _faults(health: Health) -> list[dict[str, object]]:
         }
         for cause, fault in sorted(health.faults.items(), key=lambda each: each[1].since)
     ]
+
+
+def _used_by(world: World, state: GpuState, now: Timestamp) -> str | None:
+    """Return who is on a GPU and keeps it from being given out; None where nobody was seen there."""
+    if not isinstance(state.seen, Reading):
+        return None
+    found = foreigners(world, state, state.seen) or occupants(world, state.seen)
+    there = [_stranger(state, process, now) for process in found[:_NAMED]]
+    there += [f"{len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    if not there and state.seen.lease is not None:
+        there = [f"another gpud (pid {state.seen.lease.pid})"]
+    return "used by " + ", ".join(there) if there else None
 
 
 def _stranger(state: GpuState, process: GpuProcess, now: Timestamp) -> str:

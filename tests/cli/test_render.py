@@ -170,6 +170,25 @@ def test_gpus_say_what_is_unknown_and_who_is_on_them():
     assert "job 12" in simulated
 
 
+def test_a_stranger_is_told_beside_the_job_whose_gpu_it_is_and_what_is_wrong_with_that():
+    eve = {"pid": 7, "user": "eve", "command": "python", "memory_mib": 3000, "kind": "compute", "job": None}
+    server = eve | {"command": "nvidia-cuda-mps-server", "since": None}  # what is harmless is not seen as a stranger
+    busy = a_gpu(state="busy", health="healthy", jobs=["12"], processes=[server, eve | {"since": NOW}])
+    capped = {"level": "degraded", "since": NOW, "reason": "its power is limited", "clears": "nvidia-smi -pl"}
+    slow = busy | {"health": "degraded", "health_reason": capped["reason"], "faults": [capped]}
+
+    assert [render_gpus.on_it(gpu) for gpu in (busy, slow, a_gpu(processes=[server]))] == [
+        "job 12; foreign: eve python 2.9G",
+        "job 12; its power is limited; foreign: eve python 2.9G",
+        "",
+    ]
+    assert ["foreign: eve" in line for line in render_gpus.health([busy | {"faults": []}, slow])[1:]] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_what_a_person_drained_is_told_beside_what_is_wrong_with_it():
     fault = {"level": "draining", "since": NOW, "reason": "XID 48", "clears": "a reset"}
     wrong = a_gpu(state="busy", health="draining", health_reason="XID 48", faults=[fault])

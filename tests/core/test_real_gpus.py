@@ -1,5 +1,7 @@
 """A real GPU is given out only on a fresh look that shows it free; an unknown is never free."""
 
+from dataclasses import replace
+
 import pytest
 from playbook import Hardware, Play, a_job, a_node, a_process, a_real_cluster
 
@@ -9,6 +11,8 @@ from gpud.core.waits import Looking, NoCapacity
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.observations import GpuSeen
 from gpud.model.units import Timestamp
+from gpud.views.gpus import gpu_map
+from gpud.views.jobs import Scene, Viewer
 
 ONE, TWO = GpuId("n1-H100-0"), GpuId("n1-H100-1")
 
@@ -148,7 +152,8 @@ def busy(play: Play) -> None:
     (job,) = play.submit(a_job())
     play.settle()
     play.starts(job)
-    play.hardware[ONE] = Hardware(used=40_000, processes=(a_process(),))
+    its = ProcessIdentity(4242, 7), ProcessIdentity(99, 1)  # its shim is what the playbook starts jobs with
+    play.hardware[ONE] = Hardware(used=40_000, processes=(replace(a_process(), ancestors=its),))
     play.look()
     assert state_of(play) == Condition.BUSY
     play.ends(job)
@@ -189,6 +194,27 @@ def test_what_is_still_there_after_half_a_minute_is_foreign():
     play.later(31)
     play.look()
     assert state_of(play) == Condition.FOREIGN
+
+
+def test_who_came_while_a_job_had_the_gpu_is_foreign_at_its_end_and_may_go_like_any_other():
+    play = a_real_cluster("1xH100")
+    stranger = replace(a_process(), ancestors=(ProcessIdentity(4243, 1), ProcessIdentity(1, 0)))
+    (job,) = play.submit(a_job())
+    play.starts(job)
+    play.hardware[ONE] = Hardware(used=9_000, processes=(stranger,))
+    play.later(15)
+    play.look()
+    play.ends(job)
+    play.look()
+    assert state_of(play) == Condition.FOREIGN
+    scene = Scene(world=play.world, now=Timestamp(play.now), log_dir="")
+    told = gpu_map(scene, play.world.gpus[ONE], Viewer(uid=0, private=True))
+    assert str(told["health_reason"]).startswith("used by eve python (pid 4242)")
+    play.later(60)
+    play.look()
+    play.hardware[ONE] = Hardware(used=9_000)  # it has just gone, and its memory goes in a moment
+    play.look()
+    assert state_of(play) == Condition.RELEASING
 
 
 def test_memory_that_stays_taken_with_nobody_there_makes_a_gpu_unhealthy_until_it_is_back():

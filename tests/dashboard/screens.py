@@ -89,7 +89,7 @@ def a_gpu(index, **more):
 def a_stranger(**more):
     """Return a process that gpud did not start."""
     process = {"pid": 4242, "user": "eve", "command": "/usr/bin/python3 mine.py", "memory_mib": 20_480}
-    return process | {"kind": "compute", "job": None} | more
+    return process | {"kind": "compute", "job": None, "since": NOW - HOUR} | more
 
 
 def a_machine():
