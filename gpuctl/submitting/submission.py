@@ -30,7 +30,7 @@ _LIMITS = (
 _GPUD_SETS = frozenset({"CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES"})
 _GPUD_SETS_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
-    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_", "GPUD_CLAIM"),
 )
 # Options in a script's comments, what looks like some, and commands that there are for scripts with #SBATCH lines.
 _DIRECTIVES = re.compile(

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 _SESSION = frozenset({"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "WINDOWID", "TMUX", "TMUX_PANE", "STY", "_"})
 _SESSION |= {"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"}
 _SESSION_PREFIXES = ("SSH_", "DBUS_", "VSCODE_")
-# What an outer job was told of itself; settings such as GPUD_SOCKET are the submitter's own.
+# What an outer job was told of itself, or a shell of its claim; settings such as GPUD_SOCKET are the submitter's own.
 _OUTER_PREFIXES = (
     *("GPUD_JOB_", "GPUD_ARRAY_", "GPUD_ATTEMPT", "GPUD_GPU_", "GPUD_NODE", "GPUD_SCRIPT"),
-    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_"),
+    *("GPUD_PROGRESS_", "GPUD_CHECKPOINT_", "GPUD_DOCKER_", "GPUD_CLAIM"),
 )
 _DROPPED_PREFIXES = (*_SESSION_PREFIXES, *_OUTER_PREFIXES)
 _RUNTIME = "XDG_RUNTIME_DIR"

@@ -43,7 +43,7 @@ def test_everything_is_kept_but_what_dies_with_the_session():
 
 
 def test_an_outer_jobs_gpus_and_ids_do_not_reach_a_job_submitted_from_it():
-    outer = ADDED | {"GPUD_ARRAY_ID": "9", "GPUD_ARRAY_INDEX": "3", "GPUD_SCRIPT": "/x.sh"}
+    outer = ADDED | {"GPUD_ARRAY_ID": "9", "GPUD_ARRAY_INDEX": "3", "GPUD_SCRIPT": "/x.sh", "GPUD_CLAIM": "12"}
     inner = compose(
         outer, additions(job="13", attempt=2, node="box", uuids=(), indices=(), of="box"), runtime_dir_exists=True
     )
