@@ -12,7 +12,7 @@ from gpuctl.slurm.lines import here_documents, lines_of
 
 # What srun tells its tasks alone: `$SLURM_NTASKS` and `$((SLURM_NTASKS-1))`, not `${SLURM_NTASKS:-1}`.
 _OWN_TASKS = re.compile(
-    r"(?<!\\)(?:\$|\$\{#?(?!SLURM_\w+:?[-+=?])|\(\([^)]{0,99}?(?<![\w${]))SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b"
+    r"(?<!\\)(?:\$|\$\{#?(?!SLURM_\w+:?[-+=])|\(\([^)]{0,99}?(?<![\w${]))SLURM_(NTASKS|NPROCS|PROCID|LOCALID)\b"
 )
 _ALL_TASKS = re.compile(
     r"""(\bsrun\s[^;&|]{0,299}?(?:-n|--ntasks))[ =]?"?\$\{?SLURM_(?:NTASKS|NPROCS)\b\}?"?"""

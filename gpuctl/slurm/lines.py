@@ -13,11 +13,11 @@ _OPTIONS = {
     distribution error exclude export export-file extra extra-node-info gid gpu-bind gpu-freq gpus gpus-per-node
     gpus-per-socket gpus-per-task gres gres-flags hint input job-name kill-on-invalid-dep licenses mail-type mail-user
     mcs-label mem mem-bind mem-per-cpu mem-per-gpu mincpus network nodefile nodelist nodes ntasks ntasks-per-core
-    ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output partition power prefer priority profile propagate
+    ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode output partition power prefer priority profile
     qos reservation segment signal sockets-per-node switches tasks-per-node thread-spec threads-per-core time time-min
     tmp tres-bind tres-per-task uid wait-all-nodes wckey workdir wrap container-image container-mounts
     container-workdir container-name image""",
-    "may": "exclusive get-user-env nice no-kill parsable",
+    "may": "exclusive get-user-env nice no-kill oom-kill-step parsable propagate",
     "none": """
     contiguous hold ignore-pbs no-requeue oversubscribe overcommit quiet reboot requeue resv-ports share spread-job
     stepmgr test-only use-min-nodes verbose wait help usage version""",

@@ -23,9 +23,15 @@ _TOLD = {"BEGIN": "start", "END": "end", "FAIL": "failure", "INVALID_DEPEND": "f
 _AFTER = {"after": "any", "afterany": "any", "afterok": "success", "aftercorr": "success", "afternotok": "failed"}
 # What changes nothing here, or is so anyway.
 _GRANTED = (
-    "parsable quiet verbose ignore-pbs propagate no-kill kill-on-invalid-dep wait-all-nodes gres-flags gpu-bind"
-    " acctg-freq no-requeue get-user-env resv-ports"
+    "parsable quiet verbose ignore-pbs no-kill wait-all-nodes gres-flags gpu-bind acctg-freq no-requeue get-user-env"
+    " resv-ports mail-user"  # which alone has nobody told anything there, too
 )
+_GRANTED_AS = {
+    "input": ("/dev/null", "none"),
+    "kill-on-invalid-dep": ("no",),
+    "open-mode": ("append",),
+    "propagate": (None, "ALL"),
+}
 _CONTAINER = "containers are not started here; left out: start it in the script (docker run, apptainer exec)"
 _ELSEWHERE = {
     "clusters": "there are no clusters here; left out",
@@ -37,10 +43,12 @@ _ELSEWHERE = {
     "exclusive": "GPUs are its own, the rest of the machine is not; left out",
     "help": "left out",
     "input": "a job's stdin is /dev/null; left out",
+    "kill-on-invalid-dep": "what can never start is held, or cancelled, as gpud's after_failed says",
     "licenses": "there are no licences here; left out",
     "nodelist": "Slurm's names of nodes mean nothing here; left out",
     "open-mode": "output is always appended to",
     "priority": "Slurm's priorities mean nothing here; left out (see --priority)",
+    "propagate": "all limits of the shell that submits are the job's",
     "reservation": "Slurm's reservations mean nothing here; left out (see gpuctl reserve)",
     "test-only": "it is queued all the same: gpuctl submit --dry-run queues nothing",
     "wait": "submit does not wait; write gpuctl run, or gpuctl wait",
@@ -141,7 +149,7 @@ class _Script:
         """Say that there is no GPU where a cluster may have given some without a word: whole nodes, or by the queue."""
         for option in self.said.values():
             gpus = option.name in ("partition", "constraint", "qos") and "gpu" in (option.value or "").lower()
-            if gpus or option.name == "exclusive":
+            if gpus or option.name in ("exclusive", "cpus-per-gpu", "mem-per-gpu", "ntasks-per-gpu"):
                 self.note(option, "no line asks for GPUs, so there are none: add --gpus N")
                 return
 
@@ -157,11 +165,7 @@ class _Script:
         return None if each is None else f"single:{each.value}"
 
     def _rest(self, option: Option) -> None:
-        silent = option.name in _GRANTED.split() or (option.name == "open-mode" and option.value == "append")
-        if option.name == "input":
-            silent = option.value in ("/dev/null", "none")
-        if option.name == "mail-user":
-            silent = True  # without --mail-type sbatch tells nobody either
+        silent = option.name in _GRANTED.split() or option.value in _GRANTED_AS.get(option.name, ())
         if not silent:
             self.note(option, _kind(option) or _ELSEWHERE.get(option.name, "means nothing here; left out"))
 

@@ -287,6 +287,13 @@ def test_moments_are_read_as_sbatch_reads_them(written, at):
         ("#SBATCH \u2014time=5", "line 2: '\u2014time=5' begins with another dash than -; left out"),
         ("#SBATCH --begin=2020-01-20", "line 2: --begin=2020-01-20: is past; left out"),
         ("#SBATCH --mem=2G\n#SBATCH --mem-per-cpu=1G", "line 3: --mem-per-cpu=1G: --mem says otherwise; left out"),
+        ("#SBATCH --mem-per-gpu=8G", "line 2: --mem-per-gpu=8G: no line asks for GPUs, so there are none"),
+        ("#SBATCH --open-mode=append", None),  # it always is
+        ("#SBATCH --open-mode=truncate", "line 2: --open-mode=truncate: output is always appended to"),
+        ("#SBATCH --propagate\n#SBATCH --kill-on-invalid-dep=no", None),
+        ("#SBATCH --propagate=NONE", "line 2: --propagate=NONE: all limits of the shell that submits are the job's"),
+        ("#SBATCH --kill-on-invalid-dep=yes", "what can never start is held, or cancelled, as"),
+        ("#SBATCH --oom-kill-step", "line 2: --oom-kill-step: means nothing here; left out"),
     ],
 )
 def test_comments_that_were_to_be_options_are_named(here, line, said):
@@ -331,6 +338,7 @@ def test_directories_that_are_not_there_are_named_at_submit(here):
         ("parallel -j $SLURM_NTASKS srun -n1 a {} ::: 1 2", "line 3: SLURM_NTASKS is set"),
         ('srun -N1 -n "${SLURM_NTASKS}" a $((${SLURM_NTASKS:-1}*2))', None),
         ("echo $SLURM_NPROCS", None),
+        ("echo ${SLURM_NTASKS:?is not set}", "line 3: SLURM_NTASKS is set for what srun starts alone"),
         ("x=`scontrol show partition`", "gpud's scontrol cannot do this: scontrol show partition"),
         ("remora ibrun ./a.out", "there is no command 'ibrun' here"),
         ("echo ask squeue # sacct", None),
