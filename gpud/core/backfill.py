@@ -3,10 +3,11 @@
 (Lifka, "The ANL/IBM SP scheduling system", 1995; Mu'alem and Feitelson, TPDS 2001.) A reservation names GPUs and
 nodes and the earliest moment at which everything that the job needs will be free there. Ends come from estimates,
 from what like jobs took, from time limits, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
-passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment. A
-reservation is sticky: it moves only to a strictly earlier moment, or when it can no longer be kept. Where several
-reserve, each leaves the others what is theirs, also those behind it, until something ends earlier than was expected:
-then the first may have it.
+passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment, as its
+user says or, where nothing is said, as all of the last runs of its like were (`Predictor.passing_s`): one that takes
+longer than those delays who reserved, once. A reservation is sticky: it moves only to a strictly earlier moment, or
+when it can no longer be kept. Where several reserve, each leaves the others what is theirs, also those behind it, until
+something ends earlier than was expected: then the first may have it.
 
 A reservation is one kind of claim. Maintenance windows, pools and a tenant's own GPUs are others (see `windows`): who
 is bound by a claim leaves alone what it holds.
@@ -103,6 +104,7 @@ class Guard:
         if not self.claimed:
             return ()
         end = Timestamp(self._now + STARTING_S + self._world.lasting_s(terms))
+        over_by = self._now + STARTING_S + self._world.predictor.passing_s(terms)
         strict = end if terms.time_limit_s is not None else inf
         own = any(each.borrower is not None for each in self.claimed) and quota.guaranteed(self._world, terms)
         return tuple(
@@ -111,7 +113,7 @@ class Guard:
             if (
                 each.claim.forbids(terms, self._now, end)
                 if each.claim is not None
-                else (strict if each.reservation is not None and each.reservation.strict else end) > each.at
+                else (strict if each.reservation is not None and each.reservation.strict else over_by) > each.at
                 and not (own and each.borrower not in {None, terms.tenant})
             )
         )

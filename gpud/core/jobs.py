@@ -117,7 +117,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     ]
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
     if clean:
-        world.predictor.learn(terms, seen.exit.at - since)
+        if world.predictor.learn(terms, seen.exit.at - since):
+            world.queue.lengths_anew(owner_of(terms))
         world.spaces.learn(terms.demand)
     if world.policy.ended(active, gpu_s, out.now):
         world.queue.rank_anew(owner_of(terms))

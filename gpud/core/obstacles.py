@@ -212,7 +212,7 @@ def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:
 
 
 def _reserved(world: World, job: JobId, terms: Terms, now: Timestamp) -> dict[GpuId, Reservation]:
-    end = now + STARTING_S + world.lasting_s(terms)
+    end = now + STARTING_S + world.predictor.passing_s(terms)
     strict = end if terms.time_limit_s is not None else inf
     return {
         share.gpu: kept

@@ -3,7 +3,8 @@
 The mean of the last runs of the same user's jobs of the same name on as many GPUs; where there are none, of ever wider
 circles, down to all jobs, though jobs without GPUs tell nothing of those with some. (Means beat medians and geometric
 means, which guess long jobs too short.) What the user said comes first: an estimate is taken for the answer, a time
-limit bounds it. A prediction orders jobs and lets small ones slip in; nobody is ever ended for it.
+limit bounds it. A prediction orders jobs; nobody is ever ended for it. Who may pass another that waits is judged more
+carefully, by the longest of those runs: see `passing_s`.
 
 Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
 """
@@ -17,6 +18,10 @@ from gpud.model.units import Seconds
 
 RUNS = 20  # of which the mean is taken
 KEPT = 8_192
+# Of the very same kind of job, before they let one pass, and by how much it may exceed the longest of them. With the
+# mean in its place a job that changed its length delays others again and again; so it does once, and is known then.
+ENOUGH = 5
+MARGIN = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class _Runs:
     def mean_s(self) -> Seconds:
         return self.sum_ms / len(self.ran_ms) / 1000
 
+    @property
+    def longest_s(self) -> Seconds | None:
+        """The longest of them, or None where they are too few to go by."""
+        return None if len(self.ran_ms) < ENOUGH else max(self.ran_ms) / 1000
+
 
 class Predictor:
     """What was learnt of runs. `assumed_s` is the answer where nothing is known at all."""
@@ -60,12 +70,13 @@ class Predictor:
         self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
         self._learns = True
 
-    def learn(self, terms: Terms, ran_s: Seconds) -> None:
-        """Take note of a run that came to its own end."""
+    def learn(self, terms: Terms, ran_s: Seconds) -> bool:
+        """Take note of a run that came to its own end; return whether `passing_s` of its like is another now."""
         if not self._learns:
-            return
-        circles, ran_ms = self._circles, round(ran_s * 1000)
-        for key in _keys(terms):
+            return False
+        circles, ran_ms, keys = self._circles, round(ran_s * 1000), _keys(terms)
+        before = self._longest_s(keys[0])
+        for key in keys:
             runs = circles.get(key)
             if runs is None:
                 runs = circles[key] = _Runs()
@@ -74,6 +85,7 @@ class Predictor:
             runs.add(ran_ms)
         while len(circles) > KEPT:
             circles.popitem(last=False)
+        return self._longest_s(keys[0]) != before
 
     def twin(self) -> "Predictor":
         """Return one that knows what this one does, and learns nothing by itself."""
@@ -99,6 +111,23 @@ class Predictor:
             else:
                 return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
         return expected if terms.time_limit_s is None else min(expected, terms.time_limit_s)
+
+    def passing_s(self, terms: Terms) -> Seconds:
+        """Return for how long at most such a job may keep GPUs from who waits for them, to be let pass.
+
+        As its user says; where nothing is said, longer than any of the last runs of its like, and no longer than is
+        assumed of a job.
+        """
+        if terms.time_limit_s is not None:
+            return terms.time_limit_s
+        if terms.estimate_s is not None:
+            return terms.estimate_s
+        longest_s = self._longest_s(_keys(terms)[0])
+        return self.assumed_s if longest_s is None else min(MARGIN * longest_s, self.assumed_s)
+
+    def _longest_s(self, key: Hashable) -> Seconds | None:
+        runs = self._circles.get(key)
+        return None if runs is None else runs.longest_s
 
     def expect(self, terms: Terms) -> Prediction:
         """Return how long such a job is expected to run, and from what that is known."""

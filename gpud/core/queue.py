@@ -38,7 +38,7 @@ class Line:
     """Jobs of equal terms: `count` of them.
 
     `head` is the packed entry of the first, None when nobody is left; no entry ever was greater than `last`.
-    `lasts_s` is how long one of them is expected to run. `aside` says why the line is out of its group for now.
+    `lasts_s` is how short one of them is for who may be passed. `aside` says why the line is out of its group for now.
     """
 
     __slots__ = ("aside", "count", "group", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
@@ -86,7 +86,7 @@ class Longest:
 class Queue:
     """All lines, grouped by demand. `rank` (lower first) comes before the order of the jobs inside a line.
 
-    `lasts` tells how long a job of these terms is expected to run.
+    `lasts` tells how short a job of these terms is for who may be passed.
     """
 
     __slots__ = ("_by_owner", "_by_terms", "_entries", "_groups", "_lasts", "_lines", "_rank", "_unused")
@@ -201,7 +201,7 @@ class Queue:
         return None
 
     def shortest_s(self, group: Group) -> Seconds:
-        """Return how long the shortest job with a demand is expected to run, lines set aside included."""
+        """Return how short the shortest job with a demand is for who may be passed, lines set aside included."""
         shortest = group.shortest
         while shortest:
             if self._tells_length(shortest[0]):
@@ -233,11 +233,15 @@ class Queue:
     def rank_anew(self, owner: Owner | None = None) -> None:
         """Ask for the ranks of an owner's lines again, or of all."""
         for line in self._by_terms.values() if owner is None else self._by_owner.get(owner, ()):
+            self.moved(line)
+
+    def lengths_anew(self, owner: Owner) -> None:
+        """Ask for the lengths of an owner's lines again."""
+        for line in self._by_owner.get(owner, ()):
             lasts_s = self._lasts(line.terms)
             if lasts_s != line.lasts_s:
                 line.lasts_s = lasts_s
                 self._note_length(line)
-            self.moved(line)
 
     def moved(self, line: Line) -> bool:
         """Ask for a line's rank again; return whether it is another."""

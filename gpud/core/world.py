@@ -91,7 +91,7 @@ class World:
         self.rules = rules
         self.predictor = Predictor(rules.assumed_runtime_s)
         self.usage = Usage()
-        self.queue = Queue(policy.rank, self.lasting_s)
+        self.queue = Queue(policy.rank, lambda terms: self.predictor.passing_s(terms))  # noqa: PLW0108 - a twin gets another
         self.nodes: dict[NodeName, NodeState] = {}
         self.gpus: dict[GpuId, GpuState] = {}
         self.drained: dict[GpuId, str] = {}  # of every GPU that was drained, known or not

@@ -33,6 +33,34 @@ def test_an_unlimited_job_does_not_pass_onto_reserved_gpus_but_onto_others():
     assert [play.state(job) for job in (wide, onto_reserved, beside)] == ["queued", "queued", "starting"]
 
 
+@pytest.mark.parametrize(
+    ("runs", "others_end", "passes"),
+    [
+        ([100] * 5, 151, True),
+        ([100] * 5, 149, False),  # half as long again as they took
+        ([100] * 4, 3_000, False),
+        ([100] * 4 + [1_000], 1_400, False),  # one of its like took so long
+        ([100] * 5 + [1_000] + [100] * 20, 151, True),  # that is long ago
+    ],
+)
+def test_who_says_nothing_passes_by_the_longest_of_the_last_runs_of_its_like(runs, others_end, passes):
+    play = a_cluster(gpus="3xH100")
+    for seconds in runs[:-1]:
+        play.starts(*play.submit(a_job(user="ada")))
+        play.later(seconds)
+        play.ends(*play.running)
+    (last,) = play.submit(a_job(user="ada"))
+    play.starts(last)
+    play.submit(a_job(2, estimate=runs[-1] + others_end))
+    wide, alike, like = play.submit(a_job(3), a_job(user="eve"), a_job(user="ada"))
+    play.later(runs[-1])
+    play.ends(last)
+    kept = play.reserved
+    assert kept is not None
+    assert (kept.job, play.state(alike)) == (wide, "queued")
+    assert (play.state(like) == "starting") is passes
+
+
 def test_of_equal_gpus_those_that_are_free_now_are_reserved_last():
     play = a_cluster(gpus="4xRTX4090")
     over, running = play.submit(a_job(2, limit=100), a_job(2, limit=1000))
