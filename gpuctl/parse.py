@@ -87,9 +87,15 @@ class BareSeconds(float):
     """A duration that was said as a number alone: of sbatch that would be minutes."""
 
 
+class HoursAndMinutes(float):
+    """A duration that was said as `30:00`: of sbatch that would be minutes and seconds."""
+
+
 def parse_limit(text: str) -> float:
     """Return a time limit in seconds. Raises ValueError."""
     seconds = parse_duration(text)
+    if text.count(":") == 1:
+        return HoursAndMinutes(seconds)
     return BareSeconds(seconds) if text.strip().isdigit() else seconds
 
 

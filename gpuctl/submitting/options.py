@@ -63,7 +63,7 @@ _OPTIONS = (
     click.option("--spread/--pack", default=None, help="Where the most is free, or the least (default: --pack)."),
     click.option("-p", "--priority", type=PRIORITY, help="Higher goes first (default: 0)."),
     click.option("-n", "--name", help="What to call it (default: its program, or the script that it runs)."),
-    click.option("-t", "--time-limit", type=LIMIT, help="Stop it after this time: 90, 10m, 1d12h, HH:MM:SS."),
+    click.option("-t", "--time-limit", type=LIMIT, help="Stop it after this time: 90 (s), 10m, 1d12h, HH:MM[:SS]."),
     click.option("--estimate", type=DURATION, help="How long you expect it to run; nothing happens when that is over."),
     click.option("--checkpoint-signal", type=CHECKPOINT, help="Have it save before it is stopped: USR1, USR1@5m."),
     click.option("--checkpoint-interval", type=DURATION, help="Send it that signal this often, too."),

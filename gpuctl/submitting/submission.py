@@ -14,7 +14,7 @@ import click
 
 from gpuctl import session
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.parse import after_of, gpus_meant, parse_checkpoint, variables
+from gpuctl.parse import HoursAndMinutes, after_of, gpus_meant, parse_checkpoint, variables
 from gpuctl.submitting.places import expect_script, here, in_path, mount_of, repository
 from gpud.model.units import plural
 
@@ -79,7 +79,7 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
     optional = {
         "name": given["name"],
         "priority": given["priority"],
-        "time_limit_s": given["time_limit"],
+        "time_limit_s": _limit(given["time_limit"]),
         "grace_s": given["grace"],
         "estimate_s": given["estimate"],
         "preemptible": given["preemptible"],
@@ -105,6 +105,15 @@ def asked(given: dict[str, Any], *, literal: bool) -> tuple[dict[str, Any], "Scr
             workdir, *(os.path.dirname(request[name]) for name in ("output", "error") if name in request)
         )
     return (request if script is None else script.fields | request), script
+
+
+def _limit(limit: float | None) -> float | None:
+    """Return a time limit; say what `30:00` is, which sbatch reads otherwise."""
+    if isinstance(limit, HoursAndMinutes):
+        hours, minutes = divmod(int(limit) // 60, 60)
+        instead = f"for minutes and seconds write {hours}m{f'{minutes}s' if minutes else ''}"
+        session.note_once(f"--time-limit {hours}:{minutes:02} are hours and minutes; {instead}")
+    return limit
 
 
 def _expect_own(text: str) -> None:

@@ -272,6 +272,17 @@ def test_a_command_that_takes_gpus_of_others_or_their_port_is_told(capsys, words
     assert (said in told, bool(told)) == (True, bool(said))
 
 
+def test_a_time_limit_of_hours_and_minutes_says_so_for_sbatch_reads_it_otherwise(here, capsys):
+    assert request_of("-t", "30:00", "true")["time_limit_s"] == 30 * 3600
+    assert "30:00 are hours and minutes; for minutes and seconds write 30m\n" in capsys.readouterr().err
+    (here / "job.sh").write_text("#!/bin/sh\n#GPUCTL -t 1:05\n#SBATCH -t 30:00\ntrue\n")
+    assert request_of("./job.sh")["time_limit_s"] == 3900
+    assert "1:05 are hours and minutes; for minutes and seconds write 1m5s\n" in capsys.readouterr().err
+    (here / "job.sh").write_text("#!/bin/sh\n#SBATCH -t 30:00\ntrue\n")
+    assert request_of("-t", "30m", "true")["time_limit_s"] == request_of("./job.sh")["time_limit_s"] == 1800
+    assert capsys.readouterr().err == ""
+
+
 def test_a_directory_that_is_not_there_is_told_and_one_is_no_program(here, capsys):
     request_of("-o", "%x/out", "--error", "err", "-C", ".", "true")
     assert capsys.readouterr().err == ""
