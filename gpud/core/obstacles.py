@@ -164,8 +164,7 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
     # Not `policy.preempts`: a policy counts who asked it; nor `holding`, which is as of when somebody last waited.
     holding = world.policy.standing(replace(place, attained_s=active.attained_s(now)))
     policy = terms.preemptible is not False and holding > world.policy.standing(Place())
-    others = (each for each in world.tenants.values() if each.guaranteed_gpus and each.name != terms.tenant)
-    borrowed = milli(terms.demand) > 0 and any(others) and quota.borrows(world, terms.tenant) > 0
+    borrowed = milli(terms.demand) > 0 and quota.borrowed(world, terms.tenant, now) > 0
     if priority is None and not policy and not borrowed:
         return None
     at = Timestamp(max(now, active.since + rules.preempt_after_s))

@@ -91,6 +91,20 @@ def borrows(world: World, tenant: str) -> int:
     return max(0, tally.milli - tally.leaving - 1000 * (0 if known is None else known.guaranteed_gpus))
 
 
+def borrowed(world: World, tenant: str, now: Timestamp) -> int:
+    """Return how many of those, in thousandths, others may take back: none on its own GPUs, or of a pool.
+
+    For people: costs a look at every active job.
+    """
+    if not any(each.guaranteed_gpus and each.name != tenant for each in world.tenants.values()):
+        return 0
+    apart, taken = _apart(world, now).keys(), 0
+    for each in world.active.values():
+        if each.terms.tenant == tenant and not isinstance(each.state, Stopping):
+            taken += 0 if apart >= set(each.state.allocation.all_gpus) else milli(each.terms.demand)
+    return min(borrows(world, tenant), taken)
+
+
 def guaranteed(world: World, terms: Terms) -> bool:
     """Return whether what a job asks for is guaranteed to its tenant, beside all that the tenant has."""
     tenant, wanted = world.tenants.get(terms.tenant), milli(terms.demand)

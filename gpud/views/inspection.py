@@ -4,7 +4,7 @@ from math import inf
 
 from gpud.core.choice import in_force, values
 from gpud.core.policies import POLICIES
-from gpud.core.quota import borrows
+from gpud.core.quota import borrowed
 from gpud.core.windows import claims, misnamed
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
@@ -50,7 +50,7 @@ def tenant_map(world: World, tenant: Tenant, now: Timestamp) -> TenantMap:
         "gpu_uuids": list(tenant.gpus),
         "borrow": tenant.borrow,
         "gpus_used": tally.milli / 1000,
-        "gpus_borrowed": borrows(world, tenant.name) / 1000 if _any_guarantee(world) else 0.0,
+        "gpus_borrowed": borrowed(world, tenant.name, now) / 1000,
         "running": tally.running,
         "queued": tally.queued,
         "gpu_hours_used": meter.hours(now),
@@ -103,7 +103,3 @@ def unkept(world: World, config: Config, now: Timestamp) -> list[str]:
 
 def _names(world: World, gpus: tuple[GpuId, ...]) -> list[str]:
     return [f"{state.node}:{state.gpu.index}" if (state := world.gpus.get(gpu)) else gpu for gpu in gpus]
-
-
-def _any_guarantee(world: World) -> bool:
-    return any(each.guaranteed_gpus for each in world.tenants.values())

@@ -10,7 +10,7 @@ from tenancy import History, a_job_of, change, create, delete
 from gpud.core.choice import apply
 from gpud.core.commands import Accepted, Done, Pause
 from gpud.core.policies.parameters import Choice
-from gpud.core.quota import may_reclaim
+from gpud.core.quota import borrowed, may_reclaim
 from gpud.core.rules import Rules
 from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota, YieldsTo
 from gpud.model.tenant import Limits
@@ -314,6 +314,7 @@ def test_who_may_not_borrow_has_its_own_gpus_all_the_same_and_not_what_is_given_
     assert play.running == [own, pooled]
     assert play.gpus(own) == ["n1-H100-7"]
     assert play.why(more) == Guaranteed("guests", 4.0)
+    assert borrowed(play.world, "guests", play.out.now) == 0
     assert "4 of 4 GPUs are guaranteed to others" in play.refused(a_job_of("guests", 2))
 
 
@@ -329,6 +330,7 @@ def test_idle_guarantees_are_lent_and_reclaimed_by_their_tenant_alone():
         return may_reclaim(play.world, spec.terms, victim)
 
     assert len(lent) == 4
+    assert borrowed(play.world, "guests", play.out.now) == 4000
     assert may(a_job_of("vision", 2))
     assert not may(a_job_of("vision", 3)), "beyond its own guarantee"
     assert not may(a_job_of("guests", 1))
