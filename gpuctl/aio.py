@@ -172,7 +172,7 @@ class AsyncClient:
             try:
                 return await (await self._open()).ask(op, fields)
             except RefusedError as refused:
-                wait_s = refused.retry_after_s
+                wait_s = refused.retry_after_s if refused.code == "busy" else None
                 if wait_s is None or not 0.0 <= wait_s <= patience_s:
                     raise
                 patience_s -= wait_s + 0.01

@@ -112,7 +112,7 @@ class Client:
 
     def _wait_for(self, refused: RefusedError, patience_s: float) -> float:
         """Wait until gpud would take what it refused; return how long that was. Raises what it was, beyond patience."""
-        wait_s = refused.retry_after_s
+        wait_s = refused.retry_after_s if refused.code == "busy" else None
         if wait_s is None or not 0.0 <= wait_s <= patience_s:
             raise refused
         wait_s = (wait_s + 0.01) * (1.0 + time.monotonic_ns() % 1000 / 1000)  # many who wait shall not come all at once

@@ -83,7 +83,7 @@ class JobError(GpuctlError):
 class RefusedError(GpuctlError):
     """gpud said no, and did nothing. `code` is stable: see `gpud.wire.messages.Error`.
 
-    `retry_after_s`: the same is done in so many seconds; None where that is not known.
+    `retry_after_s`: the same may be done in so many seconds; None where that is not known.
     """
 
     def __init__(self, code: str, message: str, *, hint: str | None = None, retry_after_s: float | None = None) -> None:

@@ -40,14 +40,17 @@ from gpud.intake.submitting import Submitting, check_priority
 from gpud.intake.updating import changes_of, checked_signal, in_parts, written
 from gpud.looking import first_look
 from gpud.model.job import JobId, array_of, format_job
+from gpud.model.units import format_duration
 from gpud.notices.sending import Notices
 from gpud.people.roles import check_right, right_of
 from gpud.server.connections import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
+from gpud.views.forecasting import next_end
 from gpud.views.reasons import in_words
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
+from gpud.wire.messages import Error
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +168,8 @@ class Requests:
     def _tell(self, pending: Pending, reply: Reply) -> None:
         peer, request = pending.peer, pending.message["id"]
         match reply:
-            case Refused(code, message, hint):
-                peer.error(request, {"code": code, "message": message, "hint": hint})
+            case Refused():
+                peer.error(request, self._refusal(reply))
             case Accepted(job, position, wait, there, done):
                 told: Message = {"job": None if job is None else format_job(job)}
                 if done:
@@ -193,6 +196,16 @@ class Requests:
                     peer.reply(request, {"changed": changed})
                 else:
                     peer.reply(request, {"changed": targets if changed else [], "notes": {}})
+
+    def _refusal(self, refused: Refused) -> Error:
+        """Return what is said of a refusal; where too many wait, when some of them may start."""
+        error = Error(code=refused.code, message=refused.message, hint=refused.hint)
+        now = self._gpud.clock()
+        end = next_end(self._gpud.world, now) if refused.full else None
+        if end is not None:
+            error["retry_after_s"] = end - now
+            error["hint"] = f"{refused.hint}; the next end of a job is expected in {format_duration(end - now)}"
+        return error
 
     def accepted_before(self, asked: object, jobs: Mapping[str, JobId]) -> bool:
         """Answer a submit that was made durable when it was first sent; False for anything else. `jobs`: by nonce."""

@@ -50,7 +50,8 @@ class Subscriptions:
         most = self._gpud.config.subscriptions_per_user
         spans = merged(word.span for word in parse_jobs(message["jobs"])) if "jobs" in message else None
         if not allows(most, peer.uid, 1 + sum(each.peer.uid == peer.uid for each in self._all)):
-            raise Wrong(f"you have {most} subscriptions already", "end one, then try again", "busy")
+            hint = "try again when one has ended: each watch, wait and run, and what follows logs, has one"
+            raise Wrong(f"you have {most} subscriptions already", hint, "busy")
         subscription = _Subscription(peer, viewer_of(self._gpud, peer), spans, message.get("readings", False))
         last = self._gpud.last_event
         if peer.closed:  # it hung up before its turn came, and nobody would ever take it off the list

@@ -23,11 +23,12 @@ _REMEMBERED = 10_000
 
 @value()
 class Refused:
-    """A request that is not done, with a stable code and what to do about it."""
+    """A request that is not done, with a stable code and what to do about it. `full`: until jobs that wait start."""
 
     code: str
     message: str
     hint: str | None = None
+    full: bool = False
 
 
 def never_fits(world: World, demand: Demand) -> Refused | None:

@@ -245,7 +245,7 @@ def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused 
         if most is not None and tally.queued + more > most:
             many = "this is one" if more == 1 else f"these are {more}"
             message = f"{whose} has {tally.queued} of {plural(most, 'job')} waiting, and {many} more"
-            return Refused("refused", message, "submit it when some have started")
+            return Refused("refused", message, "submit it when some have started", full=True)
     return None
 
 

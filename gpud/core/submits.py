@@ -5,6 +5,7 @@ submitted a second time costs nothing, and runs again what has failed.
 """
 
 from collections import Counter
+from dataclasses import replace
 
 from gpud.core import quota, tenants
 from gpud.core.admit import Refused, never_fits
@@ -53,8 +54,7 @@ def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
         refused = _refused(world, out, each, wanted.total(), wanted[spec.terms.tenant])
         if refused is not None:
             where = f"{each.where}: " if each.where else ""
-            refused = Refused(refused.code, f"{where}{refused.message}", refused.hint)
-            out.replies.append((asked.token, refused))
+            out.replies.append((asked.token, replace(refused, message=f"{where}{refused.message}")))
             return
     jobs: list[tuple[JobId | None, str | None]] = []
     done: list[tuple[JobId, IndexSet]] = []

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 
+from gpud.core.backfill import expected_end
 from gpud.core.forecast import Forecast
 from gpud.core.groups import Group
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
@@ -85,6 +86,12 @@ def group_end(world: World, forecast: Forecast | None, group: Group) -> Timestam
     ends = [None if forecast is None else forecast.ended(job) for job in world.groups.members(group)]
     known = [at for at in ends if at is not None]
     return max(known) if known and len(known) == len(ends) else None
+
+
+def next_end(world: World, now: Timestamp) -> Timestamp | None:
+    """Return when the first of what runs is expected to end; None where nothing runs, or would start then."""
+    ends = (expected_end(world, active, now) for active in world.active.values())
+    return min(ends, default=None) if world.paused is None else None
 
 
 def is_late(forecast: Forecast | None, job: JobId) -> bool:

@@ -277,8 +277,8 @@ class Error(TypedDict):
 
     Codes: `usage` (2), `no_such_job`, `no_such_gpu`, `no_such_node`, `no_such_tenant`, `no_such_reservation`,
     `no_such_group` (3), `not_permitted` (4), `unavailable` (69: gpud cannot start), and `refused`, `never_fits`,
-    `storage`, `busy`, `protocol`, `frame` (1). `busy`: somebody asks for too much at once; the same request is taken in
-    `retry_after_s`, where that is known.
+    `storage`, `busy`, `protocol`, `frame` (1). `busy`: somebody asks for too much at once; the same request may be
+    taken in `retry_after_s`, where that is known. So may one that is `refused` because too many jobs wait.
     """
 
     code: str

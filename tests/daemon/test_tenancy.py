@@ -148,10 +148,16 @@ def test_limits_and_pools_come_from_the_configuration_and_may_change_while_gpud_
     file = tmp_path / "config.toml"
     file.write_text('simulate = "2xRTX4090"\nmax_queued_per_user = 1\n[pool.debug]\ngpus = [1]\nmax_time = "30m"\n')
     gpud = a_gpud("--config", str(file))
-    gpud.ask("pause")
+    gpud.running(gpud.submit("sleep", "60", gpus=0, time_limit_s=60.0))
     gpud.submit("true", hold=True)
-    with pytest.raises(RefusedError, match=f"user {ME} has 1 of 1 job waiting"):
+    with pytest.raises(RefusedError, match=f"user {ME} has 1 of 1 job waiting") as refused:
         gpud.submit("true")
+    assert 0 < refused.value.retry_after_s <= 65
+    assert "submit it when some have started; the next end of a job is expected in " in refused.value.hint
+    gpud.ask("pause")
+    with pytest.raises(RefusedError, match=f"user {ME} has 1 of 1 job waiting") as refused:
+        gpud.submit("true")
+    assert (refused.value.hint, refused.value.retry_after_s) == ("submit it when some have started", None)
 
     file.write_text('simulate = "2xRTX4090"\n[pool.debug]\ngpus = ["0"]\n')
     gpud.signal(1)  # HUP
