@@ -44,7 +44,7 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     shared = state.shared
     if state.holders and not shared:
         return Condition.BUSY
-    if state.drained is not None or world.nodes[state.node].drained is not None:
+    if is_drained(world, state):
         return Condition.DRAINING
     if away:
         return Condition.UNHEALTHY
@@ -83,6 +83,11 @@ def is_lost(world: World, state: GpuState) -> bool:
     Before the first survey nothing is known to be missing, nor while there are GPUs that do not say who they are.
     """
     return state.lost and (state.present or (surveyed(world) and not world.nodes[state.node].node.silent))
+
+
+def is_drained(world: World, state: GpuState) -> bool:
+    """Return whether somebody wants no new jobs on a GPU, or on its node; a job that runs there runs on."""
+    return state.drained is not None or world.nodes[state.node].drained is not None
 
 
 def is_closed(world: World, state: GpuState) -> bool:

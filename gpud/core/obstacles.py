@@ -13,7 +13,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, expected_end
 from gpud.core.books import milli
 from gpud.core.claims import Claim
-from gpud.core.condition import Condition, condition
+from gpud.core.condition import Condition, condition, is_drained
 from gpud.core.fleet import GpuState
 from gpud.core.placement import admits
 from gpud.core.room import share_of
@@ -93,7 +93,7 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
             if now_is is Condition.BUSY or share is None or share > left:
                 holders += [(state.node, holder, gpu) for holder in state.holders]
                 short_of = left if now_is is Condition.SHARED and share is not None else None
-                if short_of is not None or gpu in claimed:  # claimed: its holder would end in vain
+                if short_of is not None or gpu in claimed or is_drained(world, state):  # its holder would end in vain
                     denied.append(Denied(state=state, condition=now_is, left_mib=short_of, claim=claimed.get(gpu)))
                 continue
         elif now_is is not Condition.FREE:

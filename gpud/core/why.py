@@ -4,7 +4,7 @@ from collections.abc import Collection
 from math import inf
 
 from gpud.core import quota
-from gpud.core.condition import Condition, condition
+from gpud.core.condition import Condition, condition, is_drained
 from gpud.core.fleet import GpuState
 from gpud.core.placement import admits, goes_to, suits, to_be_had
 from gpud.core.room import Hold
@@ -95,6 +95,8 @@ def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[Gp
     able = [state for state in suitable(world, demand) if state.gpu.id not in closed]
     for state in able:
         now_is = condition(world, state, now)
+        if now_is is Condition.BUSY and is_drained(world, state):
+            now_is = Condition.DRAINING
         if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
             word = "reboot" if world.nodes[state.node].node.reboot else now_is.value
             out[word] = out.get(word, 0) + 1

@@ -11,7 +11,7 @@ from itertools import groupby
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end
 from gpud.core.choice import in_force
-from gpud.core.condition import Condition
+from gpud.core.condition import Condition, is_drained
 from gpud.core.forecast import overdue
 from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.lifecycle import said
@@ -229,8 +229,10 @@ def _denial(scene: Scene, denied: Denied) -> str:
     state, now = denied.state, scene.now
     if denied.left_mib is not None:
         return f"shared, with {format_size(denied.left_mib)} left"
-    if denied.claim is not None and denied.condition is Condition.BUSY:
-        return f"busy, and {claimed(denied.claim, now)}"
+    if denied.condition is Condition.BUSY:
+        why_not = health_reason(scene.world, state, denied.condition, now)
+        out = ["drained" + (f": {why_not}" if why_not else "")] if is_drained(scene.world, state) else []
+        return ", and ".join(["busy", *([] if denied.claim is None else [claimed(denied.claim, now)]), *out])
     if denied.condition not in {Condition.FREE, Condition.SHARED}:
         why_not = health_reason(scene.world, state, denied.condition, scene.now)
         return f"{denied.condition.value}" + (f": {why_not}" if why_not else "")

@@ -5,6 +5,7 @@ A job is refused at the door where it can never fit; one that was queued before 
 
 from gpud.core.admit import never_fits
 from gpud.core.forecast import Forecast
+from gpud.core.quota import impossible
 from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.job import Demand, JobId, format_job
@@ -32,6 +33,8 @@ def in_words(
     if isinstance(wait, NoCapacity) and waiting is not None:
         demand = waiting.terms.demand
         never = never_fits(world, demand)
+        if never is None and wait.suitable < demand.gpus:  # a tenant has them as its own by now
+            never = impossible(world, waiting.terms, now)
         if never is not None:
             hint = f"it cannot start here: gpuctl cancel {written}"
             return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint

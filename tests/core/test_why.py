@@ -132,6 +132,34 @@ def test_of_a_gpu_that_is_busy_it_is_told_too_for_whom_it_is_kept():
 
 
 @pytest.mark.parametrize(
+    ("drained", "reason", "named"),
+    [
+        ({"nodes": ("n1",)}, "waits for a GPU: none can be given (2 drained)", "GPU 0, GPU 1 are busy, and drained"),
+        ({"gpus": (1,)}, "waits for a GPU: 0 of 2 are free, 1 drained", "GPU 1 is busy, and drained"),
+    ],
+)
+def test_of_a_gpu_that_is_busy_it_is_told_too_that_it_is_drained(drained, reason, named):
+    play = a_cluster(gpus="2xH100")
+    play.starts(*play.submit(a_job(), a_job()))
+    (waits,) = play.submit(a_job())
+    play.drain(*(f"n1-H100-{index}" for index in drained.get("gpus", ())), nodes=drained.get("nodes", ()), reason="fan")
+
+    assert told(play, waits)["reason"] == reason
+    assert f"{named}: fan" in details(play, waits)
+
+
+def test_whose_the_gpus_are_by_now_is_told_to_who_can_never_start_for_it():
+    play = a_cluster(gpus="1xH100")
+    play.starts(*play.submit(a_job()))
+    (waits,) = play.submit(a_job())
+    create(play, "vision", gpus=("n1-H100-0",))
+
+    found = told(play, waits)
+    assert found["reason"] == "a GPU is asked for; beside those for tenant vision there are none that suit"
+    assert found["hint"] == "see whose they are: gpuctl gpus; it cannot start here: gpuctl cancel 2"
+
+
+@pytest.mark.parametrize(
     ("rules", "prepare", "reason"),
     [
         (Rules(pools=(Pool(name="debug", gpus=("0",)),)), None, "free, but for pool debug"),
