@@ -37,6 +37,8 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None, att
                 note(f"the output of job {job}")
         answer = client.request("show", job=job)
         _refuse_array(answer)
+        if attempt is None and not follow:
+            attempt = _between(answer)
         if attempt is not None:
             answer["job"] |= _of_attempt(answer, attempt)
         if session.json:
@@ -54,7 +56,21 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None, att
 def say_if_waiting(job: dict[str, Any]) -> None:
     """Say why there is nothing to be seen yet of a job that is waited for."""
     if job["state"] in ("held", "queued"):
-        note(f"job {job['id']} has not started: {job['reason'] or job['state']}")
+        note(f"job {job['id']} {_not_started(job)}: {job['reason'] or job['state']}")
+
+
+def _not_started(job: dict[str, Any]) -> str:
+    return "has not started" if job["attempt"] == 1 else "has not started again"
+
+
+def _between(answer: dict[str, Any]) -> int | None:
+    """Return the last attempt of a job that waits for another, and say so; None of one that runs, or never did."""
+    job = answer["job"]
+    before = [each["attempt"] for each in answer["attempts"] if each["started_at"] is not None]
+    if job["started_at"] is not None or job["state"] in ENDS or not before:
+        return None
+    note(f"the output of attempt {before[-1]}; job {job['id']} {_not_started(job)}: {job['reason'] or job['state']}")
+    return int(before[-1])
 
 
 def _of_attempt(answer: dict[str, Any], attempt: int) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def _rule(board: Board, job: dict[str, Any], width: int) -> Line:
     log = board.seen.log
     if "array" in job:
         return [("an array: each of its elements has a log of its own", "dim")]
+    if job["started_at"] is None and job["attempt"] > 1:
+        return [(f"it has not started again; what it said before: gpuctl logs {job['id']}", "dim")]
     if job["started_at"] is None or job["output"] is None:
         return [
             ("no output: it has not started" if job["started_at"] is None else "its output is not yours to see", "dim")

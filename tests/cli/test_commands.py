@@ -286,6 +286,20 @@ def test_logs_follow_from_before_the_start_to_the_end(gpuctl):
     assert gpuctl.ok("logs", "-n", "0") == ""
 
 
+def test_logs_of_a_job_between_two_attempts_are_those_of_the_last(gpuctl):
+    job = gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", "echo ready; exec sleep 60")
+    until(lambda: gpuctl("logs", job).stdout == "ready\n")
+    gpuctl.ok("pause")
+    gpuctl.ok("requeue", job)
+    until(lambda: gpuctl.json("show", job)["state"] == "queued")
+    told = gpuctl("logs", job)
+    assert told.stdout == "ready\n"
+    assert told.stderr == f"gpuctl: the output of attempt 1; job {job} has not started again: the queue is paused\n"
+    assert gpuctl.json("logs", job, "-n", "1")["lines"] == ["ready"]
+    gpuctl.ok("cancel", job)
+    gpuctl.ok("resume")
+
+
 def test_why_and_reasons(gpuctl):
     gpuctl.ok("submit", "-g", "2", "-t", "1h", "--", "sleep", "60")
     gpuctl.ok("submit", "-g", "1", "--", "true")
