@@ -22,6 +22,7 @@ COOLER_C = 5  # below the limit before a GPU that was too hot is used again
 CAPPED = 0.7  # of its usual power limit: below that a GPU is a slow one
 DEATHS = 3  # different jobs in a row
 EARLY_S: Seconds = 30.0  # after its start
+_RESET = "by itself, after a reset (nvidia-smi --gpu-reset) or a reboot"
 
 
 class Level(StrEnum):
@@ -106,7 +107,8 @@ Finding = tuple[str, Fault | None]  # a cause, and the fault that it makes; None
 def findings(health: Health, seen: Reading | Unreadable, thermal_limit_c: int | None) -> Iterator[Finding]:
     """Yield what a look says of each cause; of those that it does not mention nothing is new."""
     if isinstance(seen, Unreadable):
-        silent = Fault(level=Level.DRAINING, says=seen.reason, clears="by itself, when the driver answers for it")
+        clears = _RESET if seen.reset else "by itself, when the driver answers for it"
+        silent = Fault(level=Level.DRAINING, says=seen.reason, clears=clears)
         lost = Fault(level=Level.LOST, says=seen.reason, clears="by itself, when the driver has it; mostly a reboot")
         yield "unreadable", None if seen.lost else silent
         yield "lost", lost if seen.lost else None
@@ -150,17 +152,16 @@ def _slow(health: Health, seen: Reading) -> Iterator[Finding]:
 
 
 def _signs(signs: Signs) -> Iterator[Finding]:
-    reset = "by itself, after a reset (nvidia-smi --gpu-reset) or a reboot"
     yield (
         "memory errors",
         _fault(
             signs.ecc_uncorrected,
             Level.DEGRADED,
             f"{signs.ecc_uncorrected} memory errors that could not be corrected",
-            reset,
+            _RESET,
         ),
     )
-    yield "remap", _fault(signs.remap_pending, Level.DRAINING, "failed memory waits to be replaced", reset)
+    yield "remap", _fault(signs.remap_pending, Level.DRAINING, "failed memory waits to be replaced", _RESET)
     yield (
         "remap failed",
         _fault(signs.remap_failed, Level.DRAINING, "failed memory cannot be replaced any more", "a new GPU"),

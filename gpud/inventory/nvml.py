@@ -68,7 +68,15 @@ class GpuLostError(Exception):
 
 
 class GpuFailedError(Exception):
-    """A call failed in a way that says nothing good about its GPU."""
+    """A call failed in a way that says nothing good about its GPU. `reset`: it does until that is reset."""
+
+    reset = False
+
+
+class GpuNeedsResetError(GpuFailedError):
+    """The GPU must be reset before it can be used again."""
+
+    reset = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +313,7 @@ class Nvml:
                 if error.value in _LOST:
                     raise GpuLostError(f"the driver has lost it ({error})") from error
                 if error.value == _RESET_REQUIRED:
-                    raise GpuFailedError("it needs a reset (nvidia-smi --gpu-reset)") from error
+                    raise GpuNeedsResetError("it needs a reset (nvidia-smi --gpu-reset)") from error
                 raise GpuFailedError(f"{name} failed: {error}") from error
         return None
 

@@ -9,7 +9,15 @@ Ask = Callable[..., Any]  # makes the first of these calls that the driver knows
 
 _UNCORRECTED, _SINCE_LOADED = 1, 0  # nvmlMemoryErrorType_t, nvmlEccCounterType_t
 _RECOVERY_FIELD = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
-_RECOVERIES = {1: "reset", 2: "reboot", 3: "drain of its peers' traffic", 4: "drain and reset"}
+_RECOVERIES = {
+    1: "reset",
+    2: "reboot",
+    3: "drain of its peers' traffic",
+    4: "drain and reset",
+    5: "recovery of its IMEX domain",
+    6: "reset of its bus",
+    7: "reboot",
+}
 _HARDWARE, _HEAT, _BRAKE = 0x08, 0x20 | 0x40, 0x80  # nvmlClocksEventReasons; 0x04, the power limit, is daily business
 
 

@@ -160,11 +160,15 @@ class Reading:
 
 @value()
 class Unreadable:
-    """A GPU that gave no reading. `lost`: the vendor's library says it fell off the bus; else not answering."""
+    """A GPU that gave no reading. `lost`: the vendor's library says it fell off the bus; else not answering.
+
+    `reset`: it says that nothing but a reset makes it answer again.
+    """
 
     at: Timestamp
     reason: str
     lost: bool = False
+    reset: bool = False
 
 
 @value(kw_only=True)

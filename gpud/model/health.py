@@ -9,7 +9,7 @@ class Signs:
 
     `ecc_uncorrected` counts memory errors that could not be corrected, since the driver was loaded. `remap_pending`:
     memory that failed is replaced (rows remapped, pages retired) at the next reset; `remap_failed`: there is no more to
-    replace it with. `recovery` is what the driver says must be done: "reset", "reboot" or "inspect".
+    replace it with. `recovery` is what the driver says must be done: "reset", "reboot", ...
     """
 
     ecc_uncorrected: int | None = None

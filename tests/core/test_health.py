@@ -12,10 +12,10 @@ from gpud.core.policies.fair_share import FairShare
 from gpud.core.restore import carry_over, parting
 from gpud.core.rules import Rules
 from gpud.model.changes import Queued, StrangerSeen, Told, UsePut
-from gpud.model.gpu import GpuId, NodeName, ProcessIdentity
+from gpud.model.gpu import GpuId, NodeName, ProcessIdentity, Unreadable
 from gpud.model.health import Signs
 from gpud.model.job import JobId, format_job
-from gpud.model.observations import NodeSeen, XidSeen
+from gpud.model.observations import GpuSeen, NodeSeen, XidSeen
 from gpud.model.units import Mib, Timestamp
 from gpud.views.gpus import gpu_map
 from gpud.views.jobs import Scene, Viewer
@@ -221,6 +221,14 @@ def test_a_gpu_that_does_not_answer_drains_and_is_well_again_by_itself():
     play.hardware[ONE] = Hardware()
     play.look()
     assert (level(play), state_of(play)) == ("healthy", Condition.FREE)
+
+
+def test_a_gpu_of_which_the_driver_wants_a_reset_says_that_a_reset_clears_it():
+    play = real("1xH100")
+    play.cycle(GpuSeen(NodeName("n1"), ONE, Unreadable(Timestamp(play.now), "it needs a reset", reset=True)))
+    assert play.world.gpus[ONE].health.faults["unreadable"].clears == (
+        "by itself, after a reset (nvidia-smi --gpu-reset) or a reboot"
+    )
 
 
 def test_sick_gpus_are_looked_at_until_they_are_well_and_then_nobody_looks():

@@ -114,6 +114,10 @@ def test_a_detail_that_fails_for_good_makes_no_gpu_useless_but_memory_does(fake_
     assert "GPU 1 cannot be identified" in node.problem
     assert "needs a reset" in node.problem
     assert readable(seen.reading(ZERO))
+    fake_nvml.write(
+        fake_gpu(0, f"error nvmlDeviceGetMemoryInfo_v2 {ERROR_RESET_REQUIRED}"), fake_gpu(1), fake_gpu(2), fake_gpu(3)
+    )
+    assert seen.look().reset
 
 
 def test_a_gpu_without_memory_of_its_own_has_the_machines(fake_nvml, looking):
