@@ -130,6 +130,7 @@ class Daemon:
         for look in self._looks:
             self._parts.launcher.perform(look)
         self._parts.launcher.keep((job, active.place.attempt) for job, active in self.world.active.items())
+        self._tell_held()
         self._parts.inventory.start(self._see)
         await self._gpud.roles.begin(self._gpud.config)
         self._notices.begin()
@@ -253,8 +254,7 @@ class Daemon:
     def _perform(self, outcome: Outcome, specs: dict[Launch, JobSpec]) -> None:
         """Make visible what is durable now."""
         if any(not isinstance(effect, Look | ReadGpus) for effect in outcome.effects):
-            held = {gpu: len(state.holders) for gpu, state in self.world.gpus.items() if state.holders}
-            self._parts.inventory.follow(held)
+            self._tell_held()
         for effect in sorted(outcome.effects, key=_may_wait):
             if isinstance(effect, ReadGpus):
                 self._parts.inventory.read(effect.gpus)
@@ -264,6 +264,11 @@ class Daemon:
                 self._parts.launcher.perform(effect, order)
             else:
                 self._parts.launcher.perform(effect)
+
+    def _tell_held(self) -> None:
+        """Let simulated GPUs look as busy as they are."""
+        held = {gpu: len(state.holders) for gpu, state in self.world.gpus.items() if state.holders}
+        self._parts.inventory.follow(held)
 
     def _notice(self, batch: Sequence[Input]) -> None:
         """Wake those who wait for the inventory."""

@@ -46,7 +46,9 @@ def test_a_job_keeps_its_gpus_across_a_restart(gpud):
     assert gpud.restart().ask("ping")["ok"]
 
     assert gpud.job(second)["state"] == "queued"
-    assert [gpu["jobs"] for gpu in gpud.ask("gpus")["gpus"]] == [[first], [first]]
+    held = gpud.ask("gpus")["gpus"]
+    assert [gpu["jobs"] for gpu in held] == [[first], [first]]
+    assert all(gpu["utilization_percent"] > 80 for gpu in held), "simulated GPUs that hold a job look busy"
     tell(go)
     assert gpud.ended(second)["exit_code"] == 0
 
