@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import stat
+import sys
 import termios
 import threading
 from array import array
@@ -80,12 +81,12 @@ def run(
     elif _is_piped():
         note("what is piped in is not passed on: a job's stdin is /dev/null")
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
-    if pass_signals and os.environ.get("JPY_PARENT_PID") == str(os.getppid()):
-        _end_with(os.getppid())
+    warden = _as_a_kernel(session) if pass_signals else None
     # A job may have been queued from here on.
     with session.connect() as client, Interrupts(client, passes=pass_signals) as interrupts, _Lost() as lost:
         reply = client.request("submit", nonce=submission.new_nonce(), next=True, **fields)
         job = lost.job = reply["job"]
+        _tell(warden, job)
         if on_terminal():
             note(f"{submission.next_words(job, reply)}; to come back to it: gpuctl attach {job}")
         if immediate is not None:
@@ -93,14 +94,13 @@ def run(
         if pty:
             from gpuctl.following import attaching  # noqa: PLC0415 - only for terminals
 
-            attended = attaching.attend(client, job, interrupts)
-            if attended is None:
+            if (answer := attaching.attend(client, job, interrupts)) is None:
                 note(f"left job {job}; back to it: gpuctl attach {job}")
                 return 0
-            answer = attended
         else:
             shown_on = 2 if session.json else 1
             answer = Follower(client, job, skip=before, interrupts=interrupts, descriptor=shown_on).follow()
+    _tell(warden, "over")
     ended = answer["job"]
     if session.json:
         session.print_json(ended)
@@ -125,7 +125,7 @@ def _terminal(session: Session, unattended: float | None) -> dict[str, Any]:
 
 
 def _end_with(parent: int) -> None:
-    """Have TERM come when the Jupyter that started this is gone: as a kernel outside of a job, one in it ends then."""
+    """Have TERM come when the Jupyter that started this is gone."""
     try:
         watched = os.pidfd_open(parent)
     except OSError:  # gone already, or not to be watched here
@@ -136,6 +136,33 @@ def _end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _as_a_kernel(session: Session) -> int | None:
+    """Have the job end as a kernel outside of a job would: with Jupyter, or when Jupyter kills this program.
+
+    Return a pipe into which the job is to be written; None where it was not Jupyter that started this. A shell waits at
+    its end, in a session of its own since Jupyter kills all of this one: it holds less than another Python.
+    """
+    if os.environ.get("JPY_PARENT_PID") != str(os.getppid()):
+        return None
+    import subprocess  # noqa: PLC0415 - only for kernels
+
+    _end_with(os.getppid())
+    reading, writing = os.pipe()
+    socket = [] if session.socket is None else ["--socket", session.socket]
+    cancel = [sys.executable, "-m", "gpuctl", *socket, "cancel"]
+    words = ["/bin/sh", "-c", 'read -r job && ! read -r over && exec "$@" "$job"', "sh", *cancel]
+    away = subprocess.DEVNULL
+    subprocess.Popen(words, stdin=reading, stdout=away, stderr=away, start_new_session=True)
+    os.close(reading)
+    return writing
+
+
+def _tell(warden: int | None, word: str) -> None:
+    if warden is not None:
+        with contextlib.suppress(OSError):
+            os.write(warden, f"{word}\n".encode())
 
 
 def _started_or_cancelled(client: Client, job: str, within_s: float, interrupts: Interrupts) -> None:

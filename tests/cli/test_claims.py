@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli.conftest import Gpuctl
@@ -106,12 +107,17 @@ def test_a_kernel_is_a_job_that_jupyter_interrupts_and_ends(gpuctl, served, tmp_
     assert served.ended(job["id"])["state"] == "cancelled"
 
 
-def test_a_kernel_goes_with_a_jupyter_that_is_killed(gpuctl, served):
+@pytest.mark.parametrize("killed", ["jupyter", "the kernel"])
+def test_a_kernel_goes_with_a_jupyter_that_is_killed_or_kills_it(gpuctl, served, killed):
     program = "import os, subprocess as s, sys; os.environ['JPY_PARENT_PID'] = str(os.getpid()); s.run(sys.argv[1:])"
     words = [sys.executable, "-m", "gpuctl", "run", "--pass-signals", "-n", "left", "-g", "0", "--", "sleep", "600"]
     with subprocess.Popen([sys.executable, "-c", program, *words], env=gpuctl.environ, cwd=gpuctl.directory) as jupyter:
-        [job] = until(lambda: gpuctl.json("list", "--name", "left", "--state", "running"))
-        jupyter.kill()
+        try:
+            [job] = until(lambda: gpuctl.json("list", "--name", "left", "--state", "running"))
+            if killed == "the kernel":
+                os.kill(int(Path(f"/proc/{jupyter.pid}/task/{jupyter.pid}/children").read_text()), signal.SIGKILL)
+        finally:
+            jupyter.kill()
     assert served.ended(job["id"])["state"] == "cancelled"
 
 
