@@ -13,7 +13,7 @@ from gpud.model.changes import SettingPut, Told
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant, plain_tenant, tenant_from
 from gpud.model.units import Timestamp, plural
-from gpud.model.window import window_from
+from gpud.model.window import Window, window_from
 
 Asked = PutTenant | DeleteTenant | Reserve | DeleteReservation
 
@@ -26,6 +26,9 @@ def change(world: World, out: Outcome, asked: Asked) -> Reply:
         case DeleteTenant(_, name, by):
             return _delete(world, out, name, by)
         case Reserve(_, window):
+            taken = _taken(world, window)
+            if taken is not None:
+                return taken
             number = max(world.windows, default=0) + 1
             windows.open_window(world, out, replace(window, number=number))
             return Reserved(number)
@@ -64,6 +67,22 @@ def restore(world: World, settings: Mapping[str, Any]) -> None:
     kept = [window_from(plain) for plain in settings.get("windows") or ()]
     world.windows = {window.number: window for window in kept}
     world.standing = None
+
+
+def _taken(world: World, window: Window) -> Refused | None:
+    """Return which other reservation would keep those off for whom GPUs are to be set aside.
+
+    Maintenance may be laid over any.
+    """
+    mine = {*window.users, *window.tenants}
+    for other in world.windows.values() if mine else ():
+        theirs, common = {*other.users, *other.tenants}, [gpu for gpu in window.gpus if gpu in other.gpus]
+        if common and not mine & theirs and other.at < window.until and window.at < other.until:
+            state, whom = world.gpus[common[0]], ", ".join(sorted(theirs)) or "nobody"
+            message = f"GPU {state.node}:{state.gpu.index} is set aside then: reservation {other.number}, for {whom}"
+            hint = f"see when: gpuctl reserve list; to take it back: gpuctl reserve delete {other.number}"
+            return Refused("refused", message, hint)
+    return None
 
 
 def _put(world: World, out: Outcome, asked: PutTenant) -> Reply:

@@ -6,7 +6,7 @@ from itertools import chain
 from playbook import Play, a_job
 
 from gpud.core.books import milli
-from gpud.core.commands import DeleteReservation, DeleteTenant, PutTenant, Reserve
+from gpud.core.commands import DeleteReservation, DeleteTenant, PutTenant, Reserve, Reserved
 from gpud.model.changes import AttemptEnded
 from gpud.model.gpu import GpuId
 from gpud.model.units import Timestamp
@@ -30,11 +30,12 @@ def delete(play: Play, name: str):
     return play._ask(DeleteTenant(1, name))
 
 
-def reserve(play: Play, *gpus: GpuId, at: float = 0.0, until: float, users=(), tenants=(), reason: str = "") -> int:
-    """`at` and `until` are seconds from now."""
+def reserve(play: Play, *gpus: GpuId, at: float = 0.0, until: float, users=(), tenants=(), reason: str = ""):
+    """Return its number, or why it is refused; `at` and `until` are seconds from now."""
     moments = {"at": Timestamp(play.now + at), "until": Timestamp(play.now + until)}
     window = Window(number=0, gpus=gpus, users=tuple(users), tenants=tuple(tenants), reason=reason, **moments)
-    return play._ask(Reserve(1, window)).number
+    reply = play._ask(Reserve(1, window))
+    return reply.number if isinstance(reply, Reserved) else reply
 
 
 def unreserve(play: Play, number: int):

@@ -155,13 +155,24 @@ def test_a_reservation_is_for_whom_it_names_and_nobody_else():
 def test_reservations_that_overlap_bind_each_for_itself():
     play = a_cluster(gpus="4xH100")
     reserve(play, *GPUS[:3], until=DAY, users=["ada"])
-    reserve(play, *GPUS[2:], until=DAY, users=["bob"])
+    reserve(play, *GPUS[2:], until=DAY)
 
     ada = play.submit(*[a_job(user="ada") for _ in range(3)])
-    bob = play.submit(*[a_job(user="bob") for _ in range(3)])
 
     assert sorted(gpu for job in ada if job in play.running for gpu in play.gpus(job)) == [*GPUS[:2]]
-    assert [gpu for job in bob if job in play.running for gpu in play.gpus(job)] == [GPUS[3]]
+
+
+def test_what_is_set_aside_for_others_then_is_reserved_for_nobody_else():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision")
+    reserve(play, *GPUS[:3], at=HOUR, until=2 * HOUR, users=["ada"])
+    taken = reserve(play, *GPUS[1:], at=1.5 * HOUR, until=DAY, users=["bob"])
+    assert taken.message == "GPU n1:1 is set aside then: reservation 1, for ada"
+    assert reserve(play, GPUS[3], until=DAY) == 2
+    assert "reservation 2, for nobody" in reserve(play, GPUS[3], until=DAY, tenants=["vision"]).message
+
+    assert reserve(play, *GPUS[:3], at=2 * HOUR, until=DAY, users=["bob"]) == 3
+    assert reserve(play, *GPUS[:2], until=DAY, users=["ada", "bob"]) == 4, "for both"
 
 
 def test_reservations_survive_a_restart_with_their_numbers():
