@@ -107,6 +107,8 @@ Finding = tuple[str, Fault | None]  # a cause, and the fault that it makes; None
 def findings(health: Health, seen: Reading | Unreadable, thermal_limit_c: int | None) -> Iterator[Finding]:
     """Yield what a look says of each cause; of those that it does not mention nothing is new."""
     if isinstance(seen, Unreadable):
+        if seen.split:
+            return
         clears = _RESET if seen.reset else "by itself, when the driver answers for it"
         silent = Fault(level=Level.DRAINING, says=seen.reason, clears=clears)
         lost = Fault(level=Level.LOST, says=seen.reason, clears="by itself, when the driver has it; mostly a reboot")

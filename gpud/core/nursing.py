@@ -26,6 +26,7 @@ from gpud.model.units import Mib, Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0  # before the same XID of a GPU is told of again: some come by the thousand
 _NO_PROGRAM = (126, 127)  # what shells end with where they cannot start one: no GPU's doing
+_OF_THE_WHOLE = {"lost", "unreadable", "driver"}  # what instances have with their GPU
 _WORSE = (Level.LOST, Level.DRAINING)
 
 
@@ -140,6 +141,10 @@ def blame(world: World, out: Outcome, state: GpuState, cause: str, fault: Fault)
     if known is not None and (known.level, known.boot) == (fault.level, fault.boot):
         return  # nothing new but its words
     _changed(world, out, state, cause, health.faults[cause], found=True)
+    whole = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
+    if whole is not None and cause in _OF_THE_WHOLE:
+        out.look(whole.node, whole.gpu.id)  # to tell of it once; where somebody splits that anew, nothing is wrong
+        return
     if health.level is not before and health.level in _WORSE:
         what, done = (GPU_LOST, "is lost") if health.level is Level.LOST else (GPU_DRAINED, "gets no new jobs")
         message = f"GPU {state.gpu.index} of {state.node} {done}: {fault.says}; what clears it: {fault.clears}"

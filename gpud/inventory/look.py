@@ -22,7 +22,7 @@ def look(
     except GpuLostError as error:
         return Unreadable(at, str(error), lost=True), known
     except GpuFailedError as error:
-        return Unreadable(at, str(error), reset=error.reset), known
+        return Unreadable(at, str(error), reset=error.reset, split=error.split), known
     if sample.held is not None:
         processes, known = describe(sample.held, known, users)
         processes = lease.with_holder(processes, users)

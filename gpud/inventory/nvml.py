@@ -68,15 +68,21 @@ class GpuLostError(Exception):
 
 
 class GpuFailedError(Exception):
-    """A call failed in a way that says nothing good about its GPU. `reset`: it does until that is reset."""
+    """A call failed in a way that says nothing good about its GPU: `reset` and `split` are as in Unreadable."""
 
-    reset = False
+    reset = split = False
 
 
 class GpuNeedsResetError(GpuFailedError):
     """The GPU must be reset before it can be used again."""
 
     reset = True
+
+
+class GpuSplitError(GpuFailedError):
+    """The GPU is in MIG mode, and was not when it was identified."""
+
+    split = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +241,7 @@ class Nvml:
             return Sample(memory_used_mib=used, utilization_percent=None, temperature_c=None, power_w=None, held=held)
         modes = self._detail(("nvmlDeviceGetMigMode", handle))
         if modes is not None and modes[0] and not gpu.split:
-            raise GpuFailedError("it was put into MIG mode, and its instances are not known yet")
+            raise GpuSplitError("it was put into MIG mode, and its instances are not known yet")
         memory = self._memory(handle)
         utilization = self._detail(("nvmlDeviceGetUtilizationRates", handle))
         temperature = self._detail(

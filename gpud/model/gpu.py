@@ -162,13 +162,15 @@ class Reading:
 class Unreadable:
     """A GPU that gave no reading. `lost`: the vendor's library says it fell off the bus; else not answering.
 
-    `reset`: it says that nothing but a reset makes it answer again.
+    `reset`: it says that nothing but a reset makes it answer again. `split`: nothing is wrong with it but that somebody
+    has split it, and a survey has yet to tell into what.
     """
 
     at: Timestamp
     reason: str
     lost: bool = False
     reset: bool = False
+    split: bool = False
 
 
 @value(kw_only=True)

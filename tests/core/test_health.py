@@ -614,6 +614,29 @@ def test_what_is_told_of_a_gpu_that_is_split_has_its_instances_looked_at():
     assert set(play.asked()) == {ONE, part.id}
 
 
+def test_a_lost_gpu_that_is_split_is_one_alert_and_instances_that_are_gone_are_none():
+    node = a_node("n1", "1xH100", simulated=False)
+    parts = [replace(node.gpus[0], id=GpuId(f"MIG-{at}"), index=at, mig="1g.10gb", parent=ONE) for at in (1, 2)]
+    for lost in (True, False):
+        play = a_cluster(replace(node, gpus=(replace(node.gpus[0], split=True), *parts), driver="550.54.15"))
+        play.settle()
+        for gpu in (ONE, *(part.id for part in parts)) if lost else (parts[0].id,):
+            play.hardware[gpu] = Hardware(broken="the driver has lost it", lost=True)
+        found = []
+        for gpu in (parts[0].id, *((parts[1].id, ONE) if lost else ())):
+            play.look(gpu)
+            found += told(play, "alert")
+        assert lost or play.asked() == [ONE]
+        assert [(each.detail["what"], each.detail["gpu"]) for each in found] == [("gpu_lost", ONE)] * lost
+        assert state_of(play, parts[0].id) == Condition.LOST
+
+
+def test_a_gpu_that_somebody_splits_is_given_to_nobody_and_has_nothing_wrong_with_it():
+    play = real("1xH100")
+    play.cycle(GpuSeen(NodeName("n1"), ONE, Unreadable(Timestamp(play.now), "it was put into MIG mode", split=True)))
+    assert (state_of(play), level(play), alerts(play)) == (Condition.UNKNOWN, "healthy", [])
+
+
 def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     (job,) = play.submit(a_job(share_mib=Mib(20_000)))

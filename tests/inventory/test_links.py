@@ -173,7 +173,7 @@ def test_a_gpu_that_was_just_put_into_mig_mode_is_not_read_as_a_free_one(fake_nv
 
     reading = seen.look(EIGHT[0])
     assert isinstance(reading, Unreadable)
-    assert "MIG" in reading.reason
+    assert ("MIG" in reading.reason, reading.split) == (True, True)
 
 
 def test_the_instances_of_a_lost_gpu_keep_their_identity(fake_nvml, looking):
