@@ -32,6 +32,7 @@ from gpud.core.commands import (
     Submitted,
     Update,
 )
+from gpud.core.requeue import meant
 from gpud.errands import Errands
 from gpud.instance import Instance
 from gpud.intake.administration import command_of, look_up, resolve_names
@@ -39,7 +40,7 @@ from gpud.intake.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.intake.submitting import Submitting, check_priority
 from gpud.intake.updating import changes_of, checked_signal, in_parts, written
 from gpud.looking import first_look
-from gpud.model.job import JobId, array_of, format_job
+from gpud.model.job import End, JobId, array_of, format_job
 from gpud.model.units import format_duration
 from gpud.notices.sending import Notices
 from gpud.people.roles import check_right, right_of
@@ -362,6 +363,9 @@ class Requests:
     ) -> None:
         found = await self._gpud.reader.run(lambda reader: reader.finished(ended))
         again = tuple(loaded for loaded in found.values() if loaded is not None)
+        select = message["select"]
+        if not select.get("jobs"):
+            again = meant(self._gpud.world, again, cancelled=End.CANCELLED in select.get("state", ()))
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )

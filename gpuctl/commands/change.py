@@ -160,7 +160,7 @@ def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
     """
     ended = "none of these waits or runs; what has ended is named by its state: --state failed"
-    none = "no such jobs" if jobs or filters["state"] else ended
+    none = "no such jobs" if jobs else "no such jobs, or others have their keys" if filters["state"] else ended
     change(session, "requeue", "requeued", select(jobs, **filters), none=none, must=True)
 
 

@@ -49,13 +49,11 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
     """
     again: list[JobId] = []
     by_number = sorted(finished, key=lambda loaded: loaded.job)
-    newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in by_number}
+    rivals = _rivals(world, by_number)
     for loaded in _in_order(by_number):
-        rival = _rival(world, loaded)
-        if rival is None and loaded.key is not None:
-            rival = newest[(loaded.terms.uid, loaded.group, loaded.key)]
-        if rival is not None and rival != array_of(loaded.job):
-            yield loaded.job, f"is not run again: job {format_job(rival)} has its key in group {loaded.group}"
+        if loaded.job in rivals:
+            rival = format_job(rivals[loaded.job])
+            yield loaded.job, f"is not run again: job {rival} has its key in group {loaded.group}"
             continue
         note = _requeue_finished(world, out, loaded)
         if note is None:
@@ -65,6 +63,34 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
     for array in again:
         if array in world.arrays and world.arrays[array].state.counts:
             yield array, "runs again without the elements that had started; name those that are to run again, too"
+
+
+def meant(world: World, finished: Sequence[LoadedJob], *, cancelled: bool) -> tuple[LoadedJob, ...]:
+    """Return whom one means who names the state in which they ended: of a key the newest, of an array its elements.
+
+    `cancelled`: also what was cancelled of an array before it started, of which only the array itself tells.
+    """
+    rivals = _rivals(world, sorted(finished, key=lambda loaded: loaded.job))
+    begun = {array_of(loaded.job) for loaded in finished if index_of(loaded.job) is not None}
+    return tuple(
+        loaded
+        for loaded in finished
+        if loaded.job not in rivals
+        and (loaded.job not in begun or (cancelled and loaded.array is not None and bool(loaded.array.dropped)))
+    )
+
+
+def _rivals(world: World, by_number: Sequence[LoadedJob]) -> dict[JobId, JobId]:
+    """Return of each job, or element, whose key another has (which waits, runs, has completed or is newer) that one."""
+    newest = {(loaded.terms.uid, loaded.group, loaded.key): array_of(loaded.job) for loaded in by_number}
+    found = {}
+    for loaded in by_number:
+        rival = _rival(world, loaded)
+        if rival is None and loaded.key is not None:
+            rival = newest[(loaded.terms.uid, loaded.group, loaded.key)]
+        if rival is not None and rival != array_of(loaded.job):
+            found[loaded.job] = rival
+    return found
 
 
 def _in_order(by_number: list[LoadedJob]) -> list[LoadedJob]:

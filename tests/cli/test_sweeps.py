@@ -192,6 +192,15 @@ def test_who_waits_for_a_group_that_is_held_is_told_once(gpuctl):
         assert "is held" not in waiting.stderr.read()
 
 
+def test_who_names_the_failed_of_a_group_means_the_newest_of_each_key_and_of_an_array_its_elements(gpuctl):
+    sweep = ("-g", "0", "--group", "odd", "--key", "k", "--array", "0-3", "sh", "-c", "exit $((GPUD_ARRAY_INDEX % 2))")
+    gpuctl.ended(*sweep)
+    array = gpuctl.ended(*sweep)["id"]
+    again = gpuctl("requeue", "--group", "odd", "--state", "failed")
+    assert again.stderr.splitlines() == [f"gpuctl: requeued 2 jobs: {array}_1 {array}_3"]
+    gpuctl("wait", array)
+
+
 def test_a_bad_line_refuses_all_and_is_named(gpuctl):
     for text, told in (
         ("-g 0 true\n-g 99 true\n", "stdin:2: 99 GPUs are asked for"),
