@@ -145,16 +145,16 @@ def simulate(
     session: Session = context.obj
     _check(context, traces, cluster, drawing, history=history, packed=saturate is not None)
     sources = [["--history", _database(session), "--since", str(since)]] if history else [[trace] for trace in traces]
-    shared = [] if cluster is None else ["--cluster", cluster]
+    shared = [] if cluster is None else [f"--cluster={cluster}"]
     if saturate is not None:
         words = ["--saturate", str(saturate), "--seeds", str(seeds)]
-        calls = [[*source, *shared, *words, "--placement", name] for source in sources for name in placements]
+        calls = [[*source, *shared, *words, f"--placement={name}"] for source in sources for name in placements]
     else:
         words = [f"--set={setting}" for setting in settings] + [f"--share={share}" for share in shares]
         words += [f"--among={name}" for name in policies]
         words += ["--rules", rules, *([] if until is None else ["--until", str(until)])]
         words += ["--series"] if drawing is not None else []
-        calls = [[*source, *shared, *words, "--policy", name] for source in sources for name in policies]
+        calls = [[*source, *shared, *words, f"--policy={name}"] for source in sources for name in policies]
     results = [result for result in _run(calls, [_name(call) for call in calls]) if result is not None]
     if drawing is not None and results:
         _draw(drawing, results)
@@ -195,7 +195,7 @@ def _check(
 
 def _name(call: Sequence[str]) -> str:
     what = _HISTORY if call[0] == "--history" else os.path.basename(call[0])
-    return f"{what} {call[-1]}"
+    return f"{what} {call[-1].partition('=')[2]}"
 
 
 def _run(calls: Sequence[Sequence[str]], names: Sequence[str]) -> list[dict[str, Any] | None]:

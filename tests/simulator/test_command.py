@@ -97,6 +97,8 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp
         ([], "name a trace"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "sfj"], "there is no policy 'sfj'"),
         (["TRACE", "--cluster", "8x8xV101"], "no simulated GPU 'V101'"),
+        (["TRACE", "--cluster", "-1x2"], "'-1x2' is no simulated machine"),
+        (["TRACE", "--cluster", "8x8xV100", "--policy", "-sjf"], "there is no policy '-sjf'"),
         (["TRACE", "--cluster", "8x8xV100", "--metric", "speed"], "there is no figure 'speed'"),
         (["TRACE", "--cluster", "8x8xV100", "--saturate", "-1"], "no multiple"),
         (["TRACE", "--cluster", "8x8xV100", "--saturate", "1", "--placement", "tight"], "no placement 'tight'"),
