@@ -18,11 +18,9 @@ _OURS = ("gpud.__main__", "gpud-launcher")  # in the script, and in the units
 def configuration(patient: Patient) -> Iterator[Finding]:
     """Have gpud itself look at what it would start on: one's own that gpuctl would start, for root the machine's."""
     try:
-        if patient.session.socket is not None:
-            return
         if patient.system and os.getuid() == 0:
             notes = starting.check(["--system"])
-        elif starting.is_own(socket_path(None)):
+        elif starting.is_own(socket_path(patient.session.socket)):
             notes = starting.check()
         else:
             return
@@ -49,10 +47,13 @@ def daemon(patient: Patient) -> Iterator[Finding]:
         else:
             yield Finding("warning", "gpud", f"{where}; this gpuctl is {__version__}", "gpuctl daemon restart")
     except UnreachableError as error:
-        if address.has_system_gpud() or patient.session.socket is not None:
-            yield Finding("problem", "gpud", error.message, "sudo systemctl start gpud")
+        if patient.state is not None and starting.is_own(path):
+            yield Finding("ok", "gpud", "does not run; the first gpuctl submit starts it, if nothing above keeps it")
+        elif path == address.SYSTEM_SOCKET:
+            hint = "sudo systemctl start gpud; what keeps it: sudo gpuctl doctor, sudo journalctl -u gpud"
+            yield Finding("problem", "gpud", error.message, hint)
         else:
-            yield Finding("ok", "gpud", "does not run; the first gpuctl submit starts it")
+            yield Finding("problem", "gpud", error.message, f"start it: gpuctl --socket {path} daemon start")
     except GpuctlError as error:
         yield Finding("problem", "gpud", error.message, error.hint)
 

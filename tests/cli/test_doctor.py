@@ -45,6 +45,18 @@ def test_a_state_directory_that_others_may_read_is_said(alone, findings):
     assert found["hint"] == f"chmod 700 {alone.state}"
 
 
+def test_what_keeps_ones_own_gpud_from_starting_is_said_whatever_its_socket_is_named_by(alone):
+    alone.state.mkdir(mode=0o700)
+    (alone.state / "gpud.db").write_bytes(b"no database" * 1000)
+    for words in ((), ("--socket", str(alone.state / "gpud.sock"))):
+        done = alone(*words, "--json", "doctor")
+        found = {each["check"]: each for each in json.loads(done.stdout)}
+        assert done.returncode == 1
+        assert "gpud.db is damaged" in found["configuration"]["message"]
+        assert "put a backup in its place" in found["configuration"]["hint"]
+        assert "systemctl" not in (found["gpud"]["hint"] or "")
+
+
 def test_another_program_called_gpud_and_a_misspelt_variable_are_said(alone, findings):
     folder = alone.directory / "bin"
     folder.mkdir()
