@@ -167,12 +167,23 @@ def test_pausing_what_is_paused_changes_nothing():
     assert not play.out.changes
 
 
+def test_when_nobody_waits_any_more_time_alone_changes_nothing():
+    play = a_cluster()
+    first, second = play.submit(a_job(), a_job())
+    play.starts(first)
+    play.later(100)
+    assert play.out.wake_at is not None
+    play.ends(first)
+    play.starts(second)
+    assert play.out.wake_at is None
+
+
 def test_a_drained_gpu_gets_no_new_job_and_keeps_its_old_one():
     play = a_cluster(gpus="2xH100")
     (job,) = play.submit(a_job())
     play.drain("n1-H100-0", "n1-H100-1")
     (waiting,) = play.submit(a_job())
-    assert play.why(waiting) == NoCapacity(1, 2, 0, "n1", None, (("draining", 1),))
+    assert play.why(waiting) == NoCapacity(1, 2, 0, "n1", None, (("draining", 2),))
     play.ends(job)
     assert not play.running
     assert not play.restarted().running

@@ -253,6 +253,19 @@ def test_what_is_reserved_for_a_blocked_job_moves_when_somebody_claims_it():
     assert play.started == [three], "the first waits for the end of the window, not for that of a job"
 
 
+def test_what_is_reserved_for_a_blocked_job_moves_when_a_tenant_gets_it_as_its_own():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision")
+    play.starts(*play.submit(a_job(2, gpu_ids=GPUS[:2], limit=HOUR), a_job(2, gpu_ids=GPUS[2:], limit=2 * HOUR)))
+    (waits,) = play.submit(a_job(2))
+    assert set(play.reserved.allocation.all_gpus) == {*GPUS[:2]}
+
+    change(play, "vision", gpus=GPUS[:1])
+
+    assert set(play.reserved.allocation.all_gpus) == {*GPUS[1:3]}
+    assert round(play.reserved.at - play.now) == 2 * HOUR
+
+
 def test_a_gpu_has_one_owner():
     play = a_cluster(gpus="4xH100")
     create(play, "vision", gpus=GPUS[:2])

@@ -96,6 +96,11 @@ def test_every_job_ends_when_its_work_is_done_and_all_use_is_accounted_for(tmp_p
     assert figures(engine)["utilization"] <= 1
 
 
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+def test_where_nobody_waits_a_start_changes_nothing_and_takes_no_cycle(tmp_path, policy):
+    assert replayed(tmp_path, (0, 30, 1), (500, 30, 1), cluster="1x1xV100", policy=policy).cycles == 4
+
+
 def test_packed_anew_at_every_event_means_one_node_with_everything():
     (node,) = joined(read_cluster("2x4xV100"))
 
