@@ -26,12 +26,12 @@ _gpuctl_verb() { # sets options, valued, words, takes, first of a command
     'usage') options='--by --since --csv --json --socket --color --no-pager -h --help'; valued='--by --since --socket --color' ;;
     'stats') options='--json --socket --color --no-pager -h --help'; valued='--socket --color' ;;
     'cancel') options='-m --mine -u --user -s --state --group --json --socket --force --waiting -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
-    'hold') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
-    'release') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'hold') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=waiting ;;
+    'release') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=waiting ;;
     'requeue') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=ids ;;
     'priority') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
     'update') options='-m --mine -u --user -s --state --group --json --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --share --mig --cpus --memory --not-gpu --not-node --node-label --pool --pack --spread -p --priority -n --name -t --time-limit --estimate --retries --checkpoint-signal --checkpoint-interval --notify --retry-on --preemptible --no-preemptible --begin --after --array --key --label -e --env --env-file -C --workdir -o --output --error --grace --to-group -h --help'; valued='-u --user -s --state --group --socket -g --gpus --nodes --gpus-per-node --gpu-ids --gpu-memory --gpu-type --mig --cpus --memory --not-gpu --not-node --node-label --pool -p --priority -n --name -t --time-limit --estimate --retries --checkpoint-signal --checkpoint-interval --notify --retry-on --begin --after --array --key --label -e --env --env-file -C --workdir -o --output --error --grace --to-group'; takes=live ;;
-    'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; takes=running ;;
+    'signal') options='-m --mine -u --user -s --state --group --json --socket -h --help'; valued='-u --user -s --state --group --socket'; words='USR1 USR2 INT TERM HUP QUIT STOP CONT'; takes=running ;;
     'gpus') options='--topology --health --columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
     'nodes') options='--columns --format --sort --json --socket --color --no-pager -h --help'; valued='--columns --format --sort --socket --color' ;;
     'drain') options='--reason --json --socket -h --help'; valued='--reason --socket'; takes=gpus ;;
@@ -74,7 +74,7 @@ _gpuctl_verb() { # sets options, valued, words, takes, first of a command
     'tail') options='-f --follow -n --lines --attempt --json --socket -h --help'; valued='-n --lines --attempt --socket'; takes=ids ;;
     'top') options='--json --socket -h --help'; valued='--socket' ;;
     'kill') options='-m --mine -u --user -s --state --group --json --socket --force --waiting -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
-    'rm') options='-m --mine -u --user -s --state --group --json --socket --force --waiting -h --help'; valued='-u --user -s --state --group --socket'; takes=live ;;
+    'rm') options='-m --mine -u --user -s --state --group --json --socket --force --waiting -h --help'; valued='-u --user -s --state --group --socket'; takes=waiting ;;
     *) return 1 ;;
     esac
 }
@@ -92,7 +92,7 @@ _gpuctl_listed() { # words apart by commas are one word
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
     local each quoted before=''
     case $1 in # 1,2: lists of these are one word
-    ids | live | running) before=${current%"${current##*[,:]}"} ;;
+    ids | live | running | waiting) before=${current%"${current##*[,:]}"} ;;
     gpus | nodes) before=${current%"${current##*,}"} ;;
     esac
     while IFS=$'\t' read -r each _; do
@@ -125,7 +125,7 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
             first=''
         elif [[ $takes == command ]]; then
             break
-        elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
+        elif [[ -z $takes && " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
             path=${path:+$path }$word
         fi
         ((at++))
@@ -168,6 +168,7 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
         COMPREPLY=($(compgen -W "$options" -- "$current"))
     elif [[ -n $takes && $takes != command ]]; then
         _gpuctl_asked "$takes"
+        [[ -n $current ]] && COMPREPLY+=($(compgen -W "$words" -- "$current"))
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi

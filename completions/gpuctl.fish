@@ -6,7 +6,7 @@ end
 
 function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
     set -l before ''
-    contains $argv[1] ids live running; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
+    contains $argv[1] ids live running waiting; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
     contains $argv[1] gpus nodes; and set before (string match -r '^.*,|^' -- (commandline -ct))[1]
     for line in (gpuctl completion $argv[1] 2>/dev/null)
         echo -- "$before$line"
@@ -318,7 +318,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from cancel' -l socket -r -F -d 'T
 complete -c gpuctl -n '__fish_seen_subcommand_from cancel' -l force -d 'Kill at once, without grace'
 complete -c gpuctl -n '__fish_seen_subcommand_from cancel' -l waiting -d 'Only what has not started; what runs goes on (gpuctl rm)'
 complete -c gpuctl -n '__fish_seen_subcommand_from cancel' -s h -l help -d 'Show this message and exit'
-complete -c gpuctl -n '__fish_seen_subcommand_from hold' -a '(_gpuctl_asked live)'
+complete -c gpuctl -n '__fish_seen_subcommand_from hold' -a '(_gpuctl_asked waiting)'
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -s m -l mine -d 'Only your own; without JOB, all of them'
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -s u -l user -x -a '(_gpuctl_asked users)' -d 'Only this user\'s'
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -s s -l state -x -a '(_gpuctl_listed held queued starting running stopping completed failed cancelled timed_out lost)' -d 'Only in this state'
@@ -326,7 +326,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from hold' -l group -x -a '(_gpuct
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -l json -d 'Print JSON'
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -l socket -r -F -d 'The gpud to speak to'
 complete -c gpuctl -n '__fish_seen_subcommand_from hold' -s h -l help -d 'Show this message and exit'
-complete -c gpuctl -n '__fish_seen_subcommand_from release' -a '(_gpuctl_asked live)'
+complete -c gpuctl -n '__fish_seen_subcommand_from release' -a '(_gpuctl_asked waiting)'
 complete -c gpuctl -n '__fish_seen_subcommand_from release' -s m -l mine -d 'Only your own; without JOB, all of them'
 complete -c gpuctl -n '__fish_seen_subcommand_from release' -s u -l user -x -a '(_gpuctl_asked users)' -d 'Only this user\'s'
 complete -c gpuctl -n '__fish_seen_subcommand_from release' -s s -l state -x -a '(_gpuctl_listed held queued starting running stopping completed failed cancelled timed_out lost)' -d 'Only in this state'
@@ -396,6 +396,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from update' -l grace -x -d 'Time 
 complete -c gpuctl -n '__fish_seen_subcommand_from update' -l to-group -x -d 'Put it into this group; none'
 complete -c gpuctl -n '__fish_seen_subcommand_from update' -s h -l help -d 'Show this message and exit'
 complete -c gpuctl -n '__fish_seen_subcommand_from signal' -a '(_gpuctl_asked running)'
+complete -c gpuctl -n '__fish_seen_subcommand_from signal; and string length -q -- (commandline -ct)' -a 'USR1 USR2 INT TERM HUP QUIT STOP CONT'
 complete -c gpuctl -n '__fish_seen_subcommand_from signal' -s m -l mine -d 'Only your own; without JOB, all of them'
 complete -c gpuctl -n '__fish_seen_subcommand_from signal' -s u -l user -x -a '(_gpuctl_asked users)' -d 'Only this user\'s'
 complete -c gpuctl -n '__fish_seen_subcommand_from signal' -s s -l state -x -a '(_gpuctl_listed held queued starting running stopping completed failed cancelled timed_out lost)' -d 'Only in this state'
@@ -690,7 +691,7 @@ complete -c gpuctl -n '__fish_seen_subcommand_from kill' -l socket -r -F -d 'The
 complete -c gpuctl -n '__fish_seen_subcommand_from kill' -l force -d 'Kill at once, without grace'
 complete -c gpuctl -n '__fish_seen_subcommand_from kill' -l waiting -d 'Only what has not started; what runs goes on (gpuctl rm)'
 complete -c gpuctl -n '__fish_seen_subcommand_from kill' -s h -l help -d 'Show this message and exit'
-complete -c gpuctl -n '__fish_seen_subcommand_from rm' -a '(_gpuctl_asked live)'
+complete -c gpuctl -n '__fish_seen_subcommand_from rm' -a '(_gpuctl_asked waiting)'
 complete -c gpuctl -n '__fish_seen_subcommand_from rm' -s m -l mine -d 'Only your own; without JOB, all of them'
 complete -c gpuctl -n '__fish_seen_subcommand_from rm' -s u -l user -x -a '(_gpuctl_asked users)' -d 'Only this user\'s'
 complete -c gpuctl -n '__fish_seen_subcommand_from rm' -s s -l state -x -a '(_gpuctl_listed held queued starting running stopping completed failed cancelled timed_out lost)' -d 'Only in this state'

@@ -13,7 +13,7 @@ import click
 from gpuctl import session
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, UsageError
-from gpuctl.render import completion as render
+from gpuctl.render import completion as render, verbs
 from gpuctl.session import Session, legible, note
 from gpud.model.units import plural
 
@@ -27,7 +27,7 @@ class _Shells(click.Choice[str] if TYPE_CHECKING else click.Choice):  # type: ig
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the shell, or what is asked for. Raises BadParameter."""
-        return value if value in render.ASKED else super().convert(value, param, ctx)
+        return value if value in verbs.ASKED else super().convert(value, param, ctx)
 
 
 @click.command()
@@ -48,7 +48,7 @@ def completion(context: click.Context, what: str, shell: str | None, *, uninstal
     """  # noqa: D301 - backspace is Click's mark for lines to leave alone
     root = context.find_root()
     session = root.ensure_object(Session)
-    if what in render.ASKED:
+    if what in verbs.ASKED:
         _answer(session, what)
         return
     if what != "install" and (shell is not None or uninstall):
@@ -56,7 +56,7 @@ def completion(context: click.Context, what: str, shell: str | None, *, uninstal
     if what == "install":
         _install(session, root.command, shell, uninstall=uninstall)
         return
-    script = WRITERS[what](render.tree(root.command))
+    script = WRITERS[what](verbs.tree(root.command))
     if session.json:
         session.print_json({"shell": what, "script": script})
     else:
@@ -67,7 +67,7 @@ def _install(session: Session, command: click.Command, shell: str | None, *, uni
     from gpuctl.setup import shells  # noqa: PLC0415 - TAB has no time for it
 
     shell = shell or shells.here()
-    done = shells.uninstall(shell) if uninstall else shells.install(shell, WRITERS[shell](render.tree(command)))
+    done = shells.uninstall(shell) if uninstall else shells.install(shell, WRITERS[shell](verbs.tree(command)))
     if session.json:
         session.print_json({"shell": shell, "done": done})
         return
@@ -154,6 +154,7 @@ _WORDS = {
     "ids": _jobs,
     "live": lambda client: _jobs(client, state=_UNFINISHED),
     "running": lambda client: _jobs(client, state=("running",)),
+    "waiting": lambda client: _jobs(client, state=("held", "queued")),
     "claims": _claims,
     "gpus": _gpus,
     "nodes": _nodes,

@@ -1,139 +1,16 @@
-"""The command tree as completion files: what Click knows of commands and options, in three shells' words."""
+"""The command tree as completion files, in three shells' words."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
-import click
+from gpuctl.render.verbs import ASKED, Flag, Verb, paths
 
-from gpuctl.topics import TOPICS
-
-_FILES = frozenset({"FILE", "PATH"})
-# What gpud is asked for on TAB: jobs (all, unfinished ones, those that run, one's claims), GPUs, nodes, other names.
-ASKED = {
-    "ids": "job",
-    "live": "job",
-    "running": "job",
-    "claims": "claim",
-    "gpus": "GPU or node",
-    "nodes": "node",
-    "types": "GPU type",
-    "groups": "group",
-    "tenants": "tenant",
-    "users": "user",
-    "policies": "policy",
-    "settings": "setting",
-}
-_ON_LIVE = frozenset({"cancel", "hold", "release", "priority", "wait", "update", "attach"})
-_ON_OTHERS = {"exec": "running", "signal": "running", "claim": "claims"}
-_OF_ARGUMENTS = {"jobs": "ids", "job": "ids", "targets": "gpus", "command": "command"}
-_OF_NAMES = {"group": "groups", "policy": "policies", "show": "tenants", "set": "tenants", "delete": "tenants"}
-_OF_OPTIONS = {
-    "--group": "groups",
-    "--tenant": "tenants",
-    "--user": "users",
-    "--gpu-type": "types",
-    "--not-node": "nodes",
-    "--not-gpu": "gpus",
-    "--gpu-ids": "gpus",
-    "--after": "ids",
-}
-_OF_THE_SYSTEM = frozenset({"create", "set"})  # a tenant's users and groups are the machine's
 _MADE_BY = "made by `gpuctl completion {}`: change the commands, not this file"
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """An option: its spellings, its help, and what its value is ("" for none): `files`, `dirs`, words, or a name.
-
-    `lists`: several of the words may stand there, apart by commas.
-    """
-
-    names: tuple[str, ...]
-    help: str
-    value: str = ""
-    words: tuple[str, ...] = ()
-    repeats: bool = False
-    asks: str = ""  # of `ASKED`
-    lists: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A command. `takes` is what follows the options: of `ASKED`, `command` (another program's line), or nothing.
-
-    `first` of `ASKED` is one word before another program's line.
-    """
-
-    name: str
-    help: str
-    flags: tuple[Flag, ...]
-    takes: str = ""
-    first: str = ""
-    words: tuple[str, ...] = ()
-    verbs: tuple["Verb", ...] = ()
-
-    @property
-    def valued(self) -> list[str]:
-        """Return the spellings of the options that want a value."""
-        return [name for flag in self.flags if flag.value for name in flag.names]
-
-
-def tree(command: click.Command) -> Verb:
-    """Return what is to be completed under gpuctl's own command; an alias takes what its command does."""
-    root = _verb("gpuctl", command, click.Context(command, info_name="gpuctl", **command.context_settings))
-    by_name = {verb.name: verb for verb in root.verbs}
-    more = [
-        replace(by_name[words[0]], name=alias, help=f"As gpuctl {' '.join(words)}")
-        for alias, words in getattr(command, "aliases", {}).items()
-    ]
-    names = tuple(verb.name for verb in (*root.verbs, *more))
-    explained = (*names, *(topic for topic in TOPICS if topic not in names))
-    verbs = (replace(verb, words=explained) if verb.name == "help" else verb for verb in (*root.verbs, *more))
-    return replace(root, verbs=tuple(verbs), words=names)
-
-
-def _verb(name: str, command: click.Command, context: click.Context) -> Verb:
-    verbs: list[Verb] = []
-    if isinstance(command, click.Group):
-        for each in command.list_commands(context):
-            found = command.get_command(context, each)
-            if found is not None:
-                verbs.append(_verb(each, found, click.Context(found, info_name=each, parent=context)))
-    takes, first, words = "", "", tuple(verb.name for verb in verbs)
-    for parameter in command.params:
-        if not isinstance(parameter, click.Argument):
-            continue
-        if isinstance(parameter.type, click.Choice):
-            words = tuple(str(word) for word in parameter.type.choices)
-        of = _OF_NAMES.get(name, "") if parameter.name == "name" else _OF_ARGUMENTS.get(parameter.name or "", "")
-        if name == "config":
-            of = "settings"
-        if of == "ids":
-            of = "live" if name in _ON_LIVE else _ON_OTHERS.get(name, of)
-        if of == "command":
-            first = takes
-        takes = of or takes
-    flags = tuple(_flag(each, name) for each in command.get_params(context) if isinstance(each, click.Option))
-    return Verb(name, command.get_short_help_str(100), flags, takes, first, words, tuple(verbs))
-
-
-def _flag(option: click.Option, verb: str) -> Flag:
-    spelled = [*option.opts, *option.secondary_opts]  # --spread and --pack
-    names = tuple(sorted(spelled, key=lambda name: (len(name), name)))  # Click's own order depends on its version
-    text = (option.help or "").rstrip(".")
-    if option.is_flag:
-        return Flag(names, text)
-    words = tuple(str(word) for word in getattr(option.type, "choices", ()))
-    metavar = option.metavar or option.type.name.upper()
-    value = "files" if metavar in _FILES else "dirs" if metavar == "DIR" else metavar
-    asks = "" if verb in _OF_THE_SYSTEM else next((_OF_OPTIONS[name] for name in names if name in _OF_OPTIONS), "")
-    return Flag(names, text, value, words, option.multiple, asks, getattr(option.type, "lists", False))
 
 
 def bash(root: Verb) -> str:
     """Return the completion for bash."""
     cases = []
-    for path, verb in _paths(root):
+    for path, verb in paths(root):
         options = " ".join(name for flag in verb.flags for name in flag.names)
         lines = [f"options='{options}'", f"valued='{' '.join(verb.valued)}'"]
         if verb.words:
@@ -144,7 +21,7 @@ def bash(root: Verb) -> str:
             lines.append(f"first={verb.first}")
         cases.append(f"    '{path}') {'; '.join(lines)} ;;")
     values: dict[str, list[str]] = {}
-    for path, verb in _paths(root):
+    for path, verb in paths(root):
         for flag in verb.flags:
             if flag.lists:
                 answer = f"_gpuctl_listed '{' '.join(flag.words)}'"
@@ -183,7 +60,7 @@ _gpuctl_listed() { # words apart by commas are one word
 _gpuctl_asked() { # what gpud knows now; others gave these names: no compgen -W, which would run $(what is in them)
     local each quoted before=''
     case $1 in # 1,2: lists of these are one word
-    ids | live | running) before=${current%%"${current##*[,:]}"} ;;
+    ids | live | running | waiting) before=${current%%"${current##*[,:]}"} ;;
     gpus | nodes) before=${current%%"${current##*,}"} ;;
     esac
     while IFS=$'\t' read -r each _; do
@@ -216,7 +93,7 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
             first=''
         elif [[ $takes == command ]]; then
             break
-        elif [[ " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
+        elif [[ -z $takes && " $words " == *" $word "* ]] && _gpuctl_verb "${path:+$path }$word"; then
             path=${path:+$path }$word
         fi
         ((at++))
@@ -244,6 +121,7 @@ _gpuctl() { # bash takes --group=a and NODE:0 apart: `line` has them whole, `fro
         COMPREPLY=($(compgen -W "$options" -- "$current"))
     elif [[ -n $takes && $takes != command ]]; then
         _gpuctl_asked "$takes"
+        [[ -n $current ]] && COMPREPLY+=($(compgen -W "$words" -- "$current"))
     else
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
@@ -257,7 +135,7 @@ complete -F _gpuctl gpuctl
 
 def zsh(root: Verb) -> str:
     """Return the completion for zsh."""
-    functions = [_zsh_function(path, verb) for path, verb in _paths(root)]
+    functions = [_zsh_function(path, verb) for path, verb in paths(root)]
     return _ZSH % {"made": _MADE_BY.format("zsh"), "functions": "\n".join(functions)}
 
 
@@ -266,9 +144,10 @@ _ZSH = r"""#compdef gpuctl
 _gpuctl_asked() {
     local -a words
     case $1 in # 1,2: lists of these are one word
-    ids | live | running) compset -P '*[,:]' ;;
+    ids | live | running | waiting) compset -P '*[,:]' ;;
     gpus | nodes) compset -P '*,' ;;
     esac
+    [[ -n $PREFIX ]] && compadd -- $@[2,-1]
     words=(${(f)"$(gpuctl completion $1 2>/dev/null)"})
     words=(${words//:/\\:})
     words=(${words//$'\t'/:})
@@ -297,7 +176,7 @@ def _zsh_function(path: str, verb: Verb) -> str:
         specs += [f"'1:{ASKED[verb.first]}: _gpuctl_asked {verb.first}'"] if verb.first else []
         specs.append("'*:::command: _gpuctl_command'")
     elif verb.takes in ASKED:
-        specs.append(f"'*:{ASKED[verb.takes]}: _gpuctl_asked {verb.takes}'")
+        specs.append(f"'*:{ASKED[verb.takes]}: _gpuctl_asked {' '.join((verb.takes, *verb.words))}'")
     elif verb.words:
         specs.append(f"'1: :({' '.join(verb.words)})'")
     lines = [f"{name}() {{", "    local state line", "    local -a verbs", "    typeset -A opt_args"]
@@ -335,7 +214,7 @@ end
 
 function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
     set -l before ''
-    contains $argv[1] ids live running; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
+    contains $argv[1] ids live running waiting; and set before (string match -r '^.*[,:]|^' -- (commandline -ct))[1]
     contains $argv[1] gpus nodes; and set before (string match -r '^.*,|^' -- (commandline -ct))[1]
     for line in (gpuctl completion $argv[1] 2>/dev/null)
         echo -- "$before$line"
@@ -347,7 +226,7 @@ end
 def fish(root: Verb) -> str:
     """Return the completion for fish."""
     lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", *_FISH.splitlines(), "complete -c gpuctl -f"]
-    for path, verb in _paths(root):
+    for path, verb in paths(root):
         seen = [f"__fish_seen_subcommand_from {word}" for word in path.split()]
         if verb.verbs:
             unseen = f"not __fish_seen_subcommand_from {' '.join(verb.words)}"
@@ -368,8 +247,9 @@ def fish(root: Verb) -> str:
             skip, beyond = (3, "; and test (count (commandline -opc)) -ge 3") if verb.first else (2, "")
             line = f"(__fish_complete_subcommand --fcs-skip={skip} {valued})"
             lines.append(f"complete -c gpuctl -n '{when}{beyond}' -F -a '{line}'")
-        elif verb.words and not verb.verbs:
-            lines.append(f"complete -c gpuctl -n '{when}' -a '{' '.join(verb.words)}'")
+        if verb.words and not verb.verbs:
+            typed = "; and string length -q -- (commandline -ct)" if verb.takes else ""
+            lines.append(f"complete -c gpuctl -n '{when}{typed}' -a '{' '.join(verb.words)}'")
         lines += [f"complete -c gpuctl -n '{when}' {_fish_flag(flag)}" for flag in verb.flags]
     return "\n".join(lines) + "\n"
 
@@ -391,10 +271,3 @@ def _fish_flag(flag: Flag) -> str:
 
 def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _paths(verb: Verb, path: str = "") -> Iterator[tuple[str, Verb]]:
-    """Yield every command with its words: "", "submit", "daemon start"."""
-    yield path, verb
-    for each in verb.verbs:
-        yield from _paths(each, f"{path} {each.name}".strip())

@@ -16,7 +16,7 @@ import click
 
 from gpuctl.client import Client
 from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError
-from gpuctl.render import completion, man
+from gpuctl.render import completion, man, verbs
 from gpuctl.setup import copying, ownership, starting
 from gpud import __version__
 from gpud.wire import address
@@ -119,7 +119,7 @@ def check_may_change(there: Place) -> None:
 def install(there: Place, shells: click.Command) -> list[Step]:
     """Return the steps of installing, or upgrading; `shells` is the command whose completions are written."""
     write = partial(_step_write)
-    tree = completion.tree(shells)
+    tree = verbs.tree(shells)
     steps = [Step(f"make {there.prefix} of what runs now, with {copying.base_python()}", lambda: _build(there))]
     steps += [write(f"{there.units}/{name}", unit(there, name)) for name in UNITS]
     if there.sysusers is not None:

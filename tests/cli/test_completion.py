@@ -16,7 +16,7 @@ import pytest
 from gpud_process import until
 
 from gpuctl.cli import COMMANDS, cli
-from gpuctl.render import completion
+from gpuctl.render import completion, verbs
 
 FOLDER = Path(__file__).parents[2] / "completions"
 WRITERS = {"gpuctl.bash": completion.bash, "_gpuctl": completion.zsh, "gpuctl.fish": completion.fish}
@@ -24,7 +24,7 @@ WRITERS = {"gpuctl.bash": completion.bash, "_gpuctl": completion.zsh, "gpuctl.fi
 
 @pytest.mark.parametrize("name", sorted(WRITERS))
 def test_the_file_is_what_the_commands_are_now(name):
-    written = WRITERS[name](completion.tree(cli))
+    written = WRITERS[name](verbs.tree(cli))
     assert (FOLDER / name).read_text() == written, "stale: gpuctl completion SHELL > completions/FILE"
 
 
@@ -83,6 +83,8 @@ def test_what_is_asked_for_on_tab_is_what_the_command_could_take(gpuctl):
     assert (gpuctl.ok("completion", "running"), gpuctl.ok("completion", "claims")) == ("", "")
     claim = gpuctl.json("claim", "-g", "1", "--for", "1h")["id"]
     assert gpuctl.ok("completion", "running") == f"{claim}\trunning claim"
+    assert gpuctl.ok("completion", "waiting") == f"{held}\theld mine"
+    assert {verb.takes for verb in verbs.tree(cli).verbs if verb.name in {"rm", "hold", "release"}} == {"waiting"}
     assert gpuctl.ok("completion", "claims") == f"{claim}\trunning claim"
     wrong = gpuctl("completion", "tcsh").stderr
     assert ("bash" in wrong, "ids" in wrong, "live" in wrong) == (True, False, False)
@@ -167,6 +169,7 @@ def test_exec_completes_the_job_and_then_a_command(gpuctl, home, shell):
     found = f"it is gpuctl exec {job} unheard-of"
     typed(gpuctl, shell, "gpuctl exec \tunheard-o\t\x01echo it is \r", found)
     typed(gpuctl, shell, "gpuctl run -- unheard-o\t\x01echo it is \r", "it is gpuctl run -- unheard-of")
+    typed(gpuctl, shell, "gpuctl signal \tSTO\t\x01echo it is \r", f"it is gpuctl signal {job} STOP")
 
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "fish") if shutil.which(name)])
