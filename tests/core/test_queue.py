@@ -168,7 +168,7 @@ def test_pausing_what_is_paused_changes_nothing():
 
 
 def test_when_nobody_waits_any_more_time_alone_changes_nothing():
-    play = a_cluster()
+    play = a_cluster(gpus="1xH100")
     first, second = play.submit(a_job(), a_job())
     play.starts(first)
     play.later(100)
