@@ -111,9 +111,9 @@ def died(world: World, out: Outcome, active: ActiveJob, exited: Exit, ran_s: Sec
         deaths.setdefault(array_of(active.job), active.terms.user)
         others = (other.health for other in world.nodes[state.node].gpus if other is not state)
         elsewhere = {user for health in others if "deaths" in health.faults for user in health.deaths.values()}
-        counted = [job for job, user in deaths.items() if user not in elsewhere]
+        counted = [f"{format_job(job)} of {user}" for job, user in deaths.items() if user not in elsewhere]
         if len(counted) >= DEATHS:
-            blame(world, out, state, "deaths", deadly(", ".join(map(format_job, counted))))
+            blame(world, out, state, "deaths", deadly(", ".join(counted)))
 
 
 def absolve(world: World, out: Outcome, states: list[GpuState]) -> bool:

@@ -235,7 +235,9 @@ def _denial(scene: Scene, denied: Denied) -> str:
         return ", and ".join(["busy", *([] if denied.claim is None else [claimed(denied.claim, now)]), *out])
     if denied.condition not in {Condition.FREE, Condition.SHARED}:
         why_not = health_reason(scene.world, state, denied.condition, scene.now)
-        return f"{denied.condition.value}" + (f": {why_not}" if why_not else "")
+        worst = state.health.worst() if denied.condition is Condition.UNHEALTHY else None
+        cure = "" if worst is None else f"; what clears it: {worst[1].clears}"
+        return f"{denied.condition.value}" + (f": {why_not}{cure}" if why_not else "")
     if denied.claim is not None:
         return f"free, but {claimed(denied.claim, now)}"
     kept = denied.reservation

@@ -155,7 +155,11 @@ def _capacity(wait: Full | NoCapacity) -> Words:
     many = "a GPU" if wait.wanted == 1 else f"{wait.wanted} GPUs"
     if gone == wait.suitable and wait.out:
         why = ", ".join(f"{count} {_OUT.get(word, word)}" for word, count in wait.out)
-        return "no_capacity", f"waits for {many}: none can be given ({why})", "see which: gpuctl gpus"
+        return (
+            "no_capacity",
+            f"waits for {many}: none can be given ({why})",
+            "see which, and what clears it: gpuctl gpus --health",
+        )
     free = f"{wait.free} of {wait.suitable} are free"
     if wait.free and wait.node is not None:
         free = f"{wait.free} free on {wait.node}, of {wait.suitable} that would do"

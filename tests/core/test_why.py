@@ -50,6 +50,24 @@ def details(play: Play, job: JobId) -> str:
     return "\n".join(told(play, job)["details"])
 
 
+def test_who_waits_for_a_gpu_on_which_jobs_died_is_told_whose_and_what_clears_it():
+    play = a_real_cluster("1xH100")
+    for job in play.submit(*(a_job(user="bob") for _ in range(3))):
+        play.settle()
+        play.starts(job)
+        play.ends(job, code=1)
+    play.settle()
+    (waiting,) = play.submit(a_job())
+
+    found = told(play, waiting)
+
+    assert found["hint"] == "see which, and what clears it: gpuctl gpus --health"
+    assert found["details"][-1].endswith(
+        "3 jobs in a row died on it within 30 s of their start: 1 of bob, 2 of bob, 3 of bob; "
+        "what clears it: a look at it and at them, then gpuctl undrain"
+    )
+
+
 def test_a_blocked_job_is_told_who_must_end_when_and_what_is_kept_for_it():
     play = a_cluster(gpus="2xH100")
     short, long = play.submit(a_job(limit=600), a_job(user="bob", limit=7200))
