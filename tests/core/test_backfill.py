@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, an_end, element
 
 from gpud.core.commands import Cancel
+from gpud.core.prediction import ENOUGH
 from gpud.core.rules import Rules
 from gpud.core.waits import NoCapacity, YieldsTo
 from gpud.model.job import JobId
@@ -323,8 +324,13 @@ arrivals = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), needs, st.f
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(2, 4), thirds, st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), shapes), max_size=25))
+@given(
+    st.integers(2, 4),
+    thirds,
+    st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), shapes, st.booleans()), max_size=25),
+)
 def test_whoever_reserved_starts_as_promised_if_all_end_as_they_said(several, third, stream):
+    """Who says nothing ends as all of its like did."""
     play = a_cluster(
         a_node("n1", "3xH100,1xT4", cpus=12, memory=64),
         a_node("n2", "2xT4", cpus=8, memory=64),
@@ -332,7 +338,7 @@ def test_whoever_reserved_starts_as_promised_if_all_end_as_they_said(several, th
         rules=Rules(reservations=several),
     )
     play.checked = False  # other tests do, at a price
-    promised, begun = dict[JobId, float](), dict[JobId, float]()
+    promised, begun, lasts = dict[JobId, float](), dict[JobId, float](), dict[JobId, float]()
     ends: list[tuple[float, JobId]] = []
     next_at, pending = play.now, [*stream]
     while pending or ends:
@@ -342,16 +348,19 @@ def test_whoever_reserved_starts_as_promised_if_all_end_as_they_said(several, th
             play.cycle()
         elif pending and next_at < at - 0.1:
             play.now = max(play.now, next_at)
-            gap, spec = pending.pop(0)
-            next_at = play.now + gap
-            play.submit(a_job(**spec, estimate=spec["limit"]))
+            gap, spec, says = pending.pop(0)
+            next_at, limit = play.now + gap, spec["limit"]
+            job = a_job(**spec, estimate=limit) if says else a_job(**{**spec, "limit": None}, user=f"lasts {limit}")
+            for _ in range(0 if says else ENOUGH):
+                play.world.predictor.learn(job.terms, limit)
+            lasts |= dict.fromkeys(play.submit(job), limit)
         else:  # what ends at one moment is told of at one, a little before it
             play.now = max(play.now, at - 0.001)
             play.ends(*(heappop(ends)[1] for _ in list(ends) if ends[0][0] <= at + 0.05))
         play.starts(*play.started)
         for job in sorted(play.world.active.keys() - begun.keys()):
             begun[job] = play.now
-            heappush(ends, (play.now + (play.world.active[job].terms.time_limit_s or 0.0), job))
+            heappush(ends, (play.now + lasts[job], job))
         for job, kept in play.world.reservations.items():
             if kept.at > play.now:
                 promised[job] = min(promised.get(job, inf), kept.at)
