@@ -16,6 +16,7 @@ from gpud.core.alerts import GPU_DRAINED, GPU_LOST, alert
 from gpud.core.condition import SETTLED_MIB, Condition, condition, hoard_mib, idle_mib
 from gpud.core.fleet import GpuState, NodeState
 from gpud.core.health import DEATHS, EARLY_S, Fault, Level, deadly, findings, hoarded, kept, restored
+from gpud.core.lifecycle import out_of_memory
 from gpud.core.outcome import Outcome
 from gpud.core.world import World
 from gpud.core.xids import FALLEN, Remedy, entry, to_do
@@ -25,7 +26,19 @@ from gpud.model.job import Exit, array_of, format_job
 from gpud.model.units import Mib, Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0  # before the same XID of a GPU is told of again: some come by the thousand
-_NO_PROGRAM = (126, 127)  # what shells end with where they cannot start one: no GPU's doing
+# No GPU's doing: what shells end with where they cannot start a program, and programs that are called wrongly; on what
+# Python programs do.
+_NO_PROGRAM = (2, 126, 127)
+_MISTAKES = {
+    "SyntaxError",
+    "ModuleNotFoundError",
+    "FileNotFoundError",
+    "NameError",
+    "AttributeError",
+    "TypeError",
+    "ValueError",
+    "KeyError",
+}
 _OF_THE_WHOLE = {"lost", "unreadable", "driver"}  # what instances have with their GPU
 _WORSE = (Level.LOST, Level.DRAINING)
 
@@ -98,7 +111,9 @@ def died(world: World, out: Outcome, active: ActiveJob, exited: Exit, ran_s: Sec
     Elements of an array are one job: they do the same. Of users whose jobs die on another GPU as well it is the jobs,
     and they do not count.
     """
-    if exited.fault is not None or exited.lost is not None or exited.exit_code in _NO_PROGRAM:
+    if exited.fault is not None or exited.lost is not None:
+        return
+    if exited.exit_code in _NO_PROGRAM or exited.finding in _MISTAKES or out_of_memory(exited):
         return
     states = [world.gpus[share.gpu] for share in active.state.allocation.all_shares if share.gpu in world.gpus]
     for state in states:

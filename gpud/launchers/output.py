@@ -157,7 +157,14 @@ def finding(path: str) -> str | None:
         return "cuda out of memory"
     _, unattended, for_how_long = tail.partition(_UNATTENDED)
     said = unattended.removeprefix(b"\ngpud: ") + for_how_long.partition(b"\r\n")[0]
-    return said.decode(errors="replace") or None
+    return said.decode(errors="replace") or _raised(tail)
+
+
+def _raised(tail: bytes) -> str | None:
+    """Return the exception that a log ends on, by its name alone: what it says is its user's affair."""
+    name = tail.rstrip().rpartition(b"\n")[2].partition(b":")[0].rpartition(b".")[2]
+    is_one = name.endswith((b"Error", b"Exception")) and name.isalnum() and name != b"Error"
+    return name[:80].decode(errors="replace") if is_one else None
 
 
 def _drop(end: socket.socket) -> None:

@@ -345,11 +345,11 @@ def test_a_gpu_that_vanished_is_lost_and_comes_back():
 # -- jobs that die one after the other
 
 
-def die(play: Play, *jobs: JobId, after: float = 1.0, code: int = 1) -> None:
+def die(play: Play, *jobs: JobId, after: float = 1.0, code: int = 1, finding: str | None = None) -> None:
     for job in jobs:
         running(play, job)
         play.now += after
-        play.ends(job, code=code)
+        play.ends(job, code=code, finding=finding)
         play.settle()
 
 
@@ -378,6 +378,9 @@ def test_deaths_that_are_the_jobs_own_blame_no_gpu():
     late = play.submit(a_job(), a_job(), a_job())
     die(play, *late, after=31)
     die(play, *play.submit(a_job(), a_job(), a_job()), code=127)  # as of a shell that finds no such program
+    die(play, *play.submit(a_job(), a_job(), a_job()), code=2)  # or of what knows no such option
+    die(play, *play.submit(a_job(), a_job(), a_job()), finding="ModuleNotFoundError")
+    die(play, *play.submit(a_job(), a_job(), a_job()), finding="cuda out of memory")
     mixed = play.submit(a_job(), a_job(), a_job(), a_job())
     die(play, *mixed[:2])
     running(play, mixed[2])

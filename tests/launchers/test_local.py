@@ -226,6 +226,13 @@ def test_a_log_that_ends_in_cuda_out_of_memory_is_a_finding(workplace, words, st
     assert exit_.finding == "cuda out of memory"
 
 
+def test_the_exception_that_a_log_ends_on_is_told_by_its_name_alone(workplace):
+    raising = "import json; json.loads('secret')"
+    assert workplace.ended(workplace.shell(1, f'{sys.executable} -c "{raising}"')).finding == "JSONDecodeError"
+    assert workplace.ended(workplace.shell(2, "echo 'ValueError: tried again'; echo over; exit 1")).finding is None
+    assert workplace.ended(workplace.shell(3, "echo 'Error: no such option'; exit 2")).finding is None
+
+
 def test_what_a_job_that_succeeded_wrote_of_memory_is_no_finding(workplace):
     exit_ = workplace.ended(workplace.shell(1, "echo 'CUDA out of memory: trying with a smaller batch'"))
     assert (exit_.exit_code, exit_.finding) == (0, None)
