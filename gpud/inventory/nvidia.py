@@ -22,12 +22,12 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
 
+from gpud.inventory.aside import asked
 from gpud.inventory.lease import Lease
 from gpud.inventory.look import look
 from gpud.inventory.machine import has_own_pids, physical_memory_mib, this_node, usable_cpus
-from gpud.inventory.nvml import Device, DriverReplacedError, GpuFailedError, GpuLostError, NoDriverError, Nvml
+from gpud.inventory.nvml import Device, DriverReplacedError, GpuLostError, NoDriverError, Nvml
 from gpud.inventory.protocol import Post
 from gpud.inventory.topology import Links, linked, links_of
 from gpud.inventory.users import UserNames
@@ -36,9 +36,8 @@ from gpud.model.gpu import GpuId, Node, NodeName, Reading, Unreadable
 from gpud.model.observations import GpuSeen, NodeSeen, XidSeen
 from gpud.model.units import Timestamp
 
-Answer = TypeVar("Answer")
-
 _SIGNS_S = 10.0  # between looks at what changes slowly
+_XIDS_APART_S = 0.01  # some GPUs have them by the thousand
 _SLEEPING = "the NVIDIA driver does not answer yet; its GPUs are taken up when it does"
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
@@ -58,6 +57,11 @@ class _Slot:
     again: bool = False
     lost: bool = True
     failed: bool = False
+
+    @property
+    def wants_care(self) -> bool:
+        """Return whether who it is must be asked again, though there are as many GPUs as before."""
+        return self.lost or self.failed or self.device.divisible or not self.device.gpu.memory_total_mib
 
 
 class NvidiaInventory:
@@ -195,6 +199,8 @@ class NvidiaInventory:
             return
         except NoDriverError as error:
             nvml, count, found, problem = None, -1, [], str(error)
+        except Exception as error:  # noqa: BLE001 - whatever a library says that the binding cannot read
+            nvml, count, found, problem = None, -1, [], f"the NVIDIA driver makes no sense: {error!r}"
         with self._changed:
             fresh = nvml is not self._nvml
             self._nvml, self._count = nvml, count
@@ -219,18 +225,20 @@ class NvidiaInventory:
             try:
                 found = nvml.xids.wait()
             except NoXidsError:
-                return
+                break
             except Exception:  # noqa: BLE001 - NVML's; a GPU that stays lost may answer so at once, again and again
                 time.sleep(1.0)
                 continue
             if found is not None:
                 post(XidSeen(self._name, *found))
+            time.sleep(_XIDS_APART_S)
+        nvml.xids.close()
 
     def _wants_care(self) -> bool:
         """Return whether something of the last survey was not right, or MIG is there: the same count says not all."""
         with self._changed:
             unwell = self._node is None or self._node.problem is not None
-            return unwell or self._links_due or any(slot.lost or slot.device.divisible for slot in self._slots.values())
+            return unwell or self._links_due or any(slot.wants_care for slot in self._slots.values())
 
     def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None, bool]:
         """Return the GPUs we manage, what is wrong with the list, and whether others there do not say who they are.
@@ -241,12 +249,17 @@ class NvidiaInventory:
             known = self._known()
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
         found, silent, lost = list[Device](), dict[int, str](), set[int]()
-        for index, asked in self._ask_all(nvml, count).items():
+        for index, answer in self._ask_all(nvml, count).items():
             try:
-                found += asked.result(timeout=0)
+                devices = answer.result(timeout=0)
+                twins = {device.gpu.id for device in devices} & {device.gpu.id for device in found}
+                if twins:
+                    silent[index] = f"GPU {index} has the UUID of another: {', '.join(twins)}"
+                else:
+                    found += devices
             except TimeoutError:
                 silent[index] = f"GPU {index} is {_NOT_ANSWERING}"
-            except (GpuLostError, GpuFailedError) as error:
+            except Exception as error:  # noqa: BLE001 - GpuLostError, GpuFailedError, what the binding cannot read
                 silent[index] = f"GPU {index} cannot be identified: {error}"
                 lost |= {index} if isinstance(error, GpuLostError) else set()
         there = {device.gpu.id for device in found}
@@ -266,19 +279,19 @@ class NvidiaInventory:
         if nvml is not self._nvml or count != self._count:
             self._asked.clear()  # an index may mean another GPU by now
         managed = [index for index in range(count) if self._only is None or index in self._only]
-        new = {index: _asked(partial(nvml.devices, index)) for index in managed if index not in self._asked}
+        new = {index: asked(partial(nvml.devices, index)) for index in managed if index not in self._asked}
         for late in wait(new.values(), self._deadline_s).not_done:
             late.add_done_callback(lambda _: self._survey_now.set())
-        asked = {index: new.get(index) or self._asked[index] for index in managed}
-        self._asked = {index: one for index, one in asked.items() if not one.done()}
-        return asked
+        answers = {index: new.get(index) or self._asked[index] for index in managed}
+        self._asked = {index: one for index, one in answers.items() if not one.done()}
+        return answers
 
     def _linked(self, found: list[Device]) -> list[Device]:
         """Return the GPUs with their links, and instances with those of their GPUs; as they are while nobody knows."""
         gpus = [device for device in found if device.gpu.mig is None]
         among = tuple(device.gpu.id for device in gpus)
         if among != self._among:
-            self._among, self._links = among, _asked(partial(links_of, gpus))
+            self._among, self._links = among, asked(partial(links_of, gpus))
             for late in wait([self._links], self._deadline_s).not_done:
                 late.add_done_callback(lambda _: self._survey_now.set())
         self._links_due = not self._links.done()
@@ -299,7 +312,7 @@ class NvidiaInventory:
                 slot = self._slots[gpu] = _Slot(device)
                 threading.Thread(target=self._keep_looking, args=(gpu, slot), name=f"gpud-{gpu}", daemon=True).start()
         self._show(found, problem, silent=silent)
-        self.read([gpu for gpu, slot in self._slots.items() if slot.lost])
+        self.read([gpu for gpu, slot in self._slots.items() if slot.lost or slot.failed])
 
     def _show(self, found: list[Device], problem: str | None, *, reboot: bool = False, silent: bool = False) -> None:
         node = Node(
@@ -346,6 +359,8 @@ class NvidiaInventory:
                 self._survey_now.set()
                 slot.wanted.put(True)
                 continue
+            except Exception as error:  # noqa: BLE001 - as in a survey
+                reading = Unreadable(self._clock(), f"its driver makes no sense: {error!r}")
             if isinstance(reading, Unreadable):
                 signs_at = None  # which may be what it is lost for: it is well once they can be read
             with self._changed:
@@ -360,7 +375,7 @@ class NvidiaInventory:
         failed = isinstance(reading, Unreadable)
         lost = isinstance(reading, Unreadable) and reading.lost
         if (lost and not slot.lost) or (failed and not slot.failed):
-            self._survey_now.set()  # perhaps it is no longer there at all, or was split
+            self._survey_now.set()  # perhaps it is no longer there at all, was split, or has another number
         slot.lost, slot.failed = lost, failed
         if not late:  # what a call says that hung for a while is old
             self._tell(gpu, reading)
@@ -379,22 +394,3 @@ def _numbered(devices: list[Device], count: int) -> list[Device]:
         device if device.gpu.mig is None else replace(device, gpu=replace(device.gpu, index=next(numbers)))
         for device in devices
     ]
-
-
-def _asked(question: Callable[[], Answer]) -> Future[Answer]:
-    """Ask the driver something, in a thread of its own."""
-    future: Future[Answer] = Future()
-
-    def ask() -> None:
-        try:
-            answer = question()
-        except Exception as error:  # noqa: BLE001 - raised again where the answer is wanted
-            future.set_exception(error)
-        else:
-            future.set_result(answer)
-
-    try:
-        threading.Thread(target=ask, name="gpud-ask", daemon=True).start()
-    except RuntimeError as error:  # no process is left for it
-        future.set_exception(GpuFailedError(str(error)))
-    return future

@@ -28,6 +28,8 @@ _P2P_NVLINK, _P2P_OK = 2, 0  # nvmlGpuP2PCapsIndex_t, nvmlGpuP2PStatus_t
 _AFFINITY_NODE = 0  # nvmlAffinityScope_t
 _WORDS = 4  # of a set of NUMA nodes: 256, Linux has at most 1024 and machines with GPUs a dozen
 _PROCESSES, _NOT_SAID = 1024, 2**64 - 1  # on one GPU at most; NVML_VALUE_NOT_AVAILABLE
+_GPUS = 256  # of one machine at most; who says more did not count
+_MOST_PERCENT, _MOST_C, _MOST_MW = 100, 200, 10_000_000  # what is above was not measured: all bits set, mostly
 _PROFILE = re.compile(r"\bMIG ([\w.+]+)$")  # in an instance's name: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 # nvmlReturn_t
@@ -145,9 +147,10 @@ class Nvml:
     def count(self) -> int:
         """Return how many GPUs the driver has, lost and forbidden ones included. Raises NoDriverError."""
         try:
-            return int(self._nvml.nvmlDeviceGetCount())
+            count = int(self._nvml.nvmlDeviceGetCount())
         except self._nvml.NVMLError as error:
             raise _no_driver(error, "the NVIDIA driver lists no GPUs") from error
+        return count if count <= _GPUS else 0
 
     def devices(self, index: int) -> "tuple[Device, ...]":
         """Return the GPU at an index, and after it the MIG instances on it; nothing for one that we may not use.
@@ -200,7 +203,7 @@ class Nvml:
 
     def _uuid(self, handle: Any) -> GpuId:  # noqa: ANN401 - as above
         uuid = self._ask(("nvmlDeviceGetUUID", handle))
-        if uuid is None:
+        if not uuid:
             raise GpuFailedError("it has no UUID")
         return GpuId(_text(uuid))
 
@@ -230,19 +233,25 @@ class Nvml:
         except (GpuFailedError, GpuLostError):
             return None
 
-    def sample(self, gpu: Gpu, handle: Any) -> Sample:  # noqa: ANN401 - as above
+    def _check_identity(self, device: "Device") -> None:
+        """Raise GpuFailedError where a GPU's number is another's by now: a job that is told it would be on that one."""
+        handle = device.handle if device.gpu.mig is not None else self._ask(("nvmlDeviceGetHandleByIndex", device.at))
+        if handle is None or self._uuid(handle) != device.gpu.id:
+            raise GpuFailedError("the driver has numbered its GPUs anew")
+
+    def sample(self, device: "Device") -> Sample:
         """Return what the GPU shows now. Raises GpuLostError, GpuFailedError; DriverReplacedError until it is known."""
         if not self.replaced:
             self.check_version()
+        self._check_identity(device)
+        gpu, handle = device.gpu, device.handle
         if gpu.mig is not None:
-            memory = self._memory(handle)
-            used = _mib(memory.used) if memory is not None else None
+            used = _used(self._memory(handle))
             held = self._held(handle, _NOT_OF_INSTANCES)
             return Sample(memory_used_mib=used, utilization_percent=None, temperature_c=None, power_w=None, held=held)
         modes = self._detail(("nvmlDeviceGetMigMode", handle))
         if modes is not None and modes[0] and not gpu.split:
             raise GpuSplitError("it was put into MIG mode, and its instances are not known yet")
-        memory = self._memory(handle)
         utilization = self._detail(("nvmlDeviceGetUtilizationRates", handle))
         temperature = self._detail(
             ("nvmlDeviceGetTemperature", handle, _TEMPERATURE_GPU),
@@ -250,10 +259,10 @@ class Nvml:
         )
         power_mw = self._detail(("nvmlDeviceGetPowerUsage", handle))
         return Sample(
-            memory_used_mib=_mib(memory.used) if memory is not None else None,
-            utilization_percent=int(utilization.gpu) if utilization is not None else None,
-            temperature_c=int(temperature) if temperature is not None else None,
-            power_w=power_mw / 1000 if power_mw is not None else None,
+            memory_used_mib=_used(self._memory(handle)),
+            utilization_percent=_up_to(_MOST_PERCENT, utilization.gpu) if utilization is not None else None,
+            temperature_c=_up_to(_MOST_C, temperature),
+            power_w=power_mw / 1000 if _up_to(_MOST_MW, power_mw) is not None else None,
             held=self._held(handle),
             slowed=slowed_by(self._detail, handle),
         )
@@ -339,7 +348,7 @@ class Device:
 
     def sample(self) -> Sample:
         """Return what the GPU shows now. Raises GpuLostError, GpuFailedError and DriverReplacedError."""
-        return self.nvml.sample(self.gpu, self.handle)
+        return self.nvml.sample(self)
 
     def signs(self) -> Signs | None:
         """Return the signs of its health; instances have none of their own. Raises GpuLostError."""
@@ -376,6 +385,14 @@ def _profile(name: str, attributes: Any) -> str:  # noqa: ANN401 - as above
 
 def _text(raw: str | bytes) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+def _up_to(most: int, told: int | None) -> int | None:
+    return int(told) if told is not None and told <= most else None
+
+
+def _used(memory: Any) -> Mib | None:  # noqa: ANN401 - as above
+    return _mib(memory.used) if memory is not None and memory.used <= memory.total else None
 
 
 def _mib(size_bytes: int) -> Mib:

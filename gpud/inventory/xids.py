@@ -5,6 +5,7 @@ it is short: who ends, or takes up another driver, does not have to wait for lon
 """
 
 import ctypes
+from contextlib import suppress
 from typing import Any
 
 from gpud.model.gpu import GpuId
@@ -57,6 +58,13 @@ class Xids:
             raise
         gpu = self._gpus.get(_address(event.device))
         return (gpu, int(event.eventData)) if gpu is not None and event.eventType & _XID else None
+
+    def close(self) -> None:
+        """Hear of nothing more. For the thread that waits."""
+        events, self._set = self._set, None
+        if events is not None:
+            with suppress(self._nvml.NVMLError, AttributeError):
+                self._nvml.nvmlEventSetFree(events)
 
 
 def _address(handle: Any) -> int | None:  # noqa: ANN401 - as above

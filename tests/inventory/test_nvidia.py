@@ -286,6 +286,51 @@ def test_without_a_driver_the_node_says_why_and_the_gpus_come_when_it_does(fake_
     assert readable(seen.reading())
 
 
+def test_a_gpu_whose_number_is_another_s_by_now_gives_no_reading_until_it_has_its_own(fake_nvml, looking):
+    seen = looking(rescan_s=600.0).settled()
+
+    fake_nvml.write(fake_gpu(1), fake_gpu(0))
+    assert "numbered its GPUs anew" in seen.look(ZERO).reason
+
+    assert [(gpu.index, gpu.id) for gpu in seen.node().gpus] == [(0, ONE), (1, ZERO)]
+    assert readable(seen.reading(ZERO))
+
+
+def test_gpus_of_one_uuid_or_of_none_are_named_and_taken_up_when_they_have_their_own(fake_nvml, looking):
+    fake_nvml.write(fake_gpu(0), fake_gpu(0), fake_gpu(1).replace(ONE, ""), fake_gpu(2))
+    node = looking(deadline_s=0.2).node()
+    assert [gpu.index for gpu in node.gpus] == [0, 3]
+    assert f"GPU 1 has the UUID of another: {ZERO}; GPU 2 cannot be identified" in node.problem
+
+
+def test_what_cannot_be_is_not_taken_for_a_value(fake_nvml, looking):
+    nothing = 2**32 - 1  # all bits set
+    fake_nvml.write(
+        fake_gpu(0, total_mib=1000, used_mib=1001, utilization=101, temperature=nothing, power_mw=nothing),
+        fake_gpu(1, total_mib=0),
+    )
+    seen = looking()
+
+    assert seen.node().gpus[1].memory_total_mib == 0
+    reading = seen.reading()
+    told = (reading.memory_used_mib, reading.utilization_percent, reading.temperature_c, reading.power_w)
+    assert told == (None, None, None, None)
+    fake_nvml.write(fake_gpu(0), fake_gpu(1))
+    assert seen.node(lambda node: all(gpu.memory_total_mib for gpu in node.gpus))
+
+
+def test_a_driver_that_answers_what_nobody_can_read_is_asked_again(fake_nvml, looking):
+    fake_nvml.config.write_bytes(b"driver \xff\n" + fake_gpu(0).encode())
+    seen = looking()
+    assert "makes no sense" in seen.node().problem
+
+    fake_nvml.write(fake_gpu(0))
+    seen.settled()
+    fake_nvml.config.write_bytes(b"driver \xff\n" + fake_gpu(0).encode())
+    seen.inventory.read([ZERO])
+    assert "makes no sense" in seen.reading(wanted=lambda reading: not readable(reading)).reason
+
+
 def test_a_library_that_is_installed_later_is_taken_up(fake_nvml, looking, tmp_path):
     later = tmp_path / "libnvidia-ml.so.1"
     seen = looking(library=str(later))
