@@ -208,10 +208,10 @@ class LocalLauncher:
             self._look_again(attempt)
             return
         except ValueError as error:
-            if attempt.process is None or attempt.boot != self._boot:
+            if attempt.process is None and attempt.boot == self._boot:
                 self._end(attempt, Exit(at=self._clock(), lost=str(error)))
                 return
-            found = None
+            found = None  # of another boot: power went before it was on disk
         known = attempt.boot == self._boot and attempt.process is not None
         if known and (found is None or found["state"] == record.TOMBSTONE):
             self._try(attempt, None)

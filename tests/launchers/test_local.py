@@ -379,11 +379,14 @@ def test_a_reboot_loses_what_was_running_and_keeps_what_had_ended(workplace):
     workplace.reopen()
     about = workplace.record(running)
     record.overwrite(f"{workplace.state}/records/1.1", about | {"boot": "earlier"})
-    for job in (running, done, job_id(3)):  # nothing is left that tells of the last
+    (workplace.state / "records" / "4.1").write_bytes(b"")  # power went before it was on disk
+    for job in (running, done, job_id(3), job_id(4)):  # nothing is left that tells of the third
         workplace.look(job, boot="earlier")
     lost = Exit(at=Timestamp(about["at"]), lost="the node was rebooted")  # not while it was off, or without a gpud
     assert workplace.ended(running) == lost
-    assert abs(workplace.ended(job_id(3)).at - OFFSET) < 1
+    for job in (job_id(3), job_id(4)):
+        assert workplace.ended(job).lost == "the node was rebooted"
+        assert abs(workplace.ended(job).at - OFFSET) < 1
     assert workplace.ended(done).exit_code == 4
 
 
