@@ -25,7 +25,7 @@ from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.outcome import Outcome
 from gpud.core.queue import job_of
 from gpud.core.twin import Snapshot, fill, snapshot
-from gpud.core.world import World
+from gpud.core.world import Array, World
 from gpud.model.changes import Queued
 from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import GpuId, ProcessIdentity
@@ -219,18 +219,21 @@ class Forecast:
 
 
 def _anybody(world: World) -> bool:
-    """Return whether somebody waits, if only for others of its array."""
-    return bool(len(world.queue) or world.parked or any(each.state.pending for each in world.arrays.values()))
+    """Return whether somebody waits, if only for others of its array, or will when it has been stopped."""
+    if len(world.queue) or world.parked or any(map(_waits, world.arrays.values())):
+        return True
+    return any(isinstance(each.state, Stopping) for each in world.active.values())
 
 
 def _left(world: World) -> set[JobId]:
     """Return who waits, arrays as a whole; also one of which an element does that somebody holds."""
     waiting = {array_of(job_of(entry)) for _, entry in world.queue.standing()} | {*map(array_of, world.parked)}
-    return waiting | {
-        key
-        for key, array in world.arrays.items()
-        if array.state.pending or any(each not in world.active for each in array.elements)
-    }
+    return waiting | {key for key, array in world.arrays.items() if _waits(array)}
+
+
+def _waits(array: Array) -> bool:
+    """Return whether an element of an array waits, if only for others of it."""
+    return bool(array.state.pending) or array.running < len(array.elements)
 
 
 def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:

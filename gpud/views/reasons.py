@@ -4,6 +4,7 @@ A job is refused at the door where it can never fit; one that was queued before 
 """
 
 from gpud.core.admit import never_fits
+from gpud.core.backfill import OVERRUN_S
 from gpud.core.forecast import Forecast
 from gpud.core.quota import impossible
 from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait, YieldsTo
@@ -42,8 +43,9 @@ def in_words(
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, YieldsTo):
         kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
-        soon = is_late(forecast, wait.job) or (kept is not None and kept.taken)
-        return words(wait, now, written, late=soon, guess=is_unknown(forecast, wait.job))
+        late = is_late(forecast, wait.job)
+        soon = (late and wait.at <= now + OVERRUN_S) or (kept is not None and kept.taken)
+        return words(wait, now, written, soon=soon, guess=late or is_unknown(forecast, wait.job))
     return words(wait, now, written)
 
 

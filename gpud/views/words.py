@@ -40,10 +40,10 @@ _OUT = {
 }
 
 
-def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False, guess: bool = False) -> Words:
+def words(wait: Wait, now: Timestamp, written: str, *, soon: bool = False, guess: bool = False) -> Words:
     """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint.
 
-    `late`: whoever it yields to waits for one that runs longer than expected; `guess`: for one of which nobody knows.
+    `soon`: whoever it yields to waits for what may end any moment; `guess`: for what ends nobody knows when.
     """
     match wait:
         case Held(reason):
@@ -68,7 +68,7 @@ def words(wait: Wait, now: Timestamp, written: str, *, late: bool = False, guess
         case YieldsTo(job, at):
             number = format_job(job)
             then = f"in {format_duration(at - now)}"
-            starts = "is to start soon" if late else f"may start {then}" if guess else f"is to start {then}"
+            starts = "is to start soon" if soon else f"may start {then}" if guess else f"is to start {then}"
             hint = "a time limit that ends before then lets it pass: --time-limit"
             return "yields", f"would delay job {number}, which {starts}", hint
         case Looking():
