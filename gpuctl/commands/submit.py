@@ -36,9 +36,9 @@ def submit(context: click.Context, /, dry_run: bool, file: str | None, **given: 
     """Queue a command, or a script, and print the job's id.
 
     The command runs without a shell, as you, in this directory, with this environment; its stdin is /dev/null. A first
-    word that is a file with a #! line is a script: a copy of it is kept, so that you may edit it meanwhile. Behind --
-    the words are run as they are: a script then, too, as it is when the job starts. Options may stand in a script's
-    first comments: #GPUCTL --gpus 2, and #SBATCH lines; those given here win.
+    word that is a file with a #! line is a script, and - one that is piped in: a copy of it is run, so that you may
+    edit it meanwhile. Behind -- the words are run as they are: a script then, too, as it is when the job starts.
+    Options may stand in a script's first comments: #GPUCTL --gpus 2, and #SBATCH lines; those given here win.
 
     \b
       gpuctl submit -- python train.py --lr 0.1

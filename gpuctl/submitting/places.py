@@ -1,11 +1,21 @@
-"""Where a job is to run, as it looks from here: what submit finds out about a directory before it sends anything."""
+"""What a job is to run, and where, as it looks from here: what submit finds out before it sends anything.
+
+Without `--`, a first word is looked at once: a script (its `#!` line says how to run it) is read and sent.
+"""
 
 import os
 import re
+import stat
 from typing import Any
 
+import click
+
 from gpuctl import session
-from gpuctl.errors import UsageError
+from gpuctl.errors import GpuctlError, UsageError
+
+SCRIPT_MAX = 4 * 1024 * 1024
+PIPED = "/dev/stdin"  # what a script is called that came through a pipe
+_SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "python", "python3", "sbatch"})
 _INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n]+)(?:[ \t]+([^- \t\n=][^ \t\n=]*)(?=\s))?")
@@ -101,3 +111,103 @@ def expect_script(command: list[str]) -> None:
         if found is not None:
             kind = f"#{found[1].decode()}"
             session.note_once(f"the {kind} lines of {script} are not read behind {program}: gpuctl submit {script}")
+
+
+def expect_beside(script: str, content: bytes) -> None:
+    """Say that a script looks for files beside itself: it runs as a copy, which is elsewhere.
+
+    Of one for sbatch nothing is said: there, too, it is a copy.
+    """
+    program = os.path.basename(_interpreter(content))
+    sought = "" if script == PIPED or b"\n#SBATCH" in content else _sought_beside(script, content, program)
+    if sought:
+        itself = script if "/" in script else f"./{script}"
+        run = itself if os.access(script, os.X_OK) else f"{program} {script}"
+        session.note_once(
+            f"a copy of {script} is run, elsewhere: what it looks for beside itself ({sought}) is not there;"
+            f" to run it as it is then: gpuctl {_called()} -- {run}"
+        )
+
+
+def _sought_beside(script: str, content: bytes, program: str) -> str:
+    """Return how a script comes to files beside it: the modules that it imports from there, `$0`; "" for not at all."""
+    if program.startswith("python"):
+        beside = os.path.join(os.path.dirname(script), "")
+        names = set(re.findall(rb"^[ \t]*(?:from|import)[ \t]+(\w+)", content, re.MULTILINE))
+        if os.environ.get("PYTHONPATH"):
+            names = set()  # found all the same, as far as we know
+        modules = sorted(map(os.fsdecode, names))
+        found = [name for name in modules if os.path.isfile(f"{beside}{name}.py") or os.path.isdir(beside + name)]
+        return ", ".join(found) or ("__file__" if b"__file__" in content else "")
+    by_name = rb"\$\{?BASH_SOURCE|\$\{0[%:#]|(?:dirname|realpath|readlink -\w+)[\s\"']{1,3}\$\{?0\b"
+    found_by = re.search(by_name, content)
+    return "" if found_by is None else "$BASH_SOURCE" if found_by[0].endswith(b"E") else "$0"
+
+
+def script_of(command: list[str], *, literal: bool) -> bytes | None:
+    """Return the content of the script that a command's first word is; None for a program. Raises UsageError."""
+    if not command:
+        instead = "" if os.isatty(0) else f"; for a script that is piped in: gpuctl {_called()} -"
+        raise UsageError("nothing to run", hint=f"write: gpuctl {_called()} -- python train.py{instead}")
+    word = command[0]
+    if not word.strip():
+        raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
+    if word == "-" and os.isatty(0):
+        raise UsageError("- is a script that is piped in, and nothing is", hint=f"gpuctl {_called()} FILE")
+    piped = word == "-" or (not literal and _is_pipe(word))
+    if os.path.isdir(word) and ("/" in word or not in_path(word)):
+        raise UsageError(f"{word} is a directory, no program", hint=f"write: gpuctl {_called()} -- python train.py")
+    if not piped and (literal or ("/" not in word and in_path(word)) or not os.path.isfile(word)):
+        if not literal:
+            _refuse_shell(command)
+        return None
+    try:
+        with open(0 if word == "-" else word, "rb", closefd=word != "-") as file:
+            content = file.read(SCRIPT_MAX + 1).removeprefix(b"\xef\xbb\xbf")  # some editors begin so, programs never
+    except OSError as error:
+        if isinstance(error, PermissionError) and os.access(word, os.X_OK):
+            return None  # a program that may be run, not read
+        hint = f"to run it as it is then: gpuctl {_called()} -- {word}"
+        raise GpuctlError(f"cannot read the script {word}: {error.strerror}", hint=hint) from error
+    if piped:
+        word = command[0] = PIPED
+    if not content.startswith(b"#!"):
+        if not piped and os.access(word, os.X_OK) and (content.startswith(b"\x7fELF") or b"\0" in content):
+            return None
+        options = any(line.startswith((b"#SBATCH", b"#GPUCTL")) for line in content.splitlines())
+        hint = "write #!/bin/bash as its first line" if options or piped else _with_program(command)
+        raise UsageError(f"{word} is neither a program nor a script: it does not begin with #!", hint=hint)
+    if len(content) > SCRIPT_MAX:
+        raise UsageError(
+            f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl {_called()} -- {word}"
+        )
+    expect_beside(word, content)
+    return content
+
+
+def _is_pipe(word: str) -> bool:
+    """Return whether that is a pipe, as `<(...)` of a shell is, or /dev/stdin behind one."""
+    try:
+        return stat.S_ISFIFO(os.stat(word).st_mode)
+    except OSError:
+        return False
+
+
+def _called() -> str:
+    """Return the name of the command that was called, `submit` or `run`, for its hints."""
+    context = click.get_current_context(silent=True)
+    return (context.info_name if context is not None else None) or "submit"
+
+
+def _with_program(command: list[str]) -> str:
+    program = {".py": "python", ".sh": "bash", ".R": "Rscript", ".jl": "julia"}.get(os.path.splitext(command[0])[1])
+    return f"write: gpuctl {_called()} -- {program or 'PROGRAM'} {' '.join(command)}"
+
+
+def _refuse_shell(command: list[str]) -> None:
+    """Raise UsageError for what only a shell could run: `submit 'a && b'`."""
+    word = command[0]
+    if len(command) == 1 and " " in word.strip() and not os.path.exists(word):
+        shell = any(sign in word for sign in _SHELL_WORDS)
+        hint = f"write: gpuctl {_called()} -- bash -c '{word}'" if shell else f"write it without quotes: -- {word}"
+        raise UsageError(f"{word!r} is no program: the words are run as they are, without a shell", hint=hint)

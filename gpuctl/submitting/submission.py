@@ -1,7 +1,6 @@
 """What `submit` and `run` say to gpud: the request made of their options.
 
-Without `--`, a first word is looked at once: a script (its `#!` line says how to run it) is read and sent, and what
-a shell would have done with the words is refused with what to write instead. gpuctl runs no shell.
+gpuctl runs no shell: what one would have done with the words is refused with what to write instead (`places`).
 """
 
 import os
@@ -10,18 +9,15 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from gpuctl import session
-from gpuctl.errors import GpuctlError, UsageError
+from gpuctl.errors import UsageError
 from gpuctl.parse import HoursAndMinutes, after_of, gpus_meant, parse_checkpoint, variables
-from gpuctl.submitting.places import expect_script, here, in_path, mount_of, repository
+from gpuctl.submitting.places import expect_script, here, mount_of, repository, script_of
 from gpud.model.units import plural
 
 if TYPE_CHECKING:
     from gpuctl.submitting.directives import Script
 
-SCRIPT_MAX = 4 * 1024 * 1024
 _PYTHONS_OWN = ("C.UTF-8", "C.utf8", "UTF-8")  # where the locale is C, Python says so in LC_CTYPE (PEP 538)
 _LIMITS = (
     *("AS", "CORE", "CPU", "DATA", "FSIZE", "LOCKS", "MEMLOCK", "MSGQUEUE", "NICE", "NOFILE", "NPROC", "RSS"),
@@ -38,7 +34,6 @@ _DIRECTIVES = re.compile(
     rb"|[^\n#]*\b(?:s(?:run|batch|control|queue|cancel|acct)[ \t]|docker[ ]run[ ]|master[_-]port[= ]"
     rb"|(?:CUDA_VISIBLE_DEVICES|MASTER_PORT)=[\"']?\d))"
 )
-_SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
 
 def fields(given: dict[str, Any], *, literal: bool) -> dict[str, Any]:
@@ -284,7 +279,8 @@ def directory(asked: str | None) -> str:
     if asked is not None:
         if not asked or "\0" in asked:
             raise UsageError("--workdir names no directory")
-        return os.path.normpath(os.path.join(here(), os.path.expanduser(asked)))
+        named = os.path.expanduser(asked)
+        return os.path.normpath(named if os.path.isabs(named) else os.path.join(here(), named))
     return here()
 
 
@@ -341,59 +337,3 @@ def path_pattern(path: str | None, option: str, workdir: str) -> str | None:
     if not path or path.endswith("/") or "\0" in path:
         raise UsageError(f"{option} {path!r} names no file")
     return os.path.join(workdir, os.path.expanduser(path))
-
-
-def script_of(command: list[str], *, literal: bool) -> bytes | None:
-    """Return the content of the script that a command's first word is; None for a program. Raises UsageError."""
-    if not command:
-        raise UsageError("nothing to run", hint=f"write: gpuctl {_called()} -- python train.py")
-    word = command[0]
-    if not word.strip():
-        raise UsageError("the command's first word is empty", hint=f"write: gpuctl {_called()} -- python train.py")
-    if word == "-":
-        raise UsageError("a script is read from a file, not from what is piped in", hint=f"gpuctl {_called()} FILE")
-    if os.path.isdir(word) and ("/" in word or not in_path(word)):
-        raise UsageError(f"{word} is a directory, no program", hint=f"write: gpuctl {_called()} -- python train.py")
-    if literal or ("/" not in word and in_path(word)) or not os.path.isfile(word):
-        if not literal:
-            _refuse_shell(command)
-        return None
-    try:
-        with open(word, "rb") as file:
-            content = file.read(SCRIPT_MAX + 1).removeprefix(b"\xef\xbb\xbf")  # some editors begin so, programs never
-    except OSError as error:
-        if isinstance(error, PermissionError) and os.access(word, os.X_OK):
-            return None  # a program that may be run, not read
-        hint = f"to run it as it is then: gpuctl {_called()} -- {word}"
-        raise GpuctlError(f"cannot read the script {word}: {error.strerror}", hint=hint) from error
-    if not content.startswith(b"#!"):
-        if os.access(word, os.X_OK) and (content.startswith(b"\x7fELF") or b"\0" in content):
-            return None
-        options = any(line.startswith((b"#SBATCH", b"#GPUCTL")) for line in content.splitlines())
-        hint = "write #!/bin/bash as its first line" if options else _with_program(command)
-        raise UsageError(f"{word} is neither a program nor a script: it does not begin with #!", hint=hint)
-    if len(content) > SCRIPT_MAX:
-        raise UsageError(
-            f"the script {word} is larger than {SCRIPT_MAX >> 20} MiB", hint=f"gpuctl {_called()} -- {word}"
-        )
-    return content
-
-
-def _called() -> str:
-    """Return the name of the command that was called, `submit` or `run`, for its hints."""
-    context = click.get_current_context(silent=True)
-    return (context.info_name if context is not None else None) or "submit"
-
-
-def _with_program(command: list[str]) -> str:
-    program = {".py": "python", ".sh": "bash", ".R": "Rscript", ".jl": "julia"}.get(os.path.splitext(command[0])[1])
-    return f"write: gpuctl {_called()} -- {program or 'PROGRAM'} {' '.join(command)}"
-
-
-def _refuse_shell(command: list[str]) -> None:
-    """Raise UsageError for what only a shell could run: `submit 'a && b'`."""
-    word = command[0]
-    if len(command) == 1 and " " in word.strip() and not os.path.exists(word):
-        shell = any(sign in word for sign in _SHELL_WORDS)
-        hint = f"write: gpuctl {_called()} -- bash -c '{word}'" if shell else f"write it without quotes: -- {word}"
-        raise UsageError(f"{word!r} is no program: the words are run as they are, without a shell", hint=hint)

@@ -94,7 +94,7 @@ class _Jobs:
         given, literal, base = self.known[options]
         if not command:
             raise UsageError("nothing to run", hint="write the command behind the options: -g 1 -- python train.py")
-        content = submission.script_of(command, literal=literal)
+        content = places.script_of(command, literal=literal)
         if content is None:
             request = {**base, "command": command}
             if (options, command[0]) not in self.expected:

@@ -228,7 +228,7 @@ def test_a_script_that_cannot_be_read_is_refused_with_the_reason():
 
 
 def test_a_script_that_is_too_large_is_refused(here):
-    (here / "big.sh").write_bytes(b"#!/bin/sh\n" + b"#" * submission.SCRIPT_MAX)
+    (here / "big.sh").write_bytes(b"#!/bin/sh\n" + b"#" * places.SCRIPT_MAX)
     assert "larger than 4 MiB" in hint_of("big.sh")
 
 
@@ -241,8 +241,49 @@ def test_what_sbatch_calls_it_is_told_what_it_is_here(word, here_that_is):
         request_of(word, "true")
 
 
-def test_a_script_that_is_piped_in_is_told_that_a_file_is_read():
-    assert hint_of("-").endswith("gpuctl submit FILE")
+@pytest.mark.parametrize("word", ["-", "/dev/stdin"])
+def test_a_script_that_is_piped_in_is_read_and_sent(capfd, word):
+    gets, puts = os.pipe()
+    kept = os.dup(0)
+    os.dup2(gets, 0)
+    try:
+        os.write(puts, b"#!/bin/sh\n#GPUCTL -g 2\n")
+        assert "script that is piped in: gpuctl submit -" in hint_of("-g", "1")
+        os.close(puts)
+        request = request_of(word, "x")
+        assert "/dev/stdin is neither a program nor a script" in hint_of(word)  # it has been read
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(gets)
+    assert (request["command"], request["script"]) == (["/dev/stdin", "x"], b"#!/bin/sh\n#GPUCTL -g 2\n")
+    assert request["demand"] == {"gpus": 2}
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "sought"),
+    [
+        ("#!/usr/bin/env python3\nimport model, os\n", "(model)"),
+        ("#!/usr/bin/python3\nimport os; here = os.path.dirname(__file__)\n", "(__file__)"),
+        ("#!/usr/bin/python3\nimport os\n", ""),
+        ('#!/bin/bash\ncd "$(dirname "$0")"\n', "($0)"),
+        ("#!/bin/bash\ncd ${0%/*}\n", "($0)"),
+        ('#!/bin/bash\nDIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)\n', "($BASH_SOURCE)"),
+        ('#!/bin/bash\n#SBATCH -G 1\ncd "$(dirname "$0")"\n', ""),
+        ('#!/bin/bash\necho "usage: $0"; dirname "$1"\n', ""),
+    ],
+)
+def test_a_script_that_looks_for_files_beside_itself_is_told_that_a_copy_runs(here, capsys, script, sought):
+    (here / "model.py").touch()
+    (here / "run").write_text(script)
+    (here / "run").chmod(0o755)
+    request_of("-g", "1", "run")
+    told = capsys.readouterr().err
+    assert (sought in told, bool(told)) == (True, bool(sought))
+    assert not told or told.endswith("gpuctl submit -- ./run\n")
+    assert "script" not in request_of("--", "./run")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_option_behind_the_command_is_its_own_and_that_is_said(capsys):
