@@ -78,7 +78,11 @@ ALIASES = {
 
 # What other queues call it.
 _ELSEWHERE = {
-    **dict.fromkeys(("sbatch", "qsub", "bsub", "add", "enqueue"), "submit"),
+    **dict.fromkeys(("sbatch", "qsub", "bsub", "add"), "submit"),
+    "enqueue": "submit; of a held job: gpuctl release",
+    "switch": "priority",
+    "shutdown": "daemon stop",
+    **dict.fromkeys(("clean", "clear"), "nothing (what has ended leaves the list by itself)"),
     **dict.fromkeys(("squeue", "qstat", "bjobs", "jobs"), "list"),
     **dict.fromkeys(("scancel", "qdel", "bkill", "stop", "abort", "delete", "del", "remove"), "cancel"),
     **dict.fromkeys(("srun", "salloc"), "run"),
@@ -142,7 +146,7 @@ class Commands(click.Group):
         elif args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             elsewhere = _ELSEWHERE.get(args[0].lower())
             hint = (
-                f"here that is: gpuctl {elsewhere}"
+                f"here that is: {'' if elsewhere.startswith('nothing') else 'gpuctl '}{elsewhere}"
                 if elsewhere
                 else nearest(args[0], [*self.list_commands(ctx), *ALIASES])
             )

@@ -71,7 +71,6 @@ def run(
     """
     session: Session = context.obj
     fields = submission.fields(given, literal=context.meta["gpuctl.literal"])
-    places.expect_program(fields)
     if "array" in fields:
         raise UsageError("run shows one job, not an array", hint="gpuctl submit --array ..., then gpuctl wait ID")
     if pty:
@@ -80,6 +79,7 @@ def run(
         raise UsageError("--unattended is for jobs with a terminal: others run on without anybody", hint="add --pty")
     elif _is_piped():
         note("what is piped in is not passed on: a job's stdin is /dev/null")
+    places.expect_program(fields)
     before = sizes(filter(None, (fields.get("output"), fields.get("error"))))
     warden = _as_a_kernel(session) if pass_signals else None
     # A job may have been queued from here on.

@@ -140,7 +140,7 @@ def clock(at: float | None) -> str:
     """Return a moment as people here read it: `18:30:05` today, else with its day; "-" for None."""
     if at is None:
         return "-"
-    local = time.localtime(at)
+    local = time.localtime(round(at, 3))  # gpud's clock is microseconds off: 18:00 is not 17:59:59
     today = local[:3] == time.localtime()[:3]
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", local)
 

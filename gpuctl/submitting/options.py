@@ -103,18 +103,21 @@ _OPTIONS = (
 )
 
 
-# What sbatch calls it, and what that is here.
-_SLURM_SAYS = """
+# What sbatch, pueue and task-spooler call it, and what that is here.
+_OTHERS_SAY = """
     --gres=--gpus -G=--gpus --dependency=--after -d=--after --time=--time-limit --mem=--memory --mem-per-cpu=--memory
     --cpus-per-task=--cpus -c=--cpus --job-name=--name -J=--name -N=--nodes -a=--array --chdir=--workdir -D=--workdir
     --constraint=--gpu-type --exclude=--not-node -x=--not-node --account=--tenant -A=--tenant --partition=--pool
     --export=--env --nice=--priority --requeue=--retries --signal=--checkpoint-signal --mail-type=--notify
-    --mail-user=--notify --comment=--label --test-only=--dry-run -b=--begin -H=--hold --gpus-per-task=--gpus"""
-_IN_SLURM = dict(pair.split("=") for pair in _SLURM_SAYS.split()) | {
+    --mail-user=--notify --comment=--label --test-only=--dry-run -b=--begin -H=--hold --gpus-per-task=--gpus
+    --timeout=--time-limit --vram=--gpu-memory --gpu=--gpus --cwd=--workdir --delay=--begin --stashed=--hold
+    -L=--name -E=--error"""
+_ELSEWHERE = dict(pair.split("=") for pair in _OTHERS_SAY.split()) | {
     "--wrap": "-- bash -c COMMAND",
-    "-W": "gpuctl run",
-    "--wait": "gpuctl run",
-    "--parsable": "nothing (the id alone is printed)",
+    **dict.fromkeys(("--follow", "-W", "--wait"), "gpuctl run"),
+    "--immediate": "gpuctl run --immediate",
+    **dict.fromkeys(("--parsable", "--print-task-id", "--quiet", "-q"), "nothing (the id alone is printed)"),
+    "--no-requeue": "nothing (only --retries tries again)",
     "--exclusive": "nothing (a job's GPUs are its own)",
     "--ntasks": "a line #SBATCH --ntasks=N in the script",
 }
@@ -133,9 +136,9 @@ class WordsCommand(click.Command):
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if error.option_name not in _IN_SLURM:
+            if error.option_name not in _ELSEWHERE:
                 raise
-            name, here = error.option_name, _IN_SLURM[error.option_name]
+            name, here = error.option_name, _ELSEWHERE[error.option_name]
             raise click.UsageError(f"there is no option {name!r}; here that is: {here}", ctx) from None
         words = len(ctx.params.get("command") or ())
         literal = ctx.meta["gpuctl.literal"] = 0 < words < len(before) and before[-words - 1] == "--"

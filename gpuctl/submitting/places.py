@@ -17,7 +17,8 @@ SCRIPT_MAX = 4 * 1024 * 1024
 PIPED = "/dev/stdin"  # what a script is called that came through a pipe
 _SHELL_WORDS = ("&&", "||", "|", ";", ">", "<", "$(", "`")
 
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "python", "python3", "sbatch"})
+_READ_STDIN = frozenset({"sh", "bash", "dash", "zsh", "ksh", "csh", "tcsh", "fish", "python", "python3", "ipython"})
+_SHELLS = _READ_STDIN | {"sbatch"}
 _INTERPRETER = re.compile(rb"#![ \t]*([^ \t\n]+)(?:[ \t]+([^- \t\n=][^ \t\n=]*)(?=\s))?")
 
 
@@ -71,10 +72,13 @@ def in_path(word: str, path: str | None = None, workdir: str = ".") -> bool:
 
 def expect_program(request: dict[str, Any]) -> None:
     """Say that a job's program, or its script's interpreter, is not there; another job may make it, too."""
-    word = request["command"][0]
+    word, *rest = request["command"]
     name, equals, _ = word.partition("=")
     needed = _interpreter(request["script"]) if "script" in request else word
     if _is_there(needed, request):
+        if needed == word and not rest and "terminal" not in request and os.path.basename(word) in _READ_STDIN:
+            instead = f"gpuctl run --pty {word}; for a script that is piped in: gpuctl submit -"
+            session.note_once(f"{word} alone reads what to do from its stdin, and has none in a job: {instead}")
         return
     if needed.endswith("\r"):
         session.note_once(f"{word} has Windows line ends, and cannot start with them: sed -i 's/\\r$//' {word}")

@@ -6,7 +6,7 @@ from typing import Any
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render.jobs import killed_by, rows, where, whole, written_end, written_id
 from gpuctl.render.plain import to_json
-from gpuctl.render.text import Column, cell_len, clean, cut, table
+from gpuctl.render.text import Column, cell_len, clean, clock, cut, table
 
 NOW = 1_000_000.0
 
@@ -246,3 +246,9 @@ def test_a_table_on_a_narrow_terminal_keeps_what_matters_most():
     assert table(columns, rows, width=18) == ["ID  HEAT  WHY", "1   hot   a very…"]
     assert table(columns, rows, width=12)[0] == "ID  WHY"
     assert all(len(line) <= 5 for line in table(columns, rows, width=5))
+
+
+def test_a_moment_a_microsecond_before_the_hour_is_the_hour():
+    at = 1_900_000_000 // 3600 * 3600
+    assert clock(at - 1e-6) == clock(at)
+    assert clock(at - 0.5) != clock(at)

@@ -234,9 +234,14 @@ def test_a_script_that_is_too_large_is_refused(here):
 
 @pytest.mark.parametrize(
     ("word", "here_that_is"),
-    [("--gres=gpu:1", "--gpus"), ("--wrap=true", "-- bash -c COMMAND"), ("-W", "gpuctl run"), ("-b", "--begin")],
+    [
+        ("--gres=gpu:1", "--gpus"),
+        ("--wrap=true", "-- bash -c COMMAND"),
+        ("-W", "gpuctl run"),
+        ("--delay=1h", "--begin"),
+    ],
 )
-def test_what_sbatch_calls_it_is_told_what_it_is_here(word, here_that_is):
+def test_what_others_call_it_is_told_what_it_is_here(word, here_that_is):
     with pytest.raises(click.UsageError, match=f"here that is: {here_that_is}"):
         request_of(word, "true")
 
@@ -377,6 +382,24 @@ def test_a_script_whose_own_options_a_shell_does_not_read_is_told(here, capsys):
     request_of("--", "bash", "job.sbatch")
     request_of("bash", "-c", "true")
     assert capsys.readouterr().err == ""
+
+
+def test_a_shell_that_would_read_its_stdin_is_told_that_a_job_has_none(capsys):
+    places.expect_program(request_of("-g", "1", "--", "bash"))
+    assert "bash alone reads what to do from its stdin, and has none in a job: gpuctl run --pty bash" in (
+        capsys.readouterr().err
+    )
+    places.expect_program(request_of("bash", "-c", "true"))
+    places.expect_program(request_of("python3") | {"terminal": [80, 24]})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_directory_may_be_named_where_the_current_one_is_gone(here):
+    (here / "gone").mkdir()
+    os.chdir(here / "gone")
+    (here / "gone").rmdir()
+    assert request_of("-C", str(here), "true")["workdir"] == str(here)
+    assert "the current directory is gone" in hint_of("-C", "..", "true")
 
 
 def test_a_variable_in_front_of_the_command_is_told_how_it_is_said(capsys):
