@@ -41,8 +41,8 @@ def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
         return Condition.LOST
     if state.gpu.split:
         return Condition.SPLIT
-    shared = state.shared
-    if state.holders and not shared:
+    shared, parent = state.shared, _parent(world, state)
+    if (state.holders and not shared) or (parent is not None and parent.holders):  # split under a job that has it all
         return Condition.BUSY
     if is_drained(world, state):
         return Condition.DRAINING
@@ -92,8 +92,13 @@ def is_drained(world: World, state: GpuState) -> bool:
 
 def is_closed(world: World, state: GpuState) -> bool:
     """Return whether a GPU is too sick for new jobs, or the one that it is a part of."""
-    parent = world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
+    parent = _parent(world, state)
     return state.health.closed or (parent is not None and parent.health.closed)
+
+
+def _parent(world: World, state: GpuState) -> GpuState | None:
+    """Return the GPU that an instance is a part of."""
+    return world.gpus.get(state.gpu.parent) if state.gpu.parent is not None else None
 
 
 def surveyed(world: World) -> bool:

@@ -37,7 +37,7 @@ from gpud.model.observations import GpuSeen, NodeSeen, XidSeen
 from gpud.model.units import Timestamp
 
 _SIGNS_S = 10.0  # between looks at what changes slowly
-_XIDS_APART_S = 0.01  # some GPUs have them by the thousand
+_XIDS_APART_S = 0.001  # some GPUs have them by the thousand
 _SLEEPING = "the NVIDIA driver does not answer yet; its GPUs are taken up when it does"
 _NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 

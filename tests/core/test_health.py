@@ -640,6 +640,20 @@ def test_a_gpu_that_somebody_splits_is_given_to_nobody_and_has_nothing_wrong_wit
     assert (state_of(play), level(play), alerts(play)) == (Condition.UNKNOWN, "healthy", [])
 
 
+def test_an_instance_of_a_gpu_that_was_split_under_its_job_is_given_to_nobody_before_that_ends():
+    node = a_node("n1", "1xH100", simulated=False)
+    play = a_cluster(node)
+    (job,) = play.submit(a_job())
+    running(play, job)
+    part = replace(node.gpus[0], id=GpuId("MIG-1"), index=1, mig="1g.10gb", parent=ONE)
+    play.sees(replace(node, gpus=(replace(node.gpus[0], split=True), part)))
+    play.look(part.id)
+    assert state_of(play, part.id) == Condition.BUSY
+    play.ends(job, code=0)
+    play.look(part.id)
+    assert state_of(play, part.id) == Condition.FREE
+
+
 def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     (job,) = play.submit(a_job(share_mib=Mib(20_000)))
