@@ -315,7 +315,9 @@ def _variable(word: str, where: str, form: str) -> tuple[str, str]:
         return key, value
     here = os.environ.get(key)
     if here is None:
-        raise UsageError(f"{where}the variable {key} is not set here", hint=f"write {form.replace('KEY', key)}")
+        file = form.startswith("-e") and ("." in key or "/" in key)  # which sbatch writes so
+        hint = f"for errors in a file write --error {key}" if file else f"write {form.replace('KEY', key)}"
+        raise UsageError(f"{where}the variable {key} is not set here", hint=hint)
     return key, here
 
 

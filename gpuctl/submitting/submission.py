@@ -336,4 +336,4 @@ def path_pattern(path: str | None, option: str, workdir: str) -> str | None:
         return None
     if not path or path.endswith("/") or "\0" in path:
         raise UsageError(f"{option} {path!r} names no file")
-    return os.path.join(workdir, os.path.expanduser(path))
+    return os.path.join(workdir.replace("%", "%%"), os.path.expanduser(path))  # a directory's own % is no pattern

@@ -33,6 +33,5 @@ def jobs_directory(pattern: str | None) -> str | None:
 
     None where there is no such one.
     """
-    before, percent, after = (pattern or "").partition("%")
-    name, slash, _ = after.partition("/")
-    return before + percent + name if slash else None
+    found = re.match(r"((?:[^%]|%%)*%(?!%)[^/]*)/", pattern or "")
+    return None if found is None else found[1]

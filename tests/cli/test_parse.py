@@ -145,6 +145,12 @@ def test_what_is_no_variable_is_refused(word):
         variables((word,), None)
 
 
+def test_a_file_for_errors_as_sbatch_has_it_is_told_its_option():
+    with pytest.raises(UsageError) as refused:
+        variables(("logs/%j.err",), None)
+    assert refused.value.hint == "for errors in a file write --error logs/%j.err"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [("BAD NAME=1", "'BAD NAME=1' names no variable"), ("NOT_SET_HERE", "NOT_SET_HERE is not set here")],

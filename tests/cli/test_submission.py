@@ -407,6 +407,12 @@ def test_a_variable_in_front_of_the_command_is_told_how_it_is_said(capsys):
     assert "a variable of the job is -e SEED=1" in capsys.readouterr().err
 
 
+def test_a_percent_sign_of_the_directory_is_no_pattern_of_the_output(here):
+    (here / "top5%a").mkdir()
+    request = request_of("-C", "top5%a", "-o", "%j.out", "--error", "/tmp/%j.err", "true")
+    assert (request["output"], request["error"]) == (f"{here}/top5%%a/%j.out", "/tmp/%j.err")
+
+
 @pytest.mark.parametrize("path", ["", "logs/"])
 def test_an_output_that_is_no_file_is_refused(path):
     assert "names no file" in hint_of("-o", path, "true")

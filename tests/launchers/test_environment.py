@@ -10,7 +10,7 @@ import pytest
 
 from gpud.launchers import places
 from gpud.launchers.environment import additions, compose
-from gpud.launchers.logs import log_path
+from gpud.launchers.logs import jobs_directory, log_path
 from gpud.model.job import job_id
 
 ADDED = additions(job="12", attempt=1, node="box", uuids=("GPU-a", "GPU-b"), indices=(0, 3), of="box")
@@ -123,6 +123,20 @@ def test_a_submitter_who_wants_buffered_output_gets_it():
 )
 def test_log_patterns_name_job_array_index_and_name(pattern, path):
     assert log_path(pattern, job=job_id(12, 7), name="a/b", workdir="/w") == path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "directory"),
+    [
+        ("/w/logs/%A/%a.log", "/w/logs/%A"),
+        ("/w/5%%j/of-%j/x/y", "/w/5%%j/of-%j"),
+        ("/w/5%%/%j", None),
+        ("/w/out", None),
+        (None, None),
+    ],
+)
+def test_a_directory_that_is_called_by_the_job_is_the_first_of_a_pattern(pattern, directory):
+    assert jobs_directory(pattern) == directory
 
 
 def test_who_removes_a_tmpdir_as_the_jobs_user_has_no_variable_of_the_launchers(tmp_path, monkeypatch):
