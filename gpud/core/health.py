@@ -69,7 +69,8 @@ class Health:
 
     `slowed_since` and `even_since`: since when every look found it slowed down, or not. `idle_since`: since when none
     found it doing anything. `deaths` are the last jobs that died on it early, with their users, and none since.
-    `heard` is when each XID was last told of. `counted_at` is up to when strangers' use was counted.
+    `heard` is when each XID was last told of, `alerted` when each cause last was an alert. `counted_at` is up to when
+    strangers' use was counted.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Health:
     idle_since: Timestamp | None = None
     deaths: dict[JobId, str] = field(default_factory=dict)
     heard: dict[int, Timestamp] = field(default_factory=dict)
+    alerted: dict[str, Timestamp] = field(default_factory=dict)
     strangers: dict[tuple[int, int], Stranger] = field(default_factory=dict)
     counted_at: Timestamp | None = None
 

@@ -28,6 +28,7 @@ from gpud.model.units import Mib, Seconds, Timestamp
 AGAIN_S: Seconds = 60.0  # before the same XID of a GPU is told of again: some come by the thousand
 # No GPU's doing: what shells end with where they cannot start a program, and programs that are called wrongly; on what
 # Python programs do.
+_ALERT_AGAIN_S: Seconds = 600.0  # of the same cause: some GPUs answer every other time
 _NO_PROGRAM = (2, 126, 127)
 _MISTAKES = {
     "SyntaxError",
@@ -137,6 +138,7 @@ def absolve(world: World, out: Outcome, states: list[GpuState]) -> bool:
     for state in states:
         health = state.health
         health.heard.clear()
+        health.alerted.clear()
         health.deaths.clear()
         if "memory in use" in health.faults and isinstance(state.seen, Reading):
             state.baseline_mib = hoard_mib(world, state, state.seen, out.now) or state.baseline_mib
@@ -160,7 +162,10 @@ def blame(world: World, out: Outcome, state: GpuState, cause: str, fault: Fault)
     if whole is not None and cause in _OF_THE_WHOLE:
         out.look(whole.node, whole.gpu.id)  # to tell of it once; where somebody splits that anew, nothing is wrong
         return
-    if health.level is not before and health.level in _WORSE:
+    told_at = health.alerted.get(cause)
+    again = told_at is None or out.now - told_at >= _ALERT_AGAIN_S
+    if again and health.level is not before and health.level in _WORSE:
+        health.alerted[cause] = out.now
         what, done = (GPU_LOST, "is lost") if health.level is Level.LOST else (GPU_DRAINED, "gets no new jobs")
         message = f"GPU {state.gpu.index} of {state.node} {done}: {fault.says}; what clears it: {fault.clears}"
         alert(out, what, message, gpu=state.gpu.id, node=state.node, index=state.gpu.index, cause=cause)

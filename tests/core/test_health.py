@@ -654,6 +654,15 @@ def test_an_instance_of_a_gpu_that_was_split_under_its_job_is_given_to_nobody_be
     assert state_of(play, part.id) == Condition.FREE
 
 
+def test_a_gpu_that_answers_every_other_time_is_an_alert_now_and_then_and_an_event_each_time():
+    play = real("1xH100")
+    found = []
+    for broken in 50 * ["Unknown Error", None]:
+        play.hardware[ONE] = Hardware(broken=broken)
+        found += looks(play, 1)
+    assert [sum(each.kind == kind for each in found) for kind in ("health", "alert")] == [100, 3]
+
+
 def test_in_a_container_memory_tells_whether_a_shared_gpu_is_used_by_others():
     play = a_cluster(replace(a_node("n1", "1xH100", simulated=False), contained=True))
     (job,) = play.submit(a_job(share_mib=Mib(20_000)))
