@@ -8,7 +8,20 @@ from typing import Any
 
 from gpuctl.following import progress
 from gpuctl.render import results
-from gpuctl.render.text import Column, clean, clock, colored, in_words, plural, table
+from gpuctl.render.text import (
+    NO_LIMIT,
+    Column,
+    aligned,
+    cell_len,
+    clean,
+    clock,
+    colored,
+    cut,
+    in_words,
+    plural,
+    table,
+    terminal_width,
+)
 from gpud.model.units import format_duration, format_size
 
 Job = dict[str, Any]
@@ -16,6 +29,7 @@ Job = dict[str, Any]
 ENDS = frozenset({"completed", "failed", "cancelled", "timed_out", "lost"})
 ACTIVE = frozenset({"starting", "running", "stopping"})
 _ELEMENTS_SHOWN = 20
+_COMMAND_LEAST = 24
 _PREEMPTIBLE = {True: "preemptible", False: "not preemptible"}
 ID = Column("ID", elastic=True, least=20)  # an array's may name hundreds of elements
 _COLUMNS = (
@@ -36,8 +50,19 @@ def rows(jobs: Sequence[Job], *, now: float | None = None, width: int | None = N
     now = time.time() if now is None else now
     several = len({job["user"] for job in jobs}) > 1
     cells = [_row(job, now, several) for job in jobs]
-    heading, *lines = table(_COLUMNS, cells, width=width)
+    width = terminal_width() if width is None else width
+    heading, *lines = _with_commands(table(_COLUMNS, cells, width=width), jobs, width)
     return [heading, *(colored(line, job["state"]) for line, job in zip(lines, jobs, strict=True))]
+
+
+def _with_commands(lines: list[str], jobs: Sequence[Job], width: int) -> list[str]:
+    """Return a table with what each job runs behind it, where that differs and a terminal has room for it."""
+    commands = [clean(" ".join(job.get("command") or ())) for job in jobs]
+    used = max(map(cell_len, lines)) + 2
+    if width == NO_LIMIT or width - used < _COMMAND_LEAST or len(set(commands)) < 2:
+        return lines
+    told = ["COMMAND", *(cut(command, width - used) for command in commands)]
+    return [(aligned(line, used) + what).rstrip() for line, what in zip(lines, told, strict=True)]
 
 
 def _row(job: Job, now: float, several_users: bool) -> tuple[str, ...]:

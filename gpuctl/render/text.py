@@ -38,6 +38,7 @@ COLORS = {
     "cancelled": "bright_black",
     "split": "bright_black",
 }
+NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +129,12 @@ def styled(text: str, color: str) -> str:
 
 def terminal_width() -> int:
     """Return the terminal's width, at least 40, so that a table stays one; without a terminal, no limit."""
-    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 1_000_000
+    return max(40, shutil.get_terminal_size().columns) if sys.stdout.isatty() else NO_LIMIT
 
 
 def terminal_height() -> int:
     """Return the terminal's height; without a terminal, no limit."""
-    return shutil.get_terminal_size().lines if sys.stdout.isatty() else 1_000_000
+    return shutil.get_terminal_size().lines if sys.stdout.isatty() else NO_LIMIT
 
 
 def clock(at: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from gpuctl.render import gpus as render_gpus
 from gpuctl.render.jobs import killed_by, rows, where, whole, written_end, written_id
 from gpuctl.render.plain import to_json
-from gpuctl.render.text import Column, cell_len, clean, clock, cut, table
+from gpuctl.render.text import NO_LIMIT, Column, cell_len, clean, clock, cut, table
 
 NOW = 1_000_000.0
 
@@ -252,3 +252,15 @@ def test_a_moment_a_microsecond_before_the_hour_is_the_hour():
     at = 1_900_000_000 // 3600 * 3600
     assert clock(at - 1e-6) == clock(at)
     assert clock(at - 0.5) != clock(at)
+
+
+def test_a_terminal_with_room_shows_what_jobs_of_one_name_run():
+    jobs = [a_job(id=seed, command=["python", "train.py", "--seed", seed, "x" * 99]) for seed in ("1", "2")]
+    heading, first, second = rows(jobs, now=NOW, width=120)
+    assert heading.endswith("COMMAND")
+    assert first[heading.index("COMMAND") :].startswith("python train.py --seed 1 xxx")
+    assert second[heading.index("COMMAND") :].startswith("python train.py --seed 2 xxx")
+    assert max(map(cell_len, (first, second))) <= 120
+    plain = rows(jobs, now=NOW, width=NO_LIMIT)
+    assert rows(jobs, now=NOW, width=max(map(cell_len, plain)) + 9) == plain
+    assert "COMMAND" not in rows(jobs[:1], now=NOW, width=120)[0]
