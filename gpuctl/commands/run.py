@@ -65,7 +65,7 @@ def run(
     Ctrl-C cancels a job that waits and interrupts one that runs; a second one cancels it. The job lives on when the
     terminal goes: `gpuctl attach ID` comes back to it. Exits with 128+N for signal N, with 127 or 126 when the command
     could not be started, with 125 when gpuctl itself fails. With --json its output goes to stderr, and stdout holds the
-    job, when it has ended, as a JSON document.
+    job, when it has ended, as a JSON document. Its stderr comes on stdout, too, unless --error FILE parts them.
 
     With --pty keys go to the job, Ctrl-C and Ctrl-Z too. Ctrl-\ d leaves it; nobody there for 10 minutes ends it.
     """
