@@ -96,20 +96,20 @@ def cgroup(patient: Patient) -> Iterator[Finding]:
 
 def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
     """Say what keeps jobs, and logins, from GPUs that are not theirs, and what does not."""
-    out = "not what ssh, cron, systemd-run or a container daemon starts for its user"
+    daemons = "cron, systemd-run or a container daemon starts for its user"
     if launcher["fence"] == "devices" and launcher["unfenced"]:
         hint = 'set fence = "auto" to start jobs all the same'
         yield Finding("problem", "fence", f"set, and cannot be had: {launcher['unfenced']}; no job starts", hint)
     elif launcher["fence"] is not None:
-        yield Finding("ok", "fence", f"{launcher['fence']}: a job opens no GPU but its own; {out}")
+        yield Finding("ok", "fence", f"{launcher['fence']}: a job opens no GPU but its own; not what ssh, {daemons}")
     elif system and launcher["fence_set"] == "auto" and launcher["unfenced"]:
-        hint = "gpud-launcher.service with Delegate=yes, on a machine with cgroups of version 2, has what it takes"
+        hint = "gpud-jobs.service with Delegate=yes, on a machine with cgroups of version 2, has what it takes"
         yield Finding("warning", "fence", f"none: {launcher['unfenced']}; jobs may open each other's GPUs", hint)
     else:
         yield Finding("ok", "fence", "none: CUDA_VISIBLE_DEVICES alone keeps jobs from each other's GPUs")
     if launcher["login_fence"]:
         problem = launcher["logins"]
-        told = f"not in force: {problem}" if problem else f"what users start by themselves opens no GPU; {out}"
+        told = f"not in force: {problem}" if problem else f"what users start by themselves opens no GPU; not what {daemons}"
         yield Finding(
             "warning" if problem else "ok",
             "login fence",

@@ -21,7 +21,9 @@ from gpuctl.setup import copying, ownership, starting
 from gpud import __version__
 from gpud.wire import address
 
-UNITS = ("gpud.socket", "gpud.service", "gpud-launcher.service")
+UNITS = ("gpud.socket", "gpud.service", "gpud-launcher.service", "gpud-jobs.service")
+_ENABLED = UNITS[:2]  # the others come with them
+_PLACE = UNITS[3]  # which refuses to be stopped
 _LINKED = ("gpud", "gpuctl")
 _TEMPLATES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "systemd")
 _USER_SOCKET = "%h/.local/state/gpud/%m/gpud.sock"
@@ -135,8 +137,7 @@ def install(there: Place, shells: click.Command) -> list[Step]:
     systemctl = partial(_systemctl, there)
     words = " ".join(_systemctl_words(there))
     steps.append(Step(f"run {words} daemon-reload", lambda: systemctl("daemon-reload")))
-    enabled = "gpud.socket gpud.service"
-    steps.append(Step(f"run {words} enable {enabled}", lambda: systemctl("enable", *enabled.split())))
+    steps.append(Step(f"run {words} enable {' '.join(_ENABLED)}", lambda: systemctl("enable", *_ENABLED)))
     steps.append(Step("start gpud and its launcher, anew where they run; jobs run on", lambda: _start(there)))
     return steps
 
@@ -148,9 +149,14 @@ def uninstall(there: Place) -> list[Step]:
     installed = [name for name in UNITS if os.path.exists(f"{there.units}/{name}")]
     if installed:
         systemctl = partial(_systemctl, there)
-        disabled = [name for name in installed if name != "gpud-launcher.service"]
+        disabled = [name for name in installed if name in _ENABLED]
         steps.append(Step(f"run {words} disable {' '.join(disabled)}", lambda: systemctl("disable", *disabled)))
-        steps.append(Step(f"run {words} stop {' '.join(installed)}", lambda: systemctl("stop", *installed)))
+        stopped = [name for name in installed if name != _PLACE]
+        steps.append(Step(f"run {words} stop {' '.join(stopped)}", lambda: systemctl("stop", *stopped)))
+        keeper = ("kill", "--kill-who=main", _PLACE)
+        steps.append(
+            Step(f"run {words} {' '.join(keeper)}", lambda: _run(*_systemctl_words(there), *keeper, check=False))
+        )
     python = f"{there.prefix}/bin/python"
     if there.system and os.path.exists(python):
         leave = partial(_run, python, "-I", "-c", _LEAVE_LOGINS, check=False)

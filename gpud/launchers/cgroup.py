@@ -3,6 +3,10 @@
 Only version 2, and only below a cgroup that was delegated: one that a plain user may write to, or that systemd marked
 so (`Delegate=yes`). Elsewhere the tree belongs to somebody else, and jobs do without: a shim finds its processes as a
 subreaper. Costs a start 0.2 ms.
+
+As a service the launcher has jobs live in the place of another unit (`gpud-jobs.service`). A cgroup that hands
+controllers down may hold no processes (cgroups(7)), and systemd (before 254, DelegateSubgroup=) puts who is started
+into the unit's own: below its own cgroup no launcher could follow another while a job runs (219/CGROUP).
 """
 
 import contextlib
@@ -10,20 +14,28 @@ import os
 from collections.abc import Iterable
 
 CONTROLLERS = ("memory", "cpuset", "cpu")  # what a job is limited by, each where it was handed down to us
+_LAUNCHER, _PLACE = "/gpud-launcher.service", "/gpud-jobs.service"  # side by side in one slice
 _WEIGHT = 100  # of a job that asked for no CPUs, and for each CPU of one that did (cgroups(7), cpu.weight)
 
 
 def divide() -> str | None:
-    """Return the directory below which each job may have its own, after moving this process into a leaf of it.
+    """Return the directory below which each job may have its own: that of the unit for jobs, else this process's own.
 
-    Into a leaf, because a cgroup that hands controllers down may hold no processes (cgroups(7)).
+    Who is in it, this process or the one that keeps the unit's place, is moved into a leaf of it.
     """
-    directory = _own()
-    if directory is None or not _delegated(directory):
+    own = _own()
+    if own is None:
+        return None
+    place = own.removesuffix(_LAUNCHER) + _PLACE
+    directory, leaf = (place, "keeper") if own.endswith(_LAUNCHER) and _delegated(place) else (own, "launcher")
+    if not _delegated(directory):
         return None
     with contextlib.suppress(OSError):
-        os.makedirs(f"{directory}/launcher", exist_ok=True)
-        _write(f"{directory}/launcher/cgroup.procs", "0")
+        os.makedirs(f"{directory}/{leaf}", exist_ok=True)
+        with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+            there = file.read().split() if directory == place else ["0"]
+        for pid in there:
+            _write(f"{directory}/{leaf}/cgroup.procs", pid)
         for controller in CONTROLLERS:
             with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
                 _write(f"{directory}/cgroup.subtree_control", f"+{controller}")

@@ -126,7 +126,7 @@ def test_what_is_done_by_hand_is_done_in_ones_own_jobs_as_oneself(machine):
     echo $GPUD_CLAIM"""
     who, may, where, claim = machine.says(by_hand, user="alice").split()
     assert (who, may) == ("alice", "0" * 16)
-    assert where.endswith(f"/gpud-launcher.service/job-{claim}.1")
+    assert where.endswith(f"/gpud-jobs.service/job-{claim}.1")
 
     for command in (f"exec {claim} -- true", f"attach {claim}", f"claim --release {claim}"):
         refused = machine.run(f"gpuctl {command}", user="bob", check=False)
@@ -149,7 +149,7 @@ def test_a_job_has_a_cgroup_of_its_own_and_opens_no_gpu_that_is_not_its_own(mach
 
     assert said[:2] == ["Operation not permitted", "No such device or address"]
     assert outside[:2] == ["No such device or address"] * 2
-    assert "/system.slice/gpud-launcher.service/job-" in said[2]
+    assert "/system.slice/gpud-jobs.service/job-" in said[2]
     machine.run(f"cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.\nsystemctl reload gpud")
 
 
