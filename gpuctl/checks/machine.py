@@ -109,7 +109,7 @@ def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
         yield Finding("ok", "fence", "none: CUDA_VISIBLE_DEVICES alone keeps jobs from each other's GPUs")
     if launcher["login_fence"]:
         problem = launcher["logins"]
-        told = f"not in force: {problem}" if problem else f"what users start by themselves opens no GPU; not what {daemons}"
+        told = f"not in force: {problem}" if problem else f"what users start opens no GPU; not what {daemons}"
         yield Finding(
             "warning" if problem else "ok",
             "login fence",
