@@ -14,7 +14,6 @@ replaced by a reboot, it asks every `deadline_s`; while one does not say who it 
 time. A MIG instance is looked at like a GPU.
 """
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +26,9 @@ from gpud.inventory.aside import asked
 from gpud.inventory.lease import Lease
 from gpud.inventory.look import look
 from gpud.inventory.machine import has_own_pids, physical_memory_mib, this_node, usable_cpus
-from gpud.inventory.nvml import Device, DriverReplacedError, GpuLostError, NoDriverError, Nvml
+from gpud.inventory.nvml import Device, DriverReplacedError, NoDriverError, Nvml
 from gpud.inventory.protocol import Post
+from gpud.inventory.rollcall import NOT_ANSWERING, Roll, call_roll, numbered
 from gpud.inventory.topology import Links, linked, links_of
 from gpud.inventory.users import UserNames
 from gpud.inventory.xids import NoXidsError
@@ -39,7 +39,6 @@ from gpud.model.units import Timestamp
 _SIGNS_S = 10.0  # between looks at what changes slowly
 _XIDS_APART_S = 0.001  # some GPUs have them by the thousand
 _SLEEPING = "the NVIDIA driver does not answer yet; its GPUs are taken up when it does"
-_NOT_ANSWERING = "not answering: a call into the NVIDIA driver does not return"
 
 
 @dataclass(slots=True)
@@ -93,8 +92,10 @@ class NvidiaInventory:
         self._post: Post | None = None
         self._nvml: Nvml | None = None
         self._count = -1
-        # Of the survey's thread: who has not answered in time, and what is known of the links among whom.
+        # Of the survey's thread: who has not answered in time, whether we may not use some, and what is known of the
+        # links among whom.
         self._asked: dict[int, Future[tuple[Device, ...]]] = {}
+        self._forbidden = False
         self._among: tuple[GpuId, ...] = ()
         self._links: Future[dict[GpuId, Links]] = Future()
         self._links_due = False
@@ -164,7 +165,7 @@ class NvidiaInventory:
                 dues.append(slot.since + self._deadline_s)
             else:
                 slot.overdue = True
-                self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
+                self._tell(gpu, Unreadable(self._clock(), NOT_ANSWERING))
         return min(dues, default=None)
 
     def _keep_surveying(self) -> None:
@@ -186,26 +187,25 @@ class NvidiaInventory:
             self._survey_now.wait(min(pause_s, self._rescan_s))
 
     def _survey(self) -> None:
-        problem, found, silent = None, None, False
+        roll = None
         try:
             nvml = self._nvml or Nvml(self._library)
             count = nvml.count()
             nvml.check_version()
             if count != self._count or self._wants_care():
-                found, problem, silent = self._identify(nvml, count)
-                found = _numbered(self._linked(found), count)
+                roll = self._identify(nvml, count)
         except DriverReplacedError as error:
             self._needs_reboot(error)
             return
         except NoDriverError as error:
-            nvml, count, found, problem = None, -1, [], str(error)
+            nvml, count, roll = None, -1, Roll([], str(error))
         except Exception as error:  # noqa: BLE001 - whatever a library says that the binding cannot read
-            nvml, count, found, problem = None, -1, [], f"the NVIDIA driver makes no sense: {error!r}"
+            nvml, count, roll = None, -1, Roll([], f"the NVIDIA driver makes no sense: {error!r}")
         with self._changed:
             fresh = nvml is not self._nvml
             self._nvml, self._count = nvml, count
-            if found is not None and self._post is not None:
-                self._settle(found, problem, silent=silent)
+            if roll is not None and self._post is not None:
+                self._settle(roll.devices, roll.problem, silent=roll.silent)
         if fresh and nvml is not None:
             threading.Thread(target=self._keep_listening, args=(nvml,), name="gpud-xids", daemon=True).start()
 
@@ -238,38 +238,15 @@ class NvidiaInventory:
         """Return whether something of the last survey was not right, or MIG is there: the same count says not all."""
         with self._changed:
             unwell = self._node is None or self._node.problem is not None
-            return unwell or self._links_due or any(slot.wants_care for slot in self._slots.values())
+            return unwell or self._links_due or self._forbidden or any(slot.wants_care for slot in self._slots.values())
 
-    def _identify(self, nvml: Nvml, count: int) -> tuple[list[Device], str | None, bool]:
-        """Return the GPUs we manage, what is wrong with the list, and whether others there do not say who they are.
-
-        Such a one may be any that was there before and is not among the others: those stay.
-        """
+    def _identify(self, nvml: Nvml, count: int) -> Roll:
         with self._changed:
             known = self._known()
             self._survey_due = None  # the driver answers, and no GPU holds up the rest
-        found, silent, lost = list[Device](), dict[int, str](), set[int]()
-        for index, answer in self._ask_all(nvml, count).items():
-            try:
-                devices = answer.result(timeout=0)
-                twins = {device.gpu.id for device in devices} & {device.gpu.id for device in found}
-                if twins:
-                    silent[index] = f"GPU {index} has the UUID of another: {', '.join(twins)}"
-                else:
-                    found += devices
-            except TimeoutError:
-                silent[index] = f"GPU {index} is {_NOT_ANSWERING}"
-            except Exception as error:  # noqa: BLE001 - GpuLostError, GpuFailedError, what the binding cannot read
-                silent[index] = f"GPU {index} cannot be identified: {error}"
-                lost |= {index} if isinstance(error, GpuLostError) else set()
-        there = {device.gpu.id for device in found}
-        kept = [device for device in known if silent and (device.gpu.parent or device.gpu.id) not in there]
-        found = sorted([*found, *kept], key=lambda device: device.at)
-        unknown = silent.keys() - {device.at for device in kept}
-        problems = [silent[index] for index in sorted(unknown)] if count else ["the NVIDIA driver has no GPU"]
-        missing = sorted(index for index in self._only or () if index >= count > 0)
-        problems += [f"gpus names GPU {index}, and there are {count}" for index in missing]
-        return found, "; ".join(problems) or None, not unknown <= lost
+        roll = call_roll(self._ask_all(nvml, count), known, self._only, count)
+        self._forbidden = roll.forbidden
+        return replace(roll, devices=numbered(self._linked(roll.devices), count))
 
     def _ask_all(self, nvml: Nvml, count: int) -> dict[int, Future[tuple[Device, ...]]]:
         """Ask each GPU we manage who it is, all at once, and return what they say within the deadline.
@@ -337,7 +314,7 @@ class NvidiaInventory:
                 said = self._node.problem or "there is no such GPU now"
                 self._tell(gpu, Unreadable(self._clock(), said, lost=not self._node.silent))
         elif slot.overdue:
-            self._tell(gpu, Unreadable(self._clock(), _NOT_ANSWERING))
+            self._tell(gpu, Unreadable(self._clock(), NOT_ANSWERING))
         elif slot.since is not None:
             slot.again = True  # the look in flight began before this request, so it cannot answer it
         else:
@@ -385,12 +362,3 @@ class NvidiaInventory:
     def _tell(self, gpu: GpuId, reading: Reading | Unreadable) -> None:
         if self._post is not None:
             self._post(GpuSeen(self._name, gpu, reading))
-
-
-def _numbered(devices: list[Device], count: int) -> list[Device]:
-    """Return GPUs as the driver numbers them, and their instances from there on: every index is one device's."""
-    numbers = itertools.count(count)
-    return [
-        device if device.gpu.mig is None else replace(device, gpu=replace(device.gpu, index=next(numbers)))
-        for device in devices
-    ]

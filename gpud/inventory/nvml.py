@@ -29,6 +29,7 @@ _AFFINITY_NODE = 0  # nvmlAffinityScope_t
 _WORDS = 4  # of a set of NUMA nodes: 256, Linux has at most 1024 and machines with GPUs a dozen
 _PROCESSES, _NOT_SAID = 1024, 2**64 - 1  # on one GPU at most; NVML_VALUE_NOT_AVAILABLE
 _GPUS = 256  # of one machine at most; who says more did not count
+FORBIDDEN = "this user may not use it: see who may open /dev/nvidia*"
 _MOST_PERCENT, _MOST_C, _MOST_MW = 100, 200, 10_000_000  # what is above was not measured: all bits set, mostly
 _PROFILE = re.compile(r"\bMIG ([\w.+]+)$")  # in an instance's name: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
@@ -38,10 +39,8 @@ _LOST = frozenset({_GPU_IS_LOST, _GPU_NOT_FOUND})
 _NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA = 3, 4, 21
 _ABSENT = frozenset({_NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA})
 _INVALID_ARGUMENT, _NOT_FOUND = 2, 6
-_NOT_OF_INSTANCES = _ABSENT | {
-    _INVALID_ARGUMENT,
-    _NOT_FOUND,
-}  # what drivers say of a call, or an index, that is not MIG's
+# What drivers say of a call, or an index, that is not MIG's.
+_NOT_OF_INSTANCES = _ABSENT | {_INVALID_ARGUMENT, _NOT_FOUND}
 _FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED = 13, 25, 26
 _OTHER_VERSION = frozenset({_FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED})
 _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _LIB_RM_VERSION_MISMATCH = 9, 12, 18
@@ -236,7 +235,9 @@ class Nvml:
     def _check_identity(self, device: "Device") -> None:
         """Raise GpuFailedError where a GPU's number is another's by now: a job that is told it would be on that one."""
         handle = device.handle if device.gpu.mig is not None else self._ask(("nvmlDeviceGetHandleByIndex", device.at))
-        if handle is None or self._uuid(handle) != device.gpu.id:
+        if handle is None:
+            raise GpuFailedError(FORBIDDEN)
+        if self._uuid(handle) != device.gpu.id:
             raise GpuFailedError("the driver has numbered its GPUs anew")
 
     def sample(self, device: "Device") -> Sample:
