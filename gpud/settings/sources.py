@@ -111,8 +111,22 @@ def _placed(config: Config) -> Config:
             f"the state directory {state} is on a network file system ({kind}), where SQLite loses data",
             f"name a local one: --state-dir /var/tmp/gpud-{os.getuid()}",
         )
+    owner = _owner(f"{state}/gpud.db")
+    if not config.system and owner not in {None, os.getuid()}:
+        raise ConfigError(
+            f"the queue in {state} is user {owner}'s, and you are user {os.getuid()}: its jobs would run as you",
+            "become that user (sudo -u), have a queue of your own (sudo -H, or --state-dir), or make it yours (chown)",
+        )
     socket = config.socket or (SYSTEM_SOCKET if config.system else f"{state}/gpud.sock")
     return replace(config, state_dir=state, socket=socket)
+
+
+def _owner(path: str) -> int | None:
+    """Return whose a file is; None where there is none, or none that can be looked at."""
+    try:
+        return Path(path).stat().st_uid
+    except OSError:
+        return None
 
 
 def _file(path: str, *, must_exist: bool = False) -> dict[str, Any]:

@@ -48,6 +48,18 @@ def test_a_home_that_is_no_directory_holds_no_settings(monkeypatch, tmp_path):
     assert load(["--state-dir", str(tmp_path)], {}, NONE).files == ()
 
 
+def test_another_users_queue_is_not_gone_on_with(home, monkeypatch):
+    state = home / "state"
+    words = ["--state-dir", str(state)]
+    assert load(words, {}, NONE).state_dir == str(state)  # there is nothing yet
+    state.mkdir()
+    (state / "gpud.db").touch()
+    assert load(words, {}, NONE).state_dir == str(state)
+    monkeypatch.setattr(os, "getuid", lambda: (state / "gpud.db").stat().st_uid + 1)
+    with pytest.raises(ConfigError, match=f"the queue in {state} is user .* its jobs would run as you"):
+        load(words, {}, NONE)
+
+
 def test_the_later_word_wins(home):
     machine = home / "etc.toml"
     machine.write_text('policy = "a"\naging_per_hour = 1\nlog_level = "error"\nassumed_runtime = "1h"\n')
