@@ -46,6 +46,18 @@ def log_path(state_dir: str) -> str:
     return os.path.join(state_dir, "gpud.log")
 
 
+def _refuse_for_caller(state: str) -> None:
+    """Raise GpuctlError where root, by sudo, would begin a queue in the caller's home, and lock them out there."""
+    caller, place = os.environ.get("SUDO_UID", "0"), state
+    if os.getuid() != 0 or caller == "0" or os.environ.get("GPUD_STATE_DIR"):
+        return
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if str(os.lstat(place).st_uid) == caller:
+        hint = "leave sudo out; for a queue of root's own: sudo -H; for everybody: gpuctl daemon install --system"
+        raise GpuctlError(f"by sudo, this would begin a queue of root's in user {caller}'s {place}", hint=hint)
+
+
 def start_daemon(
     path: str,
     options: Sequence[str] = (),
@@ -63,6 +75,7 @@ def start_daemon(
     launcher = launcher_above(state)
     if launcher is not None:
         return _started_by(launcher, path, state)
+    _refuse_for_caller(state)
     ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     name = f"gpuctl-{os.getpid()}-{os.urandom(8).hex()}"
     ready.bind(f"\0{name}")

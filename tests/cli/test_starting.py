@@ -17,7 +17,9 @@ from gpud_process import until
 
 from gpuctl import NotPermittedError, UnreachableError
 from gpuctl.client import Client
+from gpuctl.errors import GpuctlError
 from gpuctl.following.waiting import exit_status, wait_for
+from gpuctl.setup.starting import start_daemon
 from gpud.wire.codec import Frames, pack
 
 DEADLINE_S = 30
@@ -382,3 +384,16 @@ def test_a_demo_that_is_ended_leaves_nothing(alone, tmp_path):
         demo.communicate(timeout=30)
     assert demo.returncode == 1
     assert not list(tmp_path.glob("gpud-demo-*"))
+
+
+def test_by_sudo_no_queue_of_roots_is_begun_in_the_callers_home(tmp_path, monkeypatch):
+    if os.getuid() == 0:
+        os.chown(tmp_path, 4321, 4321)
+    caller = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", str(caller))
+    monkeypatch.delenv("GPUD_STATE_DIR", raising=False)
+    with pytest.raises(GpuctlError, match=f"a queue of root's in user {caller}'s {tmp_path}") as refused:
+        start_daemon(f"{tmp_path}/socket", state=f"{tmp_path}/.local/state/gpud")
+    assert "leave sudo out" in refused.value.hint
+    assert not (tmp_path / ".local").exists()
