@@ -138,8 +138,9 @@ def _sought_beside(script: str, content: bytes, program: str) -> str:
     if program.startswith("python"):
         beside = os.path.join(os.path.dirname(script), "")
         names = set(re.findall(rb"^[ \t]*(?:from|import)[ \t]+(\w+)", content, re.MULTILINE))
-        if os.environ.get("PYTHONPATH"):
-            names = set()  # found all the same, as far as we know
+        searched = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        if os.path.realpath(beside or ".") in map(os.path.realpath, searched):
+            names = set()  # found all the same
         modules = sorted(map(os.fsdecode, names))
         found = [name for name in modules if os.path.isfile(f"{beside}{name}.py") or os.path.isdir(beside + name)]
         return ", ".join(found) or ("__file__" if b"__file__" in content else "")

@@ -279,7 +279,10 @@ def test_a_script_that_is_piped_in_is_read_and_sent(capfd, word):
         ('#!/bin/bash\necho "usage: $0"; dirname "$1"\n', ""),
     ],
 )
-def test_a_script_that_looks_for_files_beside_itself_is_told_that_a_copy_runs(here, capsys, script, sought):
+def test_a_script_that_looks_for_files_beside_itself_is_told_that_a_copy_runs(
+    here, capsys, monkeypatch, script, sought
+):
+    monkeypatch.setenv("PYTHONPATH", "/lib")
     (here / "model.py").touch()
     (here / "run").write_text(script)
     (here / "run").chmod(0o755)
@@ -287,6 +290,10 @@ def test_a_script_that_looks_for_files_beside_itself_is_told_that_a_copy_runs(he
     told = capsys.readouterr().err
     assert (sought in told, bool(told)) == (True, bool(sought))
     assert not told or told.endswith("gpuctl submit -- ./run\n")
+    session.note_once.cache_clear()
+    monkeypatch.setenv("PYTHONPATH", f"/lib:{here}")
+    request_of("run")
+    assert "(model)" not in capsys.readouterr().err
     assert "script" not in request_of("--", "./run")
     assert capsys.readouterr().err == ""
 
