@@ -4,9 +4,9 @@ Only version 2, and only below a cgroup that was delegated: one that a plain use
 so (`Delegate=yes`). Elsewhere the tree belongs to somebody else, and jobs do without: a shim finds its processes as a
 subreaper. Costs a start 0.2 ms.
 
-As a service the launcher has jobs live in the place of another unit (`gpud-jobs.service`). A cgroup that hands
-controllers down may hold no processes (cgroups(7)), and systemd (before 254, DelegateSubgroup=) puts who is started
-into the unit's own: below its own cgroup no launcher could follow another while a job runs (219/CGROUP).
+As a service the launcher has jobs live in the place of another unit (`gpud-jobs.service`): a cgroup that hands
+controllers down may hold no processes (cgroups(7)), and systemd puts what it starts into the unit's own (but for
+DelegateSubgroup=, since 254), so that no launcher could follow another while a job runs (219/CGROUP).
 """
 
 import contextlib
@@ -14,33 +14,38 @@ import os
 from collections.abc import Iterable
 
 CONTROLLERS = ("memory", "cpuset", "cpu")  # what a job is limited by, each where it was handed down to us
-_LAUNCHER, _PLACE = "/gpud-launcher.service", "/gpud-jobs.service"  # side by side in one slice
+_LAUNCHER, _PLACE, _LEAF = "/gpud-launcher.service", "/gpud-jobs.service", "launcher"  # two units of one slice
 _WEIGHT = 100  # of a job that asked for no CPUs, and for each CPU of one that did (cgroups(7), cpu.weight)
 
 
 def divide() -> str | None:
-    """Return the directory below which each job may have its own: that of the unit for jobs, else this process's own.
-
-    Who is in it, this process or the one that keeps the unit's place, is moved into a leaf of it.
-    """
+    """Return the directory below which each job may have its own: the place for jobs, else this process's own."""
     own = _own()
     if own is None:
         return None
     place = own.removesuffix(_LAUNCHER) + _PLACE
-    directory, leaf = (place, "keeper") if own.endswith(_LAUNCHER) and _delegated(place) else (own, "launcher")
+    directory = place if own.endswith(_LAUNCHER) and _delegated(place) else own
     if not _delegated(directory):
         return None
     with contextlib.suppress(OSError):
-        os.makedirs(f"{directory}/{leaf}", exist_ok=True)
-        with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
-            there = file.read().split() if directory == place else ["0"]
-        for pid in there:
-            _write(f"{directory}/{leaf}/cgroup.procs", pid)
-        for controller in CONTROLLERS:
-            with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
-                _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
+        _hand_down(directory)
         return directory
     return None
+
+
+def _hand_down(directory: str) -> None:
+    """Move who is in a cgroup into a leaf of it, and give those below what there is. Raises OSError.
+
+    Into a leaf, because a cgroup that hands controllers down may hold no processes. Of one's own only oneself.
+    """
+    os.makedirs(f"{directory}/{_LEAF}", exist_ok=True)
+    with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+        there = file.read().split() if directory.endswith(_PLACE) else ["0"]
+    for pid in there:
+        _write(f"{directory}/{_LEAF}/cgroup.procs", pid)
+    for controller in CONTROLLERS:
+        with contextlib.suppress(OSError):  # the controller is not there, or others live beside us
+            _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
 
 
 def controllers(directory: str) -> list[str]:
@@ -57,6 +62,9 @@ def make(directory: str, memory_mib: int) -> None:
         os.rmdir(directory)  # an earlier job's, which has its limits and its fence
     with contextlib.suppress(OSError):
         os.makedirs(directory, exist_ok=True)
+        above = os.path.dirname(directory)
+        if above.endswith(_PLACE) and not controllers(above):  # its unit was stopped, and is there anew
+            _hand_down(above)
         if memory_mib:
             _write(f"{directory}/memory.max", str(memory_mib << 20))
             _write(f"{directory}/memory.oom.group", "1")  # a half-killed job would hang
