@@ -4,7 +4,7 @@
 nodes and the earliest moment at which everything that the job needs will be free there. Ends come from estimates,
 from what like jobs took, from time limits, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
 passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment, as its
-user says or, where nothing is said, as all of the last runs of its like were (`Predictor.passing_s`): one that takes
+user says or, where nothing is said, as all of the last runs of its like were (`passing_s`): one that takes
 longer than those delays who reserved, once. A reservation is sticky: it moves only to a strictly earlier moment, or
 when it can no longer be kept. Where several reserve, each leaves the others what is theirs, also those behind it, until
 something ends earlier than was expected: then the first may have it.
@@ -104,7 +104,7 @@ class Guard:
         if not self.claimed:
             return ()
         end = Timestamp(self._now + STARTING_S + self._world.lasting_s(terms))
-        over_by = self._now + STARTING_S + self._world.predictor.passing_s(terms)
+        over_by = self._now + STARTING_S + passing_s(self._world, terms, self._now)
         strict = end if terms.time_limit_s is not None else inf
         own = any(each.borrower is not None for each in self.claimed) and quota.guaranteed(self._world, terms)
         return tuple(
@@ -229,6 +229,12 @@ def earliest(
         at=found[demand.nodes - 1][0],
         allocation=replace(first, rest=tuple(rest)) if rest else first,
     )
+
+
+def passing_s(world: World, terms: Terms, now: Timestamp) -> Seconds:
+    """Return for how long at most a job that starts now may keep GPUs from who waits for them, to be let pass."""
+    since = world.books.oldest(terms)
+    return world.predictor.passing_s(terms, 0 if since is None else now - since)
 
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:

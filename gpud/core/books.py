@@ -6,12 +6,13 @@ from the jobs themselves gives the same to the last digit; `tests/core` compares
 Cost: O(1) for each job that starts, ends, queues or leaves the queue; O(active jobs) when a window begins anew.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
 from gpud.core.active import ActiveJob
+from gpud.core.prediction import kind_of_run
 from gpud.model.job import Demand, JobId, Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant
@@ -98,6 +99,7 @@ class Books:
         self.meters: dict[str, Meter] = {}
         self.changed = False
         self.rolls_at: float = inf  # when the next window begins anew
+        self._alike: dict[Hashable, dict[JobId, Timestamp]] = {}  # since when who is active is, by kind of run
         self._pending: dict[JobId, int] = {}
         self._known: dict[tuple[str, str], tuple[Tally, Tally, Tally]] = {}
 
@@ -114,6 +116,7 @@ class Books:
     def enter(self, before: ActiveJob | None, active: ActiveJob) -> None:
         """Count a job that became active, or one that was and is in another state now."""
         terms, starts = active.terms, before is None
+        self._alike.setdefault(kind_of_run(terms), {})[active.job] = active.since
         stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
         if starts or stops:
             weight = milli(terms.demand)
@@ -129,8 +132,17 @@ class Books:
                 meter.add(before, -1)
             meter.add(active, 1)
 
+    def oldest(self, terms: Terms) -> Timestamp | None:
+        """Return since when the first of those runs that are as a job of these terms is; None where there is none."""
+        alike = self._alike.get(kind_of_run(terms))
+        return None if alike is None else min(alike.values())
+
     def leave(self, active: ActiveJob) -> None:
         """Count a job that is active no more."""
+        alike = self._alike[kind_of_run(active.terms)]
+        del alike[active.job]
+        if not alike:
+            del self._alike[kind_of_run(active.terms)]
         weight = milli(active.terms.demand)
         leaving = weight if isinstance(active.state, Stopping) else 0
         for tally in self._tallies(active.terms):

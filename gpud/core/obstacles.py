@@ -10,7 +10,7 @@ from math import inf
 
 from gpud.core import quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import STARTING_S, expected_end
+from gpud.core.backfill import STARTING_S, expected_end, passing_s
 from gpud.core.books import milli
 from gpud.core.claims import Claim
 from gpud.core.condition import Condition, condition, is_drained
@@ -211,7 +211,7 @@ def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:
 
 
 def _reserved(world: World, job: JobId, terms: Terms, now: Timestamp) -> dict[GpuId, Reservation]:
-    end = now + STARTING_S + world.predictor.passing_s(terms)
+    end = now + STARTING_S + passing_s(world, terms, now)
     strict = end if terms.time_limit_s is not None else inf
     return {
         share.gpu: kept

@@ -112,18 +112,18 @@ class Predictor:
                 return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
         return expected if terms.time_limit_s is None else min(expected, terms.time_limit_s)
 
-    def passing_s(self, terms: Terms) -> Seconds:
+    def passing_s(self, terms: Terms, under_way_s: Seconds = 0) -> Seconds:
         """Return for how long at most such a job may keep GPUs from who waits for them, to be let pass.
 
-        As its user says; where nothing is said, longer than any of the last runs of its like, and no longer than is
-        assumed of a job.
+        As its user says; where nothing is said, longer than any of the last runs of its like, and than one of them that
+        is under way has taken until now, and no longer than is assumed of a job.
         """
         if terms.time_limit_s is not None:
             return terms.time_limit_s
         if terms.estimate_s is not None:
             return terms.estimate_s
-        longest_s = self._longest_s(_keys(terms)[0])
-        return self.assumed_s if longest_s is None else min(MARGIN * longest_s, self.assumed_s)
+        longest_s = self._longest_s(kind_of_run(terms))
+        return self.assumed_s if longest_s is None else min(MARGIN * max(longest_s, under_way_s), self.assumed_s)
 
     def _longest_s(self, key: Hashable) -> Seconds | None:
         runs = self._circles.get(key)
@@ -139,6 +139,11 @@ class Predictor:
             circle, runs = found[0]
             return Prediction(seconds, _words(circle, terms), len(runs.ran_ms))
         return Prediction(seconds, "what is assumed of any job" if terms.time_limit_s is None else "its time limit")
+
+
+def kind_of_run(terms: Terms) -> Hashable:
+    """Return the narrowest circle that a job belongs to."""
+    return terms.user, terms.name_group, terms.demand.gpu_weight
 
 
 def _keys(terms: Terms) -> tuple[Hashable, ...]:

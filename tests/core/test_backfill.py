@@ -62,6 +62,25 @@ def test_who_says_nothing_passes_by_the_longest_of_the_last_runs_of_its_like(run
     assert (play.state(like) == "starting") is passes
 
 
+def test_who_takes_longer_than_its_like_did_is_known_for_it_while_it_runs():
+    play = a_cluster(gpus="2xH100")
+    for _ in range(ENOUGH):
+        play.starts(*play.submit(a_job()))
+        play.later(100)
+        play.ends(*play.running)
+    (other,) = play.submit(a_job(user="bob", estimate=3_600))
+    play.starts(other)
+    wide, longer, like = play.submit(a_job(2, user="eve"), a_job(), a_job())
+    play.starts(longer)
+    play.later(3_600)
+    play.ends(other)
+    kept = play.reserved
+    assert kept is not None
+    assert kept.at - play.now > 2 * 150  # time enough for one that is as short as those that ended
+    assert play.why(like) == YieldsTo(wide, kept.at)
+    assert [play.state(job) for job in (longer, like)] == ["running", "queued"]
+
+
 def test_of_equal_gpus_those_that_are_free_now_are_reserved_last():
     play = a_cluster(gpus="4xRTX4090")
     over, running = play.submit(a_job(2, limit=100), a_job(2, limit=1000))
