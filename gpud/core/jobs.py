@@ -116,9 +116,9 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         *_containers(out, seen),
     ]
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
+    if world.predictor.learn(terms, seen.exit.at - since, own_end=clean):
+        world.queue.lengths_anew(owner_of(terms))
     if clean:
-        if world.predictor.learn(terms, seen.exit.at - since):
-            world.queue.lengths_anew(owner_of(terms))
         world.spaces.learn(terms.demand)
     if world.policy.ended(active, gpu_s, out.now):
         world.queue.rank_anew(owner_of(terms))

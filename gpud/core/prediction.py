@@ -36,21 +36,29 @@ class Prediction:
 class _Runs:
     """The last runs of jobs that are alike, in whole milliseconds: their sum stays exact."""
 
-    __slots__ = ("oldest", "ran_ms", "sum_ms")
+    __slots__ = ("cut_ms", "known_for", "oldest", "ran_ms", "sum_ms")
 
     def __init__(self) -> None:
         self.ran_ms: list[int] = []
         self.oldest = 0
         self.sum_ms = 0
+        self.cut_ms = 0  # of one that was longer than these when something ended it; known for so many more runs
+        self.known_for = 0
 
     def add(self, ran_ms: int) -> None:
         self.sum_ms += ran_ms
+        self.known_for -= self.known_for > 0
         if len(self.ran_ms) < RUNS:
             self.ran_ms.append(ran_ms)
             return
         self.sum_ms -= self.ran_ms[self.oldest]
         self.ran_ms[self.oldest] = ran_ms
         self.oldest = (self.oldest + 1) % RUNS
+
+    def cut(self, ran_ms: int) -> None:
+        """Take note of a run that failed or was stopped, and might have gone on."""
+        if ran_ms > max(self.ran_ms) and not (self.known_for and ran_ms < self.cut_ms):
+            self.cut_ms, self.known_for = ran_ms, RUNS
 
     @property
     def mean_s(self) -> Seconds:
@@ -59,7 +67,8 @@ class _Runs:
     @property
     def longest_s(self) -> Seconds | None:
         """The longest of them, or None where they are too few to go by."""
-        return None if len(self.ran_ms) < ENOUGH else max(self.ran_ms) / 1000
+        cut_ms = self.cut_ms if self.known_for else 0
+        return None if len(self.ran_ms) < ENOUGH else max(cut_ms, *self.ran_ms) / 1000
 
 
 class Predictor:
@@ -70,12 +79,19 @@ class Predictor:
         self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
         self._learns = True
 
-    def learn(self, terms: Terms, ran_s: Seconds) -> bool:
-        """Take note of a run that came to its own end; return whether `passing_s` of its like is another now."""
+    def learn(self, terms: Terms, ran_s: Seconds, *, own_end: bool = True) -> bool:
+        """Take note of a run; return whether `passing_s` of its like is another now.
+
+        One that failed or was stopped tells only that its like may take as long, not what they take.
+        """
         if not self._learns:
             return False
         circles, ran_ms, keys = self._circles, round(ran_s * 1000), _keys(terms)
         before = self._longest_s(keys[0])
+        if not own_end:
+            if keys[0] in circles:
+                circles[keys[0]].cut(ran_ms)
+            return self._longest_s(keys[0]) != before
         for key in keys:
             runs = circles.get(key)
             if runs is None:

@@ -21,19 +21,20 @@ def restore(
     others: Iterable[LoadedJob],
     settings: Mapping[str, object],
     next_number: int,
-    runs: Iterable[tuple[Terms, Seconds]] = (),
+    runs: Iterable[tuple[Terms, Seconds, bool]] = (),
     accounts: Iterable[UsePut] = (),
     grouped: Iterable[tuple[JobId, int, str, str | None]] = (),
 ) -> list[Look | SetLimit]:
     """Fill an empty world, and return a look at every attempt that may still be running, and how long it may.
 
     `waiting` are jobs and elements in line for their first attempt: (job, terms, priority, queued_us). `others` are
-    arrays, and parked, retried and active ones. `runs` came to their own end, the newest last; `accounts` are what
-    everybody has used; `grouped` are jobs and arrays of groups, with whose they are, their group and key.
+    arrays, and parked, retried and active ones. `runs` ended, the newest last, by themselves or not; `accounts` are
+    what everybody has used; `grouped` are jobs and arrays of groups, with whose they are, their group and key.
     """
-    for terms, ran_s in runs:
-        world.predictor.learn(terms, ran_s)
-        world.spaces.learn(terms.demand)
+    for terms, ran_s, own_end in runs:
+        world.predictor.learn(terms, ran_s, own_end=own_end)
+        if own_end:
+            world.spaces.learn(terms.demand)
     world.usage.restore(accounts)
     world.next_number = next_number
     for node in nodes:

@@ -25,13 +25,14 @@ _GROUPED = """SELECT id, uid, group_name, key FROM job INDEXED BY job_grouped
     WHERE group_name IS NOT NULL AND ended_at IS NULL ORDER BY id"""
 _ACCOUNTS = "SELECT tenant, user, used_s, lifted_s, at FROM account ORDER BY tenant, user"
 RUNS = 10_000  # jobs that ended last: enough to know the habits of those who are here
-_RUNS = """SELECT terms.id, terms.body, attempt.ended_at - attempt.started_at
+_RUNS = """SELECT terms.id, terms.body, attempt.ended_at - attempt.started_at,
+        ended.state IN ('completed', 'timed_out')
     FROM (SELECT id, ended_at, state FROM job INDEXED BY job_ended WHERE ended_at IS NOT NULL
         ORDER BY ended_at DESC LIMIT ?) AS ended
     JOIN job ON job.id = ended.id
     JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt
     JOIN terms ON terms.id = job.terms
-    WHERE ended.state IN ('completed', 'timed_out') AND attempt.ended_at > attempt.started_at
+    WHERE attempt.ended_at > attempt.started_at
     ORDER BY ended.ended_at DESC"""
 
 
@@ -69,14 +70,14 @@ def load(connection: sqlite3.Connection, runs: int = RUNS) -> Loaded:
         connection.execute("COMMIT")
 
 
-def _runs(connection: sqlite3.Connection, most: int) -> list[tuple[Terms, Seconds]]:
+def _runs(connection: sqlite3.Connection, most: int) -> list[tuple[Terms, Seconds, bool]]:
     known: dict[int, Terms] = {}
     runs = []
-    for row, body, ran_s in connection.execute(_RUNS, (most,)):
+    for row, body, ran_s, own_end in connection.execute(_RUNS, (most,)):
         terms = known.get(row)
         if terms is None:
             terms = known[row] = decode_terms(body)
-        runs.append((terms, ran_s))
+        runs.append((terms, ran_s, bool(own_end)))
     runs.reverse()
     return runs
 

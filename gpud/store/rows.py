@@ -40,8 +40,8 @@ class Loaded:
     `waiting` holds plain waiting jobs (first attempt, not parked, no array) as (job, terms, priority, queued_us), in
     the order of their ids; equal terms are one object. `others` holds everything else that has not ended. `nodes`
     have every GPU ever seen on them. `next_number` is the first job number never given. `runs` are the newest runs
-    that came to their own end, the oldest first; `accounts` what everybody has used; `grouped` are unfinished jobs and
-    arrays of groups, with whose they are, their group and their key.
+    and whether they came to their own end, the oldest first; `accounts` what everybody has used; `grouped` are
+    unfinished jobs and arrays of groups, with whose they are, their group and their key.
     """
 
     waiting: list[tuple[JobId, Terms, int, int]]
@@ -50,7 +50,7 @@ class Loaded:
     settings: dict[str, object]
     next_number: int
     last_event: int
-    runs: list[tuple[Terms, Seconds]]
+    runs: list[tuple[Terms, Seconds, bool]]
     accounts: list[UsePut]
     grouped: list[tuple[JobId, int, str, str | None]]
 

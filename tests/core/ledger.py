@@ -46,7 +46,7 @@ class Row:
 class Ledger:
     def __init__(self) -> None:
         self.rows: dict[JobId, Row] = {}
-        self.runs: list[tuple[Terms, float]] = []  # those that came to their own end
+        self.runs: list[tuple[Terms, float, bool]] = []  # and whether they came to their own end
         self.nodes: dict[NodeName, Node] = {}
         self.settings: dict[str, object] = {}
         self.accounts: dict[tuple[str, str | None], UsePut] = {}
@@ -81,8 +81,9 @@ class Ledger:
                 row = rows[job]
                 assert row.active is not None
                 assert attempt == row.place.attempt
-                if cause is None and (ended.exit_code == 0 or ended.timed_out):
-                    self.runs.append((row.terms, ended.at - ActiveJob(job, row.terms, row.place, row.active).since))
+                own_end = cause is None and (ended.exit_code == 0 or ended.timed_out)
+                ran_s = ended.at - ActiveJob(job, row.terms, row.place, row.active).since
+                self.runs.append((row.terms, ran_s, own_end))
                 row.active = None
             case Ended(job, _, end, _, reason):
                 self.reasons[job] = reason

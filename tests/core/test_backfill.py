@@ -81,6 +81,21 @@ def test_who_takes_longer_than_its_like_did_is_known_for_it_while_it_runs():
     assert [play.state(job) for job in (longer, like)] == ["running", "queued"]
 
 
+@pytest.mark.parametrize(("shorter", "passes"), [(0, False), (19, False), (20, True)])
+def test_that_one_of_its_like_was_stopped_after_long_is_known_of_a_job_for_twenty_runs(shorter, passes):
+    play = a_cluster(gpus="2xH100")
+    for seconds in [100] * ENOUGH + [1_000] + [100] * shorter:
+        (job,) = play.submit(a_job())
+        play.starts(job)
+        play.later(seconds)
+        if seconds > 100:
+            play.cancel(job)
+        play.ends(job)
+    play.starts(*play.submit(a_job(user="bob", estimate=1_000)))
+    _, like = play.submit(a_job(2, user="eve"), a_job())
+    assert (play.state(like) == "starting") is passes
+
+
 def test_of_equal_gpus_those_that_are_free_now_are_reserved_last():
     play = a_cluster(gpus="4xRTX4090")
     over, running = play.submit(a_job(2, limit=100), a_job(2, limit=1000))

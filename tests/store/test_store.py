@@ -393,11 +393,11 @@ def test_what_was_used_is_kept_to_the_last_bit(store):
     assert reopened(store).accounts == kept
 
 
-def test_runs_that_came_to_their_own_end_are_remembered_in_order_and_the_newest_of_them(store):
+def test_runs_are_remembered_in_order_and_whether_they_came_to_their_own_end(store):
     lengths = {1: 50.0, 2: 10.0, 3: 30.0, 4: 70.0}
     for number, end in ((1, End.COMPLETED), (2, End.FAILED), (3, End.TIMED_OUT), (4, End.COMPLETED)):
         job = job_id(number)
         store.commit([added(number), starts(job), running(job), *over(job, end, Timestamp(T0 + lengths[number]))])
 
-    assert reopened(store).runs == [(TERMS, 30.0), (TERMS, 50.0), (TERMS, 70.0)]
-    assert [ran_s for _, ran_s in store.load(runs=1).runs] == [70.0]
+    assert reopened(store).runs == [(TERMS, 10.0, False), (TERMS, 30.0, True), (TERMS, 50.0, True), (TERMS, 70.0, True)]
+    assert [ran_s for _, ran_s, _ in store.load(runs=1).runs] == [70.0]
