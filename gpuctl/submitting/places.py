@@ -141,12 +141,19 @@ def _sought_beside(script: str, content: bytes, program: str) -> str:
         searched = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         if os.path.realpath(beside or ".") in map(os.path.realpath, searched):
             names = set()  # found all the same
-        modules = sorted(map(os.fsdecode, names))
-        found = [name for name in modules if os.path.isfile(f"{beside}{name}.py") or os.path.isdir(beside + name)]
+        found = [name for name in sorted(map(os.fsdecode, names)) if _is_module(beside + name)]
         return ", ".join(found) or ("__file__" if b"__file__" in content else "")
     by_name = rb"\$\{?BASH_SOURCE|\$\{0[%:#]|(?:dirname|realpath|readlink -\w+)[\s\"']{1,3}\$\{?0\b"
     found_by = re.search(by_name, content)
     return "" if found_by is None else "$BASH_SOURCE" if found_by[0].endswith(b"E") else "$0"
+
+
+def _is_module(path: str) -> bool:
+    """Return whether that is a module, or a package; wandb/ and datasets/ beside a script mostly hold data."""
+    try:
+        return os.path.isfile(f"{path}.py") or any(name.endswith(".py") for name in os.listdir(path))
+    except OSError:
+        return False
 
 
 def script_of(command: list[str], *, literal: bool) -> bytes | None:

@@ -270,6 +270,7 @@ def test_a_script_that_is_piped_in_is_read_and_sent(capfd, word):
     ("script", "sought"),
     [
         ("#!/usr/bin/env python3\nimport model, os\n", "(model)"),
+        ("#!/usr/bin/python3\nfrom lab.nets import Net\nimport wandb\n", "(lab)"),  # wandb/ is where that puts its runs
         ("#!/usr/bin/python3\nimport os; here = os.path.dirname(__file__)\n", "(__file__)"),
         ("#!/usr/bin/python3\nimport os\n", ""),
         ('#!/bin/bash\ncd "$(dirname "$0")"\n', "($0)"),
@@ -284,6 +285,9 @@ def test_a_script_that_looks_for_files_beside_itself_is_told_that_a_copy_runs(
 ):
     monkeypatch.setenv("PYTHONPATH", "/lib")
     (here / "model.py").touch()
+    (here / "lab").mkdir()
+    (here / "lab" / "nets.py").touch()
+    (here / "wandb").mkdir()
     (here / "run").write_text(script)
     (here / "run").chmod(0o755)
     request_of("-g", "1", "run")
