@@ -34,7 +34,7 @@ _MOST_PERCENT, _MOST_C, _MOST_MW = 100, 200, 10_000_000  # what is above was not
 _PROFILE = re.compile(r"\bMIG ([\w.+]+)$")  # in an instance's name: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
 # nvmlReturn_t
-_GPU_IS_LOST, _GPU_NOT_FOUND = 15, 28
+_GPU_IS_LOST, _GPU_NOT_FOUND, _RESET_REQUIRED = 15, 28, 16
 _LOST = frozenset({_GPU_IS_LOST, _GPU_NOT_FOUND})
 _NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA = 3, 4, 21
 _ABSENT = frozenset({_NOT_SUPPORTED, _NO_PERMISSION, _NO_DATA})
@@ -44,7 +44,6 @@ _NOT_OF_INSTANCES = _ABSENT | {_INVALID_ARGUMENT, _NOT_FOUND}
 _FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED = 13, 25, 26
 _OTHER_VERSION = frozenset({_FUNCTION_NOT_FOUND, _VERSION_MISMATCH, _DEPRECATED})
 _DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND, _LIB_RM_VERSION_MISMATCH = 9, 12, 18
-_RESET_REQUIRED = 16
 
 _NO_DRIVER = {
     _LIBRARY_NOT_FOUND: "no NVIDIA driver: libnvidia-ml.so.1 is not installed",
@@ -149,7 +148,9 @@ class Nvml:
             count = int(self._nvml.nvmlDeviceGetCount())
         except self._nvml.NVMLError as error:
             raise _no_driver(error, "the NVIDIA driver lists no GPUs") from error
-        return count if count <= _GPUS else 0
+        if count > _GPUS:
+            raise NoDriverError(f"the NVIDIA driver makes no sense: it counts {count} GPUs")
+        return count
 
     def devices(self, index: int) -> "tuple[Device, ...]":
         """Return the GPU at an index, and after it the MIG instances on it; nothing for one that we may not use.
@@ -208,8 +209,7 @@ class Nvml:
 
     def nvlinked(self, one: Any, other: Any) -> bool:  # noqa: ANN401 - as above
         """Return whether two GPUs are known to reach each other over NVLink."""
-        status: int | None = self._link("nvmlDeviceGetP2PStatus", one, other, _P2P_NVLINK)
-        return status == _P2P_OK
+        return bool(self._link("nvmlDeviceGetP2PStatus", one, other, _P2P_NVLINK) == _P2P_OK)
 
     def common_ancestor(self, one: Any, other: Any) -> int | None:  # noqa: ANN401 - as above
         """Return where the PCIe paths to two GPUs meet, as nvmlGpuTopologyLevel_t."""
