@@ -193,9 +193,9 @@ def on_it(gpu: Map, jobs: dict[str, str]) -> Line:
     for id_ in gpu["jobs"] or ():
         line += [(", " if line else "", ""), (jobs.get(id_, id_), "")]
     state, reason = gpu["state"], gpu["health_reason"]
-    beside = strangers(gpu)
-    if state == "foreign" or (beside and (line or not reason)):
-        whose = beside or reason or "in use"
+    others = strangers(gpu)
+    if state == "foreign" or (others and (line or not reason)):
+        whose = others or reason or "in use"
         line += [("; " if line else "", ""), (f"foreign: {whose.removeprefix('used by ')}", "magenta bold")]
     elif reason:
         words = reason if line else f"{state}: {reason}"

@@ -23,16 +23,7 @@ ASKED = {
 }
 _ON_LIVE = frozenset({"cancel", "priority", "wait", "update", "attach"})
 _ON_OTHERS = {"exec": "running", "signal": "running", "claim": "claims", "hold": "waiting", "release": "waiting"}
-_SIGNALS = (
-    "USR1",
-    "USR2",
-    "INT",
-    "TERM",
-    "HUP",
-    "QUIT",
-    "STOP",
-    "CONT",
-)  # those with which anybody tells a job anything
+_SIGNALS = ("USR1", "USR2", "INT", "TERM", "HUP", "QUIT", "STOP", "CONT")  # with which jobs are told anything
 _OF_ARGUMENTS = {"jobs": "ids", "job": "ids", "targets": "gpus", "command": "command"}
 _OF_NAMES = {"group": "groups", "policy": "policies", "show": "tenants", "set": "tenants", "delete": "tenants"}
 _OF_OPTIONS = {

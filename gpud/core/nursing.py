@@ -26,9 +26,9 @@ from gpud.model.job import Exit, array_of, format_job
 from gpud.model.units import Mib, Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0  # before the same XID of a GPU is told of again: some come by the thousand
-# No GPU's doing: what shells end with where they cannot start a program, and programs that are called wrongly; on what
-# Python programs do.
 _ALERT_AGAIN_S: Seconds = 600.0  # of the same cause: some GPUs answer every other time
+# No GPU's doing: what shells end with where they cannot start a program, and programs that are called wrongly; the
+# exceptions of a Python program's own mistakes.
 _NO_PROGRAM = (2, 126, 127)
 _MISTAKES = {
     "SyntaxError",
