@@ -1,6 +1,7 @@
 """What a policy, or other hardware, would have done with a trace of jobs: replayed through gpud's own core."""
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -189,8 +190,18 @@ def _check(
             raise UsageError(f"{option} is for packing", hint="with --saturate 1.3")
     if not history and context.get_parameter_source("since") is ParameterSource.COMMANDLINE:
         raise UsageError("--since is for the history", hint="--history; of a trace: --until")
+    for name in (*traces, *([] if cluster is None else [cluster])):
+        if _is_pipe(name):
+            raise UsageError(f"{name} is a pipe, and each policy reads what it is given by itself", hint="write a file")
     if drawing is not None:
         _check_writable(drawing)
+
+
+def _is_pipe(name: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(name).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _name(call: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """`gpuctl simulate`, as people call it."""
 
 import json
+import os
 import subprocess
 import sys
 from xml.etree import ElementTree as ET
@@ -130,6 +131,12 @@ def test_what_cannot_be_meant_is_said_and_costs_nothing(trace, words, said):
     assert done.stderr.count(said) == 1
     assert "usage: python" not in done.stderr  # what it runs is not seen
     assert done.stdout == ""
+
+
+def test_a_pipe_that_each_policy_would_read_a_part_of_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "piped.csv")
+    done = gpuctl("simulate", str(tmp_path / "piped.csv"), "--cluster", "8x8xV100", "--policy", "sjf,fcfs", status=2)
+    assert "piped.csv is a pipe" in done.stderr
 
 
 def test_only_the_figures_that_were_asked_for_are_in_json_too_and_nothing_else_is_said(trace):
