@@ -116,6 +116,8 @@ class Books:
     def enter(self, before: ActiveJob | None, active: ActiveJob) -> None:
         """Count a job that became active, or one that was and is in another state now."""
         terms, starts = active.terms, before is None
+        if before is not None and before.terms is not terms:  # it may be of another name now
+            self._unlike(before)
         self._alike.setdefault(kind_of_run(terms), {})[active.job] = active.since
         stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
         if starts or stops:
@@ -137,12 +139,16 @@ class Books:
         alike = self._alike.get(kind_of_run(terms))
         return None if alike is None else min(alike.values())
 
-    def leave(self, active: ActiveJob) -> None:
-        """Count a job that is active no more."""
-        alike = self._alike[kind_of_run(active.terms)]
+    def _unlike(self, active: ActiveJob) -> None:
+        kind = kind_of_run(active.terms)
+        alike = self._alike[kind]
         del alike[active.job]
         if not alike:
-            del self._alike[kind_of_run(active.terms)]
+            del self._alike[kind]
+
+    def leave(self, active: ActiveJob) -> None:
+        """Count a job that is active no more."""
+        self._unlike(active)
         weight = milli(active.terms.demand)
         leaving = weight if isinstance(active.state, Stopping) else 0
         for tally in self._tallies(active.terms):

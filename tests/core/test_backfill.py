@@ -1,6 +1,6 @@
 """The first job that capacity blocks reserves, and nothing that comes later delays it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from math import inf
 
@@ -79,6 +79,18 @@ def test_who_takes_longer_than_its_like_did_is_known_for_it_while_it_runs():
     assert kept.at - play.now > 2 * 150  # time enough for one that is as short as those that ended
     assert play.why(like) == YieldsTo(wide, kept.at)
     assert [play.state(job) for job in (longer, like)] == ["running", "queued"]
+
+
+def test_who_is_called_otherwise_while_it_runs_says_no_more_of_those_of_its_old_name():
+    play = a_cluster(gpus="1xH100")
+    (job,) = play.submit(a_job())
+    play.starts(job)
+    active, books = play.world.active[job], play.world.books
+    play.world.enter(replace(active, terms=replace(active.terms, name_group="other")))
+    assert books.oldest(active.terms) is None
+    assert books.oldest(play.world.active[job].terms) == active.since
+    play.ends(job)
+    assert books.oldest(replace(active.terms, name_group="other")) is None
 
 
 @pytest.mark.parametrize(("shorter", "passes"), [(0, False), (19, False), (20, True)])
