@@ -82,6 +82,7 @@ def test_every_option_arrives(here):
     assert request["environment"]["X"] == "1"
     assert request["environment"]["PWD"] == f"{here}/sub"
     del request["environment"], request["limits"], request["demand"], request["command"], request["umask"]
+    request.pop("mount", None)  # of where the tests are, which may be a file system of its own
     assert request == {
         "workdir": f"{here}/sub",
         "priority": -3,
