@@ -23,8 +23,9 @@ _QUESTIONS = re.compile(
 )
 
 
-def sizes(paths: Iterable[str]) -> dict[str, int]:
-    """Return how large these files are now: a job appends to them, and what was there before is not its output."""
+def sizes(patterns: Iterable[str]) -> dict[str, int]:
+    """Return how large files are that a job is to append to: what is there now is not its output."""
+    paths = (pattern.replace("%%", "%") for pattern in patterns)  # of another pattern there is no file before the job
     return {path: os.stat(path).st_size for path in paths if os.path.isfile(path)}
 
 

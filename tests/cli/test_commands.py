@@ -214,8 +214,9 @@ def test_who_follows_a_log_that_is_truncated_goes_on_from_its_start(gpuctl, how)
 
 
 def test_run_shows_only_what_this_job_wrote(gpuctl):
-    (gpuctl.directory / "log").write_text("old\n")
-    words = ("run", "-g", "0", "-o", "log", "--error", "err", "--", "sh", "-c", "echo new; echo wrong >&2")
+    (gpuctl.directory / "5%a").mkdir()
+    (gpuctl.directory / "5%a" / "log").write_text("old\n")
+    words = ("run", "-g", "0", "-C", "5%a", "-o", "log", "--error", "err", "--", "sh", "-c", "echo new; echo wrong >&2")
     done = gpuctl(*words)
     assert (done.returncode, done.stdout, done.stderr) == (0, "new\n", "wrong\n")
 
