@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import expected_end, passing_s
 from gpud.core.choice import in_force
 from gpud.core.condition import Condition, is_drained
 from gpud.core.forecast import overdue
@@ -163,11 +163,23 @@ def _outlook(scene: Scene, terms: Terms, wait: Wait, kept: Reservation | None, f
     if isinstance(wait, YieldsTo) and (theirs := world.reservations.get(wait.job)) is not None:
         where = _places(world, theirs.allocation.all_gpus) or theirs.allocation.node
         lines.append(f"{_named(world, wait.job)} is to have {where}{_when(scene, theirs)}")
+        lines += _unsaid(scene, terms, theirs)
     nodes = terms.demand.nodes
     if nodes > 1 and isinstance(wait, NoCapacity | YieldsTo | Barred):
         ready = min(found.nodes_ready, nodes)
         lines.append(f"{ready} of the {nodes} nodes that it needs have room for their part: {nodes - ready} missing")
     return lines
+
+
+def _unsaid(scene: Scene, terms: Terms, theirs: Reservation) -> list[str]:
+    """Return how long a job of which nobody said so is taken to run where another would be passed."""
+    if terms.time_limit_s is not None or (terms.estimate_s is not None and not theirs.strict):
+        return []
+    if theirs.strict:
+        return ["that has waited for so long that nobody without a time limit passes it"]
+    lasts_s = passing_s(scene.world, terms, scene.now)
+    known = "" if lasts_s == scene.world.predictor.assumed_s else ", half as long again as the longest of its like"
+    return [f"without a time limit it is taken to run for {format_duration(lasts_s)}{known}"]
 
 
 def _when(scene: Scene, kept: Reservation) -> str:

@@ -137,6 +137,25 @@ def test_who_yields_is_told_to_whom_and_which_gpus():
     assert told(play, wide)["yields_to"] is None
 
 
+def test_who_yields_without_a_time_limit_is_told_for_how_long_it_is_taken_to_run():
+    play = a_cluster(gpus="2xH100")
+    for runs, said in ((4, "1d"), (1, "15m, half as long again as the longest of its like")):
+        for _ in range(runs):
+            play.starts(*play.submit(a_job()))
+            play.later(600)
+            play.ends(*play.running)
+        other, wide, late, short = play.submit(a_job(limit=600), a_job(2), a_job(), a_job(estimate=700))
+        assert f"without a time limit it is taken to run for {said}" in details(play, late)
+        assert not [line for line in details(play, short) if line.startswith("without")]
+        play.cancel(other, wide, late, short)
+        play.ends(other)
+    (other,) = play.submit(a_job(limit=2 * 24 * 3600))
+    _, late = play.submit(a_job(2), a_job(estimate=11 * 3600))
+    play.starts(other)
+    play.later(25 * 3600)
+    assert "that has waited for so long that nobody without a time limit passes it" in details(play, late)
+
+
 def test_of_a_gpu_that_is_busy_it_is_told_too_for_whom_it_is_kept():
     play = a_cluster(gpus="1xH100")
     (short,) = play.submit(a_job(limit=60))
