@@ -114,7 +114,8 @@ class Zygote:
         lineage = self.lineage | {"shim": self.identity}
         leases, bounds = Leases(), Bounds()
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        set_mask(signal.SIG_BLOCK, SIGNALS)
+        # Not TERM, which is for this process: rehearsed shims take what is blocked, and it would not end.
+        set_mask(signal.SIG_BLOCK, SIGNALS - {signal.SIGTERM})
         for _ in range(REHEARSALS):
             blobs = os.memfd_create("gpud-rehearsal")
             os.write(blobs, header + environment)

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from launchers.workplace import Workplace, clock, died, kill
@@ -80,3 +83,24 @@ def test_while_it_is_away_launches_are_the_machines_fault_and_then_it_is_found_a
     finally:
         kill(again.pid)
         again.wait()
+
+
+def test_it_hears_that_it_is_to_end_while_it_still_rehearses(tmp_path):
+    """Else a unit that is restarted twice in a row hangs, for as long as systemd waits for an end."""
+    (records := tmp_path / "records").mkdir(0o700)
+    process = subprocess.Popen(command(listen=f"{tmp_path}/launcher.sock", records=str(records)))
+    try:
+        until = time.monotonic() + 20
+        while not any(".rehearsal." in each.name for each in records.iterdir()):
+            assert time.monotonic() < until
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        blocked = int(status["SigBlk"], 16)
+        assert not blocked & 1 << signal.SIGTERM - 1
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
