@@ -5,6 +5,7 @@ at once. INT: interrupt the job. HUP: look anew until when it may run. A real-ti
 on the signal of that number.
 """
 
+import os
 import signal
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does
 _NAMED = (signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
 _PASSED_ON = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)  # the first is for signal 1, and so on
 SIGNALS = frozenset(map(int, (*_NAMED, *_PASSED_ON)))  # plain numbers lie side by side, enums on a page each
+_SYSTEMD = "/run/systemd/system"  # sd_booted(3); else process 1 may be gpud itself, in a container
 _SAVES_NOTHING = Checkpoints(None, 0)
 
 
@@ -49,6 +51,7 @@ class Deadlines:
         self.end_at: float | None = None  # when it is asked to end, while it saves before that
         self.kill_at: float | None = None
         self.timed_out = False
+        self.by_system = False  # whether systemd asks for the end: of the machine, or of a session
         self.killed: set[int] = set()
 
     def wait(self) -> None:
@@ -64,10 +67,12 @@ class Deadlines:
         nap_s = self.nap_s
         if due is not None:
             nap_s = max(0.0, due - now if nap_s is None else min(due - now, nap_s))
-        match _next_signal(nap_s):
+        number, sender = _next_signal(nap_s)
+        match number:
             case signal.SIGCHLD:
                 pass  # the caller looks
             case signal.SIGTERM:
+                self.by_system = self.by_system or (sender == 1 and os.path.isdir(_SYSTEMD))
                 self.stop(self.grace_s)
             case signal.SIGUSR1:
                 self.stop(self.grace_s, saves=True)
@@ -120,9 +125,7 @@ class Deadlines:
         self.killed.update(rest)
 
 
-def _next_signal(timeout_s: float | None) -> int | None:
-    """Return the next signal; None when the time is over, or may be."""
-    if timeout_s is None:
-        return signal.sigwaitinfo(SIGNALS).si_signo
-    info = signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
-    return None if info is None else info.si_signo
+def _next_signal(timeout_s: float | None) -> tuple[int | None, int]:
+    """Return the next signal, and the process that sent it; no signal when the time is over, or may be."""
+    info = signal.sigwaitinfo(SIGNALS) if timeout_s is None else signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
+    return (None, 0) if info is None else (info.si_signo, info.si_pid)

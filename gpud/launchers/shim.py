@@ -182,19 +182,22 @@ class Shim:
                 return True
             if end.si_pid == pid:
                 record.reached(self.order["key"], "shim before record")
-                self._ended(pid, end.si_status if end.si_code == os.CLD_EXITED else -end.si_status)
+                status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+                self._ended(pid, status, by_system=deadlines.by_system)
                 record.reached(self.order["key"], "shim after record")
                 deadlines.killed.clear()  # what is killed from here on are leftovers
             used = os.wait4(end.si_pid, 0)[2]  # with what its own children used
             self.rss_kib = max(self.rss_kib, used.ru_maxrss)
             self.cpu_s += used.ru_utime + used.ru_stime
 
-    def _ended(self, pid: int, status: int) -> None:
+    def _ended(self, pid: int, status: int, *, by_system: bool) -> None:
         own = self._own(pid) or self._anew(pid, status)
         if own is None:
             return
         if own["state"] == record.CLAIMED:
             own |= {"state": record.ENDED, "status": status}
+            if by_system and status != 0:
+                own["lost"] = "stopped by the system: a shutdown, or the end of a session"
         self.record = own | {"ended": self._now()}
         self._write(self.record)
 
@@ -234,16 +237,21 @@ class Shim:
             places.become_sweeper(tmp)
 
     def _own(self, pid: int) -> record.Record | None:
+        writes = True
         try:
-            file = os.open(self.order["record"], os.O_RDWR | record.SAFELY)
+            try:
+                file = os.open(self.order["record"], os.O_RDWR | record.SAFELY)
+            except OSError:  # a disk that may only be read: gpud is told
+                file, writes = os.open(self.order["record"], os.O_RDONLY | record.SAFELY), False
             found = record.decode(os.pread(file, record.SIZE, 0))  # who might be writing it has ended
         except OSError:
             return None
-        if found is None or found.get("pid") != pid:
+        mine = found is not None and found.get("pid") == pid
+        if mine and writes:
+            self.file = file
+        else:
             os.close(file)
-            return None
-        self.file = file
-        return found
+        return found if mine else None
 
     def _anew(self, pid: int, status: int) -> record.Record | None:
         """Return what to write in the place of a record that was damaged or removed while its job ran.

@@ -14,6 +14,7 @@ from gpud.model.job import Demand, JobId, StopCause
 from gpud.model.units import Mib, Timestamp
 
 REBOOT = {"lost": "the node was rebooted"}
+SHUTDOWN = {"lost": "stopped by the system: a shutdown, or the end of a session"}
 OOM = "out of memory: it used more than the 8192 MiB asked for"
 CUDA_OOM = "cuda out of memory"
 
@@ -44,6 +45,10 @@ def demand(play: Play, job: JobId) -> Demand:
         (("oom",), {"code": 1}, False),
         (("lost",), REBOOT, True),
         (("lost",), {"code": 1}, False),
+        (("lost",), {"signal": 15} | SHUTDOWN, True),
+        (("exit:75",), {"code": 75} | SHUTDOWN, True),
+        (("exit:75",), {"code": 1} | SHUTDOWN, False),
+        (("failure",), {"signal": 15} | SHUTDOWN, True),
         ((), {"signal": 15, "timed_out": True}, False),
         ((), {"code": 75, "timed_out": True}, False),
         (("exit:3", "failure"), {"code": 75, "timed_out": True}, False),
