@@ -61,6 +61,7 @@ def install(
     program = _program(python)
     words = [
         sys.executable,
+        "-P",  # a notebook may stand beside a click.py
         "-m",
         "gpuctl",
         "run",

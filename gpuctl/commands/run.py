@@ -151,7 +151,7 @@ def _as_a_kernel(session: Session) -> int | None:
     _end_with(os.getppid())
     reading, writing = os.pipe()
     socket = [] if session.socket is None else ["--socket", session.socket]
-    cancel = [sys.executable, "-m", "gpuctl", *socket, "cancel"]
+    cancel = [sys.executable, "-P", "-m", "gpuctl", *socket, "cancel"]
     words = ["/bin/sh", "-c", 'read -r job && ! read -r over && exec "$@" "$job"', "sh", *cancel]
     away = subprocess.DEVNULL
     subprocess.Popen(words, stdin=reading, stdout=away, stderr=away, start_new_session=True)

@@ -95,7 +95,10 @@ def test_a_kernel_is_a_job_that_jupyter_interrupts_and_ends(gpuctl, served, tmp_
     connection = tmp_path / "kernel-1.json"
     argv = [word.format(connection_file=connection) for word in spec["argv"]]
     paths = {"PYTHONPATH": f"{gpuctl.environ['PYTHONPATH']}:{tmp_path}", "JPY_PARENT_PID": str(os.getpid())}
-    with subprocess.Popen(argv, env=gpuctl.environ | paths, start_new_session=True) as kernel:
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "click.py").write_text("raise SystemExit('not the one that is meant')")
+    environ = gpuctl.environ | paths
+    with subprocess.Popen(argv, env=environ, cwd=tmp_path / "beside", start_new_session=True) as kernel:
         until(lambda: connection.exists() and re.match(r"began [01] None\n", connection.read_text()))
         job = gpuctl.json("list", "--state", "running")[0]
         assert (job["name"], job["time_limit_s"]) == ("kernel-gpud", 3600.0)
@@ -108,10 +111,12 @@ def test_a_kernel_is_a_job_that_jupyter_interrupts_and_ends(gpuctl, served, tmp_
 
 
 @pytest.mark.parametrize("killed", ["jupyter", "the kernel"])
-def test_a_kernel_goes_with_a_jupyter_that_is_killed_or_kills_it(gpuctl, served, killed):
+def test_a_kernel_goes_with_a_jupyter_that_is_killed_or_kills_it(gpuctl, served, killed, tmp_path):
     program = "import os, subprocess as s, sys; os.environ['JPY_PARENT_PID'] = str(os.getpid()); s.run(sys.argv[1:])"
-    words = [sys.executable, "-m", "gpuctl", "run", "--pass-signals", "-n", "left", "-g", "0", "--", "sleep", "600"]
-    with subprocess.Popen([sys.executable, "-c", program, *words], env=gpuctl.environ, cwd=gpuctl.directory) as jupyter:
+    gpuctl_run = [sys.executable, "-P", "-m", "gpuctl", "run", "--pass-signals"]
+    words = [*gpuctl_run, "-n", "left", "-g", "0", "--", "sleep", "600"]
+    (tmp_path / "click.py").write_text("raise SystemExit('not the one that is meant')")
+    with subprocess.Popen([sys.executable, "-c", program, *words], env=gpuctl.environ, cwd=tmp_path) as jupyter:
         try:
             [job] = until(lambda: gpuctl.json("list", "--name", "left", "--state", "running"))
             if killed == "the kernel":
