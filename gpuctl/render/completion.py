@@ -207,9 +207,18 @@ def _zsh_quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-_FISH = r"""function _gpuctl_listed # words apart by commas are one word
+_FISH = r"""function _gpuctl_is # the command; what stands behind it may be called the same: submit -- ls
+    for word in (commandline -opc)
+        contains -- $word %s; or continue
+        contains -- $word $argv
+        return
+    end
+    return 1
+end
+
+function _gpuctl_listed # words apart by commas are one word
     set -l before (string match -r '^.*,|^' -- (string replace -r '^--[^=]*=' '' -- (commandline -ct)))[1]
-    printf '%s\n' $before$argv
+    printf '%%s\n' $before$argv
 end
 
 function _gpuctl_asked # 1,2: lists of jobs and GPUs are one word
@@ -225,9 +234,12 @@ end
 
 def fish(root: Verb) -> str:
     """Return the completion for fish."""
-    lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", *_FISH.splitlines(), "complete -c gpuctl -f"]
+    lines = [f"# gpuctl for fish; {_MADE_BY.format('fish')}", *(_FISH % " ".join(root.words)).splitlines()]
+    lines.append("complete -c gpuctl -f")
     for path, verb in paths(root):
-        seen = [f"__fish_seen_subcommand_from {word}" for word in path.split()]
+        first, *others = path.split() or [""]
+        seen = [f"_gpuctl_is {first}"] if first else []
+        seen += [f"__fish_seen_subcommand_from {word}" for word in others]
         if verb.verbs:
             unseen = f"not __fish_seen_subcommand_from {' '.join(verb.words)}"
             when = "; and ".join([*seen, unseen])

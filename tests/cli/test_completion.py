@@ -114,6 +114,16 @@ def test_fish_completes(fish, line, found):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("fish", [path for path in [shutil.which("fish")] if path])
+def test_what_a_job_runs_is_no_command_of_gpuctl_to_fish(fish):
+    asked = f"function gpuctl; echo 1234; end; source {FOLDER}/gpuctl.fish; complete -C 'gpuctl %s'"
+    for line, offered in (("show ", True), ("submit -- ls ", False), ("run ls --colu", False), ("ls --colu", True)):
+        command = [fish, "--no-config", "-c", asked % line]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stderr == ""
+        assert any(found in done.stdout for found in ("1234\n", "--columns")) is offered, line
+
+
 @pytest.fixture
 def home(gpuctl, tmp_path):
     """Return a home without anything, and the environment of who lives there, with a gpuctl on the PATH."""
