@@ -59,17 +59,8 @@ def install(
         hint = "leave the command out; another Python: --python PROGRAM"
         raise UsageError(f"{options['command'][0]!r} is no option: what a kernel runs is ipykernel", hint=hint)
     program = _program(python)
-    words = [
-        sys.executable,
-        "-P",  # a notebook may stand beside a click.py
-        "-m",
-        "gpuctl",
-        "run",
-        f"--immediate={_IMMEDIATE_S}",
-        "--pass-signals",
-        "-n",
-        f"kernel-{name}",
-    ]
+    asked = ["run", f"--immediate={_IMMEDIATE_S}", "--pass-signals", "-n", f"kernel-{name}"]
+    words = [sys.executable, "-P", "-m", "gpuctl", *asked]  # -P: a notebook may stand beside a click.py
     # A kernel ends when JPY_PARENT_PID is not its parent, which in a job it never is.
     ipykernel = ["env", "-u", "JPY_PARENT_PID", program, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec: dict[str, Any] = {
