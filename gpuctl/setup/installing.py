@@ -90,7 +90,8 @@ def check(there: Place) -> None:
     if os.path.lexists(there.prefix) and not os.path.exists(f"{there.prefix}/pyvenv.cfg"):
         raise GpuctlError(f"{there.prefix} is there already, and is no environment of gpud's", hint="move it away")
     other = f"{there.units}/gpud.service"
-    if os.path.exists(other) and "gpud-launcher" not in _content(other):
+    said = _content(other) if os.path.exists(other) else ""  # empty, too, where power went
+    if said and "gpud-launcher" not in said:
         raise GpuctlError(f"{other} is another program's", hint="there are others that are called gpud; move it away")
     if there.system:
         return
@@ -253,6 +254,7 @@ def _points_into(path: str, prefix: str) -> bool:
 
 def _start(there: Place) -> None:
     """Start the services. Where the socket is systemd's already, whoever asks meanwhile waits at it."""
+    os.sync()  # units that a power cut left empty are masked to systemd
     if _run(*_systemctl_words(there), "is-active", "--quiet", "gpud.socket", check=False):
         _stop_what_runs(there)
         _systemctl(there, "start", "gpud.socket")
