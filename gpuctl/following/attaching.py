@@ -79,7 +79,7 @@ class Attachment:
                 self._before[number] = signal.signal(number, _end)
             for number in (signal.SIGWINCH, signal.SIGCONT):
                 self._before[number] = signal.signal(number, lambda *_: None)
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)  # what was typed while it waited is the job's
         return self
 
     def __exit__(
@@ -120,7 +120,7 @@ class Attachment:
         """Take in another size, and a terminal that somebody else had meanwhile."""
         numbers = os.read(self._wake, 4096)
         if signal.SIGCONT in numbers and self._raw:
-            tty.setraw(0)
+            tty.setraw(0, termios.TCSADRAIN)
         if signal.SIGWINCH in numbers or signal.SIGCONT in numbers:
             self._tell_size()
 

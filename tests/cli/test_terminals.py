@@ -113,6 +113,15 @@ def test_who_leaves_comes_back_and_others_may_look_on(gpuctl, person):
         person(words, job).reads("asked")
 
 
+def test_what_is_typed_before_it_has_started_is_not_lost(person):
+    at = person("run", "-g", "0", "--pty", "--", "cat")
+    at.types("typed ahead\r")
+    at.reads("typed ahead")
+    at.reads("typed ahead")  # here, and there
+    at.types("\x04")
+    assert at.status() == 0
+
+
 def test_a_long_paste_comes_through(person):
     at = person("run", "-g", "0", "--pty", "--", "cat")
     at.reads("gpuctl attach ")
