@@ -225,14 +225,13 @@ class NvidiaInventory:
             try:
                 found = nvml.xids.wait()
             except NoXidsError:
-                break
+                return
             except Exception:  # noqa: BLE001 - NVML's; a GPU that stays lost may answer so at once, again and again
                 time.sleep(1.0)
                 continue
             if found is not None:
                 post(XidSeen(self._name, *found))
             time.sleep(_XIDS_APART_S)
-        nvml.xids.close()
 
     def _wants_care(self) -> bool:
         """Return whether something of the last survey was not right, or MIG is there: the same count says not all."""

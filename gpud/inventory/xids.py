@@ -5,7 +5,6 @@ it is short: who ends, or takes up another driver, does not have to wait for lon
 """
 
 import ctypes
-from contextlib import suppress
 from typing import Any
 
 from gpud.model.gpu import GpuId
@@ -20,7 +19,10 @@ class NoXidsError(Exception):
 
 
 class Xids:
-    """The event set of one NVML: GPUs may be added from any thread, one thread waits."""
+    """The event set of one NVML: GPUs may be added from any thread, one thread waits.
+
+    It is never freed: a thread that hung in the driver may come back and register with it, long after that is gone.
+    """
 
     def __init__(self, nvml: Any) -> None:  # noqa: ANN401 - nvidia-ml-py ships no types
         self._nvml = nvml
@@ -58,13 +60,6 @@ class Xids:
             raise
         gpu = self._gpus.get(_address(event.device))
         return (gpu, int(event.eventData)) if gpu is not None and event.eventType & _XID else None
-
-    def close(self) -> None:
-        """Hear of nothing more. For the thread that waits."""
-        events, self._set = self._set, None
-        if events is not None:
-            with suppress(self._nvml.NVMLError, AttributeError):
-                self._nvml.nvmlEventSetFree(events)
 
 
 def _address(handle: Any) -> int | None:  # noqa: ANN401 - as above

@@ -34,6 +34,8 @@ _OUT_OF_MEMORY = (
     b"CUBLAS_STATUS_ALLOC_FAILED",
     b"CUDNN_STATUS_ALLOC_FAILED",
 )
+_OF_OTHERS = {"ChildFailedError", "CalledProcessError"}  # torchrun's, and accelerate's: another process failed
+_SAYS_LINES = 6  # beside those that are indented: CUDA's errors have four
 _UNATTENDED = b"\ngpud: nobody attended this terminal for "
 
 _fallocate: Any = ctypes.CDLL(None).fallocate
@@ -161,8 +163,33 @@ def finding(path: str) -> str | None:
 
 
 def _raised(tail: bytes) -> str | None:
-    """Return the exception that a log ends on, by its name alone: what it says is its user's affair."""
-    name = tail.rstrip().rpartition(b"\n")[2].partition(b":")[0].rpartition(b".")[2]
+    """Return the exception that a log ends on, by its name alone: what it says is its user's affair.
+
+    What it says may have lines of its own. Of what only tells that another process failed, the first of those is told.
+    """
+    found, beyond, in_trace = list[str | None](), 0, False
+    lines = [_of_any_rank(line) for line in tail.rstrip().split(b"\n")]
+    for line in lines:
+        if line.startswith(b"Traceback (most recent call last):"):
+            in_trace = True
+        elif line[:1].strip():  # neither empty nor indented, as a stack's lines are
+            beyond += 1
+            if in_trace:
+                found, beyond, in_trace = [*found, _exception(line)], 0, False
+    last = found[-1] if found else None
+    if last in _OF_OTHERS:
+        return next((name for name in found if name is not None and name not in _OF_OTHERS), last)
+    return last if found and beyond <= _SAYS_LINES else _exception(lines[-1])
+
+
+def _of_any_rank(line: bytes) -> bytes:
+    """Return a line of a traceback without the `[rank3]: ` that PyTorch puts before each where there are several."""
+    return line.partition(b"]: ")[2] if line.startswith(b"[rank") else line
+
+
+def _exception(line: bytes) -> str | None:
+    """Return the name of the exception that a line begins with."""
+    name = line.rstrip().partition(b":")[0].rpartition(b".")[2]
     is_one = name.endswith((b"Error", b"Exception")) and name.isalnum() and name != b"Error"
     return name[:80].decode(errors="replace") if is_one else None
 

@@ -15,6 +15,7 @@ import pytest
 from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
+from gpud.launchers.output import finding
 from gpud.model.effects import Look, SetLimit
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.job import Exit, Fault, JobId, job_id
@@ -231,6 +232,34 @@ def test_the_exception_that_a_log_ends_on_is_told_by_its_name_alone(workplace):
     assert workplace.ended(workplace.shell(1, f'{sys.executable} -c "{raising}"')).finding == "JSONDecodeError"
     assert workplace.ended(workplace.shell(2, "echo 'ValueError: tried again'; echo over; exit 1")).finding is None
     assert workplace.ended(workplace.shell(3, "echo 'Error: no such option'; exit 2")).finding is None
+
+
+TRACE = 'Traceback (most recent call last):\n  File "train.py", line 3, in <module>\n    train()\n'
+ASSERTED = f"{TRACE}RuntimeError: CUDA error: device-side assert triggered\nCUDA kernel errors might\nFor debugging\n\n"
+RANKS = "".join(f"[rank0]: {line}\n" for line in f"{TRACE}ValueError: negative".splitlines())
+BOX = f"{TRACE}torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n{'=' * 60}\ntrain.py FAILED\n"
+BOX += (
+    f"{'-' * 60}\nFailures:\n  <NO_OTHER_FAILURES>\n{'-' * 60}\nRoot Cause (first observed failure):\n[0]:\n  rank: 0\n"
+)
+BOX += f"[1]:\n  rank: 1\n{'=' * 60}\n"
+
+
+@pytest.mark.parametrize(
+    ("tail", "name"),
+    [
+        (ASSERTED, "RuntimeError"),
+        (f"{TRACE}RuntimeError: Error(s) in loading state_dict:\n" + "\tsize mismatch\n" * 20, "RuntimeError"),
+        (f"{RANKS}{BOX}", "ValueError"),
+        (BOX, "ChildFailedError"),
+        (f"{TRACE}ValueError: caught\n" + "epoch\n" * 20, None),
+        (f"{TRACE}KeyboardInterrupt\n", None),
+        ("", None),
+    ],
+)
+def test_an_exception_of_several_lines_and_that_of_torchrun_s_ranks_are_told_by_name(tmp_path, tail, name):
+    log = tmp_path / "log"
+    log.write_text(f"epoch 1\n{tail}")
+    assert finding(str(log)) == name
 
 
 def test_what_a_job_that_succeeded_wrote_of_memory_is_no_finding(workplace):
@@ -606,6 +635,7 @@ def test_the_launcher_process_kills_nothing_of_a_job_whose_shim_has_just_died(tm
     script = """
 import os, signal, sys, time
 from gpud.launchers import record, tree
+from gpud.launchers.output import finding
 from gpud.launchers.orphans import Orphans
 
 tree.adopt_orphans()
