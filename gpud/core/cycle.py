@@ -41,6 +41,7 @@ from gpud.core.condition import RELEASE_S, looks_wanted, take_in
 from gpud.core.ends import settle
 from gpud.core.failing import hold_failing, let_go_released
 from gpud.core.fleet import GpuState, NodeState
+from gpud.core.health import LATE
 from gpud.core.outcome import Outcome
 from gpud.core.requeue import requeue, requeue_finished
 from gpud.core.schedule import schedule
@@ -97,6 +98,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
             case _:
                 _command(world, out, each)
         stirred = True
+    stirred |= _blame_late(world, out)
     if surveyed:
         census.take(world, out)
     if stirred:
@@ -163,6 +165,22 @@ def _look_around(world: World, out: Outcome) -> None:
     if world.real:
         wakes += _look_at_real(world, out)
     out.wake_at = min(wakes, default=None)
+
+
+def _blame_late(world: World, out: Outcome) -> bool:
+    """See which GPUs that starts wait for have not answered when others have: who can go elsewhere need not wait."""
+    waited = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
+    late = [state for gpu in sorted(waited) if _due(state := world.gpus[gpu], LOOK_RELEASING_S, out.now)]
+    late = [state for state in late if "late" not in state.health.faults and _is_behind(world, state)]
+    for state in late:
+        nursing.blame(world, out, state, "late", LATE)
+    return bool(late)
+
+
+def _is_behind(world: World, state: GpuState) -> bool:
+    asked_at = state.asked_at or 0.0
+    heard = {each.gpu.id for each in world.nodes[state.node].gpus if (each.heard_at or 0.0) >= asked_at}
+    return bool(heard) and state.gpu.id not in heard
 
 
 def _look_at_real(world: World, out: Outcome) -> list[Timestamp]:

@@ -103,11 +103,13 @@ class Health:
         return max(self.faults.items(), key=lambda each: (_RANK[each[1].level], -each[1].since), default=None)
 
 
+LATE = Fault(level=Level.DEGRADED, says="it does not answer at once, as others do", clears="by itself, when it answers")
 Finding = tuple[str, Fault | None]  # a cause, and the fault that it makes; None: that one is over
 
 
 def findings(health: Health, seen: Reading | Unreadable, thermal_limit_c: int | None) -> Iterator[Finding]:
     """Yield what a look says of each cause; of those that it does not mention nothing is new."""
+    yield "late", None
     if isinstance(seen, Unreadable):
         if seen.split:
             return

@@ -20,7 +20,7 @@ from gpud.model.units import Mib, Timestamp
 from gpud.views.gpus import gpu_map
 from gpud.views.jobs import Scene, Viewer
 
-ONE, TWO = GpuId("n1-H100-0"), GpuId("n1-H100-1")
+ONE, TWO, THREE = GpuId("n1-H100-0"), GpuId("n1-H100-1"), GpuId("n1-H100-2")
 LOOKING = Rules(sample_every_s=15.0)
 APPLICATION, HARDWARE = (13, 31, 43, 45, 68, 109), (48, 62, 64, 74, 95, 119, 120, 140, 12345)
 
@@ -221,6 +221,26 @@ def test_a_gpu_that_does_not_answer_drains_and_is_well_again_by_itself():
     play.hardware[ONE] = Hardware()
     play.look()
     assert (level(play), state_of(play)) == ("healthy", Condition.FREE)
+
+
+def test_a_gpu_that_begins_to_hang_holds_up_nobody_who_can_go_elsewhere():
+    play = real("3xH100")
+    play.hardware[TWO] = Hardware(temperature=90)
+    play.hardware[THREE] = Hardware(temperature=90)
+    play.look()
+    play.later(60)
+    (first,) = play.submit(a_job())
+    play.look(TWO, THREE)  # the coolest does not answer: it is waited for, a moment
+    assert play.state(first) == "queued"
+    play.later(0.5)
+    assert play.asked() == [ONE, TWO, THREE]
+    play.look(TWO, THREE)
+    assert (play.state(first), level(play)) == ("starting", "degraded")
+    (next_,) = play.submit(a_job())
+    assert play.state(next_) == "starting"
+
+    play.look(ONE)
+    assert level(play) == "healthy"
 
 
 def test_a_gpu_of_which_the_driver_wants_a_reset_says_that_a_reset_clears_it():
