@@ -180,7 +180,7 @@ class Answers:
             "gpus": gpu_counts(scene),
             "driver": driver,
             "problem": scene.world.problem(),
-            "launcher": launcher_map(config, self._gpud.launcher),
+            "launcher": launcher_map(config, self._gpud.launcher, scene.world),
             "memory_mib": _resident_mib(),
             "storage": self._gpud.storage,
         }

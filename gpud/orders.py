@@ -185,15 +185,18 @@ def _beside(order: LaunchOrder, job: str) -> LaunchOrder:
     return replace(order, spec=spec, leases=(), cpus=0, numa=(), private=False, beside=job)
 
 
-def launcher_map(config: Config, launcher: Launcher) -> dict[str, object]:
+def launcher_map(config: Config, launcher: Launcher, world: World) -> dict[str, object]:
     """Return what `status` says of the launcher process, and of what it does with jobs that start now."""
     means = launcher.means
+    gpus = [state.gpu for state in world.gpus.values() if state.present]
+    unknown = sorted(gpu.index for gpu in gpus if not (gpu.devices or gpu.simulated or gpu.split))
     return {
         "pid": launcher.pid,
         "cgroup": None if means.cgroup is None else list(means.cgroup),
         "fence": kind_of_fence(config, means),
         "fence_set": config.fence,
         "unfenced": means.unfenced,
+        "nodes_unknown": unknown,
         "login_fence": config.system and config.login_fence,
         "logins": means.logins,
     }

@@ -100,6 +100,12 @@ def _fence(launcher: dict[str, Any], *, system: bool) -> Iterator[Finding]:
     if launcher["fence"] == "devices" and launcher["unfenced"]:
         hint = 'set fence = "auto" to start jobs all the same'
         yield Finding("problem", "fence", f"set, and cannot be had: {launcher['unfenced']}; no job starts", hint)
+    elif launcher["fence"] is not None and launcher.get("nodes_unknown"):
+        which, auto = ", ".join(map(str, launcher["nodes_unknown"])), launcher["fence_set"] == "auto"
+        then = "they may open each other's GPUs" if auto else "they do not start"
+        hint = "a newer driver tells it" if auto else 'set fence = "auto" to start them all the same'
+        said = f"not for jobs on GPU {which}, whose device node the driver does not tell; {then}"
+        yield Finding("warning" if auto else "problem", "fence", said, hint)
     elif launcher["fence"] is not None:
         yield Finding("ok", "fence", f"{launcher['fence']}: a job opens no GPU but its own; not what ssh, {daemons}")
     elif system and launcher["fence_set"] == "auto" and launcher["unfenced"]:

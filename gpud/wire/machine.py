@@ -56,8 +56,9 @@ class StatusReply(TypedDict):
 
     `storage` says why nothing can be made durable, since the last commit failed; None while all is well.
     `launcher` has its `pid`; in `cgroup` the controllers by which it limits a job's own cgroup, None where it can make
-    none; the `fence` that jobs get now ("devices", "landlock", None), what was set (`fence_set`), and why no device
-    fence can be had (`unfenced`); whether logins shall have no GPUs (`login_fence`), and why they still have
+    none; the `fence` that jobs get now ("devices", "landlock", None), what was set (`fence_set`), why no device fence
+    can be had (`unfenced`), and the indices of GPUs that none can be on, since the driver does not tell which device
+    nodes are theirs (`nodes_unknown`); whether logins shall have no GPUs (`login_fence`), and why they still have
     (`logins`).
     """
 

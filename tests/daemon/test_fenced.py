@@ -74,6 +74,20 @@ def test_what_is_in_force_is_said(fenced):
     assert fenced.ask("show", job=job)["confined"] is None
 
 
+def test_a_gpu_whose_node_the_driver_does_not_tell_is_said_to_be_without_a_fence(fenced, fake_nvml):
+    fenced.stop()
+    fake_nvml.write(fake_gpu(0, minor=1), fake_gpu(1))
+    fenced.start()
+    jobs = [fenced.submit("sleep", "600", demand=of_gpu(index)) for index in range(2)]
+    for job in jobs:
+        fenced.running(job)
+
+    result, words = doctor(fenced, "fence")
+    assert (result, words.startswith("not for jobs on GPU 1, ")) == ("warning", True)
+    assert [fenced.ask("show", job=job)["confined"]["fence"] for job in jobs] == ["devices", None]
+    fenced.ask("cancel", select={"jobs": jobs})
+
+
 def test_where_no_fence_can_be_had_auto_says_so_and_devices_starts_nothing(a_gpud, fake_nvml, tmp_path):
     gpud = system(a_gpud, fake_nvml, tmp_path)
     unfenced = gpud.ask("status")["launcher"]["unfenced"]
