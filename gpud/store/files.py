@@ -4,6 +4,7 @@ WAL with synchronous=FULL: a commit is on the disk when it returns (sqlite.org/w
 id promises. Everything is 0600: environments hold tokens.
 """
 
+import ctypes
 import json
 import os
 import sqlite3
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from gpud.model.job import JobId, number_of
 from gpud.store.schema import APPLICATION_ID, MIGRATIONS
@@ -21,6 +23,9 @@ NO_ENVIRONMENT = "its environment is not in the backup; submit it again"
 _SKIPPED = 10_000
 _CACHE_KIB = 2048  # of the writer and of the reader each: what is read again and again is less
 _WAL_KEPT = 64 * 1024 * 1024
+_WAL_RESERVED = 8 * 1024 * 1024  # twice of what makes SQLite write it back, and begin at its head again
+_fallocate: Any = ctypes.CDLL(None).fallocate
+_KEEP_SIZE = 0x01  # linux/falloc.h
 _FULL = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,  # a quota or a file size limit: EDQUOT, EFBIG
@@ -100,6 +105,7 @@ def open_writer(
                     _back_up(connection, Path(backup_dir or Path(path).parent) / f"{Path(path).name}.v{version}.backup")
                 _migrate(connection, migrations, version)
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # else a damaged WAL would look like no jobs
+            _reserve(connection, path)
         except BaseException:
             connection.close()
             raise
@@ -228,6 +234,18 @@ def _configure(path: str, connection: sqlite3.Connection) -> None:
     if mode != "wal":
         raise StoreError(f"{path} is on a file system without shared memory", "take a local directory: --state-dir")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+def _reserve(connection: sqlite3.Connection, path: str) -> None:
+    """Take space for the next commits now: who cancels the job that fills the disk must not be refused for want of it.
+
+    It is beyond the log's end, where only its file system sees it; where that cannot do so, nothing is reserved.
+    """
+    connection.execute("SELECT count(*) FROM sqlite_master")  # makes the log
+    with suppress(OSError):
+        log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        _fallocate(log, _KEEP_SIZE, ctypes.c_long(0), ctypes.c_long(_WAL_RESERVED))
+        os.close(log)
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[tuple[str, ...]], version: int) -> None:

@@ -21,10 +21,14 @@ class SmallTmpfs:
         command = ["unshare", "--mount", "--propagation=private", "sh", "-c", MOUNTS, str(gpud.state)]
         self.holder = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self.holder.stdout.readline() == b"mounted\n"
-        self.ballast = Path(f"/proc/{self.holder.pid}/root{gpud.state}/ballast")
+        self.state = Path(f"/proc/{self.holder.pid}/root{gpud.state}")
+        self.ballast = self.state / "ballast"
         gpud.before = ["nsenter", f"--mount=/proc/{self.holder.pid}/ns/mnt", f"--wd={ROOT}"]
 
-    def fill(self):
+    def fill(self, *, reserve=True):
+        """Fill it up; with what gpud has in `reserve` for itself."""
+        for log in self.state.glob("*-wal") if reserve else ():
+            os.truncate(log, log.stat().st_size)
         with self.ballast.open("wb", buffering=0) as file:
             for size in (1 << 20, 1 << 12, 1):
                 with suppress(OSError):
@@ -120,6 +124,21 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     later = gpud.submit("true", output=f"{gpud.work}/%j.log")
     assert gpud.ended(later)["exit_code"] == 0
     assert {row["id"] for row in gpud.ask("list", all=True)["jobs"]} == {*printed, ends, lasts, following, later}
+
+
+def test_the_job_that_fills_the_disk_can_be_cancelled(small):
+    gpud, disk = small
+    if isinstance(disk, FileLimit):
+        pytest.skip("nothing can be reserved against a limit of files")
+    job = a_job_that_waits(gpud, 0, gpus=1)[0]
+    disk.fill(reserve=False)
+
+    for _ in range(20):  # and so does much else
+        gpud.ask("hold", select={"jobs": [gpud.submit("true", gpus=4)]})
+    assert gpud.ask("cancel", select={"jobs": [job]})["changed"] == [job]
+
+    assert gpud.ended(job)["state"] == "cancelled"
+    assert gpud.ask("status")["storage"] is None
 
 
 def test_an_end_on_a_full_disk_outlives_gpud(small):
