@@ -23,9 +23,11 @@ from gpud.errands import Errands, warnings
 from gpud.inbox import Inbox
 from gpud.instance import Instance
 from gpud.intake.submitting import once_each
+from gpud.launchers.protocol import LaunchOrder
 from gpud.looking import Looking
 from gpud.model.changes import Change
 from gpud.model.effects import Effect, Forget, Launch, Look, ReadGpus, SetLimit
+from gpud.model.job import Exit, Fault
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Observation, Started, XidSeen
 from gpud.model.spec import JobSpec
 from gpud.model.units import Timestamp
@@ -261,9 +263,28 @@ class Daemon:
             elif isinstance(effect, Launch):
                 means, offset = self._parts.launcher.means, self._parts.clock.offset
                 order = order_for(self._gpud.config, self.world, effect, specs[effect], offset, means)
-                self._parts.launcher.perform(effect, order)
+                self._launch(effect, order)
             else:
                 self._parts.launcher.perform(effect)
+
+    def _launch(self, effect: Launch, order: LaunchOrder) -> None:
+        """Launch a job, once it is known that its user is who they were; where the name service is away, they are."""
+        terms = order.spec.terms
+        if order.uid is None or terms.user in {str(order.uid), self._gpud.names.known_now(order.uid)}:
+            self._parts.launcher.perform(effect, order)
+            return
+
+        async def launch(uid: int) -> None:
+            now = await self._gpud.names.now(uid)
+            if now in {None, terms.user}:
+                self._parts.launcher.perform(effect, order)
+                return
+            fault = Fault(
+                f"uid {uid} is {'nobody' if now == str(uid) else now} now, and was {terms.user}", machine=True
+            )
+            self._observe(Exited(effect.job, effect.attempt, Exit(at=self._parts.clock(), fault=fault)))
+
+        self._spawn(launch(order.uid))
 
     def _tell_held(self) -> None:
         """Let simulated GPUs look as busy as they are."""

@@ -74,6 +74,18 @@ class Names:
         except NameServiceError:
             return Account(str(uid))
 
+    def known_now(self, uid: int) -> str | None:
+        """Return what a user is called at once, where that was told within the last minute."""
+        name: str | None = self._look((_name, uid))
+        return name
+
+    async def now(self, uid: int) -> str | None:
+        """Return what a user is called, and was a minute ago at most; None where the name service does not answer."""
+        try:
+            return await self._ask(_name, uid)
+        except NameServiceError:
+            return None
+
     def known_groups(self, gids: tuple[int, ...]) -> frozenset[str] | None:
         """Return the names of groups at once, None where one was never told."""
         names = [self._look((_group, gid)) for gid in gids]
@@ -165,6 +177,10 @@ def _account(uid: int) -> tuple[Account, bool]:
     except KeyError:
         return Account(_owner_of(uid) or str(uid)), False
     return Account(entry.pw_name, entry.pw_dir or None, entry.pw_shell or None), True
+
+
+def _name(uid: int) -> tuple[str, bool]:
+    return _account(uid)[0].name, False  # to be asked for anew
 
 
 def _owner_of(uid: int) -> str | None:

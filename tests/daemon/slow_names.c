@@ -1,10 +1,12 @@
-/* A name service that hangs: preloaded, it answers about one user only once the file $SLOW_NAMES_GATE exists. */
+/* A name service that hangs: preloaded, it answers about one user only once the file $SLOW_NAMES_GATE exists; there is
+ * no such user while it is empty. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SLOW 54322
@@ -17,6 +19,10 @@ int getpwuid_r(uid_t uid, struct passwd *entry, char *room, size_t size, struct 
     const char *gate = getenv("SLOW_NAMES_GATE");
     while (gate && access(gate, F_OK))
         usleep(10000);
+    struct stat about;
+    *result = NULL;
+    if (gate && !stat(gate, &about) && about.st_size == 0)
+        return 0;
     if (size < 64)
         return ERANGE;
     strcpy(room, "tardy");

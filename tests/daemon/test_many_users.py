@@ -517,13 +517,23 @@ def test_a_name_service_that_hangs_delays_whom_it_is_asked_about_and_nobody_else
         slow.send({"op": "submit", "id": 1, **system.request_of("sh", "-c", "echo $HOME $USER")})
         slow.send({"op": "list", "id": 2, "mine": True})
         assert system.ended(system.submitted(ADA, "true"))["state"] == "completed"
-        gate.touch()
+        gate.write_text("open")
         _, taken, listed = slow.hear(3)
         slow.socket.close()
 
         assert [row["user"] for row in listed["jobs"]] == ["tardy"]
         system.ended(taken["job"])
         assert system.output(taken["job"]).split() == ["/home/tardy", "tardy"]
+
+        job = system.submitted(SLOW, "true", hold=True)
+        gate.write_text("")  # the account is deleted
+        system.reconfigured('simulate = "2xRTX4090"\n')
+        system.ask("release", select={"jobs": [job]})
+        waits = system.when(job, lambda shown: shown["attempt"] > 1)
+        assert (waits["state"], waits["user"]) == ("queued", "tardy")
+        said = system.ask("show", job=job)["attempts"][0]["reason"]
+        assert said == f"uid {SLOW} is nobody now, and was tardy"
+        assert system.ended(system.submitted(NAMELESS, "true"))["state"] == "completed"
     finally:
         system.gone()
 
