@@ -108,11 +108,16 @@ def pass_on(conversation: socket.socket, key: str, encoded: bytes) -> None:
         pass
 
 
-def as_user(order: Order) -> None:
-    """Become the job's user for good, where the launcher may; groups first, for a user may not set them."""
+def as_user(order: Order, *, ours: bool = False) -> None:
+    """Become the job's user for good, where the launcher may; groups first, for a user may not set them.
+
+    With `ours` it is only to do something in that user's name, outside the job's fence and cgroup. It keeps the
+    launcher's real group, so that the user may not trace it, nor what program it turns into: ptrace(2), execve(2).
+    """
     if order["uid"] is not None:
+        gid = order["gid"]
         os.setgroups(order["groups"])
-        os.setgid(order["gid"])
+        os.setresgid(os.getgid() if ours else gid, gid, gid)
         os.setuid(order["uid"])
 
 

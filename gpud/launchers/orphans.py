@@ -160,7 +160,7 @@ class Orphans:
             return
         if pid == 0:
             try:
-                as_user({"uid": uid, "gid": gid, "groups": ()})
+                as_user({"uid": uid, "gid": gid, "groups": ()}, ours=True)
                 places.become_sweeper(tmp)
             finally:
                 os._exit(0)

@@ -159,7 +159,7 @@ class Shim:
         docker = own.pop("docker", None)
         if docker is not None and own["ended"] - own["at"] >= containers.SHORT_S:
             words = self.order["added"].get(environment.DOCKER, "")
-            said = containers.stop(docker, words, lambda: as_user(self.order))
+            said = containers.stop(docker, words, lambda: as_user(self.order, ours=True))
             if said is not None:
                 own["containers"] = said
 
@@ -216,7 +216,7 @@ class Shim:
         self._release()
         left = False
         try:
-            as_user(self.order)
+            as_user(self.order, ours=True)
             left = tmp is not None and not places.removed(tmp)
             places.clear(self.order["added"])
             if self.record.get("status") != 0 and "finding" not in self.record:

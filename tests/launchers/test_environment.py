@@ -1,15 +1,19 @@
 """What of the submitter's environment a job gets, and what gpud adds."""
 
+import contextlib
 import csv
 import ctypes
 import os
 import subprocess
+import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gpud.launchers import places
 from gpud.launchers.environment import additions, compose
+from gpud.launchers.job import as_user
 from gpud.launchers.logs import jobs_directory, log_path
 from gpud.model.job import job_id
 
@@ -139,19 +143,41 @@ def test_a_directory_that_is_called_by_the_job_is_the_first_of_a_pattern(pattern
     assert jobs_directory(pattern) == directory
 
 
-def test_who_removes_a_tmpdir_as_the_jobs_user_has_no_variable_of_the_launchers(tmp_path, monkeypatch):
-    monkeypatch.setenv("GPUD_WEBHOOK_SECRET", "hunter2")
-    left = tmp_path / "left"
-    left.mkdir()
-    (left / "file").touch()
+@contextlib.contextmanager
+def stopped_sweeper(left, become=lambda: None):
+    """Return who removes a directory, as `become` has made them, before they do."""
     trace, here, go_on = ctypes.CDLL(None).ptrace, 0, 7  # ptrace(2): PTRACE_TRACEME, PTRACE_CONT
     sweeper = os.fork()
     if not sweeper:
+        become()
+        left.mkdir()
+        (left / "file").touch()
         trace(here, 0, None, None)  # so that it stops once it is another program
         places.become_sweeper(str(left))
     assert os.WIFSTOPPED(os.waitpid(sweeper, 0)[1])
-    told = Path(f"/proc/{sweeper}/environ").read_bytes()
-    trace(go_on, sweeper, None, None)
-    assert os.waitpid(sweeper, 0)[1] == 0
-    assert told == b""
-    assert not left.exists()
+    try:
+        yield sweeper
+    finally:
+        trace(go_on, sweeper, None, None)
+        assert os.waitpid(sweeper, 0)[1] == 0
+
+
+def test_who_removes_a_tmpdir_as_the_jobs_user_has_no_variable_of_the_launchers(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUD_WEBHOOK_SECRET", "hunter2")
+    with stopped_sweeper(tmp_path / "left") as sweeper:
+        assert Path(f"/proc/{sweeper}/environ").read_bytes() == b""
+    assert not (tmp_path / "left").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes other users")
+def test_who_removes_a_tmpdir_as_the_jobs_user_is_not_theirs_to_turn_into_something_else():
+    """It is outside the job's fence: made to open a GPU, it would open any."""
+    uid = 54321
+    with tempfile.TemporaryDirectory() as place:
+        os.chown(place, uid, uid)
+        become = partial(as_user, {"uid": uid, "gid": uid, "groups": ()}, ours=True)
+        with stopped_sweeper(Path(place, "left"), become) as sweeper:
+            words = ["cat", f"/proc/{sweeper}/environ"]
+            theirs = subprocess.run(words, user=uid, group=uid, extra_groups=(), capture_output=True, check=False)
+        assert b"Permission denied" in theirs.stderr
+        assert not any(Path(place).iterdir())
