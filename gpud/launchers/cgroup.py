@@ -19,12 +19,11 @@ _WEIGHT = 100  # of a job that asked for no CPUs, and for each CPU of one that d
 
 
 def divide() -> str | None:
-    """Return the directory below which each job may have its own: the place for jobs, else this process's own."""
+    """Return the directory below which each job may have its own: a service's place for them, else this process's."""
     own = _own()
     if own is None:
         return None
-    place = own.removesuffix(_LAUNCHER) + _PLACE
-    directory = place if own.endswith(_LAUNCHER) and _delegated(place) else own
+    directory = own.removesuffix(_LAUNCHER) + _PLACE if own.endswith(_LAUNCHER) else own
     if not _delegated(directory):
         return None
     with contextlib.suppress(OSError):

@@ -1,11 +1,11 @@
 """What a shim sleeps for: its job's deadlines, and the signals by which it is told what to do.
 
-CHLD: something ended. TERM: stop, with the job's grace. USR1: the same, but the job saves what it has first. QUIT: stop
-at once. INT: interrupt the job. HUP: look anew until when it may run. A real-time signal, counted from the first: pass
-on the signal of that number.
+CHLD: something ended. TERM: stop, with the job's grace. USR1, and TERM from who stops everything: the same, but the job
+saves what it has first. QUIT: stop at once. INT: interrupt the job. HUP: look anew until when it may run. A real-time
+signal, counted from the first: pass on the signal of that number.
 """
 
-import os
+import contextlib
 import signal
 from collections.abc import Callable
 
@@ -18,7 +18,8 @@ _NAP_S = 60.0  # deadlines count the time a machine sleeps, sigtimedwait(2) does
 _NAMED = (signal.SIGCHLD, signal.SIGTERM, SAVE_AND_STOP, signal.SIGQUIT, signal.SIGINT, signal.SIGHUP)
 _PASSED_ON = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)  # the first is for signal 1, and so on
 SIGNALS = frozenset(map(int, (*_NAMED, *_PASSED_ON)))  # plain numbers lie side by side, enums on a page each
-_SYSTEMD = "/run/systemd/system"  # sd_booted(3); else process 1 may be gpud itself, in a container
+SHUTDOWN = b"gpud-shutdown"  # as `shutdown` calls itself
+_SYSTEM = (b"systemd", SHUTDOWN)  # how those are called who stop everything: the machine's and a user's service manager
 _SAVES_NOTHING = Checkpoints(None, 0)
 
 
@@ -51,7 +52,7 @@ class Deadlines:
         self.end_at: float | None = None  # when it is asked to end, while it saves before that
         self.kill_at: float | None = None
         self.timed_out = False
-        self.by_system = False  # whether systemd asks for the end: of the machine, or of a session
+        self.by_system = False  # whether a shutdown, or the end of a session, asks for the end
         self.killed: set[int] = set()
 
     def wait(self) -> None:
@@ -72,8 +73,9 @@ class Deadlines:
             case signal.SIGCHLD:
                 pass  # the caller looks
             case signal.SIGTERM:
-                self.by_system = self.by_system or (sender == 1 and os.path.isdir(_SYSTEMD))
-                self.stop(self.grace_s)
+                by_system = _stops_everything(sender)
+                self.by_system = self.by_system or by_system
+                self.stop(self.grace_s, saves=by_system)
             case signal.SIGUSR1:
                 self.stop(self.grace_s, saves=True)
             case signal.SIGQUIT:
@@ -129,3 +131,9 @@ def _next_signal(timeout_s: float | None) -> tuple[int | None, int]:
     """Return the next signal, and the process that sent it; no signal when the time is over, or may be."""
     info = signal.sigwaitinfo(SIGNALS) if timeout_s is None else signal.sigtimedwait(SIGNALS, min(timeout_s, _NAP_S))
     return (None, 0) if info is None else (info.si_signo, info.si_pid)
+
+
+def _stops_everything(sender: int) -> bool:
+    with contextlib.suppress(OSError), open(f"/proc/{sender}/comm", "rb") as file:
+        return file.read().startswith(_SYSTEM)
+    return False

@@ -158,3 +158,16 @@ def test_what_a_jobs_cgroup_can_do_depends_on_what_was_handed_down(tmp_path):
     for cpus, weight in ((1, "100"), (4, "400"), (400, "10000")):
         cgroup.weigh(str(tmp_path), cpus)
         assert (tmp_path / "cpu.weight").read_text().split()[0] == weight
+
+
+def test_a_service_whose_place_for_jobs_is_not_there_does_without(monkeypatch, tmp_path):
+    """Below its own cgroup no launcher could follow it while a job runs."""
+    own = tmp_path / "gpud-launcher.service"
+    own.mkdir()
+    (own / "cgroup.procs").touch()
+    monkeypatch.setattr(cgroup, "_own", lambda: str(own))
+    monkeypatch.setattr(cgroup, "_delegated", os.path.isdir)
+    assert cgroup.divide() is None
+    own.with_name("gpud-jobs.service").mkdir()
+    assert (own.with_name("gpud-jobs.service") / "cgroup.procs").write_text("") == 0
+    assert cgroup.divide() == str(tmp_path / "gpud-jobs.service")

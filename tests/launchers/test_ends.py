@@ -2,11 +2,14 @@
 
 import errno
 import os
+import shutil
 import signal
+import subprocess
 
 import pytest
 
 from gpud.launchers import deadlines, record, shim
+from gpud.launchers.checkpoints import Checkpoints
 from gpud.launchers.deadlines import Deadlines
 from gpud.launchers.orders import exit_of
 
@@ -22,14 +25,22 @@ def a_shim(path):
     return made
 
 
-@pytest.mark.parametrize(("sender", "booted", "by_system"), [(1, True, True), (1, False, False), (7, True, False)])
-def test_an_end_that_the_system_asked_for_is_told_as_such(monkeypatch, tmp_path, sender, booted, by_system):
-    """A job of a machine that is shut down has not failed."""
-    monkeypatch.setattr(deadlines, "_next_signal", lambda _: (signal.SIGTERM, sender))
-    monkeypatch.setattr(deadlines, "_SYSTEMD", str(tmp_path if booted else tmp_path / "none"))
-    asked = Deadlines(list, None, 0.0)
-    asked.wait()
-    assert asked.by_system is by_system
+@pytest.mark.parametrize(("sender", "by_system"), [("systemd", True), ("gpud-shutdown", True), ("gpud", False)])
+def test_an_end_that_the_system_asked_for_is_told_as_such(monkeypatch, tmp_path, sender, by_system):
+    """A job of a machine that is shut down has not failed, and saves what it has."""
+    shutil.copy(shutil.which("sleep"), tmp_path / sender)
+    words = "trap 'echo saves; exit' USR1; trap 'echo ends; exit' TERM; echo; while :; do sleep 0.05; done"
+    with (
+        subprocess.Popen([tmp_path / sender, "60"]) as who,
+        subprocess.Popen(["sh", "-c", words], stdout=subprocess.PIPE, text=True) as job,
+    ):
+        job.stdout.readline()
+        monkeypatch.setattr(deadlines, "_next_signal", lambda _: (signal.SIGTERM, who.pid))
+        saves = Checkpoints([signal.SIGUSR1, None, None, "all"], job.pid)
+        asked = Deadlines(lambda: [job.pid], None, 10.0, saves=saves)
+        asked.wait()
+        who.kill()
+        assert (asked.by_system, job.stdout.read().strip()) == (by_system, "saves" if by_system else "ends")
 
     made = a_shim(tmp_path / "3.1")
     made._ended(3, -15, by_system=asked.by_system)

@@ -43,6 +43,7 @@ class Box:
     """A booted machine. `folder` is empty, and used up; `checkout` is seen as /srv/checkout."""
 
     def __init__(self, folder, checkout, wheels):
+        self.shared = folder / "notify"  # /run/host in the box, and still there when that is gone
         self._group = _cgroups() / f"gpud-box-{os.getpid()}-{folder.name}"
         for name in ("notify", "machine"):
             (folder / name).mkdir()
@@ -103,6 +104,11 @@ class Box:
         while (said := self.says(script, user=user)) != expected:
             assert time.monotonic() < deadline, f"{script}\nsays {said!r}, never {expected!r}"
             time.sleep(0.05)
+
+    def shut_down(self, *, within_s=60.0):
+        """Have its systemd stop everything, and wait until it has."""
+        self.run("systemctl --no-block poweroff")
+        self._outside.wait(within_s)
 
     def close(self):
         """End it, and all that runs in it: the kernel ends a pid namespace with its PID 1, whole."""

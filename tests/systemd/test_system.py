@@ -397,3 +397,30 @@ def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
     assert machine.says(f"ls -d {left} 2>&- || true") == ""
     job.tell(0)
     job.gone()
+
+
+# In the place of a file server: what is ordered before remote-fs.target is stopped after what is ordered after it.
+FILES = """[Unit]
+Before=remote-fs.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=mkdir -m 777 /run/host/files
+ExecStop=mv /run/host/files /run/host/gone
+"""
+
+
+def test_a_shutdown_has_jobs_save_what_they_have_while_file_servers_are_there(boot):
+    machine = boot()
+    install, _ = commands("For everybody on the machine")
+    machine.run(f"mkdir -p /etc/gpud; cat > /etc/gpud/config.toml <<'.'\n{CONFIG}.")
+    machine.run(f"cat > /etc/systemd/system/files.service <<'.'\n{FILES}.\nsystemctl start files remote-fs.target")
+    machine.run(f"cd /srv/checkout\n{install}", within_s=100)
+    trap = "trap 'sleep 1; echo saved >> saved; exit' TERM; touch began; while :; do sleep 0.1; done"
+    machine.run(f"cd /run/host/files; gpuctl submit -- bash -c {quote(trap)}", user="alice")
+    machine.await_("ls /run/host/files", "began")
+    machine.run("systemctl restart gpud-launcher; systemctl stop gpud-launcher; systemctl start gpud-launcher")
+
+    machine.shut_down()
+
+    assert (machine.shared / "gone" / "saved").read_text() == "saved\n"

@@ -1,5 +1,7 @@
 """One user's own gpud as a service of theirs, without root, under a real systemd."""
 
+from shlex import quote
+
 import pytest
 from documented import commands
 from watched import Running, state, succeeded
@@ -67,3 +69,18 @@ def test_a_job_does_not_notice_that(machine, deed, unit):
 
     assert job.lives()
     assert job.end(7) == (7, "told 7")
+
+
+def test_a_job_that_ends_with_its_users_sessions_is_asked_first_and_goes_again(machine):
+    path = "rm -f began saved; PATH=~/.local/bin:$PATH;"
+    trap = "trap 'sleep 1; echo saved >> saved; exit 1' TERM; echo $GPUD_ATTEMPT > began; while :; do sleep 0.1; done"
+    job = machine.says(f"{path} gpuctl submit --retries 1 --retry-on lost -- bash -c {quote(trap)}", user="alice")
+    machine.await_("test -s began && echo yes || true", "yes", user="alice")
+    first = int(machine.says("cat began", user="alice"))
+
+    machine.run("systemctl stop user@$(id -u alice)")
+    assert machine.says("cat saved", user="alice") == "saved"
+    machine.run("systemctl start user@$(id -u alice)")
+
+    machine.await_("cat began", str(first + 1), user="alice")
+    machine.run(f"~/.local/bin/gpuctl cancel {job}", user="alice")
