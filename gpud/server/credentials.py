@@ -9,6 +9,7 @@ import struct
 
 from gpud.wire.check import Wrong
 
+_LIMITS = {name.removeprefix("RLIMIT_") for name in dir(resource) if name.startswith("RLIMIT_")} - {"OFILE"}
 _SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # include/uapi/asm-generic/socket.h
 
 
@@ -43,12 +44,10 @@ def _many_groups(fd: int) -> bytes:
 def granted(pid: int, uid: int, limits: dict[str, list[int]]) -> dict[str, list[int]]:
     """Return limits no higher than the client may have itself, a process of this user's. Raises Wrong.
 
-    The launcher, being root, would grant any. Read from /proc/PID/limits (proc(5)), whose lines stand in the order of
-    the limits' numbers; prlimit(2) would need a capability that root lacks in a container. The pid may be another
-    process's by now: it must be the user's own.
+    The launcher, being root, would grant any, and its own where none is said: what is not said is as the client's. Read
+    from /proc/PID/limits (proc(5)), whose lines stand in the order of the limits' numbers; prlimit(2) would need a
+    capability that root lacks in a container. The pid may be another process's by now: it must be the user's own.
     """
-    if not limits:
-        return {}
     place = None
     try:
         place = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
@@ -62,12 +61,12 @@ def granted(pid: int, uid: int, limits: dict[str, list[int]]) -> dict[str, list[
     if not own:
         raise Wrong("the process that submits must stay, as the user that it connected as, until it is answered")
     found = {}
-    for name, pair in limits.items():
+    for name in sorted(_LIMITS | limits.keys()):
         number = getattr(resource, f"RLIMIT_{name}", None)
         if number is None or number >= len(lines):
             raise Wrong(f"unknown limit {name!r}")
-        hard = lines[number][47:67].strip()
-        most = -1 if hard == "unlimited" else int(hard)
+        soft, most = (-1 if word == "unlimited" else int(word) for word in lines[number][26:67].split())
+        pair = limits.get(name, [soft, most])
         found[name] = pair if most < 0 else [value if 0 <= value <= most else most for value in pair]
     return found
 

@@ -8,6 +8,7 @@ import grp
 import os
 import pwd
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -62,6 +63,20 @@ def being(uid, *groups):
         os.setgroups(own)
 
 
+class Posing(Client):
+    """A client that stays who it connected as while it is answered."""
+
+    def __init__(self, path, uid, *groups):
+        self._who = (uid, *groups)
+        with being(*self._who):
+            super().__init__(path)
+
+    def request(self, op, **fields):
+        """Ask, as that user."""
+        with being(*self._who):
+            return super().request(op, **fields)
+
+
 class System(Gpud):
     """A gpud for every user, in a folder that every user can reach."""
 
@@ -79,8 +94,7 @@ class System(Gpud):
 
     def of(self, uid, *groups):
         """Return a connection of a user's."""
-        with being(uid, *(groups or ((ADMINS,) if uid == ADMIN else ()))):
-            return Client(self.socket)
+        return Posing(self.socket, uid, *(groups or ((ADMINS,) if uid == ADMIN else ())))
 
     def submitted(self, uid, *command, **fields):
         with self.of(uid) as client:
@@ -415,9 +429,23 @@ def test_who_is_a_viewer_by_group_is_one_when_they_have_gone_too(system):
 
 def test_nobody_gets_limits_of_a_process_that_is_not_theirs(system):
     """As if the one that connected had ended, and root's had its number: this one is root's."""
-    with system.of(ADA) as client:
-        fields = system.request_of("true") | {"limits": {"NOFILE": [-1, -1]}}
-        assert code_of(client, "submit", **fields) == "usage"
+    with being(ADA):
+        client = Client(system.socket)
+    with client:
+        for limits in ({"NOFILE": [-1, -1]}, {}):
+            assert code_of(client, "submit", **system.request_of("true") | {"limits": limits}) == "usage"
+
+
+def test_who_does_not_say_their_limits_has_them_nevertheless(system, ada):
+    """The launcher's are root's: a user whose processes are few would have as many as they like."""
+    before = resource.getrlimit(resource.RLIMIT_MSGQUEUE)
+    resource.setrlimit(resource.RLIMIT_MSGQUEUE, (4711, before[1]))
+    try:
+        job = ada.request("submit", **system.request_of("cat", "/proc/self/limits"))["job"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_MSGQUEUE, before)
+    assert system.ended(job)["state"] == "completed"
+    assert re.search(r"Max msgqueue size +4711 ", system.output(job))
 
 
 class Raw:
@@ -481,8 +509,9 @@ def test_who_asks_too_much_is_told_when_to_ask_again_and_nobody_else_notices(sys
         large = system.request_of("true", dry_run=True) | {"environment": variables}
         codes = []
         for number, request in enumerate(({"op": "submit", **large}, {"op": "submit", **large}, {"op": "ping"})):
-            laborious.send({"id": number, **request})
-            codes += [each.get("error", {}).get("code") for each in laborious.hear(1 if codes else 2)[-1:]]
+            with being(NAMELESS):  # whose limits are looked up
+                laborious.send({"id": number, **request})
+                codes += [each.get("error", {}).get("code") for each in laborious.hear(1 if codes else 2)[-1:]]
         assert codes[0] is None
         assert "busy" in codes[1:]
         large = Raw(system, BOB)
@@ -509,7 +538,9 @@ def slow_names(tmp_path_factory):
 
 def test_a_name_service_that_hangs_delays_whom_it_is_asked_about_and_nobody_else(slow_names):
     system = System.made('simulate = "2xRTX4090"\n')
-    gate = system.folder / "gate"
+    gate = system.folder / "names" / "gate"
+    gate.parent.mkdir()
+    gate.parent.chmod(0o777)
     system.environment |= {"LD_PRELOAD": str(slow_names), "SLOW_NAMES_GATE": str(gate)}
     try:
         system.start()
@@ -517,8 +548,9 @@ def test_a_name_service_that_hangs_delays_whom_it_is_asked_about_and_nobody_else
         slow.send({"op": "submit", "id": 1, **system.request_of("sh", "-c", "echo $HOME $USER")})
         slow.send({"op": "list", "id": 2, "mine": True})
         assert system.ended(system.submitted(ADA, "true"))["state"] == "completed"
-        gate.write_text("open")
-        _, taken, listed = slow.hear(3)
+        with being(SLOW):  # whose limits are looked up
+            gate.write_text("open")
+            _, taken, listed = slow.hear(3)
         slow.socket.close()
 
         assert [row["user"] for row in listed["jobs"]] == ["tardy"]
