@@ -38,12 +38,13 @@ from gpud.instance import Instance
 from gpud.intake.administration import command_of, look_up, resolve_names
 from gpud.intake.selection import ENDED, Chosen, Owner, outermost, resolve
 from gpud.intake.submitting import Submitting, check_priority
+from gpud.intake.turns import Turns
 from gpud.intake.updating import changes_of, checked_signal, in_parts, written
 from gpud.looking import first_look
 from gpud.model.job import End, JobId, array_of, format_job
 from gpud.model.units import format_duration
 from gpud.notices.sending import Notices
-from gpud.people.roles import check_right, right_of
+from gpud.people.roles import SEES_ALL, check_right, right_of
 from gpud.server.connections import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
 from gpud.views.forecasting import next_end
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 _CHANGED = 1024  # bytes that a job which is changed counts as: everybody waits for a change of many
 _WAITING = frozenset({"held", "queued"})
+_TURN_S = 1.0  # when somebody whose changes wait for each other may try again
 _BITE = 1000  # jobs that change in one batch: what others ask is answered between two of them
 
 Work = Coroutine[None, None, None]
@@ -86,6 +88,7 @@ class Requests:
         self._tokens = count(1)
         self._pending: dict[int, Pending] = {}
         self._busy: dict[Peer, asyncio.Task[None]] = {}
+        self._turns = Turns()
         self._notices = notices
         self._submitting = Submitting(gpud, ask=self._ask, notices=notices)
 
@@ -289,7 +292,20 @@ class Requests:
         return command_of(self._gpud.world, message, by=by, now=self._gpud.clock(), wall=self._gpud.clock.wall())
 
     async def _change(self, peer: Peer, message: Message) -> None:
-        """Look the jobs up, then ask the loop for what concerns those that have not ended."""
+        """Look the jobs up, then ask the loop for what concerns those that have not ended; behind this user's before.
+
+        Of who may see everything each client has a turn of its own, as in a gpud of one's own.
+        """
+        whose = peer if self._gpud.roles.of(peer) >= SEES_ALL else peer.uid
+        if self._turns.full(whose):
+            hint = "try again in a moment; one request may change many jobs: 3-90, --group, --mine"
+            told = Error(code="busy", message="too many changes of yours wait", hint=hint, retry_after_s=_TURN_S)
+            peer.error(message["id"], told)
+            return
+        async with self._turns.of(whose):
+            await self._change_now(peer, message)
+
+    async def _change_now(self, peer: Peer, message: Message) -> None:
         me = Owner(peer.uid, await self._gpud.names.name(peer.uid))
         op = message["op"]
         may_all = self._gpud.roles.of(peer) >= right_of(op).others

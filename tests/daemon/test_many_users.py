@@ -3,8 +3,10 @@
 The users are those that every machine has (daemon, bin, games ...): tests become them only to connect.
 """
 
+import asyncio
 import contextlib
 import grp
+import itertools
 import os
 import pwd
 import re
@@ -24,6 +26,7 @@ from gpud_process import ROOT, Gpud, until
 from gpuctl.client import Client
 from gpuctl.errors import NotPermittedError, RefusedError
 from gpuctl.following.follower import Follower
+from gpud.intake.turns import MOST, Turns
 from gpud.people.roles import RIGHTS, Role, right_of
 from gpud.views.jobs import OF_OTHERS
 from gpud.wire.codec import PROTOCOL, PROTOCOL_OLDEST, Frames, pack
@@ -363,6 +366,51 @@ def test_whoever_has_very_many_groups_hides_nobodys_own(system, ada, bob):
     assert "bobs" not in {group["name"] for group in ada.request("groups")["groups"]}
     assert ada.request("groups", name="bobs")["groups"][0]["counts"] == {"held": 1}
     assert bob.request("cancel", select={"group": "bobs"})["changed"] == [job]
+
+
+def test_who_changes_very_much_at_once_has_it_done_one_after_the_other(system, ada, bob):
+    """Else a bite of each change is in every batch, and nobody else is answered before the last."""
+    whole = system.request_of("true", hold=True)
+    shared = {key: whole.pop(key) for key in ("nonce", "environment", "umask", "limits")}
+    last = ada.request("submit_many", **shared, jobs=[whole] * 1_500)["jobs"][-1]
+    began = system.ask("events", limit=1)["last"]
+    large = [{"op": "priority", "id": 1, "select": {"mine": True}, "priority": number} for number in (1, 2)]
+    small = {"op": "priority", "id": 1, "select": {"jobs": [last]}, "priority": 3}
+    with contextlib.ExitStack() as stack:
+        raws = [Raw(system, ADA) for _ in range(42)]
+        for raw, request in zip(raws, large + [small] * 40, strict=True):
+            stack.callback(raw.socket.close)
+            raw.send(request)
+        assert bob.request("submit", **system.request_of("true", hold=True))["job"]
+        told = [raw.hear(2)[1].get("error", {}) for raw in raws]
+
+    done = system.ask("events", since=began, limit=10_000)["events"]
+    order = [each["detail"]["priority"] for each in done if each["kind"] == "priority"]
+    assert sorted((number, len([*same])) for number, same in itertools.groupby(n for n in order if n != 3)) == [
+        (1, 1_500),
+        (2, 1_500),
+    ]
+    busy = [each for each in told if each]
+    assert order.count(3) == 40 - len(busy)
+    assert all(each["code"] == "busy" and each["retry_after_s"] > 0 for each in busy)
+
+
+def test_of_ones_changes_not_very_many_wait():
+    async def crowd():
+        turns, began = Turns(), []
+
+        async def change(number):
+            async with turns.of(ADA):
+                began.append(number)
+
+        async with turns.of(ADA):
+            waiting = [asyncio.create_task(change(number)) for number in range(MOST)]
+            await asyncio.sleep(0)
+            assert (turns.full(ADA), turns.full(BOB), began) == (True, False, [])
+        await asyncio.gather(*waiting)
+        assert (turns.full(ADA), began) == (False, [*range(MOST)])
+
+    asyncio.run(crowd())
 
 
 def test_a_priority_counts_among_ones_own_unless_an_operator_gives_it(system, bob):
