@@ -14,7 +14,7 @@ from gpud.core.commands import Accepted, Submit
 from gpud.core.cycle import Input, cycle, start_matters
 from gpud.core.world import World
 from gpud.model.effects import Launch, Stop
-from gpud.model.gpu import Node, ProcessIdentity
+from gpud.model.gpu import Allocation, Node, ProcessIdentity, nominal_mib
 from gpud.model.job import Exit, JobId
 from gpud.model.observations import Exited, NodeSeen, Started
 from gpud.model.spec import JobSpec, Terms
@@ -44,7 +44,7 @@ class Run:
 
     job: TraceJob
     spec: JobSpec
-    weight: float  # in GPUs
+    weight: float  # in GPUs; of who shares by memory, from the start on: the part that it has of what it got
     refused: bool = False
     started_at: Timestamp | None = None  # for the first time
     ended_at: Timestamp | None = None
@@ -199,6 +199,8 @@ class Engine:
         run.since, run.attempt = now, effect.attempt
         if run.started_at is None:
             run.started_at = now
+        if run.job.terms.demand.share_mib is not None:
+            run.weight = _part(self.world, effect.allocation)
         limit_s = run.job.terms.time_limit_s
         lasts_s = run.left_s if limit_s is None else min(run.left_s, limit_s)
         self._made += 1
@@ -255,6 +257,12 @@ def _stale(end: _End) -> bool:
     """Return whether an attempt was stopped before its end."""
     _, _, run, _, attempt = end
     return run.since is None or run.attempt != attempt
+
+
+def _part(world: World, allocation: Allocation) -> float:
+    """Return how many GPUs shares by memory come to."""
+    shares = ((share.memory_mib, world.gpus[share.gpu].gpu.memory_total_mib) for share in allocation.all_shares)
+    return sum(1.0 if mib is None else mib / nominal_mib(total) for mib, total in shares)
 
 
 def _spec(terms: Terms, priority: int) -> JobSpec:

@@ -41,7 +41,7 @@ def figures(engine: Engine) -> dict[str, Any]:
         "utilization": _ratio(meter.busy_gpu_s, meter.gpus * makespan_s),
         "fragmentation": _ratio(meter.idle_gpu_s, meter.gpus * meter.waited_s),
         "preemptions": sum(run.preemptions for run in engine.runs),
-        "lost_gpu_s": sum(run.lost_s * run.job.terms.demand.gpu_weight for run in engine.runs),
+        "lost_gpu_s": sum(run.lost_s * run.weight for run in engine.runs),
         "fairness": _jain([group["avg_slowdown"] for group in groups.values() if group["avg_slowdown"] is not None]),
         "wait_by_gpus": _by_class(done),
         "tenants": groups,
@@ -111,7 +111,7 @@ def _tenants(engine: Engine, done: Sequence[Run]) -> dict[str, dict[str, Any]]:
     owner: Callable[[Run], str] = lambda run: run.job.terms.tenant if several else run.job.terms.user  # noqa: E731 - two words
     had: dict[str, float] = {}
     for run in engine.runs:
-        had[owner(run)] = had.get(owner(run), 0.0) + run.had_s * run.job.terms.demand.gpu_weight
+        had[owner(run)] = had.get(owner(run), 0.0) + run.had_s * run.weight
     theirs: dict[str, list[Run]] = {name: [] for name in had}
     for run in done:
         theirs[owner(run)].append(run)

@@ -1,11 +1,11 @@
 """Traces of jobs: CSV as published ones are here, and the Standard Workload Format.
 
-CSV columns: `submit_s`, `duration_s`, `gpus` (0.46: that part of one GPU; 0: CPUs only) must be there; `gpu_mem_gb`,
-`cpus`, `mem_gb` (of the host), `user`, `tenant`, `name`, `gpu_type` (`A|B`: either), `estimate_s`, `time_limit_s` and
-`priority` may be; blank is unknown, and any other column is left alone. SWF is what the Parallel Workloads Archive
-keeps (cs.huji.ac.il/labs/parallel/workload/swf.html): a processor stands for a GPU, the requested time for the user's
-estimate, group for tenant, executable for the job's name. In a CSV file columns may be in capitals, and tabs or
-semicolons between them, as spreadsheets write it.
+CSV columns: `submit_s`, `duration_s`, `gpus` (0.46: that part of one GPU; 0: CPUs only) must be there; `gpu_mem_gb`
+(that each GPU has at least), `cpus`, `mem_gb` (of the host), `user`, `tenant`, `name`, `gpu_type` (`A|B`: either),
+`estimate_s`, `time_limit_s` and `priority` may be; blank is unknown, and any other column is left alone. SWF is what
+the Parallel Workloads Archive keeps (cs.huji.ac.il/labs/parallel/workload/swf.html): a processor stands for a GPU, the
+requested time for the user's estimate, group for tenant, executable for the job's name. In a CSV file columns may be in
+capitals, and tabs or semicolons between them, as spreadsheets write it.
 
 Either may be packed (`.csv.gz`, `.swf.gz`). A simulated machine's CPUs are counted in thousandths, because traces are.
 """
@@ -188,14 +188,12 @@ def _demand(row: Row, per_node: int) -> Demand:
     if not part and asked != int(asked):
         raise row.wrong("gpus", "whole GPUs, or a part of one (0.5)")
     cpus = row.number("cpus", "a number of CPUs")
-    gpu_memory = _mib(row.number("gpu_mem_gb", "GiB"))
     gpus = 1 if part else int(asked)
     return Demand(
         gpus=gpus,
         nodes=spread_over(gpus, per_node),
-        share_permille=max(1, round(asked * MILLI)) if part and not gpu_memory else None,
-        share_mib=gpu_memory if part else None,
-        gpu_memory_mib=None if part else gpu_memory,
+        share_permille=max(1, round(asked * MILLI)) if part else None,
+        gpu_memory_mib=_mib(row.number("gpu_mem_gb", "GiB")),
         gpu_type=row.text("gpu_type") or None,
         cpus=round(MILLI * cpus) if cpus else 0 if gpus else MILLI,
         memory_mib=_mib(row.number("mem_gb", "GiB")) or Mib(0),

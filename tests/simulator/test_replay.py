@@ -9,9 +9,13 @@ import pytest
 from replaying import a_mix, replayed, written
 
 from gpud.core.policies import POLICIES
+from gpud.model.job import Demand
+from gpud.model.spec import Terms
+from gpud.model.units import Mib
 from gpud.simulator.cluster import joined, read_cluster
 from gpud.simulator.metrics import figures
-from gpud.simulator.replay import ORACLES
+from gpud.simulator.replay import GROUNDS, ORACLES, engine_for
+from gpud.simulator.trace import TraceJob
 
 
 def ends(engine):
@@ -56,6 +60,18 @@ def test_a_gang_takes_its_nodes_together_and_a_fraction_leaves_the_rest_to_other
 
     assert [run.started_at for run in engine.runs] == [0.0, 100.0, 100.0, 100.0]
     assert figures(engine)["utilization"] == pytest.approx((1600 + 12.5) / (16 * 110))
+
+
+def test_what_is_shared_counts_as_the_part_of_a_gpu_that_it_is_of_and_no_more(tmp_path):
+    rows = [(0, 10, 0.6, 8), (0, 10, 0.6, 8)]
+    apart = replayed(tmp_path, *rows, cluster="1x1xA100-80GB", columns="submit_s,duration_s,gpus,gpu_mem_gb")
+    by_memory = TraceJob(0.0, 10.0, Terms(demand=Demand(share_mib=Mib(20 * 1024)), uid=0, user="ada", tenant="default"))
+    together = engine_for("fcfs", [by_memory] * 4, read_cluster("1x2xA100-80GB"), GROUNDS["physical"], said={})
+    together.run()
+
+    assert (ends(apart), figures(apart)["utilization"]) == ([10.0, 20.0], pytest.approx(0.6))
+    assert (ends(together), figures(together)["utilization"]) == ([10.0] * 4, pytest.approx(0.5))
+    assert figures(together)["tenants"]["ada"]["gpu_s"] == pytest.approx(10.0)
 
 
 def test_types_and_memory_say_where_a_job_may_run_and_what_fits_nowhere_is_counted(tmp_path):
