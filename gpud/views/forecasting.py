@@ -44,7 +44,8 @@ class Forecaster:
         """Return what is expected now, or was a moment ago if finding out takes longer than that."""
         if not self._stands() and self._task is None:
             self._task = asyncio.create_task(self._make())
-        if self._task is not None:
+        rests_s = self._rests_until - time.monotonic()
+        if self._task is not None and rests_s < patience_s:  # else it has not begun by then
             await asyncio.wait([self._task], timeout=patience_s)
         return self._newest
 

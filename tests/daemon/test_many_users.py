@@ -413,6 +413,21 @@ def test_of_ones_changes_not_very_many_wait():
     asyncio.run(crowd())
 
 
+def test_who_asks_about_a_job_does_not_wait_for_what_nobody_works_out_by_then(system, ada, bob):
+    """When everybody starts is worked out a twentieth of the time at most; of many who wait that leaves long rests."""
+    whole = system.request_of("sleep", "1000", gpus=1, time_limit_s=1000)
+    shared = {key: whole.pop(key) for key in ("nonce", "environment", "umask", "limits")}
+    last = ada.request("submit_many", **shared, jobs=[whole] * 600)["jobs"][-1]
+    until(lambda: bob.request("show", job=last)["job"]["expected_start_unknown"] != "it is being worked out: ask again")
+    took_s = []
+    for _ in range(3):
+        job = bob.request("submit", **system.request_of("sleep", "1000", gpus=1))["job"]  # what was known is old
+        began = time.monotonic()
+        assert bob.request("show", job=job)["job"]["state"] == "queued"
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 1.0  # the patience of who asks for one job
+
+
 def test_a_priority_counts_among_ones_own_unless_an_operator_gives_it(system, bob):
     job = system.submitted(ADA, "sleep", "1000", gpus=2)
     system.running(job)
