@@ -21,6 +21,11 @@ from gpud.model.units import Timestamp
 _HOUR = 3600 * 1_000_000 * 1000  # of GPU time, in thousandths of a GPU x microseconds
 
 
+def _kind(terms: Terms) -> Hashable:
+    """Return what jobs have in common that tell of each other how long they run, beside what their user says of it."""
+    return kind_of_run(terms), terms.estimate_s
+
+
 def milli(demand: Demand) -> int:
     """Return the GPUs that a job counts for, in thousandths."""
     return demand.gpus * (1000 if demand.share_permille is None else demand.share_permille)
@@ -118,7 +123,7 @@ class Books:
         terms, starts = active.terms, before is None
         if before is not None and before.terms is not terms:  # it may be of another name now
             self._unlike(before)
-        self._alike.setdefault(kind_of_run(terms), {})[active.job] = active.since
+        self._alike.setdefault(_kind(terms), {})[active.job] = active.since
         stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
         if starts or stops:
             weight = milli(terms.demand)
@@ -135,12 +140,15 @@ class Books:
             meter.add(active, 1)
 
     def oldest(self, terms: Terms) -> Timestamp | None:
-        """Return since when the first of those runs that are as a job of these terms is; None where there is none."""
-        alike = self._alike.get(kind_of_run(terms))
+        """Return since when the first of those runs that are as a job of these terms is, and of which the same is said.
+
+        None where there is none.
+        """
+        alike = self._alike.get(_kind(terms))
         return None if alike is None else min(alike.values())
 
     def _unlike(self, active: ActiveJob) -> None:
-        kind = kind_of_run(active.terms)
+        kind = _kind(active.terms)
         alike = self._alike[kind]
         del alike[active.job]
         if not alike:

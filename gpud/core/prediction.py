@@ -131,13 +131,14 @@ class Predictor:
     def passing_s(self, terms: Terms, under_way_s: Seconds = 0) -> Seconds:
         """Return for how long at most such a job may keep GPUs from who waits for them, to be let pass.
 
-        As its user says; where nothing is said, longer than any of the last runs of its like, and than one of them that
-        is under way has taken until now, and no longer than is assumed of a job.
+        As its user says: an estimate is believed while none of its like runs for longer, else who always says too
+        little would always pass. Where nothing is said, longer than any of the last runs of its like, and than one of
+        them that is under way has taken until now, and no longer than is assumed of a job.
         """
         if terms.time_limit_s is not None:
             return terms.time_limit_s
         if terms.estimate_s is not None:
-            return terms.estimate_s
+            return terms.estimate_s if under_way_s <= terms.estimate_s else MARGIN * under_way_s
         longest_s = self._longest_s(kind_of_run(terms))
         return self.assumed_s if longest_s is None else min(MARGIN * max(longest_s, under_way_s), self.assumed_s)
 
