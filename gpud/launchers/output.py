@@ -168,9 +168,9 @@ def _raised(tail: bytes) -> str | None:
     What it says may have lines of its own. Of what only tells that another process failed, the first of those is told.
     """
     found, beyond, in_trace = list[str | None](), 0, False
-    lines = [_of_any_rank(line) for line in tail.rstrip().split(b"\n")]
+    lines = [_of_any_rank(line.rstrip()) for line in tail.rstrip().split(b"\n")]
     for line in lines:
-        if line.startswith(b"Traceback (most recent call last):"):
+        if line[:1].strip() and line.endswith(b"Traceback (most recent call last):"):
             in_trace = True
         elif line[:1].strip():  # neither empty nor indented, as a stack's lines are
             beyond += 1
@@ -179,7 +179,7 @@ def _raised(tail: bytes) -> str | None:
     last = found[-1] if found else None
     if last in _OF_OTHERS:
         return next((name for name in found if name is not None and name not in _OF_OTHERS), last)
-    return last if found and beyond <= _SAYS_LINES else _exception(lines[-1])
+    return _exception(lines[-1]) or (last if beyond <= _SAYS_LINES else None)
 
 
 def _of_any_rank(line: bytes) -> bytes:
@@ -189,7 +189,7 @@ def _of_any_rank(line: bytes) -> bytes:
 
 def _exception(line: bytes) -> str | None:
     """Return the name of the exception that a line begins with."""
-    name = line.rstrip().partition(b":")[0].rpartition(b".")[2]
+    name = line.partition(b":")[0].rpartition(b".")[2]
     is_one = name.endswith((b"Error", b"Exception")) and name.isalnum() and name != b"Error"
     return name[:80].decode(errors="replace") if is_one else None
 

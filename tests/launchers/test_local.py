@@ -251,6 +251,7 @@ BOX += f"[1]:\n  rank: 1\n{'=' * 60}\n"
         (f"{TRACE}RuntimeError: Error(s) in loading state_dict:\n" + "\tsize mismatch\n" * 20, "RuntimeError"),
         (f"{RANKS}{BOX}", "ValueError"),
         (BOX, "ChildFailedError"),
+        (f"{TRACE}RuntimeError: Caught ValueError in worker 0.\nOriginal {TRACE}ValueError: negative\n", "ValueError"),
         (f"{TRACE}ValueError: caught\n" + "epoch\n" * 20, None),
         (f"{TRACE}KeyboardInterrupt\n", None),
         ("", None),
