@@ -138,7 +138,7 @@ class Predictor:
         if terms.time_limit_s is not None:
             return terms.time_limit_s
         if terms.estimate_s is not None:
-            return terms.estimate_s if under_way_s <= terms.estimate_s else MARGIN * under_way_s
+            return terms.estimate_s if under_way_s <= terms.estimate_s else max(terms.estimate_s, self.assumed_s)
         longest_s = self._longest_s(kind_of_run(terms))
         return self.assumed_s if longest_s is None else min(MARGIN * max(longest_s, under_way_s), self.assumed_s)
 

@@ -209,21 +209,22 @@ def test_an_end_that_comes_a_moment_late_lets_nobody_pass():
     assert 0 < kept.at - play.now < 2
 
 
-def test_an_estimate_is_believed_while_none_of_its_like_runs_for_longer():
+@pytest.mark.parametrize("took", [15, 110])
+def test_an_estimate_is_believed_while_none_of_its_like_runs_for_longer(took):
     """Else whoever always says too little passes whoever waits for several GPUs, as long as they have jobs."""
     play = a_cluster(gpus="2xH100")
-    first, second = play.submit(a_job(estimate=10), a_job(estimate=10))
+    first, second = play.submit(a_job(estimate=1), a_job(estimate=1))
     play.starts(first, second)
-    play.later(110)
-    wide, like = play.submit(a_job(2, user="eve"), a_job(estimate=10))
+    play.later(took)
+    wide, like = play.submit(a_job(2, user="eve"), a_job(estimate=1))
     play.ends(first)
     kept = play.reserved
     assert kept is not None
-    assert kept.at - play.now > 20  # time enough for ten seconds
+    assert kept.at - play.now > 10  # time enough for a second
     assert play.why(like) == YieldsTo(wide, kept.at)
-    (other,) = play.submit(a_job(estimate=9))
+    (other,) = play.submit(a_job(estimate=0.5))
     play.starts(other)  # of those of which that is said none runs for longer
-    play.later(9)
+    play.later(0.5)
     play.ends(other, second)
     assert (play.state(wide), play.state(like)) == ("starting", "queued")
 
