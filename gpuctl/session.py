@@ -75,9 +75,11 @@ def _ask_for_the_machine_s(path: str, error: UnreachableError) -> None:
     from gpud.wire import address  # noqa: PLC0415 - as above
 
     if address.has_system_gpud() and not starting.is_own(path):
+        installed = address.has_system_units()
+        gone = f"it is not installed; without {address.SYSTEM_CONFIG} you would have one of your own"
         raise UnreachableError(
             f"this machine's gpud does not answer on {address.SYSTEM_SOCKET}",
-            hint="ask the administrator, or: sudo systemctl start gpud",
+            hint=f"ask the administrator{', or: sudo systemctl start gpud' if installed else f': {gone}'}",
         ) from error
 
 

@@ -174,6 +174,9 @@ def uninstall(there: Place) -> list[Step]:
         steps.append(Step(f"remove {there.prefix}", partial(shutil.rmtree, there.prefix)))
     if installed:
         steps.append(Step(f"run {words} daemon-reload", lambda: systemctl("daemon-reload")))
+    if there.system and os.path.exists(address.SYSTEM_CONFIG):
+        says = f"leave {address.SYSTEM_CONFIG}: while it is there, gpuctl starts nobody a gpud of their own"
+        steps.append(Step(says, lambda: None))
     return steps
 
 

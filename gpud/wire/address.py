@@ -164,7 +164,12 @@ def stopped_file(path: str) -> str:
 
 def has_system_gpud(root: str = "/") -> bool:
     """Return whether the machine has a gpud of its own, even if it does not run now: nobody starts another then."""
-    return any(os.path.exists(os.path.join(root, path.lstrip("/"))) for path in (SYSTEM_CONFIG, *_SYSTEM_UNITS))
+    return has_system_units(root) or os.path.exists(os.path.join(root, SYSTEM_CONFIG.lstrip("/")))
+
+
+def has_system_units(root: str = "/") -> bool:
+    """Return whether it is installed as a service; else it is one that an administrator starts, or was removed."""
+    return any(os.path.exists(os.path.join(root, path.lstrip("/"))) for path in _SYSTEM_UNITS)
 
 
 def user_config() -> str:

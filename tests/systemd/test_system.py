@@ -388,8 +388,13 @@ def test_what_was_installed_can_be_removed_and_jobs_run_on(machine):
     machine.run("echo 'login_fence = true' >> /etc/gpud/config.toml; systemctl restart gpud")
     machine.await_(opens, "Operation not permitted")
 
-    machine.run(remove)
+    machine.run("cp -r /opt/gpud /srv/gpud")
 
+    removed = machine.run(remove)
+    asked = machine.run("/srv/gpud/bin/python -m gpuctl list", user="alice", check=False)
+
+    assert "leave /etc/gpud/config.toml" in removed.stdout + removed.stderr
+    assert (asked.returncode, "without /etc/gpud/config.toml" in asked.stderr) == (69, True), asked
     assert machine.says(opens) == "No such device or address"
     assert job.lives()
     assert machine.run("systemctl status gpud gpud-launcher", check=False).returncode == 4  # no such unit

@@ -161,6 +161,7 @@ def test_a_machine_with_a_gpud_of_its_own_is_known_by_its_files(tmp_path, sign):
     (tmp_path / sign).parent.mkdir(parents=True)
     (tmp_path / sign).touch()
     assert address.has_system_gpud(str(tmp_path))
+    assert address.has_system_units(str(tmp_path)) is not sign.startswith("etc/gpud")
 
 
 def test_a_machine_without_an_id_goes_by_its_name():
