@@ -11,7 +11,7 @@ from gpuctl import session
 from gpuctl.client import Client, socket_path
 from gpuctl.commands.backup import backup
 from gpuctl.commands.install import install, uninstall
-from gpuctl.errors import GpuctlError, UnreachableError, UsageError
+from gpuctl.errors import GpuctlError, NotPermittedError, UnreachableError, UsageError
 from gpuctl.following.follower import shown
 from gpuctl.following.logs import Changes, Log
 from gpuctl.parse import COUNT
@@ -129,8 +129,11 @@ def reload(session: Session) -> None:
     pid = _running(session)
     if pid is None:
         raise UnreachableError("gpud does not run", hint="gpuctl daemon start")
-    starting.check(_options_of(pid), environ=_environ_of(pid), directory=os.readlink(f"/proc/{pid}/cwd"))
-    os.kill(pid, signal.SIGHUP)
+    try:
+        starting.check(_options_of(pid), environ=_environ_of(pid), directory=os.readlink(f"/proc/{pid}/cwd"))
+        os.kill(pid, signal.SIGHUP)
+    except PermissionError as error:
+        raise NotPermittedError(f"gpud (pid {pid}) is another user's") from error
     if session.json:
         session.print_json({"pid": pid, "reloaded": True})
     else:

@@ -23,7 +23,9 @@ import pytest
 from fakenvml.fixture import compiler
 from gpud_process import ROOT, Gpud, until
 
+from gpuctl.cli import cli
 from gpuctl.client import Client
+from gpuctl.commands.daemon import reload
 from gpuctl.errors import NotPermittedError, RefusedError
 from gpuctl.following.follower import Follower
 from gpud.intake.turns import MOST, Turns
@@ -465,6 +467,12 @@ def test_a_job_is_its_submitters_with_what_a_login_would_set_and_no_more(system)
         "100",
         "0" * 16,
     ]
+
+
+def test_who_would_have_anothers_gpud_read_its_settings_again_is_told_whose_it_is(system):
+    words = ["--socket", system.socket, "daemon", reload.name]
+    with being(BOB), pytest.raises(NotPermittedError, match=f"pid {system.pid}. is another user's"):
+        cli.main(words, standalone_mode=False)
 
 
 def test_who_has_no_name_has_a_number(system):
