@@ -44,6 +44,7 @@ def waits(gpud, job):
 
 def test_a_job_gets_the_gpus_that_nvlink_joins(machine, own):
     gpud = machine(fake_gpu(0, "level 1 10"), fake_gpu(1, "nvlink 3"), fake_gpu(2, "level 3 10"), fake_gpu(3))
+    until(lambda: {gpu["state"] for gpu in gpud.ask("gpus")["gpus"]} == {"free"})  # else it gets those seen first
 
     first = gpud.submit("sh", "-c", TELL, gpus=2)
 
