@@ -328,7 +328,7 @@ class Requests:
             cancel = partial(Cancel, force=force, by=me.name, waiting=bool(states) and _WAITING.issuperset(states))
             await self._ask_for_all(peer, message, live, cancel, notes)
         elif op == "interrupt":
-            self._ask(peer, message, lambda token: Interrupt(token, live, me.name), notes)
+            await self._ask_for_all(peer, message, live, lambda token, jobs: Interrupt(token, jobs, me.name), notes)
         elif op == "priority":
             priority = message["priority"]
             check_priority(self._gpud.world, self._gpud.roles.of(peer), priority)
@@ -348,7 +348,7 @@ class Requests:
             return chosen, ()
         gids = (peer.gid, *peer.groups())
         gone = await self._gpud.reader.run(lambda reader: reader.beyond(chosen.jobs, peer.uid, gids))
-        over = [job for job in chosen.jobs if not gone.isdisjoint((job, array_of(job)))]
+        over = {job: None for job in chosen.jobs if job in gone or array_of(job) in gone}
         kept = {job: state for job, state in chosen.states.items() if job not in over}
         return Chosen(kept), tuple(
             (job, "was submitted in a group that you are not in now: submit it again") for job in over
@@ -391,8 +391,8 @@ class Requests:
     async def _able(self, jobs: tuple[JobId, ...]) -> tuple[tuple[JobId, ...], Notes]:
         """Return which of these jobs could be started, and why others could not."""
         bare = await self._gpud.reader.run(lambda reader: reader.without_environment(jobs))
-        able = tuple(job for job in jobs if bare.isdisjoint((job, array_of(job))))
-        return able, tuple((job, NO_ENVIRONMENT) for job in jobs if job not in able)
+        unable = {job: NO_ENVIRONMENT for job in jobs if job in bare or array_of(job) in bare}
+        return tuple(job for job in jobs if job not in unable), tuple(unable.items())
 
 
 def refuse(peer: Peer, message: Message, wrong: Wrong) -> None:
