@@ -13,7 +13,7 @@ from gpud.model.job import NUMBER_MAX, End, JobId, array_of, format_job, index_o
 from gpud.model.spec import Dependency, Park, When
 from gpud.model.units import Timestamp
 from gpud.store.reader import Reader
-from gpud.store.rows import JobQuery, JobRow
+from gpud.store.rows import JobQuery, Standing
 from gpud.wire.changes import Selection
 from gpud.wire.check import Wrong
 
@@ -175,7 +175,8 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         user = me.name if own_only else user
         limit = _FEW if ended and group is None else _MANY
         query = JobQuery(states=states, user=user, group=group, ended=ended, limit=limit)
-        found = {job: state for job, state, uid in reader.states(query) if not own_only or uid == me.uid}
+        rows, _ = reader.standings(query)
+        found = {row.job: row.state for row in rows if not own_only or row.terms.uid == me.uid}
         if not found and group is not None and not reader.groups(group, Timestamp(0)):
             raise no_such_group(group)
         return Chosen(found)
@@ -185,7 +186,7 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         job, owner = another
         raise Wrong(f"job {format_job(job)} is {owner}'s", "only its owner may", "not_permitted")
     found = {}
-    for row, key in _meant(words, reader.jobs(JobQuery(spans=spans, limit=_MANY))[0]):
+    for row, key in _meant(words, reader.standings(JobQuery(spans=spans, limit=_MANY))[0]):
         state = row.state if row.job == key else _state_within(row, key)
         wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
         wanted &= group in {None, row.group}
@@ -216,13 +217,13 @@ def predecessors(reader: Reader, after: dict[str, list[str]], alike: tuple[str, 
     found: dict[Dependency, None] = {}
     for word, names in after.items():
         if word == SINGLETON and alike is not None and not names:
-            others, _ = reader.jobs(JobQuery(user=alike[0], name=alike[1], limit=_MANY))
+            others, _ = reader.standings(JobQuery(user=alike[0], name=alike[1], limit=_MANY))
             found |= {Dependency(array_of(row.job), When.ANY): None for row in others}
             continue
         if word not in set(When):
             raise Wrong(f"{word!r} is no way to end", f"there are: {', '.join(When)}")
         named = parse_jobs(names)
-        rows, more = reader.jobs(JobQuery(spans=_spans(named), limit=_ROWS_MOST))
+        rows, more = reader.standings(JobQuery(spans=_spans(named), limit=_ROWS_MOST))
         if more:
             raise _too_many_before("many more")
         found |= {Dependency(key, When(word)): None for _, key in _meant(named, rows)}
@@ -233,11 +234,11 @@ def predecessors(reader: Reader, after: dict[str, list[str]], alike: tuple[str, 
     return Predecessors(tuple(found), tuple(reader.ends([each.job for each in found]).items()))
 
 
-def _state_within(array: JobRow, element: JobId) -> str:
+def _state_within(array: Standing, element: JobId) -> str:
     """Return the state of an element without a row: it waits with its array, or was cancelled with it."""
     state, index = array.array_state, index_of(element)
     dropped = state is not None and index is not None and index in state.dropped
-    return "cancelled" if dropped else "held" if array.place.park in {Park.HELD, Park.NEVER} else "queued"
+    return "cancelled" if dropped else "held" if array.park in {Park.HELD, Park.NEVER} else "queued"
 
 
 def _too_many_before(count: str) -> Wrong:
@@ -259,7 +260,7 @@ def _spans(words: list[Named]) -> tuple[tuple[JobId, JobId], ...]:
     return tuple(merged(spans))
 
 
-def _meant(words: list[Named], rows: Iterable[JobRow]) -> Iterator[tuple[JobRow, JobId]]:
+def _meant(words: list[Named], rows: Iterable[Standing]) -> Iterator[tuple[Standing, JobId]]:
     """Yield the keys that words mean, each with its own row, or its array's while it is one of many there."""
     known, left = {row.job: row for row in rows}, _MANY
     keys = sorted(known)
@@ -277,7 +278,7 @@ def _meant(words: list[Named], rows: Iterable[JobRow]) -> Iterator[tuple[JobRow,
         yield from found
 
 
-def _without_rows(named: Named, array: JobRow | None) -> IndexSet:
+def _without_rows(named: Named, array: Standing | None) -> IndexSet:
     """Return which of the elements that a word names only their array's row tells of. Raises Wrong for very many."""
     if named.elements is None or array is None or array.array_state is None:
         return IndexSet()

@@ -168,6 +168,16 @@ def rollback(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+@contextmanager
+def of_one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """Have several reads see the same: between two of them a job that starts could be in neither."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        rollback(connection)
+
+
 def _exists(path: str) -> bool:
     """Return whether there is something to check; make an empty file, the owner's alone, where there is none."""
     try:

@@ -27,11 +27,11 @@ from gpud.store.coding import (
     text,
     to_json,
 )
-from gpud.store.files import open_reader, rollback, told
+from gpud.store.files import of_one_moment, open_reader, told
 from gpud.store.groups import completed, groups
 from gpud.store.history import Past, begun_at, past
 from gpud.store.loading import Holders, finished, holders_of, known_ends, known_nonces, nodes, specs
-from gpud.store.rows import AttemptRow, Event, GroupRow, JobQuery, JobRow
+from gpud.store.rows import AttemptRow, Event, GroupRow, JobQuery, JobRow, Standing
 from gpud.store.spending import Spent, spent
 
 MORE_MAX = 10_000  # how far a listing counts what it leaves out
@@ -83,20 +83,21 @@ class Reader:
 
         The newest of what has not ended; where there is room, the newest of what has.
         """
-        with told(self._path):
-            self._db.execute("BEGIN")  # of one moment: an element that starts meanwhile would be nowhere
-            try:
-                kept, more = self._found(query)
-                return self.rows(kept), more
-            finally:
-                rollback(self._db)
+        with told(self._path), of_one_moment(self._db):
+            kept, more = self._found(query)
+            return self.rows(kept), more
 
-    def states(self, query: JobQuery) -> list[tuple[JobId, str, int]]:
-        """Return state and owner's uid of the jobs that `jobs` returns: of very many in a fraction of the time."""
-        select = "SELECT id, state, terms FROM job WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
-        with told(self._path):
-            rows = self._db.execute(select, (to_json(self._found(query)[0]),)).fetchall()
-            return [(job, state, self._terms_of(terms).uid) for job, state, terms in rows]
+    def standings(self, query: JobQuery) -> tuple[list[Standing], int]:
+        """Return what it takes to choose among the jobs that `jobs` returns: of very many in a fraction of the time."""
+        columns = f"id, state, terms, group_name, park, {ARRAY}"
+        select = f"SELECT {columns} FROM job WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"  # noqa: S608 - constants
+        with told(self._path), of_one_moment(self._db):
+            kept, more = self._found(query)
+            rows = self._db.execute(select, (to_json(kept),)).fetchall()
+            return [
+                Standing(job, state, self._terms_of(terms), group, park, decode_array(array))
+                for job, state, terms, group, park, *array in rows
+            ], more
 
     def anothers(self, spans: Spans, uid: int) -> tuple[JobId, str] | None:
         """Return a job in these ranges that is not this user's, and whose it is; None where all are."""
@@ -315,9 +316,8 @@ class Reader:
         if row not in self._terms:
             if len(self._terms) >= _TERMS_REMEMBERED:
                 self._terms.clear()
-            self._terms[row] = decode_terms(
-                self._db.execute("SELECT body FROM terms WHERE id = ?", (row,)).fetchone()[0]
-            )
+            (body,) = self._db.execute("SELECT body FROM terms WHERE id = ?", (row,)).fetchone()
+            self._terms[row] = decode_terms(body)
         return self._terms[row]
 
 
@@ -378,17 +378,14 @@ def _all_ended(query: JobQuery) -> list[Source]:
 
 def _narrowed(source: str, values: tuple[object, ...], query: JobQuery) -> Source:
     select = f"SELECT job.id FROM {source}"  # noqa: S608 - constants
-    if query.user is not None:
-        select, values = f"{select} AND job.user = CAST(? AS TEXT)", (*values, text(query.user))
+    for column, word in (("user", query.user), ("group_name", query.group), ("name", query.name)):
+        if word is not None:
+            select, values = f"{select} AND job.{column} = CAST(? AS TEXT)", (*values, text(word))
     if query.states:
         marks = ", ".join("?" * len(query.states))
         select, values = f"{select} AND job.state IN ({marks})", (*values, *sorted(query.states))
     if query.shown:
         select += " AND (job.pending IS NULL OR job.pending != '' OR job.dropped != '')"
-    if query.group is not None:
-        select, values = f"{select} AND job.group_name = CAST(? AS TEXT)", (*values, text(query.group))
-    if query.name is not None:
-        select, values = f"{select} AND job.name = CAST(? AS TEXT)", (*values, text(query.name))
     for key, value in query.labels:
         label = "SELECT 1 FROM json_each(job.labels) AS label WHERE label.key = CAST(? AS TEXT)"
         values = (*values, text(key))

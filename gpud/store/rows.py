@@ -1,6 +1,7 @@
 """What the store gives out: the state to start from, what a commit made, and the history as values."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gpud.model.array import IndexSet
 from gpud.model.changes import UsePut
@@ -107,6 +108,17 @@ class JobRow:
     group: str | None = None
     key: str | None = None
     terminal: bool = False
+
+
+class Standing(NamedTuple):
+    """What must be known of a job to choose it: of a `JobRow` little, so that very many are told at once."""
+
+    job: JobId
+    state: str
+    terms: Terms
+    group: str | None
+    park: str | None
+    array_state: ArrayState | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

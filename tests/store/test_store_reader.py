@@ -29,7 +29,8 @@ def history(store, reader):
 
 def listed(reader, **query):
     found, more = reader.jobs(JobQuery(**query))
-    assert reader.states(JobQuery(**query)) == [(row.job, row.state, row.terms.uid) for row in found]
+    told = [(row.job, row.state, row.terms, row.group, row.place.park, row.array_state) for row in found]
+    assert reader.standings(JobQuery(**query)) == (told, more)
     return " ".join(format_job(row.job) for row in found), more
 
 
