@@ -40,7 +40,7 @@ from gpud.server.connections import Server
 from gpud.server.listen import ListenError, passed_on, turn_away
 from gpud.settings.config import Config
 from gpud.settings.sources import ConfigError, load, misspelt, taken
-from gpud.store.files import COPIED_AT, FIRST_NUMBER, StoreError, check_database, next_number
+from gpud.store.files import COPIED_AT, FIRST_NUMBER, StoreError, check_database, free_spare, next_number
 from gpud.store.jobs import Store
 from gpud.store.lock import StateInUseError, lock_state
 from gpud.store.rows import Loaded
@@ -149,6 +149,7 @@ async def _serve(config: Config, arguments: Sequence[str], held: socket.socket |
     lock = lock_state(config.state_dir, config.socket)
     _tell_of_stop(config, stopped=False)
     path = _database(config)
+    free_spare(path)
     _check_whole(path, config.state_dir)
     store = Store.open(path, backup_dir=f"{config.state_dir}/backups")
     loaded = _loaded(store, config.state_dir)

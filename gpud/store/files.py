@@ -178,6 +178,19 @@ def of_one_moment(connection: sqlite3.Connection) -> Iterator[None]:
         rollback(connection)
 
 
+def close_writer(connection: sqlite3.Connection, path: str) -> None:
+    """Close the database; its log goes, but keeps what it has of the disk, under another name, for the next gpud."""
+    with suppress(OSError):
+        os.link(f"{path}-wal", f"{path}-spare")
+    connection.close()
+
+
+def free_spare(path: str) -> None:
+    """Give back what the last gpud kept, to open the database: a disk that is full by now has no room for its log."""
+    with suppress(OSError):
+        Path(f"{path}-spare").unlink()
+
+
 def _exists(path: str) -> bool:
     """Return whether there is something to check; make an empty file, the owner's alone, where there is none."""
     try:

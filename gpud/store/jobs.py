@@ -46,7 +46,7 @@ from gpud.store.coding import (
     to_json,
 )
 from gpud.store.events import event_of
-from gpud.store.files import open_writer, rollback, told
+from gpud.store.files import close_writer, open_writer, rollback, told
 from gpud.store.loading import RUNS, known_nonces, load, specs
 from gpud.store.rows import Committed, Event, Loaded
 from gpud.store.spending import spend, spend_foreign
@@ -180,7 +180,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database. What was committed needs no close to be safe."""
-        self._db.close()
+        close_writer(self._db, self.path)
 
     def _write(self, change: Change) -> None:
         execute = self._db.execute

@@ -29,7 +29,7 @@ class SmallTmpfs:
         """Fill it up; with what gpud has in `reserve` for itself."""
         for log in self.state.glob("*-wal") if reserve else ():
             os.truncate(log, log.stat().st_size)
-        with self.ballast.open("wb", buffering=0) as file:
+        with self.ballast.open("ab", buffering=0) as file:
             for size in (1 << 20, 1 << 12, 1):
                 with suppress(OSError):
                     while file.write(b"x" * size):
@@ -135,6 +135,22 @@ def test_the_job_that_fills_the_disk_can_be_cancelled(small):
 
     for _ in range(20):  # and so does much else
         gpud.ask("hold", select={"jobs": [gpud.submit("true", gpus=4)]})
+    assert gpud.ask("cancel", select={"jobs": [job]})["changed"] == [job]
+
+    assert gpud.ended(job)["state"] == "cancelled"
+    assert gpud.ask("status")["storage"] is None
+
+
+def test_a_restart_gives_nothing_of_the_reserve_to_who_fills_the_disk(small):
+    gpud, disk = small
+    if isinstance(disk, FileLimit):
+        pytest.skip("nothing can be reserved against a limit of files")
+    job = a_job_that_waits(gpud, 0, gpus=1)[0]
+    disk.fill(reserve=False)
+    assert gpud.stop() == 0
+    disk.fill(reserve=False)
+    gpud.start()
+
     assert gpud.ask("cancel", select={"jobs": [job]})["changed"] == [job]
 
     assert gpud.ended(job)["state"] == "cancelled"
