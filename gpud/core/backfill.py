@@ -25,7 +25,7 @@ from operator import itemgetter
 
 from gpud.core import quota
 from gpud.core.active import ActiveJob
-from gpud.core.claims import Claim
+from gpud.core.claims import Claim, Passing, Reservation
 from gpud.core.condition import RELEASE_S, Condition, condition
 from gpud.core.fleet import NodeState
 from gpud.core.holds import Holds, all_but, count, kept_back, leaves, merge
@@ -33,7 +33,7 @@ from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
 from gpud.core.space import Spaces
 from gpud.core.windows import claims
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.gpu import Allocation, GpuId, NodeName, Share, nominal_mib
 from gpud.model.job import JobId, Running, Starting, Stopping
 from gpud.model.spec import Terms
@@ -80,7 +80,7 @@ class Guard:
             holds[part.node] = hold
         borrower = None
         waiting = self._world.waiting(reservation.job) if self._world.tenants else None
-        if waiting is not None and not (reservation.taken or reservation.strict):
+        if waiting is not None and not reservation.taken and reservation.passing is Passing.LONGEST:
             borrower = None if quota.guaranteed(self._world, waiting.terms) else waiting.terms.tenant
         later = list[_Claimed]()
         for other in self.claimed:
@@ -99,13 +99,13 @@ class Guard:
         self._merged.clear()
         return True
 
-    def binding(self, terms: Terms) -> tuple[int, ...]:
-        """Return which claims a job of these terms must respect if it starts now."""
+    def binding(self, job: JobId, terms: Terms) -> tuple[int, ...]:
+        """Return which claims a job must respect if it starts now."""
         if not self.claimed:
             return ()
         end = Timestamp(self._now + STARTING_S + self._world.lasting_s(terms))
-        over_by = self._now + STARTING_S + passing_s(self._world, terms, self._now)
-        strict = end if terms.time_limit_s is not None else inf
+        ways = {each.reservation.passing for each in self.claimed if each.reservation is not None}
+        over_by = {way: self._now + STARTING_S + passing_s(self._world, job, terms, self._now, way) for way in ways}
         own = any(each.borrower is not None for each in self.claimed) and quota.guaranteed(self._world, terms)
         return tuple(
             index
@@ -113,7 +113,8 @@ class Guard:
             if (
                 each.claim.forbids(terms, self._now, end)
                 if each.claim is not None
-                else (strict if each.reservation is not None and each.reservation.strict else over_by) > each.at
+                else each.reservation is not None
+                and over_by[each.reservation.passing] > each.at
                 and not (own and each.borrower not in {None, terms.tenant})
             )
         )
@@ -189,8 +190,11 @@ class Guard:
             self._merged.clear()
 
     def horizon_s(self, binding: tuple[int, ...]) -> Seconds:
-        """Return how short a job must be to be over before the last of these reservations."""
-        return max(self.claimed[index].at for index in binding) - self._now - STARTING_S
+        """Return how short a job must be to be over before the last of these reservations; inf: any may be likely."""
+        each = [self.claimed[index] for index in binding]
+        if any(one.reservation is not None and one.reservation.passing is Passing.LIKELY for one in each):
+            return inf
+        return max(one.at for one in each) - self._now - STARTING_S
 
 
 def earliest(
@@ -231,10 +235,17 @@ def earliest(
     )
 
 
-def passing_s(world: World, terms: Terms, now: Timestamp) -> Seconds:
+def passing_s(world: World, job: JobId, terms: Terms, now: Timestamp, passing: Passing = Passing.LONGEST) -> Seconds:
     """Return for how long at most a job that starts now may keep GPUs from who waits for them, to be let pass."""
+    if passing is Passing.LIMIT:
+        return inf if terms.time_limit_s is None else terms.time_limit_s
     since = world.books.oldest(terms)
-    return world.predictor.passing_s(terms, 0 if since is None else now - since)
+    longest_s = world.predictor.passing_s(terms, 0 if since is None else now - since)
+    return (
+        longest_s
+        if passing is Passing.LONGEST
+        else min(longest_s, world.predictor.likely_s(terms, world.bursts.of(job, terms)))
+    )
 
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:

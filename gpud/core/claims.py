@@ -1,16 +1,18 @@
-"""A claim: GPUs that some jobs must leave alone, from some moment on, until another.
+"""A claim: GPUs that some jobs must leave alone, from some moment on, until another; and what a job has reserved.
 
 A reservation, a maintenance window, a pool, GPUs owned by a tenant, the GPU types that a tenant may use: all are
 claims, and nothing else keeps a job off a GPU that is free.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from math import inf
 
-from gpud.model.gpu import GpuId
+from gpud.model.gpu import Allocation, GpuId
+from gpud.model.job import JobId
 from gpud.model.spec import Terms
 from gpud.model.units import Timestamp
+from gpud.model.value import value
 
 
 class ClaimKind(StrEnum):
@@ -49,3 +51,25 @@ class Claim:
     def forbids(self, terms: Terms, now: Timestamp, end: Timestamp) -> bool:
         """Return whether a job that started now, and could last until `end`, would break it."""
         return now < self.until and self.at < end and self.binds(terms)
+
+
+class Passing(Enum):
+    """Who may use before its moment what another has reserved: who is over by then, as is told in one of three ways."""
+
+    LIKELY = "half of the last jobs of its like took no longer"
+    LONGEST = "no job of its like took longer, with a margin"
+    LIMIT = "its time limit"
+
+
+@value(kw_only=True)
+class Reservation:
+    """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
+
+    `passing`: who may use them before. `taken`: jobs were preempted for it.
+    """
+
+    job: JobId
+    at: Timestamp
+    allocation: Allocation
+    passing: Passing = Passing.LONGEST
+    taken: bool = False

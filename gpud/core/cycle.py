@@ -63,6 +63,7 @@ LOOK_BLOCKED_S: Seconds = 2.0
 def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     """Take the inputs in, in their order, start what can start, and return everything that follows."""
     out = Outcome(now)
+    world.predictor.now = now
     told: list[tuple[int, JobId]] = []
     surveyed = False
     # A reservation whose moment has come and gone was for a job that overruns: it moves.

@@ -103,6 +103,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     if active is None:
         return
     _note_early(world, active, out.now)
+    burst = world.bursts.of(seen.job, active.terms)
     world.leave(seen.job)
     world.books.spend(active, seen.exit.at)
     terms, since = active.terms, active.since
@@ -116,7 +117,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
         *_containers(out, seen),
     ]
     out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
-    if world.predictor.learn(terms, seen.exit.at - since, own_end=clean):
+    if world.predictor.learn(terms, seen.exit.at - since, own_end=clean, burst=burst):
         world.queue.lengths_anew(owner_of(terms))
     if clean:
         world.spaces.learn(terms.demand)

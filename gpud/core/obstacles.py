@@ -6,13 +6,12 @@ Cost: O(GPUs + active jobs).
 """
 
 from dataclasses import dataclass, replace
-from math import inf
 
 from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, expected_end, passing_s
 from gpud.core.books import milli
-from gpud.core.claims import Claim
+from gpud.core.claims import Claim, Reservation
 from gpud.core.condition import Condition, condition, is_drained
 from gpud.core.fleet import GpuState
 from gpud.core.placement import admits
@@ -20,7 +19,7 @@ from gpud.core.room import share_of
 from gpud.core.waits import OverQuota
 from gpud.core.why import suitable
 from gpud.core.windows import claims
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand, JobId, Running, StopCause, Stopping, array_of
 from gpud.model.spec import Place, Terms
@@ -211,12 +210,10 @@ def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:
 
 
 def _reserved(world: World, job: JobId, terms: Terms, now: Timestamp) -> dict[GpuId, Reservation]:
-    end = now + STARTING_S + passing_s(world, terms, now)
-    strict = end if terms.time_limit_s is not None else inf
     return {
         share.gpu: kept
         for kept in world.reservations.values()
-        if kept.job != job and (strict if kept.strict else end) > kept.at
+        if kept.job != job and now + STARTING_S + passing_s(world, job, terms, now, kept.passing) > kept.at
         for share in kept.allocation.all_shares
     }
 

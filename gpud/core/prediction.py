@@ -2,9 +2,10 @@
 
 The mean of the last runs of the same user's jobs of the same name on as many GPUs; where there are none, of ever wider
 circles, down to all jobs, though jobs without GPUs tell nothing of those with some. (Means beat medians and geometric
-means, which guess long jobs too short.) What the user said comes first: an estimate is taken for the answer, a time
-limit bounds it. A prediction orders jobs; nobody is ever ended for it. Who may pass another that waits is judged more
-carefully, by the longest of those runs: see `passing_s`.
+means, which guess long jobs too short.) Narrower than all are those that came with the job (see `bursts`); of these who
+has run for longer than was expected counts before it ends, as half way through. What the user said comes first: an
+estimate is taken for the answer, a time limit bounds it. A prediction orders jobs; nobody is ever ended for it. Who may
+pass another that waits is judged more carefully, by the longest of those runs: see `passing_s`.
 
 Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
 """
@@ -12,9 +13,12 @@ Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` 
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+from math import inf
 
+from gpud.core.bursts import ALONE, Burst
+from gpud.model.job import JobId
 from gpud.model.spec import Terms
-from gpud.model.units import Seconds
+from gpud.model.units import Seconds, Timestamp
 
 RUNS = 20  # of which the mean is taken
 KEPT = 8_192
@@ -72,14 +76,17 @@ class _Runs:
 
 
 class Predictor:
-    """What was learnt of runs. `assumed_s` is the answer where nothing is known at all."""
+    """What was learnt of runs. `assumed_s` is the answer where nothing is known at all; `now`: it is as of then."""
 
     def __init__(self, assumed_s: Seconds) -> None:
         self.assumed_s = assumed_s
         self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
         self._learns = True
+        self._running: dict[JobId, Hashable] = {}  # in which burst
+        self._came: dict[Hashable, dict[JobId, tuple[str, Timestamp]]] = {}  # those: names, and since when
+        self.now = Timestamp(0.0)
 
-    def learn(self, terms: Terms, ran_s: Seconds, *, own_end: bool = True) -> bool:
+    def learn(self, terms: Terms, ran_s: Seconds, *, own_end: bool = True, burst: Burst = ALONE) -> bool:
         """Take note of a run; return whether `passing_s` of its like is another now.
 
         One that failed or was stopped tells only that its like may take as long, not what they take.
@@ -92,7 +99,7 @@ class Predictor:
             if keys[0] in circles:
                 circles[keys[0]].cut(ran_ms)
             return self._longest_s(keys[0]) != before
-        for key in keys:
+        for key in (*_of_burst(terms, burst), *keys):
             runs = circles.get(key)
             if runs is None:
                 runs = circles[key] = _Runs()
@@ -106,7 +113,7 @@ class Predictor:
     def twin(self) -> "Predictor":
         """Return one that knows what this one does, and learns nothing by itself."""
         twin = Predictor(self.assumed_s)
-        twin._circles, twin._learns = self._circles, False
+        twin._circles, twin._learns, twin.now = self._circles, False, self.now
         return twin
 
     def known(self, terms: Terms) -> bool:
@@ -114,19 +121,52 @@ class Predictor:
         told = terms.estimate_s is not None or terms.time_limit_s is not None
         return told or any(key in self._circles for key in _keys(terms))
 
-    def seconds(self, terms: Terms) -> Seconds:
+    def begin(self, job: JobId, terms: Terms, burst: Burst, since: Timestamp) -> None:
+        """Take note of a job that runs."""
+        if burst:
+            key = self._running[job] = terms.user, terms.demand.gpu_weight, burst
+            self._came.setdefault(key, {})[job] = terms.name_group, since
+
+    def end(self, job: JobId) -> None:
+        """Take note that it does no more."""
+        key = self._running.pop(job, None)
+        if key is not None:
+            del self._came[key][job]
+            if not self._came[key]:
+                del self._came[key]
+
+    def seconds(self, terms: Terms, burst: Burst = ALONE) -> Seconds:
         """Return how long such a job is expected to run."""
-        if terms.estimate_s is not None:
-            expected = terms.estimate_s
-        else:
-            for key in _keys(terms):
-                runs = self._circles.get(key)
-                if runs is not None:
-                    expected = runs.mean_s
-                    break
-            else:
-                return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
-        return expected if terms.time_limit_s is None else min(expected, terms.time_limit_s)
+        expected, limit_s = terms.estimate_s, terms.time_limit_s
+        if expected is None:
+            expected = self._together(terms, burst)[0] if burst else self._before_s(terms)
+        return expected if limit_s is None else min(expected, limit_s)
+
+    def _before_s(self, terms: Terms) -> Seconds:
+        """Return how long a job of which its user says nothing is expected to run, but for what came with it."""
+        for key in _keys(terms):
+            if key in self._circles:
+                return self._circles[key].mean_s
+        return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
+
+    def _together(self, terms: Terms, burst: Burst) -> tuple[Seconds, int, int]:
+        """Return the same with it, from how many of that, and whether it is of any name (1) or of the job's (0).
+
+        What was expected before counts as much as one of them: few may be unlike the rest.
+        """
+        expected = self._before_s(terms)
+        running = self._came.get((terms.user, terms.demand.gpu_weight, burst), {})
+        for anyone, key in enumerate(_of_burst(terms, burst)):
+            runs = self._circles.get(key)
+            late = [
+                2 * (self.now - since)
+                for name, since in running.values()
+                if self.now - since > expected and (anyone or name == terms.name_group)
+            ]
+            count = len(late) + (0 if runs is None else len(runs.ran_ms))
+            if count:
+                return (expected + sum(late) + (0 if runs is None else runs.sum_ms / 1000)) / (1 + count), count, anyone
+        return expected, 0, 0
 
     def passing_s(self, terms: Terms, under_way_s: Seconds = 0) -> Seconds:
         """Return for how long at most such a job may keep GPUs from who waits for them, to be let pass.
@@ -142,15 +182,32 @@ class Predictor:
         longest_s = self._longest_s(kind_of_run(terms))
         return self.assumed_s if longest_s is None else min(MARGIN * max(longest_s, under_way_s), self.assumed_s)
 
+    def likely_s(self, terms: Terms, burst: Burst) -> Seconds:
+        """Return for how long such a job is as likely as not to run: half of the last runs of its like took no longer.
+
+        Infinite where its user says how long, or too little is known.
+        """
+        if terms.time_limit_s is None and terms.estimate_s is None:
+            for key in (*_of_burst(terms, burst), *_keys(terms)):
+                runs = self._circles.get(key)
+                if runs is not None and len(runs.ran_ms) >= ENOUGH:
+                    return sorted(runs.ran_ms)[len(runs.ran_ms) // 2] / 1000
+        return inf
+
     def _longest_s(self, key: Hashable) -> Seconds | None:
         runs = self._circles.get(key)
         return None if runs is None else runs.longest_s
 
-    def expect(self, terms: Terms) -> Prediction:
+    def expect(self, terms: Terms, burst: Burst = ALONE) -> Prediction:
         """Return how long such a job is expected to run, and from what that is known."""
-        seconds = self.seconds(terms)
+        seconds = self.seconds(terms, burst)
         if terms.estimate_s is not None and seconds == terms.estimate_s:
             return Prediction(seconds, "its estimate")
+        together_s, count, anyone = self._together(terms, burst) if burst else (seconds, 0, 0)
+        if count and seconds == together_s:
+            return Prediction(
+                seconds, f"{count} of {_words(2 * anyone, terms)} that came with it, and what was known before"
+            )
         found = [(circle, self._circles[key]) for circle, key in enumerate(_keys(terms)) if key in self._circles]
         if found and seconds == found[0][1].mean_s:
             circle, runs = found[0]
@@ -161,6 +218,12 @@ class Predictor:
 def kind_of_run(terms: Terms) -> Hashable:
     """Return the narrowest circle that a job belongs to."""
     return terms.user, terms.name_group, terms.demand.gpu_weight
+
+
+def _of_burst(terms: Terms, burst: Burst) -> tuple[Hashable, ...]:
+    """Return the circles of those that came with a job, if that is known: of its name, then any."""
+    user, gpus = terms.user, terms.demand.gpu_weight
+    return ((user, terms.name_group, gpus, burst), (user, gpus, burst, None)) if burst else ()
 
 
 def _keys(terms: Terms) -> tuple[Hashable, ...]:

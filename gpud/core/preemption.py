@@ -22,11 +22,12 @@ from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
+from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
@@ -181,7 +182,7 @@ class Preemption:
             job=job,
             at=max(state.kill_at for state in going),  # sooner they may still be there
             allocation=replace(first, rest=tuple(rest)) if rest else first,
-            strict=True,
+            passing=Passing.LIMIT,
             taken=True,
         )
 

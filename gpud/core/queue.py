@@ -1,6 +1,7 @@
 """Who stands where: lines of interchangeable jobs, of which only the heads are ever compared.
 
-Jobs with equal terms stand in one line, ordered by the policy's key. A waiting job is one packed integer (order, then
+Jobs with equal terms stand in one line (where the policy asks for it, one for each burst: see `bursts`, until there
+are `MOST_SPLIT` lines), ordered by the policy's key. A waiting job is one packed integer (order, then
 the line's number, then the job's key) in its line's heap, and the same integer again in a dict by job; everything
 else about it stays in the store until it starts. An entry counts while the dict holds that very object, so what
 leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces, or swept
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
 
+from gpud.core.bursts import ALONE, Burst
 from gpud.core.waits import Wait
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
@@ -28,24 +30,27 @@ _JOB_BITS = 64
 _LINE_BITS = 32
 _JOB_MASK = (1 << _JOB_BITS) - 1
 _LINE_MASK = (1 << _LINE_BITS) - 1
+MOST_SPLIT = 4096
 _SWEEP = 64  # entries that may be left over, beside as many as count, before they are swept out
 
-Rank = Callable[[Terms], int]
+Rank = Callable[[Terms, Burst], int]
+BurstOf = Callable[[JobId, Terms], Burst]
 Owner = tuple[str, str]  # tenant and user
+Kind = tuple[Terms, Burst]  # what is the same for all in a line
 
 
 class Line:
-    """Jobs of equal terms: `count` of them.
+    """Jobs of equal terms, and of one burst, unless that is `ALONE`: `count` of them.
 
     `head` is the packed entry of the first, None when nobody is left; no entry ever was greater than `last`.
     `lasts_s` is how short one of them is for who may be passed. `aside` says why the line is out of its group for now.
     """
 
-    __slots__ = ("aside", "count", "group", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
+    __slots__ = ("aside", "burst", "count", "group", "head", "heap", "last", "lasts_s", "number", "rank", "terms")
 
-    def __init__(self, number: int, terms: Terms, group: "Group", rank: int, lasts_s: Seconds) -> None:
+    def __init__(self, number: int, kind: "Kind", group: "Group", rank: int, lasts_s: Seconds) -> None:
         self.number = number
-        self.terms = terms
+        self.terms, self.burst = kind
         self.group = group
         self.rank = rank
         self.lasts_s = lasts_s
@@ -75,28 +80,49 @@ class Group:
 class Longest:
     """Who had waited longest of each line at one moment: a heap by since when they queue. See `starvation`.
 
-    `bound_s` is how long anybody should wait, as of then.
+    `bound_s` is how long anybody should wait, as of then; from `strict_s` on their reservation is.
     """
 
     at: Timestamp
     bound_s: Seconds
+    strict_s: Seconds
     heads: list[tuple[int, JobId, Line]]
+
+
+@dataclass(slots=True)
+class Rail:
+    """Who starves, and from when on nobody without a time limit passes them; else when to look again. See `starvation`.
+
+    `longest` is what was found then, until it is too old.
+    """
+
+    job: JobId | None = None
+    strict_at: Timestamp = Timestamp(inf)
+    again_at: Timestamp | None = None
+    longest: Longest | None = None
 
 
 class Queue:
     """All lines, grouped by demand. `rank` (lower first) comes before the order of the jobs inside a line.
 
-    `lasts` tells how short a job of these terms is for who may be passed.
+    `lasts` tells how short a job of these terms is for who may be passed, `burst` where lines are also of one burst,
+    in which a job came.
     """
 
-    __slots__ = ("_by_owner", "_by_terms", "_entries", "_groups", "_lasts", "_lines", "_rank", "_unused")
+    __slots__ = ("_burst", "_by_kind", "_by_owner", "_entries", "_groups", "_lasts", "_lines", "_rank", "_unused")
 
-    def __init__(self, rank: Rank, lasts: Callable[[Terms], Seconds] = lambda _: inf) -> None:
-        self._rank = rank
+    def __init__(
+        self, rank: Rank, lasts: Callable[[Terms], Seconds] = lambda _: inf, burst: BurstOf | None = None
+    ) -> None:
         self._lasts = lasts
+        self._empty(rank, burst)
+
+    def _empty(self, rank: Rank, burst: BurstOf | None) -> None:
+        self._rank = rank
+        self._burst = burst
         self._lines: list[Line] = []  # by number; one that ran empty is there until its number is used again
         self._unused: list[int] = []
-        self._by_terms: dict[Terms, Line] = {}
+        self._by_kind: dict[Kind, Line] = {}
         self._by_owner: dict[Owner, dict[Line, None]] = {}
         self._groups: dict[Demand, Group] = {}
         self._entries: dict[JobId, int] = {}
@@ -110,7 +136,7 @@ class Queue:
     def add(self, job: JobId, terms: Terms, order: int) -> None:
         """Put a job into its line; one that stands somewhere already moves."""
         self.remove(job)
-        line = self._line(terms)
+        line = self._line(job, terms)
         entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
         heappush(line.heap, entry)
         line.count += 1
@@ -121,7 +147,7 @@ class Queue:
         """Put many jobs into an empty queue at once, as after a restart."""
         entries = self._entries
         for job, terms, order in jobs:
-            line = self._line(terms)
+            line = self._line(job, terms)
             entry = entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
             line.heap.append(entry)
         for line in self._lines:
@@ -129,20 +155,15 @@ class Queue:
             heapify(line.heap)
             self._settle(line)
 
-    def reorder(self, rank: Rank, order: Callable[[JobId, int], int]) -> None:
-        """Order everybody anew: lines by another rank, their jobs by what `order` makes of a job and its order."""
-        self._rank = rank
-        for line in self._by_terms.values():
-            heap = []
-            for entry in self._alive(line):
-                job = job_of(entry)
-                key = order(job, entry >> _JOB_BITS + _LINE_BITS)
-                heap.append((key << _LINE_BITS | line.number) << _JOB_BITS | job)
-                self._entries[job] = heap[-1]
-            heapify(heap)
-            line.heap, line.head, line.last, line.aside = heap, None, max(heap), None
-            line.rank = rank(line.terms)
-            self._settle(line)
+    def reorder(self, rank: Rank, order: Callable[[JobId, int], int], burst: BurstOf | None = None) -> None:
+        """Order everybody anew, in new lines: those by another rank, jobs by what `order` makes of their order."""
+        standing = [
+            (job := job_of(entry), line.terms, order(job, entry >> _JOB_BITS + _LINE_BITS))
+            for line in self.lines()
+            for entry in self._alive(line)
+        ]
+        self._empty(rank, burst)
+        self.fill(standing)
 
     def remove(self, job: JobId) -> bool:
         """Take a job out; False if it stood in no line."""
@@ -153,7 +174,7 @@ class Queue:
         line.count -= 1
         self._settle(line)
         if not line.count:
-            del self._by_terms[line.terms]
+            del self._by_kind[line.terms, line.burst]
             self._unused.append(line.number)
             owned = self._by_owner[owner_of(line.terms)]
             del owned[line]
@@ -176,7 +197,7 @@ class Queue:
 
     def lines(self) -> Iterator[Line]:
         """Yield every line in which somebody stands."""
-        yield from self._by_terms.values()
+        yield from self._by_kind.values()
 
     def heads(self) -> list[tuple[int, int, Group]]:
         """Return (rank, entry, group) of the first job of every demand, as a heap."""
@@ -232,7 +253,7 @@ class Queue:
 
     def rank_anew(self, owner: Owner | None = None) -> None:
         """Ask for the ranks of an owner's lines again, or of all."""
-        for line in self._by_terms.values() if owner is None else self._by_owner.get(owner, ()):
+        for line in self._by_kind.values() if owner is None else self._by_owner.get(owner, ()):
             self.moved(line)
 
     def lengths_anew(self, owner: Owner) -> None:
@@ -245,7 +266,7 @@ class Queue:
 
     def moved(self, line: Line) -> bool:
         """Ask for a line's rank again; return whether it is another."""
-        rank = self._rank(line.terms)
+        rank = self._rank(line.terms, line.burst)
         if rank == line.rank:
             return False
         line.rank = rank
@@ -254,7 +275,7 @@ class Queue:
 
     def standing(self) -> Iterator[tuple[int, int]]:
         """Yield (rank, entry) of everybody in a line, in no order; sorted, they give the positions."""
-        for line in self._by_terms.values():
+        for line in self._by_kind.values():
             yield from ((line.rank, entry) for entry in self._alive(line))
 
     def position(self, job: JobId) -> int | None:
@@ -267,21 +288,23 @@ class Queue:
             return None
         mine = (self._line_of(entry).rank, entry)
         position = 0
-        for line in self._by_terms.values():
+        for line in self._by_kind.values():
             if (line.rank, line.last) <= mine:
                 position += line.count
             elif line.head is not None and (line.rank, line.head) <= mine:
                 position += sum(1 for theirs in self._alive(line) if (line.rank, theirs) <= mine)
         return position
 
-    def _line(self, terms: Terms) -> Line:
-        line = self._by_terms.get(terms)
+    def _line(self, job: JobId, terms: Terms) -> Line:
+        split = self._burst if len(self._by_kind) < MOST_SPLIT else None
+        kind = terms, ALONE if split is None else split(job, terms)
+        line = self._by_kind.get(kind)
         if line is None:
             number = self._unused.pop() if self._unused else len(self._lines)
             group = self._groups.get(terms.demand)
             if group is None:
                 group = self._groups[terms.demand] = Group(terms.demand)
-            line = self._by_terms[terms] = Line(number, terms, group, self._rank(terms), self._lasts(terms))
+            line = self._by_kind[kind] = Line(number, kind, group, self._rank(*kind), self._lasts(terms))
             self._by_owner.setdefault(owner_of(terms), {})[line] = None
             self._lines[number : number + 1] = [line]
             self._note_length(line)
@@ -289,7 +312,7 @@ class Queue:
 
     def _note_length(self, line: Line) -> None:
         shortest = line.group.shortest
-        if len(shortest) > 2 * len(self._by_terms) + _SWEEP:
+        if len(shortest) > 2 * len(self._by_kind) + _SWEEP:
             shortest[:] = {each[1]: each for each in shortest if self._tells_length(each)}.values()
             heapify(shortest)
         heappush(shortest, (line.lasts_s, line))
@@ -325,7 +348,7 @@ class Queue:
         if line.head is None or line.aside is not None:
             return
         order = line.group.order
-        if len(order) > 2 * len(self._by_terms) + _SWEEP:
+        if len(order) > 2 * len(self._by_kind) + _SWEEP:
             order[:] = {each[2]: each for each in order if each[2].head is each[1] and each[2].rank == each[0]}.values()
             heapify(order)
         heappush(order, (line.rank, line.head, line))

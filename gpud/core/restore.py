@@ -106,6 +106,7 @@ def _plain(
     order = world.policy.order
     for job, terms, priority, queued_us in waiting:
         world.queued_us = max(world.queued_us, queued_us)
+        world.bursts.came(job, terms, queued_us)
         if index_of(job) is not None:
             place = Place(priority=priority, queued_us=queued_us)
             elements.append(LoadedJob(job=job, terms=terms, place=place))

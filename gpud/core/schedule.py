@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core import arrays, jobs, patience, quota
 from gpud.core.backfill import SOON_S, Guard, earliest
-from gpud.core.claims import Claim
+from gpud.core.claims import Claim, Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
@@ -22,7 +22,7 @@ from gpud.core.queue import Group, Line, job_of, owner_of
 from gpud.core.starvation import starving
 from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
@@ -112,7 +112,7 @@ class _Round:
         world.early = False
         if not len(queue):
             return
-        starves_at = None if world.starving is not None else world.starving_at
+        starves_at = None if world.rail.job is not None else world.rail.again_at
         wakes = (world.policy.wake_at(self.now), starves_at, self.preemption.look_at)
         world.rethink_at = min((at for at in wakes if at is not None), default=None)
 
@@ -127,13 +127,13 @@ class _Round:
         if wait is not None:
             self._set_aside(line, wait)
             return True
-        binding = self.guard.binding(terms)
+        binding = self.guard.binding(job, terms)
         allocation = None
         if (line.group, binding) not in self.closed:
             allocation = self.guard.best(terms, binding)
             spared = None if allocation is None else self._sparing(job)
             if spared is not None:
-                sparing = spared.best(terms, spared.binding(terms))
+                sparing = spared.best(terms, spared.binding(job, terms))
                 if sparing is None and self.kept[job].at > self.now:
                     self._reserve(line, job, preempts=False)
                     if job in self.made:
@@ -258,7 +258,7 @@ class _Round:
         self.made[job] = preempting
         return True
 
-    def _claim_earliest(self, job: JobId, terms: Terms, *, strict: bool = False) -> bool:
+    def _claim_earliest(self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST) -> bool:
         """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
         kept, spared = self.kept.get(job), self._sparing(job)
         # Else it was for the end of a job that overruns, or somebody has claimed what it names since then.
@@ -266,13 +266,13 @@ class _Round:
             sooner = self.world.sooner
             among = sooner if terms.demand.nodes == 1 else None
             better = self._soonest(job, terms, spared or self.guard, among) if sooner else None
-            if self._keep(kept if better is None or kept.at <= better.at else better, strict=strict):
+            if self._keep(kept if better is None or kept.at <= better.at else better, passing):
                 return True
         found = self._soonest(job, terms, self.guard)
         beside = None if found is None or spared is None else self._soonest(job, terms, spared)
         if found is not None and beside is not None and beside.at <= found.at + SOON_S:
             found = beside
-        return found is not None and self._keep(found, strict=strict)
+        return found is not None and self._keep(found, passing)
 
     def _soonest(
         self, job: JobId, terms: Terms, guard: Guard, among: Collection[NodeName] | None = None
@@ -303,10 +303,10 @@ class _Round:
         others = [each for each in later if line(each.job) not in {None, line(job)}]
         return self.guard.sparing(others) if others else None
 
-    def _keep(self, reservation: Reservation, *, strict: bool) -> bool:
+    def _keep(self, reservation: Reservation, passing: Passing) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
-        if reservation.strict is not strict:
-            reservation = replace(reservation, strict=strict)
+        if reservation.passing is not passing:
+            reservation = replace(reservation, passing=passing)
         if reservation.at <= self.now or not self.guard.reserve(reservation):
             return False
         self.made[reservation.job] = reservation
@@ -318,7 +318,7 @@ class _Round:
 
     def _serve(self, job: JobId, terms: Terms) -> bool | None:
         """Start a job out of turn; None if it does not fit, False if its GPUs must be looked at first."""
-        binding = self.guard.binding(terms)
+        binding = self.guard.binding(job, terms)
         allocation = self.guard.best(terms, binding)
         if allocation is None:
             return None
@@ -335,7 +335,7 @@ class _Round:
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
             if self._serve(job, line.terms) is None:
-                self._keep(kept, strict=kept.strict)
+                self._keep(kept, kept.passing)
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
@@ -362,10 +362,10 @@ class _Round:
             served = self._serve(job, terms)
             # To starve gives no right to preempt, and takes none: only who is clearly beneath it yields to it.
             if served is None and not self._preempt(job, terms):
-                self._claim_earliest(job, terms, strict=True)
+                self._claim_earliest(job, terms, Passing.LIMIT if world.rail.strict_at <= self.now else Passing.LIKELY)
             if not served:
                 return
-            world.starving = None
+            world.rail.job = None
 
     def _serve_guaranteed(self) -> None:
         """Give tenants what is guaranteed to them, in the policy's order, before anybody borrows it or keeps it."""

@@ -1,7 +1,9 @@
 """Who has waited longest of all that may start, once that is longer than anybody should wait, whatever the policy.
 
 The bound is `Rules.starvation_s`, or, where so much is queued that everybody must wait for longer, as long as all of it
-takes: nobody waits much longer than twice what they would have if jobs were taken as they came.
+takes: nobody waits much longer than twice what they would have if jobs were taken as they came. What is reserved then
+may be used by who is likely to be over in time: where all is full for weeks wide jobs are served one after the other,
+and if nobody passed them everybody else would wait. After `STRICT` times as long only who has a time limit passes.
 
 Cost: a look at every line and at all that runs, once in `AGAIN_S` at most; O(log lines) for each who is found.
 """
@@ -16,6 +18,7 @@ from gpud.model.job import JobId
 from gpud.model.units import Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0
+STRICT = 1.25
 
 
 def starving(world: World, now: Timestamp) -> JobId | None:
@@ -23,27 +26,28 @@ def starving(world: World, now: Timestamp) -> JobId | None:
     every_s = world.rules.starvation_s
     if not every_s:
         return None
-    if world.starving is not None:
-        line = world.queue.line(world.starving)
+    rail = world.rail
+    if rail.job is not None:
+        line = world.queue.line(rail.job)
         if line is not None and line.aside is None:
-            return world.starving
-        world.starving = None
-    elif world.starving_at is not None and now < world.starving_at:
+            return rail.job
+        rail.job = None
+    elif rail.again_at is not None and now < rail.again_at:
         return None
-    world.starving_at = None
-    longest = world.longest
+    rail.again_at = None
+    longest = rail.longest
     if longest is None or now >= longest.at + min(AGAIN_S, every_s / 8) or _first(world, longest) is None:
-        longest = world.longest = _look(world, now)
+        longest = rail.longest = _look(world, now)
     found = _first(world, longest)
     if found is None:
         return None
     since_us, job = found
     due = Timestamp(since_us / 1_000_000 + longest.bound_s)
     if due <= now:
-        world.starving = job
+        rail.job, rail.strict_at = job, Timestamp(since_us / 1_000_000 + longest.strict_s)
     else:
-        world.starving_at = min(due, Timestamp(now + every_s / 8))
-    return world.starving
+        rail.again_at = min(due, Timestamp(now + every_s / 8))
+    return rail.job
 
 
 def _look(world: World, now: Timestamp) -> Longest:
@@ -54,7 +58,8 @@ def _look(world: World, now: Timestamp) -> Longest:
         if line.head is not None and _counts(world, job := job_of(line.head))
     ]
     heapify(heads)
-    return Longest(now, max(world.rules.starvation_s, _drained_after_s(world, lines, now)), heads)
+    every_s, drained_s = world.rules.starvation_s, _drained_after_s(world, lines, now)
+    return Longest(now, max(every_s, drained_s), max(every_s, STRICT * drained_s), heads)
 
 
 def _first(world: World, longest: Longest) -> tuple[int, JobId] | None:
@@ -83,7 +88,8 @@ def _counts(world: World, job: JobId) -> bool:
 def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
     """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
     gpus = census.present(world)
-    waiting = sum(line.count * line.terms.demand.gpu_weight * world.expected_s(line.terms) for line in lines)
+    lasts_s = world.predictor.seconds
+    waiting = sum(line.count * line.terms.demand.gpu_weight * lasts_s(line.terms, line.burst) for line in lines)
     running = sum(
         active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()
     )

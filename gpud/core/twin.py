@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
 
 from gpud.core.active import ActiveJob
+from gpud.core.claims import Reservation
 from gpud.core.condition import Condition, condition
 from gpud.core.policies.fcfs import Fcfs
 from gpud.core.queue import Line, job_of
 from gpud.core.space import Spaces
-from gpud.core.world import Array, Parked, Reservation, World
+from gpud.core.world import Array, Parked, World
 from gpud.model.gpu import Gpu, Node, Reading, Unreadable
 from gpud.model.job import JobId, array_of
 from gpud.model.spec import Park
@@ -125,12 +126,13 @@ def _bare(world: World, parked: Iterable[JobId], now: Timestamp) -> World:
     """Return a world without nodes and jobs that orders and places as this one does."""
     twin = World(Fcfs(), replace(world.rules, sample_every_s=0.0), world.boot)
     twin.predictor, twin.usage, twin.choice = world.predictor.twin(), world.usage.twin(), world.choice
+    twin.bursts = world.bursts
     twin.tenants, twin.windows = world.tenants, dict(world.windows)
     twin.spaces = Spaces(world.spaces.placement.twin())
     twin.set_policy(world.policy.twin(twin))
     twin.books.restore(world.tenants.values(), world.books.spent())
     twin.after = world.after.twin(parked)
-    twin.starving, twin.starving_at = world.starving, world.starving_at
+    twin.rail = replace(world.rail, longest=None)
     twin.next_number, twin.queued_us = world.next_number, world.queued_us
     # Where a look may be awaited, which nothing tells of here, it is decided anew at once; else when time says so.
     twin.rethink_at = now if world.real else world.rethink_at

@@ -12,8 +12,9 @@ from math import inf
 from gpud.core.active import ActiveJob
 from gpud.core.alarms import Alarms
 from gpud.core.books import Books, Patience
+from gpud.core.bursts import Bursts
 from gpud.core.care import Care
-from gpud.core.claims import Claim
+from gpud.core.claims import Claim, Reservation
 from gpud.core.dependencies import Dependencies
 from gpud.core.fleet import GpuState, NodeState, kind_of
 from gpud.core.fragmentation import PLACEMENTS
@@ -21,7 +22,7 @@ from gpud.core.groups import Groups
 from gpud.core.policies import Policy
 from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
-from gpud.core.queue import Line, Longest, Queue
+from gpud.core.queue import Line, Queue, Rail
 from gpud.core.recent import Recent
 from gpud.core.room import Hold
 from gpud.core.rules import Rules
@@ -29,7 +30,7 @@ from gpud.core.samples import Samples
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
 from gpud.core.waits import NoCapacity, Wait
-from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
+from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.tenant import Tenant
@@ -68,21 +69,6 @@ class Array:
         return inf if self.state.throttle is None else max(0, self.state.throttle - self.running)
 
 
-@value(kw_only=True)
-class Reservation:
-    """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
-
-    `strict`: another may use them before only if its time limit says that it is over by then, not a guess. `taken`:
-    jobs were preempted for it.
-    """
-
-    job: JobId
-    at: Timestamp
-    allocation: Allocation
-    strict: bool = False
-    taken: bool = False
-
-
 class World:
     """Everything that a cycle looks at."""
 
@@ -91,6 +77,7 @@ class World:
         self.rules = rules
         self.predictor = Predictor(rules.assumed_runtime_s)
         self.usage = Usage()
+        self.bursts = Bursts()
         self.queue = Queue(policy.rank, lambda terms: self.predictor.passing_s(terms))  # noqa: PLW0108 - a twin gets another
         self.nodes: dict[NodeName, NodeState] = {}
         self.gpus: dict[GpuId, GpuState] = {}
@@ -116,9 +103,7 @@ class World:
         self.eased: set[str] = set()  # tenants and users who have less than before
         self.reservations: dict[JobId, Reservation] = {}
         self.patience = Patience()
-        self.starving: JobId | None = None
-        self.starving_at: Timestamp | None = None  # when to look again who waits longest
-        self.longest: Longest | None = None
+        self.rail = Rail()
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
         self.early = False  # something ended well before it was expected to: whoever reserved may have something else
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
@@ -155,7 +140,7 @@ class World:
         self.shut.clear()
         for active in self.active.values():
             policy.started(active, active.since)
-        self.queue.reorder(policy.rank, self._order)
+        self.queue.reorder(policy.rank, self._order, self.bursts.of if policy.by_burst else None)
         for array in self.arrays.values():
             kept = {job for _, job in array.kept if job in self.places and job not in array.lined}
             array.kept = sorted((policy.order(self.places[job]), job) for job in kept)
@@ -175,7 +160,9 @@ class World:
         if before is not None:
             self._end_differs(active)
         else:
-            self.expects_s[active.job] = self.expected_s(active.terms)
+            burst = self.bursts.of(active.job, active.terms)
+            self.predictor.begin(active.job, active.terms, burst, active.since)
+            self.expects_s[active.job] = self.predictor.seconds(active.terms, burst)
             said = active.terms.preemptible
             if self.rules.preemptible if said is None else said:
                 self.preemptible[active.job] = None
@@ -188,6 +175,7 @@ class World:
         active = self.active.pop(job)
         self.books.leave(active)
         del self.expects_s[job]
+        self.predictor.end(job)
         self.preemptible.pop(job, None)
         self.alarms.silence(job)
         self.eased |= {active.terms.tenant, active.terms.user}
@@ -225,10 +213,6 @@ class World:
 
     # -- how long jobs take
 
-    def expected_s(self, terms: Terms) -> Seconds:
-        """Return how long a job of these terms is likely to run."""
-        return self.predictor.seconds(terms)
-
     def lasting_s(self, terms: Terms) -> Seconds:
         """Return how long a job of these terms may run, as far as its user says; what others did binds nobody."""
         if terms.time_limit_s is not None:
@@ -240,6 +224,7 @@ class World:
     def wait(self, job: JobId, terms: Terms, place: Place) -> None:
         """Put a job where it belongs: parked, kept back by its array's throttle, or in its line."""
         self.unwait(job)
+        self.bursts.came(job, terms, place.queued_us)
         if job not in self.arrays:  # what is pending of those is counted as it changes: see `Outcome`
             self.books.queue(terms, 1)
         if place.park is not None:

@@ -11,6 +11,7 @@ from itertools import groupby
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end, passing_s
 from gpud.core.choice import in_force
+from gpud.core.claims import Passing, Reservation
 from gpud.core.condition import Condition, is_drained
 from gpud.core.forecast import overdue
 from gpud.core.jobs import KILL_SLACK_S
@@ -19,7 +20,7 @@ from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_
 from gpud.core.prediction import Prediction
 from gpud.core.waits import Barred, Guaranteed, NoCapacity, OverQuota, Throttled, Wait, YieldsTo
 from gpud.core.why import why
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId, StopCause, Stopping, format_job
 from gpud.model.spec import Terms
@@ -80,7 +81,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     elif wait is not None and deep:
         found = _in_the_way(scene, row.job, row.terms, wait)
         later = kept is not None and expected_at is not None and expected_at + 1 < kept.at  # others give way before
-        details += _outlook(scene, row.terms, wait, None if later else kept, found)
+        details += _outlook(scene, row, wait, None if later else kept, found)
         details += _lines(scene, found, [] if kept is None else kept.allocation.all_gpus, len(details))
     if deep:
         told["blockers"] = [_blocker(world, each) for each in found.blockers[:_LINES]]
@@ -91,7 +92,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
 
 def _expected(world: World, row: JobRow) -> Prediction:
     """Return how long a job is expected to run; of one that runs, what was expected when it started."""
-    now_is, then_s = world.predictor.expect(row.terms), world.expects_s.get(row.job)
+    then_s = world.expects_s.get(row.job)
+    now_is = world.predictor.expect(row.terms, world.bursts.of(row.job, row.terms))
     if then_s is None or then_s == now_is.seconds:
         return now_is
     known = then_s != world.predictor.assumed_s or row.terms.time_limit_s is not None
@@ -155,7 +157,7 @@ def _in_the_way(scene: Scene, job: JobId, terms: Terms, wait: Wait) -> Obstacles
             return _NOTHING
 
 
-def _outlook(scene: Scene, terms: Terms, wait: Wait, kept: Reservation | None, found: Obstacles) -> list[str]:
+def _outlook(scene: Scene, row: JobRow, wait: Wait, kept: Reservation | None, found: Obstacles) -> list[str]:
     """Return what is reserved for a job, for whom it yields to, and what a gang lacks."""
     world, lines = scene.world, []
     if kept is not None and kept.allocation.all_shares:
@@ -163,22 +165,25 @@ def _outlook(scene: Scene, terms: Terms, wait: Wait, kept: Reservation | None, f
     if isinstance(wait, YieldsTo) and (theirs := world.reservations.get(wait.job)) is not None:
         where = _places(world, theirs.allocation.all_gpus) or theirs.allocation.node
         lines.append(f"{_named(world, wait.job)} is to have {where}{_when(scene, theirs)}")
-        lines += _unsaid(scene, terms, theirs)
-    nodes = terms.demand.nodes
+        lines += _unsaid(scene, row, theirs)
+    nodes = row.terms.demand.nodes
     if nodes > 1 and isinstance(wait, NoCapacity | YieldsTo | Barred):
         ready = min(found.nodes_ready, nodes)
         lines.append(f"{ready} of the {nodes} nodes that it needs have room for their part: {nodes - ready} missing")
     return lines
 
 
-def _unsaid(scene: Scene, terms: Terms, theirs: Reservation) -> list[str]:
+def _unsaid(scene: Scene, row: JobRow, theirs: Reservation) -> list[str]:
     """Return how long a job of which nobody said so is taken to run where another would be passed."""
-    if terms.time_limit_s is not None or (terms.estimate_s is not None and not theirs.strict):
+    terms, passing = row.terms, theirs.passing
+    if terms.time_limit_s is not None or (terms.estimate_s is not None and passing is not Passing.LIMIT):
         return []
-    if theirs.strict:
+    if passing is Passing.LIMIT:
         return ["that has waited for so long that nobody without a time limit passes it"]
-    lasts_s = passing_s(scene.world, terms, scene.now)
-    known = "" if lasts_s == scene.world.predictor.assumed_s else ", half as long again as the longest of its like"
+    lasts_s = passing_s(scene.world, row.job, terms, scene.now, passing)
+    longest_s = passing_s(scene.world, row.job, terms, scene.now)
+    known = ", half as long again as the longest of its like" if lasts_s == longest_s else ", as half of its like were"
+    known = "" if lasts_s == scene.world.predictor.assumed_s else known
     return [f"without a time limit it is taken to run for {format_duration(lasts_s)}{known}"]
 
 

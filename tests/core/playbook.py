@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ledger import Ledger, picture, told
 from tallies import counted, recounted
 
+from gpud.core.claims import Reservation
 from gpud.core.commands import (
     Asked,
     Cancel,
@@ -31,7 +32,7 @@ from gpud.core.restore import restore
 from gpud.core.rules import Rules
 from gpud.core.waits import Wait
 from gpud.core.why import why
-from gpud.core.world import Reservation, World
+from gpud.core.world import World
 from gpud.model.array import parse_array
 from gpud.model.effects import Launch, ReadGpus
 from gpud.model.gpu import (

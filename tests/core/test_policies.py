@@ -81,8 +81,8 @@ def test_who_has_waited_for_too_long_is_served_first_and_all_lines_are_looked_at
     for job in jobs[:-1]:
         play.ends(*play.running)
         assert play.running == [job]
-        looked = looked or play.world.longest
-        assert play.world.longest is looked
+        looked = looked or play.world.rail.longest
+        assert play.world.rail.longest is looked
 
 
 def test_sjf_learns_from_what_has_just_ended():
@@ -98,6 +98,39 @@ def test_sjf_learns_from_what_has_just_ended():
     play.ends(long)
     assert play.started == [ada]
     assert play.state(bob) == "queued"
+
+
+def test_sjf_goes_on_with_what_came_with_a_short_one_before_what_came_with_a_long_one():
+    play = a_cluster(gpus="1xH100")
+    choose(play, "sjf")
+    monday = play.submit(a_job(), a_job(), a_job())
+    play.starts(monday[0])
+    play.later(2 * HOUR)
+    tuesday = play.submit(a_job(priority=9), a_job())
+    play.ends(monday[0])
+    assert play.started == [tuesday[0]]
+    play.starts(tuesday[0])
+    play.later(60)
+    play.ends(tuesday[0])
+    assert play.started == [tuesday[1]]
+    choose(play, "priority")
+    assert standing(play) == monday[1:]  # they stand in one line again
+
+
+@pytest.mark.parametrize(("waited_h", "passes"), [(1.5, False), (1.9, True), (2.1, False)])
+def test_whoever_has_waited_too_long_is_passed_by_who_is_likely_short_and_later_by_nobody(waited_h, passes):
+    play = a_cluster(gpus="2xH100", rules=Rules(starvation_s=HOUR))
+    play.submit(a_job(user="eve", estimate=3 * HOUR))
+    play.starts(*play.running)
+    (wide,) = play.submit(a_job(2, estimate=HOUR))
+    play.later(1.5 * HOUR)
+    for ran_s in [60.0] * 5 + [20_000.0]:
+        play.world.predictor.learn(a_job(user="bob").terms, ran_s)
+    play.later((waited_h - 1.5) * HOUR)
+    (short,) = play.submit(a_job(user="bob"))
+    assert play.reserved is not None
+    assert play.reserved.job == wide
+    assert (play.state(short) == "starting") is passes
 
 
 def las_of(first_level: float, level_factor: float) -> Las:

@@ -1,11 +1,14 @@
 """How long jobs are expected to run: as those like them did."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, strategies as st
 from playbook import a_cluster, a_job
 
+from gpud.core.bursts import LEAST, PART, PAUSE_S, Bursts
 from gpud.core.prediction import KEPT, RUNS, Prediction, Predictor
-from gpud.model.job import Demand
+from gpud.model.job import Demand, job_id
 from gpud.model.spec import Terms
 
 HOUR = 3600.0
@@ -109,3 +112,61 @@ def test_jobs_that_came_to_their_own_end_are_learnt_from_and_others_are_not():
     expected = play.world.predictor.expect(a_job().terms)
     assert expected.runs == 2
     assert expected.seconds == pytest.approx(100, abs=1)
+
+
+# -- what came together
+
+
+def first_of(bursts, jobs, known):
+    """Return for each of these jobs which of them was the first of its burst."""
+    firsts = [bursts.of(job_id(number), known) for number in jobs]
+    return [next((number for number in jobs if job_id(number) == first), None) for first in firsts]
+
+
+def test_a_burst_is_a_users_jobs_on_as_many_gpus_that_came_without_a_pause():
+    bursts = Bursts()
+    came = [(1, "ada", 1, 0), (2, "bob", 1, 1), (3, "ada", 1, 2), (4, "ada", 8, 3), (5, "ada", 1, PAUSE_S + 3)]
+    for number, user, gpus, at in came:
+        bursts.came(job_id(number), terms(user, f"name{number}", gpus), 10**15 + round(at * 1e6))
+    bursts.came(job_id(3), terms(), 10**16)  # it is put back, much later
+    assert first_of(bursts, [1, 3, 5], terms()) == [1, 1, 5]
+    assert first_of(bursts, [4], terms(gpus=8)) == [4]
+    assert bursts.of(job_id(5, 7), terms()) == job_id(5)  # an element
+    assert bursts.of(job_id(4), terms("eve")) == 0
+
+
+def test_a_long_row_of_jobs_is_several_bursts_and_not_many():
+    bursts = Bursts()
+    for number in range(1, 10_001):
+        bursts.came(job_id(number), terms(), 10**15)
+    firsts = sorted(set(first_of(bursts, range(1, 10_001), terms())))
+    lengths = [later - first for first, later in pairwise(firsts)]
+    assert lengths[:PART] == [LEAST] * PART
+    assert lengths == sorted(lengths)
+    assert len(firsts) < 50
+
+
+def test_what_came_with_a_job_tells_more_of_it_than_what_was_before():
+    seen = after(*[(terms(), 100.0)] * RUNS)
+    for ran_s in (10.0, 30.0):
+        seen.learn(terms(name="eval"), ran_s, burst=1)
+    before_s = seen.seconds(terms())
+    assert before_s == pytest.approx(100)
+    expected = seen.expect(terms(), 1)
+    assert expected.seconds == pytest.approx((100 + 10 + 30) / 3)
+    assert expected.basis == "2 of ada's jobs on 1 GPU that came with it, and what was known before"
+    seen.learn(terms(), 60.0, burst=1)
+    assert seen.expect(terms(), 1).basis.startswith("1 of ada's train jobs on 1 GPU that came with it")
+    assert seen.expect(terms(), 2) == seen.expect(terms())
+
+
+def test_who_runs_for_longer_than_expected_tells_that_of_those_that_came_with_it():
+    seen = after((terms(), 100.0))
+    seen.begin(job_id(1), terms(), 1, 1000.0)
+    seen.now = 1090.0
+    assert seen.seconds(terms(), 1) == 100
+    seen.now = 1200.0
+    assert seen.seconds(terms(), 1) == (100 + 400) / 2
+    assert seen.seconds(terms(limit=120), 1) == 120
+    seen.end(job_id(1))
+    assert seen.seconds(terms(), 1) == 100

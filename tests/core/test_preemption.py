@@ -154,7 +154,7 @@ def test_who_has_waited_for_too_long_preempts_by_the_policys_own_order_like_ever
     (victim,) = all_running(play, 1, estimate=60.0)
     (waiting,) = play.submit(a_job(1, estimate=60.0))
     play.later(1_200)
-    assert play.world.starving == waiting
+    assert play.world.rail.job == waiting
     play.later(3_600)
     assert stopping(play) == [victim]
     play.ends(victim, signal=15)
@@ -166,7 +166,7 @@ def test_who_has_waited_for_too_long_preempts_nobody_for_that_but_may_as_soon_as
     (victim,) = all_running(play, 1, estimate=60.0)
     (urgent,) = play.submit(a_job(1, estimate=60.0))
     play.later(7_200)
-    assert (play.world.starving, stopping(play)) == (urgent, [])
+    assert (play.world.rail.job, stopping(play)) == (urgent, [])
     play.prioritise(5, urgent)
     assert stopping(play) == [victim]
     play.later(10)

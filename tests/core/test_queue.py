@@ -331,7 +331,7 @@ def test_what_left_a_line_leaves_nothing_behind():
     for number in range(2, 20_000):
         queue.add(job_id(number), a_line(number % 6), number if number % 2 else -number)
         queue.remove(job_id(number))
-    left = sum(len(line.heap) for line in queue._by_terms.values())
+    left = sum(len(line.heap) for line in queue._by_kind.values())
     left += sum(len(group.order) + len(group.shortest) for group in queue._groups.values())
     assert len(queue) == 1
     assert left < 500

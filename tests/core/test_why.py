@@ -103,7 +103,10 @@ def test_an_end_is_told_as_it_is_expected_from_what_like_jobs_took():
     (waits,) = play.submit(a_job(limit=7200))
 
     assert "job 4 of ada holds GPU 0: expected to end in 5m, ends within 2h" in details(play, waits)
-    assert "expected to run for 5m: ada's unnamed jobs on 1 GPU, the mean of 3 runs" in details(play, waits)
+    assert (
+        "expected to run for 5m: 3 of ada's unnamed jobs on 1 GPU that came with it, and what was known before"
+        in details(play, waits)
+    )
     assert "expected to end in 5m, ends within 2h" in details(play, runs)
 
     play.later(400)

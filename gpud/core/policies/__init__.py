@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gpud.core.active import ActiveJob
+from gpud.core.bursts import Burst
 from gpud.core.policies import fair_share, fcfs, las, priority, sjf
 from gpud.core.policies.parameters import Parameter, Surroundings
 from gpud.model.spec import Place, Terms
@@ -22,11 +23,12 @@ class Policy(Protocol):
     never sorted again.
     """
 
+    by_burst: bool  # jobs of equal terms that came in different bursts stand in different lines
     reserves: bool
     personal: bool  # a priority counts among one user's jobs only
 
-    def rank(self, terms: Terms) -> int:
-        """Return the rank of a whole line, as of the last `refresh`, `started` or `ended`."""
+    def rank(self, terms: Terms, burst: Burst) -> int:
+        """Return the rank of a whole line, of that burst, as of the last `refresh`, `started` or `ended`."""
         ...
 
     def order(self, place: Place) -> int:

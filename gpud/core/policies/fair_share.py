@@ -17,6 +17,7 @@ from math import inf
 from typing import Self
 
 from gpud.core.active import ActiveJob
+from gpud.core.bursts import Burst
 from gpud.core.policies.parameters import Kind, Parameter, Surroundings
 from gpud.core.policies.priority import AGING, Priority
 from gpud.core.usage import HALF_LIFE_S
@@ -79,7 +80,7 @@ class FairShare(Priority):
         self._now = Timestamp(0.0)
         self._next: Timestamp | None = None  # when to count anew; None before the first time
 
-    def rank(self, terms: Terms) -> int:
+    def rank(self, terms: Terms, burst: Burst) -> int:  # noqa: ARG002 - the protocol's shape
         """Return the tenant's and the user's use against their shares, in milliseconds."""
         user: Whose = (terms.tenant, terms.user)
         self._seen.add(user)

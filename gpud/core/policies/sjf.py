@@ -10,6 +10,7 @@ from copy import copy
 from typing import Self
 
 from gpud.core.active import ActiveJob
+from gpud.core.bursts import Burst
 from gpud.core.policies.parameters import Surroundings
 from gpud.core.policies.priority import AGING, Priority
 from gpud.core.prediction import Predictor
@@ -31,9 +32,11 @@ class Sjf(Priority):
         self._stale = False
         self._next: Timestamp | None = None
 
-    def rank(self, terms: Terms) -> int:
+    by_burst = True
+
+    def rank(self, terms: Terms, burst: Burst) -> int:
         """Return the GPU-milliseconds that one job is expected to take."""
-        return round(1000 * self._predictor.seconds(terms) * (terms.demand.gpu_weight or _CPU_ONLY))
+        return round(1000 * self._predictor.seconds(terms, burst) * (terms.demand.gpu_weight or _CPU_ONLY))
 
     def refresh(self, now: Timestamp) -> bool:
         """Return whether jobs ended that others may lean on, once a minute."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from gpud.core.active import ActiveJob
+from gpud.core.bursts import Burst
 from gpud.core.policies.parameters import Surroundings
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
@@ -12,7 +13,7 @@ from gpud.model.units import Seconds, Timestamp
 class Steady:
     """A policy by submission alone: all lines are equal, what runs and ends changes nothing, nobody is preempted."""
 
-    def rank(self, terms: Terms) -> int:  # noqa: ARG002 - the protocol's shape, here and below
+    def rank(self, terms: Terms, burst: Burst) -> int:  # noqa: ARG002 - the protocol's shape, here and below
         """Return 0: the jobs in the lines decide."""
         return 0
 
@@ -32,6 +33,7 @@ class Steady:
         """Return False: an end changes nothing."""
         return False
 
+    by_burst = False
     reserves = True
     personal = False
 
