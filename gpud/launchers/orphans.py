@@ -141,7 +141,8 @@ class Orphans:
         about.pop("checkpoint", None)  # there is more to say
         if about.pop("docker", None) is not None:  # whose groups are not known any more
             about["containers"] = "its containers were not looked for: its shim was killed"
-        done = about | {"state": record.DONE, "stuck": not clean, "timed_out": key in self.timed_out}
+        stuck, timed_out = about.get("stuck") or not clean, about.get("timed_out") or key in self.timed_out
+        done = about | {"state": record.DONE, "stuck": stuck, "timed_out": timed_out}
         peak_mib = cgroup.peak_mib(f"{self.cgroups}/job-{key}")
         _overwrite(f"{self.records}/{key}", done if peak_mib is None else done | {"peak_mib": peak_mib})
         cgroup.remove(f"{self.cgroups}/job-{key}")

@@ -23,6 +23,7 @@ from gpud.launchers.job import Limits, Order, as_user, become, pass_on, tell
 from gpud.launchers.leases import Leases
 
 _ORDERS = 64  # then the process goes, and with it whatever piled up in it
+_HANGS_S = 10  # how long a look at what a job left on its file servers may take
 
 
 # An order to do nothing: what `orders.order_of` gives, for rehearsals.
@@ -145,7 +146,7 @@ class Shim:
             self._release()
             return True
         self._stop_containers(self.record)
-        tmp = self.record.pop("tmp", [None])[0]
+        tmp = self.record.get("tmp", [None])[0]
         if tmp is not None and self.order["uid"] is None and places.removed(tmp):
             tmp = None
         again = self.order["uid"] is None and not deadlines.given_up() and tmp is None
@@ -206,7 +207,7 @@ class Shim:
         assert self.record is not None  # noqa: S101 - of an attempt that ended
         self.record.pop("checkpoint", None)  # there is more to say
         self.record |= {
-            "state": record.DONE,
+            "state": record.ENDED,
             "cpu_s": round(self.cpu_s, 3),
             "rss_mib": self.rss_kib >> 10,
             "leftovers": len(deadlines.killed),
@@ -214,7 +215,11 @@ class Shim:
             "stuck": deadlines.given_up(),
         }
         self._release()
+        if self.file is not None:
+            record.write(self.file, record.encode(self.record))  # so the launcher process completes what kills us here
+        self.record.pop("tmp", None)
         left = False
+        signal.alarm(_HANGS_S)  # a file server that does not answer is waited for until a signal kills
         try:
             as_user(self.order, ours=True)
             left = tmp is not None and not places.removed(tmp)
@@ -225,9 +230,10 @@ class Shim:
                 os.unlink(self.order["script_path"])
         except OSError:
             pass
+        signal.alarm(0)
         if self.bounds.cut and self.record.get("finding") is None:
             self.record["finding"] = f"it wrote more than {self.order['log_max'] >> 20} MiB: the log's head was dropped"
-        encoded = record.encode(self.record)
+        encoded = record.encode(self.record | {"state": record.DONE})
         if self.file is not None:  # else it vanished: gpud is told, if it is there
             record.write(self.file, encoded)
             os.close(self.file)

@@ -1,6 +1,8 @@
 """Bad days of a machine: no process, no file, no clock and no directory to be had, and jobs that behave badly."""
 
 import contextlib
+import ctypes
+import os
 import shutil
 import socket
 import subprocess
@@ -148,6 +150,34 @@ def test_without_a_file_to_be_had_those_who_are_served_stay_so(gpud):
     until(lambda: gpud.job(job)["state"] == "failed")
     with gpud.connect() as another:
         assert another.request("show", job=job)["job"]["exit_code"] == 3
+
+
+@contextlib.contextmanager
+def held_up(path):
+    """Have everybody who opens this file wait, until a signal kills them: as one of a server that does not answer."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    content_cloexec, open_perm, here = 0x5, 0x10000, -100  # linux/fanotify.h, linux/fcntl.h
+    group = libc.fanotify_init(content_cloexec, os.O_RDONLY)
+    if group < 0 or libc.fanotify_mark(group, 1, ctypes.c_uint64(open_perm), here, bytes(path)) < 0:
+        pytest.skip(f"nobody can be held up here: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        os.close(group)
+
+
+@pytest.mark.fault
+def test_a_log_whose_server_does_not_answer_keeps_no_gpu(shared):
+    log, go = shared.work / "held.log", shared.work / "held"
+    waits = "echo said; until [ -e held ]; do sleep 0.02; done; exit 3"
+    job = shared.submit("sh", "-c", waits, gpus=2, output=str(log), time_limit_s=1000.0)
+    until(lambda: log.exists() and log.read_text() == "said\n")
+    with held_up(log):
+        go.touch()
+        ended = shared.ended(job, within_s=60)
+        assert (ended["state"], ended["exit_code"]) == ("failed", 3)
+        assert shared.ended(shared.submit("true", gpus=2))["exit_code"] == 0
+    assert shared.ask("show", job=job)["attempts"][-1]["max_rss_mib"]
 
 
 @pytest.mark.fault
