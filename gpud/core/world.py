@@ -138,6 +138,7 @@ class World:
         self.policy = policy
         self.aside.clear()
         self.shut.clear()
+        self.rail.longest = None  # it names lines
         for active in self.active.values():
             policy.started(active, active.since)
         self.queue.reorder(policy.rank, self._order, self.bursts.of if policy.by_burst else None)

@@ -85,6 +85,16 @@ def test_who_has_waited_for_too_long_is_served_first_and_all_lines_are_looked_at
         assert play.world.rail.longest is looked
 
 
+def test_a_policy_can_be_chosen_while_somebody_waits_for_too_long():
+    play = a_cluster(gpus="1xH100", rules=Rules(starvation_s=HOUR))
+    _, *waiting = play.submit(*(a_job(user=user, estimate=60.0) for user in ("eve", "ada", "bob", "dan")))
+    play.later(HOUR + 10)
+    choose(play, "sjf")
+    for job in waiting:  # within a minute: nobody looks again who else waits
+        assert play.world.rail.job == job
+        play.cancel(job)
+
+
 def test_sjf_learns_from_what_has_just_ended():
     play = a_cluster(gpus="2xH100")
     choose(play, "sjf")
