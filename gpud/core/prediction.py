@@ -10,10 +10,12 @@ pass another that waits is judged more carefully, by the longest of those runs: 
 Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
 """
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
+from operator import itemgetter
 
 from gpud.core.bursts import ALONE, Burst
 from gpud.model.job import JobId
@@ -82,8 +84,8 @@ class Predictor:
         self.assumed_s = assumed_s
         self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
         self._learns = True
-        self._running: dict[JobId, Hashable] = {}  # in which burst
-        self._came: dict[Hashable, dict[JobId, tuple[str, Timestamp]]] = {}  # those: names, and since when
+        self._running: dict[JobId, tuple[Hashable, tuple[Timestamp, JobId, str]]] = {}  # in which burst
+        self._came: dict[Hashable, list[tuple[Timestamp, JobId, str]]] = {}  # those: since when, and names; in order
         self.now = Timestamp(0.0)
 
     def learn(self, terms: Terms, ran_s: Seconds, *, own_end: bool = True, burst: Burst = ALONE) -> bool:
@@ -124,14 +126,15 @@ class Predictor:
     def begin(self, job: JobId, terms: Terms, burst: Burst, since: Timestamp) -> None:
         """Take note of a job that runs."""
         if burst:
-            key = self._running[job] = terms.user, terms.demand.gpu_weight, burst
-            self._came.setdefault(key, {})[job] = terms.name_group, since
+            key, run = (terms.user, terms.demand.gpu_weight, burst), (since, job, terms.name_group)
+            self._running[job] = key, run
+            insort(self._came.setdefault(key, []), run)
 
     def end(self, job: JobId) -> None:
         """Take note that it does no more."""
-        key = self._running.pop(job, None)
-        if key is not None:
-            del self._came[key][job]
+        if job in self._running:
+            key, run = self._running.pop(job)
+            del self._came[key][bisect_left(self._came[key], run)]
             if not self._came[key]:
                 del self._came[key]
 
@@ -155,14 +158,11 @@ class Predictor:
         What was expected before counts as much as one of them: few may be unlike the rest.
         """
         expected = self._before_s(terms)
-        running = self._came.get((terms.user, terms.demand.gpu_weight, burst), {})
+        running = self._came.get((terms.user, terms.demand.gpu_weight, burst), [])
+        overdue = running[: bisect_left(running, self.now - expected, key=itemgetter(0))]  # of an array's few, at first
         for anyone, key in enumerate(_of_burst(terms, burst)):
             runs = self._circles.get(key)
-            late = [
-                2 * (self.now - since)
-                for name, since in running.values()
-                if self.now - since > expected and (anyone or name == terms.name_group)
-            ]
+            late = [2 * (self.now - since) for since, _, name in overdue if anyone or name == terms.name_group]
             count = len(late) + (0 if runs is None else len(runs.ran_ms))
             if count:
                 return (expected + sum(late) + (0 if runs is None else runs.sum_ms / 1000)) / (1 + count), count, anyone

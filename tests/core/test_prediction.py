@@ -160,6 +160,25 @@ def test_what_came_with_a_job_tells_more_of_it_than_what_was_before():
     assert seen.expect(terms(), 2) == seen.expect(terms())
 
 
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9)), max_size=12), st.randoms(use_true_random=False))
+def test_of_those_that_run_it_counts_since_when_and_not_who_was_noted_first(started, random):
+    runs = [(job_id(number + 1), name, float(since)) for number, (name, since) in enumerate(started)]
+    seen, other = after(assumed=3.0), after(assumed=3.0)
+    seen.now = other.now = 10.0
+    for job, name, since in runs:
+        seen.begin(job, terms(name=name), 1, since)
+    for job, name, since in random.sample(runs, len(runs)):
+        other.begin(job, terms(name=name), 1, since)
+    for job, _, _ in random.sample(runs, len(runs)):
+        late = [2 * (10.0 - since) for each, name, since in runs if name == "a" and since < 7 and each in seen._running]
+        if late:
+            assert seen.seconds(terms(name="a"), 1) == pytest.approx((3.0 + sum(late)) / (1 + len(late)))
+        assert other.seconds(terms(name="a"), 1) == seen.seconds(terms(name="a"), 1)
+        seen.end(job)
+        other.end(job)
+    assert [seen._running, seen._came, other._came] == [{}, {}, {}]
+
+
 def test_who_runs_for_longer_than_expected_tells_that_of_those_that_came_with_it():
     seen = after((terms(), 100.0))
     seen.begin(job_id(1), terms(), 1, 1000.0)
