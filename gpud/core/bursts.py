@@ -40,13 +40,21 @@ class Bursts:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, float], _Row] = {}
+        self._learns = True
+
+    def twin(self) -> "Bursts":
+        """Return what knows what these do, and learns nothing by itself."""
+        twin = Bursts()
+        twin._rows, twin._learns = self._rows, False
+        return twin
 
     def came(self, job: JobId, terms: Terms, at_us: int) -> None:
         """Take note of a job that queues, since that moment (microseconds); one that did before changes nothing."""
         who, job = (terms.user, terms.demand.gpu_weight), array_of(job)
-        row = self._rows.get(who) or self._rows.setdefault(who, _Row())
-        if job <= row.last:
+        row = self._rows.get(who) or _Row()
+        if job <= row.last or not self._learns:
             return
+        self._rows[who] = row
         if at_us - row.at_us > PAUSE_S * 1_000_000:
             row.total = 0
         if not row.total or row.count >= max(LEAST, row.total // PART):

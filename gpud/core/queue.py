@@ -145,9 +145,10 @@ class Queue:
 
     def fill(self, jobs: Iterable[tuple[JobId, Terms, int]]) -> None:
         """Put many jobs into an empty queue at once, as after a restart."""
-        entries = self._entries
+        entries, line = self._entries, None
         for job, terms, order in jobs:
-            line = self._line(job, terms)
+            if line is None or line.terms is not terms or self._burst is not None:
+                line = self._line(job, terms)
             entry = entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
             line.heap.append(entry)
         for line in self._lines:

@@ -60,6 +60,7 @@ def restore(
                 world.wait(loaded.job, loaded.terms, loaded.place)
             continue
         active = ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active)
+        world.bursts.came(active.job, active.terms, active.place.queued_us)
         world.enter(active)
         world.policy.started(active, active.since)
         sampling.begin(world, active)

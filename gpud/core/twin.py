@@ -126,7 +126,7 @@ def _bare(world: World, parked: Iterable[JobId], now: Timestamp) -> World:
     """Return a world without nodes and jobs that orders and places as this one does."""
     twin = World(Fcfs(), replace(world.rules, sample_every_s=0.0), world.boot)
     twin.predictor, twin.usage, twin.choice = world.predictor.twin(), world.usage.twin(), world.choice
-    twin.bursts = world.bursts
+    twin.bursts = world.bursts.twin()
     twin.tenants, twin.windows = world.tenants, dict(world.windows)
     twin.spaces = Spaces(world.spaces.placement.twin())
     twin.set_policy(world.policy.twin(twin))

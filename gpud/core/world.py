@@ -133,7 +133,7 @@ class World:
     def set_policy(self, policy: Policy) -> None:
         """Order everybody by another policy; nobody loses their place.
 
-        Cost: all that wait stand in line anew, about a second for a million.
+        Cost: all that wait stand in line anew, about two seconds for a million.
         """
         self.policy = policy
         self.aside.clear()

@@ -133,6 +133,10 @@ def test_a_burst_is_a_users_jobs_on_as_many_gpus_that_came_without_a_pause():
     assert first_of(bursts, [4], terms(gpus=8)) == [4]
     assert bursts.of(job_id(5, 7), terms()) == job_id(5)  # an element
     assert bursts.of(job_id(4), terms("eve")) == 0
+    twin = bursts.twin()
+    twin.came(job_id(6), terms(), 10**16)
+    assert first_of(bursts, [1, 6], terms()) == [1, None]
+    assert twin.of(job_id(3), terms()) == job_id(1)
 
 
 def test_a_long_row_of_jobs_is_several_bursts_and_not_many():
