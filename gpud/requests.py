@@ -348,11 +348,9 @@ class Requests:
             return chosen, ()
         gids = (peer.gid, *peer.groups())
         gone = await self._gpud.reader.run(lambda reader: reader.beyond(chosen.jobs, peer.uid, gids))
-        over = {job: None for job in chosen.jobs if job in gone or array_of(job) in gone}
-        kept = {job: state for job, state in chosen.states.items() if job not in over}
-        return Chosen(kept), tuple(
-            (job, "was submitted in a group that you are not in now: submit it again") for job in over
-        )
+        why = "was submitted in a group that you are not in now: submit it again"
+        over = {job: why for job in chosen.jobs if job in gone or array_of(job) in gone}
+        return Chosen({job: state for job, state in chosen.states.items() if job not in over}), tuple(over.items())
 
     async def _update(self, peer: Peer, message: Message, chosen: Chosen) -> None:
         """Ask for what is new of jobs, worked out from what they were submitted with."""

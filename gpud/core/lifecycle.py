@@ -103,8 +103,8 @@ def after(
     reason = said(outcome) if gone is None else f"{said(outcome)}; {gone} was lost"
     end = End.LOST if outcome.lost is not None else End.FAILED
     if outcome.lost is not None or gone is not None:
-        seen = outcome.exit_code is not None or outcome.signal is not None  # it was stopped: that is a failure, too
-        named = seen and terms.retries > 0 and tried_again(terms, outcome)
+        # Where it was stopped, that is a failure, too.
+        named = outcome.seen and terms.retries > 0 and tried_again(terms, outcome)
         return _after_mishap(place, terms, now, Over(end, reason), most, may=named or None)
     if place.failures < terms.retries and tried_again(terms, outcome):
         return _retried(place, now, reason)

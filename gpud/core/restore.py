@@ -42,6 +42,8 @@ def restore(
     _restore_settings(world, settings)
     world.groups.restore(grouped, settings)
     elements: list[LoadedJob] = []
+    others = list(others)
+    _note_active(world, others)
     world.queue.fill(_plain(world, waiting, elements))
     for line in world.queue.lines():
         world.books.queue(line.terms, line.count)
@@ -60,7 +62,6 @@ def restore(
                 world.wait(loaded.job, loaded.terms, loaded.place)
             continue
         active = ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active)
-        world.bursts.came(active.job, active.terms, active.place.queued_us)
         world.enter(active)
         world.policy.started(active, active.since)
         sampling.begin(world, active)
@@ -98,6 +99,12 @@ def carry_over(before: World, world: World, lost: Iterable[Change] = ()) -> None
     foreign.owe(world, lost)
     known = before.samples.tallies.items()
     world.samples.tallies = {job: tallies for job, tallies in known if job in world.active}
+
+
+def _note_active(world: World, others: Iterable[LoadedJob]) -> None:
+    """Let the bursts of what runs be known before who waits is told of: that mostly came later."""
+    for each in sorted((each for each in others if each.active is not None), key=lambda each: each.job):
+        world.bursts.came(each.job, each.terms, each.place.queued_us)
 
 
 def _plain(

@@ -183,7 +183,8 @@ class Fault:
 class Exit:
     """How an attempt ended, as its record tells.
 
-    Exactly one of `exit_code`, `signal`, `fault` and `lost` (the reason why nobody knows) is set.
+    One of `exit_code`, `signal`, `fault` and `lost` is set: why nobody knows, or, beside the first two, that a shutdown
+    ended it.
     `timed_out`: the shim ended it at its time limit. `max_rss_mib` is the largest process's, `peak_mib` the most that
     all of them had at once, None where nobody counted it.
     `leftovers` counts processes that had to be killed after the end. `finding`: what stood in the log's tail.
@@ -204,3 +205,8 @@ class Exit:
     finding: str | None = None
     containers: str | None = None
     stuck: bool = False
+
+    @property
+    def seen(self) -> bool:
+        """Return whether somebody saw its process end."""
+        return self.exit_code is not None or self.signal is not None

@@ -49,8 +49,7 @@ def _ending(row: JobRow, events: Sequence[Event]) -> str:
                 return f"gpud gave it back: {row.reason}"
             return _cancelled(row, run, over, events)
         case End.LOST:
-            seen = over.exit_code is not None or over.signal is not None
-            return (row.reason or over.lost or "") if seen else f"nobody saw its end: {row.reason or over.lost}"
+            return (row.reason or over.lost or "") if over.seen else f"nobody saw its end: {row.reason or over.lost}"
         case _:
             return _failure(row, run, over)
 

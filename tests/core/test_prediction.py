@@ -193,3 +193,11 @@ def test_who_runs_for_longer_than_expected_tells_that_of_those_that_came_with_it
     assert seen.seconds(terms(limit=120), 1) == 120
     seen.end(job_id(1))
     assert seen.seconds(terms(), 1) == 100
+
+
+def test_those_that_came_together_are_known_for_it_after_a_restart():
+    play = a_cluster(gpus="1xH100")
+    runs, waits = play.submit(a_job(), a_job())
+    play.starts(runs)
+    bursts = play.restarted().world.bursts
+    assert [bursts.of(job, a_job().terms) for job in (runs, waits)] == [runs, runs]

@@ -59,6 +59,12 @@ class FileLimit:
         pass
 
 
+def of_a_disk(test):
+    """Have a test run on a small disk alone: nothing can be reserved against a limit of files."""
+    test = pytest.mark.parametrize("small", [SmallTmpfs], indirect=True)(test)
+    return pytest.mark.skipif(os.getuid() != 0, reason="only root mounts one")(test)
+
+
 @pytest.fixture(params=[SmallTmpfs, FileLimit] if os.getuid() == 0 else [FileLimit])
 def small(request, a_gpud, tmp_path):
     """A gpud whose state is on a small disk, and that disk."""
@@ -126,10 +132,9 @@ def test_a_full_disk_costs_no_job_and_no_end(small):
     assert {row["id"] for row in gpud.ask("list", all=True)["jobs"]} == {*printed, ends, lasts, following, later}
 
 
+@of_a_disk
 def test_the_job_that_fills_the_disk_can_be_cancelled(small):
     gpud, disk = small
-    if isinstance(disk, FileLimit):
-        pytest.skip("nothing can be reserved against a limit of files")
     job = a_job_that_waits(gpud, 0, gpus=1)[0]
     disk.fill(reserve=False)
 
@@ -141,10 +146,9 @@ def test_the_job_that_fills_the_disk_can_be_cancelled(small):
     assert gpud.ask("status")["storage"] is None
 
 
+@of_a_disk
 def test_a_restart_gives_nothing_of_the_reserve_to_who_fills_the_disk(small):
     gpud, disk = small
-    if isinstance(disk, FileLimit):
-        pytest.skip("nothing can be reserved against a limit of files")
     job = a_job_that_waits(gpud, 0, gpus=1)[0]
     disk.fill(reserve=False)
     assert gpud.stop() == 0
