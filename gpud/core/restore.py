@@ -42,8 +42,7 @@ def restore(
     _restore_settings(world, settings)
     world.groups.restore(grouped, settings)
     elements: list[LoadedJob] = []
-    others = list(others)
-    _note_active(world, others)
+    _note_active(world, others := list(others))
     world.queue.fill(_plain(world, waiting, elements))
     for line in world.queue.lines():
         world.books.queue(line.terms, line.count)
