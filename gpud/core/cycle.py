@@ -160,16 +160,20 @@ def _look_around(world: World, out: Outcome) -> None:
     At a GPU that a start waits for, or whose job has ended: soon; at one that only a look can free (foreign,
     unreadable): slowly, while a job waits.
     """
-    wakes = [at for at in (world.alarms.next_at, world.rethink_at) if at is not None]
-    wakes += [kept.at for kept in world.reservations.values()]
-    wakes += tenants.wakes(world) + sampling.look(world, out) + nursing.look(world, out)
+    wakes = [world.alarms.next_at, world.rethink_at, sampling.look(world, out), nursing.look(world, out)]
+    if world.reservations:
+        wakes += [kept.at for kept in world.reservations.values()]
+    if world.windows or world.tenants:
+        wakes.append(tenants.wake_at(world))
     if world.real:
-        wakes += _look_at_real(world, out)
-    out.wake_at = min(wakes, default=None)
+        wakes.append(_look_at_real(world, out))
+    out.wake_at = min([at for at in wakes if at is not None], default=None)
 
 
 def _blame_late(world: World, out: Outcome) -> bool:
     """See which GPUs that starts wait for have not answered when others have: who can go elsewhere need not wait."""
+    if not world.real:
+        return False
     waited = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
     late = [state for gpu in sorted(waited) if _due(state := world.gpus[gpu], LOOK_RELEASING_S, out.now)]
     late = [state for state in late if "late" not in state.health.faults and _is_behind(world, state)]
@@ -184,8 +188,8 @@ def _is_behind(world: World, state: GpuState) -> bool:
     return bool(heard) and state.gpu.id not in heard
 
 
-def _look_at_real(world: World, out: Outcome) -> list[Timestamp]:
-    """Ask for looks at GPUs that are not on paper, as above; return when to ask for the next."""
+def _look_at_real(world: World, out: Outcome) -> Timestamp | None:
+    """Ask for looks at GPUs that are not on paper, as above; return when to ask for the next, if ever."""
     wakes: list[Timestamp] = []
     wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]
     soon = {gpu for gpus in wanted for gpu in gpus}
@@ -206,7 +210,7 @@ def _look_at_real(world: World, out: Outcome) -> list[Timestamp]:
                 state.asked_at = out.now
                 out.look(state.node, state.gpu.id)
             wakes.append(Timestamp(state.asked_at + every_s))
-    return wakes
+    return min(wakes, default=None)
 
 
 def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:

@@ -178,12 +178,12 @@ def forgive(world: World, out: Outcome, state: GpuState, cause: str) -> None:
         _changed(world, out, state, cause, fault, found=False)
 
 
-def look(world: World, out: Outcome) -> list[Timestamp]:
-    """Ask for the looks that are due at GPUs that are sick or occupied; return when the next ones are."""
+def look(world: World, out: Outcome) -> Timestamp | None:
+    """Ask for the looks that are due at GPUs that are sick or occupied; return when the next ones are, if ever."""
     care, every_s = world.care, world.rules.sample_every_s
     if not care.attended:
         care.due = None
-        return []
+        return None
     if care.due is not None and care.due <= out.now:
         for gpu in care.attended:
             state = world.gpus.get(gpu)
@@ -192,7 +192,7 @@ def look(world: World, out: Outcome) -> list[Timestamp]:
         care.due = None
     if care.due is None and every_s:
         care.due = out.later(every_s)
-    return [] if care.due is None else [care.due]
+    return care.due
 
 
 def restore(world: World, settings: Mapping[str, object]) -> None:

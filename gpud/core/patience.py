@@ -30,7 +30,7 @@ def shut(world: World, line: Line, wait: Wait) -> None:
 def keep(world: World, now: Timestamp) -> None:
     """See for whom quotas are kept, before lines are let in again: for who has waited longest for each."""
     patience = world.patience
-    for job in {*patience.kept.values()}:
+    for job in set(patience.kept.values()) if patience.kept else ():
         if world.queue.line(job) is None:
             patience.forget(job)
     if now < patience.due:
@@ -52,8 +52,10 @@ def keep(world: World, now: Timestamp) -> None:
 
 def yields(world: World, job: JobId, terms: Terms, now: Timestamp) -> YieldsTo | None:
     """Return for whom a job waits whose quota it would use; None where there is nobody."""
+    if not world.patience.kept:
+        return None
     wanted = milli(terms.demand)
-    for whose in (f"tenant {terms.tenant}", f"user {terms.user}") if world.patience.kept and wanted else ():
+    for whose in (f"tenant {terms.tenant}", f"user {terms.user}") if wanted else ():
         kept = world.patience.kept.get(whose)
         waiting = None if kept is None or kept == job else world.waiting(kept)
         found = None if kept is None or waiting is None else _there(world, whose, kept, waiting.terms, now)

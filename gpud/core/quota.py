@@ -22,11 +22,9 @@ from gpud.core.world import World
 from gpud.model.gpu import GpuId
 from gpud.model.job import Demand, Stopping
 from gpud.model.spec import Terms
-from gpud.model.tenant import Limits, Tenant
+from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp, format_duration, plural
 from gpud.model.window import Pool
-
-_NO_LIMITS = Limits()
 
 
 def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1, of_tenant: int | None = None) -> Refused | None:
@@ -49,7 +47,8 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
         pool = next((each for each in world.rules.pools if each.name == terms.demand.pool), None)
         if pool is None or _too_long(pool, terms):
             return NoPool(terms.demand.pool, None if pool is None else pool.max_time_s)
-    if limits == _NO_LIMITS and not world.tenants:
+    free = limits.running is None and limits.running_per_user is None and limits.gpus_per_user is None
+    if free and not world.tenants:
         return None
     books, wanted = world.books, milli(terms.demand)
     everybody, user, of_tenant = books.all, books.of_user(terms.user), books.of_tenant(terms.tenant)

@@ -52,7 +52,7 @@ def end(world: World, job: JobId) -> tuple[GpuUse, ...]:
     return uses
 
 
-def look(world: World, out: Outcome) -> list[Timestamp]:
+def look(world: World, out: Outcome) -> Timestamp | None:
     """Ask for the looks that are due; return when the next one is, if any ever is."""
     due = world.samples.due
     for job in due.due(out.now):
@@ -67,7 +67,7 @@ def look(world: World, out: Outcome) -> list[Timestamp]:
         due.set(Timestamp(out.now + min(world.rules.sample_every_s, soon_s)), job)
     if out.now - world.samples.kept_at >= KEEP_S:
         out.changes += kept(world, out.now)
-    return [] if due.next_at is None else [due.next_at]
+    return due.next_at
 
 
 def kept(world: World, now: Timestamp) -> list[SettingPut]:

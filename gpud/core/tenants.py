@@ -46,11 +46,9 @@ def turn(world: World, out: Outcome) -> bool:
     return windows.close_past(world, out) | quota.roll(world, out.now)
 
 
-def wakes(world: World) -> list[Timestamp]:
-    """Return when to look again though nothing happens."""
-    if not world.windows and not world.tenants:
-        return []
-    return [at for at in (windows.wake_at(world), quota.wake_at(world)) if at is not None]
+def wake_at(world: World) -> Timestamp | None:
+    """Return when to look again though nothing happens, if ever."""
+    return min((at for at in (windows.wake_at(world), quota.wake_at(world)) if at is not None), default=None)
 
 
 def boost(world: World, terms: Terms) -> int:

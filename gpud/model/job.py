@@ -10,7 +10,7 @@ from typing import NewType
 
 from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity
 from gpud.model.units import Mib, Seconds, Timestamp
-from gpud.model.value import value
+from gpud.model.value import Key, value
 
 JobId = NewType("JobId", int)
 _ELEMENT_BITS = 24
@@ -44,7 +44,7 @@ def format_job(job: JobId) -> str:
 
 
 @value(kw_only=True)
-class Demand:
+class Demand(Key):
     """What a job needs before it can start; jobs with equal demands are interchangeable to placement.
 
     `gpus` are counted in total: a gang of two `nodes` gets half of them on each. Whole ones, or, where one of the

@@ -7,13 +7,13 @@ from enum import StrEnum
 from gpud.model.array import IndexSet
 from gpud.model.job import Active, Demand, End, JobId
 from gpud.model.units import Seconds, Timestamp
-from gpud.model.value import value
+from gpud.model.value import Key, value
 
 _DIGITS = re.compile(r"\d+")
 
 
 @value(kw_only=True)
-class Terms:
+class Terms(Key):
     """What deciding needs to know of a job and what it shares with many: jobs with equal terms stand in one line.
 
     `grace_s` is how long the job may take to end after TERM; `retries` how often a failure is tried again, of the

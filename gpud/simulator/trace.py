@@ -157,22 +157,24 @@ class Row:
 def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
     trace = Trace(place.name)
     known: dict[tuple[str, ...], Terms] = {}
+    demands: dict[Demand, Demand] = {}  # each only once: what is looked up by the very same is found at once
     uids: dict[str, int] = {}
     for row in rows(place, lines, _NEEDED):
         key = tuple([row.values.get(column, "") for column in _TERMS_OF])
         terms = known.get(key)
         if terms is None:
-            terms = known[key] = _terms(row, per_node, uids)
+            demand = _demand(row, per_node)
+            terms = known[key] = _terms(row, demands.setdefault(demand, demand), uids)
         submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
         priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
         trace.jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))
     return trace
 
 
-def _terms(row: Row, per_node: int, uids: dict[str, int]) -> Terms:
+def _terms(row: Row, demand: Demand, uids: dict[str, int]) -> Terms:
     user, name = row.text("user") or "nobody", row.text("name")
     return Terms(
-        demand=_demand(row, per_node),
+        demand=demand,
         uid=uids.setdefault(user, 1000 + len(uids)),
         user=user,
         tenant=row.text("tenant") or "default",
