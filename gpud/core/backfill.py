@@ -170,7 +170,8 @@ class Guard:
 
     def best(self, terms: Terms, binding: tuple[int, ...]) -> Allocation | None:
         """Return the best allocation that these claims leave: of its tenant's own GPUs, as long as it fits there."""
-        spaces, tenant, holds = self._world.spaces, self._world.tenants.get(terms.tenant), self.holds(binding)
+        spaces, tenant = self._world.spaces, self._world.tenants.get(terms.tenant)
+        holds = self.holds(binding) if binding else _NOTHING
         if tenant is not None and tenant.gpus and terms.demand.gpus:
             own = Spaces(spaces.placement)
             for node, hold in all_but(self._world, tenant.gpus).items():

@@ -7,9 +7,10 @@ or a reason to wait, so `gpuctl why` can never disagree with what the scheduler 
 Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cost what a thousand do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
+from typing import Any
 
 from gpud.core import arrays, census, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
 from gpud.core.alerts import alert
@@ -48,7 +49,6 @@ from gpud.core.schedule import schedule
 from gpud.core.waits import Looking
 from gpud.core.world import World
 from gpud.model.changes import InventoryPut, SettingPut, Told
-from gpud.model.gpu import Node
 from gpud.model.job import JobId
 from gpud.model.observations import Exited, GpuSeen, NodeSeen, Noticed, Observation, Started, XidSeen
 from gpud.model.spec import LoadedJob
@@ -64,8 +64,6 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     """Take the inputs in, in their order, start what can start, and return everything that follows."""
     out = Outcome(now)
     world.predictor.now = now
-    told: list[tuple[int, JobId]] = []
-    surveyed = False
     # A reservation whose moment has come and gone was for a job that overruns: it moves.
     stirred = bool(world.reservations) and any(kept.at <= now for kept in world.reservations.values())
     stirred |= world.rethink_at is not None and world.rethink_at <= now
@@ -74,46 +72,55 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
         jobs.come_due(world, out, job)
         stirred = True
     for each in inputs:
-        match each:
-            case Asked():
-                out.asked.append(each.token)
-                continue
-            case Started():
-                stirred |= start_matters(world, each)
-                jobs.started(world, out, each)
-                continue
-            case Exited():
-                jobs.exited(world, out, each)
-            case Submit():
-                submits.submit(world, out, each, told)
-            case SubmitMany():
-                submits.submit_many(world, out, each)
-            case NodeSeen(node):
-                _see_node(world, out, node)
-                surveyed = True
-            case GpuSeen() | XidSeen():
-                if each.gpu in world.gpus:
-                    _see_gpu(world, out, world.gpus[each.gpu], each)
-            case Noticed(what, message):
-                alert(out, what, message)
-            case _:
-                _command(world, out, each)
-        stirred = True
+        stirred |= _TAKES.get(type(each), _command)(world, out, each)
     stirred |= _blame_late(world, out)
-    if surveyed:
+    if out.surveyed:
         census.take(world, out)
     if stirred:
         hold_failing(world, out)
         settle(world, out)
         schedule(world, out)
     out.changes += world.usage.lifted()
-    submits.answer(world, out, told)
+    submits.answer(world, out)
     _look_around(world, out)
     out.close(world)
     return out
 
 
-def _see_node(world: World, out: Outcome, node: Node) -> None:
+def _ask(world: World, out: Outcome, asked: Asked) -> bool:  # noqa: ARG001 - each takes one input in alike
+    out.asked.append(asked.token)
+    return False
+
+
+def _start(world: World, out: Outcome, seen: Started) -> bool:
+    stirs = start_matters(world, seen)
+    jobs.started(world, out, seen)
+    return stirs
+
+
+def _end(world: World, out: Outcome, seen: Exited) -> bool:
+    jobs.exited(world, out, seen)
+    return True
+
+
+def _submit(world: World, out: Outcome, asked: Submit) -> bool:
+    submits.submit(world, out, asked)
+    return True
+
+
+def _submit_many(world: World, out: Outcome, asked: SubmitMany) -> bool:
+    submits.submit_many(world, out, asked)
+    return True
+
+
+def _notice(world: World, out: Outcome, noticed: Noticed) -> bool:  # noqa: ARG001 - as above
+    alert(out, noticed.what, noticed.message)
+    return True
+
+
+def _see_node(world: World, out: Outcome, seen: NodeSeen) -> bool:
+    node = seen.node
+    out.surveyed = True
     world.see_node(node)
     world.sooner.add(node.name)
     world.eased.update(world.shut)  # what is guaranteed depends on what there is
@@ -124,13 +131,21 @@ def _see_node(world: World, out: Outcome, node: Node) -> None:
             out.look(state.node, state.gpu.id)
         if not state.present:
             oversight.end_lost(world, out, state)
+    return True
 
 
-def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSeen) -> None:
-    if isinstance(seen, XidSeen):
+def _see_xid(world: World, out: Outcome, seen: XidSeen) -> bool:
+    state = world.gpus.get(seen.gpu)
+    if state is not None:
         nursing.reported(world, out, state, seen.xid)
         oversight.end_lost(world, out, state)
-        return
+    return True
+
+
+def _see_gpu(world: World, out: Outcome, seen: GpuSeen) -> bool:
+    state = world.gpus.get(seen.gpu)
+    if state is None:
+        return True
     take_in(world, state, seen.reading, out.now)
     sampling.note(world, state, seen.reading)
     if not state.gpu.simulated:  # what is on paper is never ill, and has no strangers
@@ -138,6 +153,7 @@ def _see_gpu(world: World, out: Outcome, state: GpuState, seen: GpuSeen | XidSee
             heed(world, out, state, seen.reading)
     world.dirty.add(state.node)
     world.sooner.add(state.node)
+    return True
 
 
 def start_matters(world: World, seen: Started) -> bool:
@@ -217,10 +233,11 @@ def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:
     return state.asked_at is None or state.asked_at + every_s <= now
 
 
-def _command(world: World, out: Outcome, asked: Command) -> None:
+def _command(world: World, out: Outcome, asked: Command) -> bool:
     """Do what was asked of many jobs, each for itself, or of the scheduler."""
     reply = _of_scheduler(world, out, asked)
     out.replies.append((asked.token, _of_jobs(world, out, asked) if reply is None else reply))
+    return True
 
 
 def _of_scheduler(world: World, out: Outcome, asked: Command) -> Reply | None:
@@ -308,3 +325,17 @@ def _drain(world: World, out: Outcome, asked: Drain) -> Done:
         drained = {"gpus": dict(world.drained), "nodes": nodes}
         out.changes += [SettingPut("drained", drained), Told(out.now, kind, detail)]
     return Done(changed or absolved)
+
+
+# How each kind of input is taken in, and whether that may let somebody start. What is not here is a command.
+_TAKES: dict[type, Callable[[World, Outcome, Any], bool]] = {
+    Asked: _ask,
+    Started: _start,
+    Exited: _end,
+    Submit: _submit,
+    SubmitMany: _submit_many,
+    NodeSeen: _see_node,
+    GpuSeen: _see_gpu,
+    XidSeen: _see_xid,
+    Noticed: _notice,
+}

@@ -1,6 +1,6 @@
 """What a cycle decided: changes to make durable, then effects to perform, then replies to give."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from gpud.core.commands import Reply
 from gpud.core.world import World
@@ -14,18 +14,28 @@ from gpud.model.units import Seconds, Timestamp
 _WORST_FIRST = (End.FAILED, End.TIMED_OUT, End.LOST, End.CANCELLED, End.COMPLETED)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Outcome:
-    """Grows during a cycle. `wake_at` is when the next must run even if nothing happens."""
+    """Grows during a cycle. `wake_at` is when the next must run even if nothing happens.
+
+    `told` are those who are to be told what happens next to the job that they submitted; `surveyed`: a node was seen.
+    """
 
     now: Timestamp
-    changes: list[Change] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
-    replies: list[tuple[int, Reply]] = field(default_factory=list)
-    asked: list[int] = field(default_factory=list)
-    wake_at: Timestamp | None = None
-    touched: dict[JobId, str | None] = field(default_factory=dict)
-    _looks: dict[NodeName, dict[GpuId, None]] = field(default_factory=dict)
+    changes: list[Change]
+    effects: list[Effect]
+    replies: list[tuple[int, Reply]]
+    asked: list[int]
+    told: list[tuple[int, JobId]]
+    surveyed: bool
+    wake_at: Timestamp | None
+    touched: dict[JobId, str | None]
+    _looks: dict[NodeName, dict[GpuId, None]]
+
+    def __init__(self, now: Timestamp) -> None:  # in a third of the time that fields with factories take
+        self.now, self.wake_at, self.surveyed = now, None, False
+        self.changes, self.effects, self.replies, self.asked, self.told = [], [], [], [], []
+        self.touched, self._looks = {}, {}
 
     def touch(self, array: JobId, reason: str | None = None) -> None:
         """Remember that an array's row changed; one change a cycle tells of it, however many elements moved.
@@ -51,7 +61,17 @@ class Outcome:
             world.books.pend(job, array.terms, len(array.state.pending))
 
     def close(self, world: World) -> None:
-        """Turn what was remembered into changes and effects. An array of which nothing is left is over."""
+        """Turn what was remembered into changes and effects."""
+        if world.books.changed or self.touched:
+            self._close_books(world)
+        if world.groups.changed:
+            self.changes.append(SettingPut("groups", world.groups.plain(self.now)))
+            world.groups.changed = False
+        if self._looks:
+            self.effects += [ReadGpus(node, tuple(gpus)) for node, gpus in self._looks.items()]
+
+    def _close_books(self, world: World) -> None:
+        """Tell what was used, and of arrays. One of which nothing is left is over."""
         self.count(world)
         if world.books.changed:
             self.changes.append(SettingPut("gpu_hours", world.books.spent() or None))
@@ -66,10 +86,6 @@ class Outcome:
                 world.recent.over(job, array.state)
                 world.unwait(job)
                 world.groups.leave(job, aggregate(array.state))
-        if world.groups.changed:
-            self.changes.append(SettingPut("groups", world.groups.plain(self.now)))
-            world.groups.changed = False
-        self.effects += [ReadGpus(node, tuple(gpus)) for node, gpus in self._looks.items()]
 
 
 def aggregate(array: ArrayState) -> End:

@@ -68,12 +68,17 @@ class Line:
 class Group:
     """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries."""
 
-    __slots__ = ("demand", "order", "shortest")
+    __slots__ = ("demand", "lines", "order", "shortest")
 
     def __init__(self, demand: Demand) -> None:
         self.demand = demand
+        self.lines = 0
         self.order: list[tuple[int, int, Line]] = []
         self.shortest: list[tuple[Seconds, Line]] = []
+
+    def __lt__(self, other: "Group") -> bool:
+        """Of equal entries one at most still counts."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +140,16 @@ class Queue:
 
     def add(self, job: JobId, terms: Terms, order: int) -> None:
         """Put a job into its line; one that stands somewhere already moves."""
-        self.remove(job)
+        if job in self._entries:
+            self.remove(job)
         line = self._line(job, terms)
         entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
         heappush(line.heap, entry)
         line.count += 1
         line.last = max(line.last, entry)
-        self._settle(line)
+        if line.heap[0] is entry:
+            line.head = entry
+            self._enter_group(line)
 
     def fill(self, jobs: Iterable[tuple[JobId, Terms, int]]) -> None:
         """Put many jobs into an empty queue at once, as after a restart."""
@@ -175,6 +183,7 @@ class Queue:
         line.count -= 1
         self._settle(line)
         if not line.count:
+            line.group.lines -= 1
             del self._by_kind[line.terms, line.burst]
             self._unused.append(line.number)
             owned = self._by_owner[owner_of(line.terms)]
@@ -200,15 +209,14 @@ class Queue:
         """Yield every line in which somebody stands."""
         yield from self._by_kind.values()
 
-    def heads(self) -> list[tuple[int, int, Group]]:
-        """Return (rank, entry, group) of the first job of every demand, as a heap."""
-        heads = []
-        for group in list(self._groups.values()):
-            first = self.first(group)
-            if first is not None:
-                heads.append((first[0], first[1], group))
-            elif self.shortest_s(group) == inf:
-                del self._groups[group.demand]
+    def heads(self) -> "list[tuple[int, int, Group, Line | None]]":
+        """Return (rank, entry, group, None) of every demand, as a heap: of its `first`, or of who was before that."""
+        emptied = [group for group in self._groups.values() if not group.lines]
+        for group in emptied:
+            del self._groups[group.demand]
+        heads: list[tuple[int, int, Group, Line | None]] = [
+            (*group.order[0][:2], group, None) for group in self._groups.values() if group.order
+        ]
         heapify(heads)
         return heads
 
@@ -305,6 +313,7 @@ class Queue:
             group = self._groups.get(terms.demand)
             if group is None:
                 group = self._groups[terms.demand] = Group(terms.demand)
+            group.lines += 1
             line = self._by_kind[kind] = Line(number, kind, group, self._rank(*kind), self._lasts(terms))
             self._by_owner.setdefault(owner_of(terms), {})[line] = None
             self._lines[number : number + 1] = [line]

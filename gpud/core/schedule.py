@@ -41,7 +41,8 @@ def schedule(world: World, out: Outcome) -> None:
         queue.let_in(line)
     world.aside.clear()
     patience.keep(world, out.now)
-    _open_shut(world)
+    if world.eased:
+        _open_shut(world)
     world.rethink_at = None
     if world.paused is not None or not len(queue):
         world.reservations.clear()
@@ -54,10 +55,7 @@ def schedule(world: World, out: Outcome) -> None:
 
 def _open_shut(world: World) -> None:
     """Let lines in again that were over a quota of somebody who has less now."""
-    if not world.shut:
-        world.eased.clear()
-        return
-    if world.eased and quota.opens_to_all(world):
+    if world.shut and quota.opens_to_all(world):
         world.eased |= world.shut.keys()
     for who in world.eased & world.shut.keys():
         for line in world.shut.pop(who):
@@ -92,7 +90,7 @@ class _Round:
         self._serve_patient()
         self._serve_starving()
         self._serve_guaranteed()
-        heads = self.heads = [(rank, entry, group, None) for rank, entry, group in queue.heads()]
+        heads = self.heads = queue.heads()
         while heads:
             rank, entry, group, behind = heads[0]
             if behind is not None:
@@ -114,7 +112,7 @@ class _Round:
             return
         starves_at = None if world.rail.job is not None else world.rail.again_at
         wakes = (world.policy.wake_at(self.now), starves_at, self.preemption.look_at)
-        world.rethink_at = min((at for at in wakes if at is not None), default=None)
+        world.rethink_at = min([at for at in wakes if at is not None], default=None)
 
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
@@ -147,7 +145,8 @@ class _Round:
 
     def _give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
         """Start a job; False if its GPUs must be looked at first, and are given to nobody meanwhile."""
-        world, unseen = self.world, stale(self.world, terms.demand, allocation, self.now)
+        world, now = self.world, self.now
+        unseen = stale(world, terms.demand, allocation, now) if world.real else ()
         world.spaces.take(allocation)
         self.guard.took(binding, allocation)
         if unseen:
@@ -330,7 +329,7 @@ class _Round:
     def _serve_preemptors(self) -> None:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
         world = self.world
-        for job, kept in list(self.kept.items()):
+        for job, kept in list(self.kept.items()) if self.kept else ():
             line = world.queue.line(job) if kept.taken else None
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
@@ -340,7 +339,7 @@ class _Round:
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
         world = self.world
-        for job in dict.fromkeys(world.patience.kept.values()):
+        for job in dict.fromkeys(world.patience.kept.values()) if world.patience.kept else ():
             line = world.queue.line(job)
             if line is not None and line.aside is None and quota.over(world, line.terms, self.now) is None:
                 self._serve(job, line.terms)

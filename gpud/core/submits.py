@@ -19,11 +19,9 @@ from gpud.model.changes import Added
 from gpud.model.job import End, JobId, format_job, job_id
 from gpud.model.spec import ArrayState, Park, Place
 
-Told = list[tuple[int, JobId]]
 
-
-def submit(world: World, out: Outcome, asked: Submit, told: Told) -> None:
-    """Queue a job, or say why not; `told` gathers those to be told what happens next, when that is decided."""
+def submit(world: World, out: Outcome, asked: Submit) -> None:
+    """Queue a job, or say why not; `out.told` gathers those to be told what happens next, when that is decided."""
     out.count(world)
     there = _there(world, asked)
     if there is None:
@@ -37,7 +35,7 @@ def submit(world: World, out: Outcome, asked: Submit, told: Told) -> None:
         return
     job = _queue(world, out, asked) if there is None else there[0]
     if asked.tell and there is None and not done:
-        told.append((asked.token, job))
+        out.told.append((asked.token, job))
     else:
         out.replies.append((asked.token, Accepted(job, there=_state(world, there), done=done)))
 
@@ -69,10 +67,10 @@ def submit_many(world: World, out: Outcome, asked: SubmitMany) -> None:
     out.replies.append((asked.token, Submitted(tuple(jobs), tuple(done), held)))
 
 
-def answer(world: World, out: Outcome, told: Told) -> None:
+def answer(world: World, out: Outcome) -> None:
     """Tell those who asked what happens next to their jobs."""
     reply: Reply
-    for token, job in told:
+    for token, job in out.told:
         reply = Accepted(job, world.queue.position(job), why(world, job, out.now))
         out.replies.append((token, reply))
 

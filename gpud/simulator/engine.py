@@ -53,10 +53,11 @@ class Run:
     lost_s: Seconds = 0.0
     since: Timestamp | None = None  # while it runs
     attempt: int = 0
+    end: int = 0  # the number of the end that it has coming
     had_s: Seconds = 0.0  # ran, in all
 
 
-_End = tuple[float, int, Run, JobId, int]  # when (see `_late_s`), in the order made, of which attempt
+_End = tuple[float, int, Run, JobId]  # when (see `_late_s`), its number; a run that was stopped has another one coming
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Meter:
     busy_gpu_s: float = 0.0
     idle_gpu_s: float = 0.0
     waited_s: Seconds = 0.0
-    series: list[tuple[Timestamp, float, int]] | None = None
+    series: list[tuple[Timestamp, float, int]] | None = None  # what was true from when on, for a plot
 
     def advance(self, now: Timestamp) -> None:
         """Count what was since the last time."""
@@ -82,11 +83,6 @@ class Meter:
                 self.waited_s += step
                 self.idle_gpu_s += (self.gpus - self.busy) * step
         self.at = now
-
-    def note(self, now: Timestamp) -> None:
-        """Keep what is true from now on, for a plot."""
-        if self.series is not None:
-            self.series.append((now, self.busy, self.waiting))
 
 
 def runs_of(jobs: Sequence[TraceJob], physics: Physics) -> list[Run]:
@@ -112,7 +108,7 @@ class Engine:
         self.meter = Meter(sum(len(node.gpus) for node in nodes), series=[] if series else None)
         self.cycles = 0
         self.wake_at: Timestamp | None = None
-        self._came = 0
+        self._come(0)
         self._run_of: dict[JobId, Run] = {}
         self._ends: list[_End] = []
         self._late_s: Seconds = 0.0  # for being packed anew, until now: so much later all ends come
@@ -139,14 +135,16 @@ class Engine:
 
     def _next(self) -> Timestamp | None:
         """Return when something happens next."""
-        if self._stopped or (self._started and any(start_matters(self.world, each) for each in self._started)):
+        if self._stopped:
             return self.meter.at
-        ends, runs, came = self._ends, self.runs, self._came
-        while ends and _stale(ends[0]):
+        for each in self._started:
+            if start_matters(self.world, each):
+                return self.meter.at
+        ends = self._ends
+        while ends and ends[0][2].end != ends[0][1]:
             heappop(ends)
         now = ends[0][0] + self._late_s if ends else inf
-        if came < len(runs) and runs[came].job.submit_s < now:
-            now = runs[came].job.submit_s
+        now = min(now, self._comes_at)
         if self.wake_at is not None and self.wake_at <= now:
             # Starts are told with what comes next, but before the core wonders what became of them.
             now = self.wake_at if self.meter.at is None or not self._started else self.meter.at
@@ -155,25 +153,27 @@ class Engine:
     def _due(self, now: Timestamp) -> list[Input]:
         """Return what happens now: starts that were not told yet, ends, then who comes."""
         inputs: list[Input] = [*self._started]
-        self._started = []
+        self._started.clear()
         ends = self._ends
         while ends and ends[0][0] + self._late_s <= now:
-            end = heappop(ends)
-            if not _stale(end):
-                _, _, run, job, attempt = end
+            _, number, run, job = heappop(ends)
+            if run.end == number:
                 limit_s = run.job.terms.time_limit_s
                 over = limit_s is not None and run.left_s > limit_s
                 how = Exit(at=now, exit_code=15 if over else 0, timed_out=over)
-                inputs.append(self._end(run, job, attempt, now, how))
+                inputs.append(self._end(run, job, now, how))
         if self._stopped:
             inputs += self._stopped
-            self._stopped = []
-        runs, came = self.runs, self._came
-        while came < len(runs) and runs[came].job.submit_s <= now:
-            inputs.append(Submit(came, runs[came].spec))
-            came += 1
-        self._came = came
+            self._stopped.clear()
+        while self._comes_at <= now:
+            inputs.append(Submit(self._came, self.runs[self._came].spec))
+            self._come(self._came + 1)
         return inputs
+
+    def _come(self, number: int) -> None:
+        """Let the next to come be of that number."""
+        self._came = number
+        self._comes_at = self.runs[number].job.submit_s if number < len(self.runs) else inf
 
     def _cycle(self, inputs: list[Input], now: Timestamp) -> None:
         meter = self.meter
@@ -190,21 +190,22 @@ class Engine:
                 self._launch(effect, now)
             elif isinstance(effect, Stop):
                 self._stop(effect, now)
-        assert out.wake_at is None or out.wake_at > now, "time stands still"  # noqa: S101 - ours
-        self.wake_at = out.wake_at
-        meter.note(now)
+        wake_at = self.wake_at = out.wake_at
+        assert wake_at is None or wake_at > now, "time stands still"  # noqa: S101 - ours
+        if meter.series is not None:
+            meter.series.append((now, meter.busy, meter.waiting))
 
     def _launch(self, effect: Launch, now: Timestamp) -> None:
         run = self._run_of[effect.job]
-        run.since, run.attempt = now, effect.attempt
+        terms = run.job.terms
+        self._made += 1
+        run.since, run.attempt, run.end = now, effect.attempt, self._made
         if run.started_at is None:
             run.started_at = now
-        if run.job.terms.demand.share_mib is not None:
+        if terms.demand.share_mib is not None:
             run.weight = _part(self.world, effect.allocation)
-        limit_s = run.job.terms.time_limit_s
-        lasts_s = run.left_s if limit_s is None else min(run.left_s, limit_s)
-        self._made += 1
-        heappush(self._ends, (now + lasts_s - self._late_s, self._made, run, effect.job, effect.attempt))
+        lasts_s = run.left_s if terms.time_limit_s is None else min(run.left_s, terms.time_limit_s)
+        heappush(self._ends, (now + lasts_s - self._late_s, self._made, run, effect.job))
         self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
         self.meter.busy += run.weight
         self.meter.waiting -= 1
@@ -227,18 +228,18 @@ class Engine:
         run.left_s += lost_s - (now - run.since)
         run.lost_s += lost_s
         run.preemptions += 1
-        self._stopped.append(self._end(run, effect.job, effect.attempt, now, Exit(at=now, signal=15)))
+        self._stopped.append(self._end(run, effect.job, now, Exit(at=now, signal=15)))
 
-    def _end(self, run: Run, job: JobId, attempt: int, now: Timestamp, how: Exit) -> Exited:
+    def _end(self, run: Run, job: JobId, now: Timestamp, how: Exit) -> Exited:
         assert run.since is not None, job  # noqa: S101 - callers looked: only what runs ends
         run.had_s += now - run.since
-        run.since = None
+        run.since, run.end = None, 0
         self.meter.busy -= run.weight
         if how.signal is None:
             run.ended_at = now
         else:
             self.meter.waiting += 1
-        return Exited(job, attempt, how)
+        return Exited(job, run.attempt, how)
 
     def _close(self, until: float) -> None:
         """Count up to the last moment what still runs."""
@@ -251,12 +252,6 @@ class Engine:
         for run in self.runs:
             if run.since is not None:
                 run.had_s += at - run.since
-
-
-def _stale(end: _End) -> bool:
-    """Return whether an attempt was stopped before its end."""
-    _, _, run, _, attempt = end
-    return run.since is None or run.attempt != attempt
 
 
 def _part(world: World, allocation: Allocation) -> float:

@@ -312,7 +312,7 @@ def test_the_queue_is_a_sorted_list(story):
     assert sorted(job_of(entry) for entry in entries) == sorted(model)
     assert [model[job_of(entry)][0] for entry in entries] == sorted(order for order, _ in model.values())
     assert [queue.position(job_of(entry)) for entry in entries] == list(range(1, len(entries) + 1))
-    heads = {group.demand: entry for _, entry, group in queue.heads()}
+    heads = firsts(queue)
     for entry in entries:
         demand = queue.terms(job_of(entry)).demand
         assert heads[demand] <= entry
@@ -321,8 +321,19 @@ def test_the_queue_is_a_sorted_list(story):
         demand, entry = min(heads.items(), key=lambda head: head[1])
         assert entry == entries.pop(0)
         queue.remove(job_of(entry))
-        heads = {group.demand: entry for _, entry, group in queue.heads()}
+        heads = firsts(queue)
     assert not entries
+
+
+def firsts(queue):
+    """Return the packed entry of the first job of every demand; what `heads` tells never stands behind it."""
+    found = {}
+    for rank, entry, group, _ in queue.heads():
+        first = queue.first(group)
+        if first is not None:
+            assert (rank, entry) <= first[:2]
+            found[group.demand] = first[1]
+    return found
 
 
 def test_what_left_a_line_leaves_nothing_behind():
