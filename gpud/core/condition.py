@@ -163,7 +163,8 @@ def take_in(world: World, state: GpuState, seen: Reading | Unreadable, now: Time
     """Take in one look: what was seen, and whether it shows the last job gone."""
     if state.seen is not None and seen.at < state.seen.at:
         return  # late: something newer is known
-    state.seen, state.heard_at = seen, now
+    state.see(seen)
+    state.heard_at = now
     world.dirty.add(state.node)
     if not isinstance(seen, Reading) or is_opaque(world, seen):
         return

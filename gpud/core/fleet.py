@@ -1,10 +1,11 @@
 """What there is to run on, as gpud knows it: nodes, their GPUs, and who holds what of them."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from gpud.core.health import Health, Level
-from gpud.model.gpu import Allocation, Gpu, Node, NodeName, Reading, Unreadable, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Share, Unreadable, nominal_mib
 from gpud.model.job import JobId
 from gpud.model.units import Mib, Timestamp
 
@@ -17,18 +18,35 @@ class Kind(NamedTuple):
     mig: str  # the profile of an instance, empty for a whole GPU
 
 
-def kind_of(gpu: Gpu) -> Kind:
-    """Return what a GPU is to those who do not ask for it by name."""
-    return Kind(nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """All that tells a GPU from the others of its node to those who name none, its health apart.
+
+    `warmth_c` is how hot it was when it was last looked at, 0 if nobody knows. GPUs of which all this is the same, on
+    whatever nodes, have the same slot, one object: what was worked out for some slots is found again without a look
+    into them.
+    """
+
+    kind: Kind
+    memory_total_mib: Mib
+    index: int
+    nvlink: str | None
+    pcie: str | None
+    numa: int | None
+    warmth_c: int
 
 
-@dataclass(slots=True)
+_one_slot = lru_cache(maxsize=1 << 14)(Slot)
+
+
+@dataclass(slots=True, eq=False)
 class GpuState:
     """A GPU and all that decides whether it may be given out.
 
     `heard_at` is when `seen` came in; `baseline_mib` is the least memory seen in use with nobody on it; `released_at`
     is set from a job's end, or that of strangers who left memory behind, until a reading shows it gone; `asked_at` is
-    when a look was last asked for. `kind` is the GPU's.
+    when a look was last asked for. `kind`, `slot` and `whole`, the share of who has it alone, follow from the GPU and
+    what was seen of it: `be` and `see` change these.
     """
 
     gpu: Gpu
@@ -43,9 +61,23 @@ class GpuState:
     health: Health = field(default_factory=Health)
     holders: dict[JobId, Mib | None] = field(default_factory=dict)  # with their shares of it; None: the whole GPU
     kind: Kind = field(init=False)
+    slot: Slot = field(init=False)
+    whole: Share = field(init=False)
 
     def __post_init__(self) -> None:
-        self.kind = kind_of(self.gpu)
+        self.be(self.gpu)
+
+    def be(self, gpu: Gpu) -> None:
+        """Take in what the GPU is; its identity stays."""
+        self.gpu, self.whole = gpu, Share(gpu=gpu.id)
+        self.kind = Kind(nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
+        self.see(self.seen)
+
+    def see(self, seen: Reading | Unreadable | None) -> None:
+        """Take in what was last seen on it."""
+        self.seen, gpu = seen, self.gpu
+        warmth_c = (seen.temperature_c or 0) if isinstance(seen, Reading) else 0
+        self.slot = _one_slot(self.kind, gpu.memory_total_mib, gpu.index, gpu.nvlink, gpu.pcie, gpu.numa, warmth_c)
 
     @property
     def shared(self) -> bool:
@@ -66,7 +98,7 @@ class GpuState:
     @property
     def comes_back(self) -> bool:
         """Return whether others may have it once nobody holds it, as far as is known now."""
-        if not self.present or self.drained is not None:
+        if not self.present or self.drained is not None or self.gpu.split:
             return False
         return (not self.health.faults and not isinstance(self.seen, Unreadable)) or not (self.closed or self.lost)
 
@@ -78,7 +110,7 @@ class GpuState:
 
 @dataclass(slots=True)
 class NodeState:
-    """A node, its GPUs by index, and what of it is taken."""
+    """A node, its GPUs by index (and by identity: `add` and `remove` keep both), and what of it is taken."""
 
     node: Node
     gpus: list[GpuState] = field(default_factory=list)
@@ -90,6 +122,34 @@ class NodeState:
     # When those are expected to end, in order, and when their limits stop them; None: not known yet.
     ends: list[tuple[float, JobId, float]] | None = None
     bounds: dict[int, float | None] = field(default_factory=dict)  # before when so many GPUs are not free: see backfill
+    by_id: dict[GpuId, GpuState] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_id = {state.gpu.id: state for state in self.gpus}
+
+    def add(self, state: GpuState) -> None:
+        """Count a GPU as one of its own."""
+        self.gpus.append(state)
+        self.by_id[state.gpu.id] = state
+
+    def remove(self, state: GpuState) -> None:
+        """Count a GPU as none of its own any more."""
+        self.gpus.remove(state)
+        del self.by_id[state.gpu.id]
+
+    def hold(self, job: JobId, part: Allocation) -> None:
+        """Count what a job has of it."""
+        self.held[job] = part
+        self.cpus_used += part.cpus
+        self.memory_used_mib += part.memory_mib
+        self.changed()
+
+    def let_go(self, job: JobId, part: Allocation) -> None:
+        """Count what a job had of it as over."""
+        self.held.pop(job, None)
+        self.cpus_used -= part.cpus
+        self.memory_used_mib -= part.memory_mib
+        self.changed()
 
     def changed(self) -> None:
         """Forget what was worked out from who holds what."""

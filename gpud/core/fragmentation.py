@@ -71,7 +71,7 @@ class Fragmentation:
             before = self._before[room.name] = room, room.version, self._mix.lost(room.stocks, room.cpus)
         grows = self._mix.lost(after, room.cpus - demand.cpus_counted) - before[2]
         largest, _ = taken_of(room.stocks, after)
-        reach = 0 if demand.shared else apart(room.free, demand.gpus // demand.nodes)
+        reach = 0 if demand.shared else apart(room.slots, demand.gpus // demand.nodes)
         return -int(100 / (1 + exp(grows))), largest, room.free_permille, reach, room.cpus
 
 

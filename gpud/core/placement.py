@@ -6,36 +6,40 @@ Degraded GPUs only where there are not enough others, and nodes that would give 
 Shares go to GPUs that are shared already, where they fit tightest, and only then to a free one. A GPU is whole or
 shared, never both.
 
-Cost: O(GPUs of the node).
+Which of some free GPUs are the closest is worked out once for all that lie in their nodes like these: a cluster has
+few kinds of nodes. Cost: O(GPUs of the node).
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
 
-from gpud.core.fleet import GpuState, Kind
-from gpud.core.room import Hold, Room, share_of
-from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Reading, Share, nominal_mib
+from gpud.core.fleet import GpuState, Kind, Slot
+from gpud.core.room import Hold, Room, Slots, share_of
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
-Link = Callable[[GpuState], object]
+Link = Callable[[Slot], object]
 # The closest first. What is unknown is no link.
-LINKS: tuple[Link, ...] = (attrgetter("gpu.nvlink"), attrgetter("gpu.pcie"), attrgetter("gpu.numa"))
-index: Callable[[GpuState], int] = attrgetter("gpu.index")
+LINKS: tuple[Link, ...] = (attrgetter("nvlink"), attrgetter("pcie"), attrgetter("numa"))
+_NOBODY: frozenset[Slot] = frozenset()
 
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
     """Return what one node gives to a demand, to each of its nodes if it is a gang; None if it does not fit."""
-    count = demand.gpus // demand.nodes
-    if len(room.free) < count and not demand.shared:
+    if len(room.free) < demand.gpus // demand.nodes and not demand.shared:
         return None
     if hold is not None:
         room = room.within(hold)
-    if not admits(demand, room) or room.lacks(demand) is not None:
-        return None
+    return given(demand, room) if admits(demand, room) and room.lacks(demand) is None else None
+
+
+def given(demand: Demand, room: Room) -> Allocation | None:
+    """Return what a node gives that the demand would go to, and that has its CPUs and memory."""
+    count = demand.gpus // demand.nodes
     if not count:
         return _part(demand, room.name, ())
     shares = _in_parts(demand, room, count) if demand.shared else _whole(demand, room, count)
@@ -94,7 +98,7 @@ def _part(demand: Demand, node: NodeName, shares: Iterable[Share]) -> Allocation
 
 
 def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
-    able = room.free
+    able, slots = room.free, room.slots
     if len(able) < count:
         return None
     if len(room.stocks) > 1 or demand.gpu_ids or demand.excluded_gpus:
@@ -103,10 +107,15 @@ def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
         return None
     if len(able) < count:
         return None
-    if any(state.health.faults for state in able):
+    if room.sick:
         sound = [state for state in able if not state.health.degraded]
         able = sound if len(sound) >= count else able
-    return [whole_share(state.gpu.id) for state in sorted(closest(able, count, later=room.later), key=index)]
+    if len(able) == count:
+        return [state.whole for state in able]
+    if able is not room.free:
+        slots = tuple([state.slot for state in able])
+    later = frozenset([state.slot for state in able if state.gpu.id in room.later]) if room.later else _NOBODY
+    return [able[at].whole for at in closest(slots, count, later)]
 
 
 def _alike(able: list[GpuState], count: int) -> list[GpuState]:
@@ -136,7 +145,7 @@ def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, i
         share = share_of(demand, capacity) or Mib(0)
         rest = (capacity if left is None else left) - share
         if rest >= 0 and suits(demand, gpu):
-            yield state.health.degraded, left is None, rest, warmth(state), gpu.index, gpu.id, share
+            yield state.health.degraded, left is None, rest, state.slot.warmth_c, gpu.index, gpu.id, share
 
 
 def to_be_had(demand: Demand, room: Room) -> int:
@@ -146,20 +155,20 @@ def to_be_had(demand: Demand, room: Room) -> int:
     return sum(1 for state in room.free if suits(demand, state.gpu))
 
 
-def closest(
-    able: Sequence[GpuState], count: int, links: tuple[Link, ...] = LINKS, later: Collection[GpuId] = ()
-) -> list[GpuState]:
-    """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do.
+@lru_cache(maxsize=1 << 12)
+def closest(able: Slots, count: int, later: frozenset[Slot]) -> tuple[int, ...]:
+    """Return which of these GPUs to take: those that reach each other best, and that break up the fewest that do.
 
     Of what is equal what is not for `later`, then what is coolest.
     """
+    chosen = _closest(able, count, later, LINKS)
+    return tuple(at for at, slot in enumerate(able) if slot in chosen)
 
-    def spared(group: Sequence[GpuState]) -> int:
-        return sum(state.gpu.id in later for state in group) if later else 0
 
+def _closest(able: Sequence[Slot], count: int, later: frozenset[Slot], links: tuple[Link, ...]) -> list[Slot]:
     if len(able) <= count:
         return list(able)
-    largest: list[GpuState] = []
+    largest: list[Slot] = []
     for at, link in enumerate(links):
         groups = _linked(able, link)
         enough = [group for group in groups if len(group) >= count]
@@ -167,26 +176,23 @@ def closest(
             least = min(map(len, enough))
             fewest = [group for group in enough if len(group) == least]
             if count == 1:
-                nearest = [state for group in fewest for state in group]
+                nearest = [slot for group in fewest for slot in group]
             else:
-                nearest = fewest[0] if len(fewest) == 1 else min(fewest, key=lambda each: (spared(each), _heat(each)))
-            return closest(nearest, count, links[:at] + links[at + 1 :], later)
+                nearest = min(fewest, key=lambda each: (len(later.intersection(each)), _heat(each)))
+            return _closest(nearest, count, later, links[:at] + links[at + 1 :])
         if groups:
-            largest = max(largest, *groups, key=lambda each: (len(each), -spared(each)))
+            largest = max(largest, *groups, key=lambda each: (len(each), -len(later.intersection(each))))
     if len(largest) > 1:
-        taken = {state.gpu.id for state in largest}
-        others = [state for state in able if state.gpu.id not in taken]
-        return largest + closest(others, count - len(largest), later=later)
-    return sorted(
-        able, key=lambda each: (each.gpu.memory_total_mib, each.gpu.id in later, warmth(each), each.gpu.index)
-    )[:count]
+        others = [slot for slot in able if slot not in largest]
+        return largest + _closest(others, count - len(largest), later, LINKS)
+    return sorted(able, key=lambda each: (each.memory_total_mib, each in later, each.warmth_c, each.index))[:count]
 
 
-def _heat(group: Sequence[GpuState]) -> int:
-    return sum(warmth(state) for state in group)
+def _heat(group: Sequence[Slot]) -> int:
+    return sum(slot.warmth_c for slot in group)
 
 
-def apart(able: Sequence[GpuState], count: int) -> int:
+def apart(able: Slots, count: int) -> int:
     """Return how far apart so many of these GPUs will be: 0 where NVLink joins them, to 3 where nothing does."""
     if count < 2:
         return 0
@@ -194,26 +200,14 @@ def apart(able: Sequence[GpuState], count: int) -> int:
     return next(reach, len(LINKS))
 
 
-def _linked(able: Sequence[GpuState], link: Link) -> list[list[GpuState]]:
+def _linked(able: Sequence[Slot], link: Link) -> list[list[Slot]]:
     """Return those that a link joins, together, and each of the others alone; nothing where it joins none."""
-    groups: dict[object, list[GpuState]] = {}
+    groups: dict[object, list[Slot]] = {}
     alone = []
-    for state in able:
-        name = link(state)
+    for slot in able:
+        name = link(slot)
         if name is None:
-            alone.append([state])
+            alone.append([slot])
         else:
-            groups.setdefault(name, []).append(state)
+            groups.setdefault(name, []).append(slot)
     return [*groups.values(), *alone] if groups else []
-
-
-@lru_cache(maxsize=1 << 16)
-def whole_share(gpu: GpuId) -> Share:
-    """Return the share of a job that has a GPU for itself."""
-    return Share(gpu=gpu)
-
-
-def warmth(state: GpuState) -> int:
-    """Return how hot a GPU was when it was last looked at, in degrees Celsius; 0 if nobody knows."""
-    seen = state.seen
-    return seen.temperature_c if isinstance(seen, Reading) and seen.temperature_c is not None else 0

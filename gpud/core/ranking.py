@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 
 from gpud.core.fleet import Kind
 from gpud.core.placement import admits, fit, suits
-from gpud.core.room import Hold, Room, Stock, Stocks, share_of
+from gpud.core.room import Hold, Room, Shape, Stock, Stocks, share_of
 from gpud.core.scoring import Placement, Score, Spread
 from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName
 from gpud.model.job import Demand
@@ -21,6 +21,7 @@ Rooms = Mapping[NodeName, Room]
 _SPREAD = Spread()
 _LAST = 1 << 62  # more than any rule says
 _SWEEP = 64  # entries that may stand for nothing, beside four for each node, before they are swept out
+_SHAPES = 1 << 12  # that are remembered: where CPUs and memory are counted, few rooms are alike
 
 
 class Ranking:
@@ -29,6 +30,7 @@ class Ranking:
     __slots__ = (
         "_any_gpu",
         "_any_node",
+        "_by_shape",
         "_count",
         "_demand",
         "_heap",
@@ -52,6 +54,7 @@ class Ranking:
         self._plain = self._any_node and not counted and not demand.shared  # any node with a free GPU may do
         self._needs: dict[Kind, int | None] = {}
         self._heap: list[Entry] = []
+        self._by_shape: dict[Shape, Score | None] = {}
         self._held: dict[NodeName, tuple[int, Hold, tuple[Score, Allocation] | None]] = {}
         self.epoch = placement.epoch
         self.read = 0
@@ -62,12 +65,15 @@ class Ranking:
         self._heap = [(score, room.name, room.version) for score, room in scores if score is not None]
         heapify(self._heap)
 
-    def look(self, room: Room, rooms: Rooms) -> None:
-        """Look at a node that changed."""
-        score = self._look(room)
-        if score is None:
-            return
-        heappush(self._heap, (score, room.name, room.version))
+    def look(self, changed: Iterable[NodeName], rooms: Rooms) -> None:
+        """Look at the nodes that changed."""
+        for name in changed:
+            room = rooms.get(name)
+            if room is None or len(room.free) < self._least:
+                continue
+            score = self._look(room)
+            if score is not None:
+                heappush(self._heap, (score, name, room.version))
         if len(self._heap) > 4 * len(rooms) + _SWEEP:
             self._heap = [each for each in self._heap if each[1] in rooms and rooms[each[1]].version == each[2]]
             heapify(self._heap)
@@ -114,11 +120,17 @@ class Ranking:
         return self._placement.score(self._demand, room, rest.stocks)
 
     def _look(self, room: Room) -> Score | None:
-        """Return the node's score, None if it does not fit there."""
-        if len(room.free) < self._least:
-            return None
-        score = self._fits(room)
-        return _last(score, room, fit(self._demand, room)) if room.sick and score is not None else score
+        """Return the node's score, None if it does not fit there; known already where another was like it."""
+        if room.sick or not (self._any_node and self._any_gpu):
+            score = self._fits(room)
+            return score if score is None else _last(score, room, fit(self._demand, room))
+        shape = room.shape
+        if shape in self._by_shape:
+            return self._by_shape[shape]
+        if len(self._by_shape) >= _SHAPES:
+            self._by_shape.clear()
+        score = self._by_shape[shape] = self._fits(room)
+        return score
 
     def _fits(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there: what `fit` and `score` say, from the counts alone."""
@@ -179,10 +191,10 @@ class Ranking:
 
 def _last(score: Score, room: Room, part: Allocation | None) -> Score:
     """Return a score that is behind all others where a degraded GPU is in what a node gives."""
-    given = part.gpus if part is not None and room.sick else ()
-    return (
-        (_LAST, *score) if any(state.gpu.id in given and state.health.degraded for state in room.node.gpus) else score
-    )
+    if part is None or not room.sick:
+        return score
+    worn = any(state.gpu.id in part.gpus and state.health.degraded for state in room.node.gpus)
+    return (_LAST, *score) if worn else score
 
 
 def need_of(demand: Demand, kind: Kind) -> int | None:

@@ -92,7 +92,8 @@ def carry_over(before: World, world: World, lost: Iterable[Change] = ()) -> None
             passing = {cause: fault for cause, fault in state.health.faults.items() if not fault.person}
             state.health.faults = passing | now.health.faults
             state.health.heard.clear()
-            now.seen, now.heard_at, now.health = state.seen, state.heard_at, state.health
+            now.see(state.seen)
+            now.heard_at, now.health = state.heard_at, state.health
             now.baseline_mib, now.released_at = state.baseline_mib, state.released_at
     world.care = before.care
     foreign.owe(world, lost)

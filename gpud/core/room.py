@@ -1,12 +1,14 @@
 """What one node has left to give, and how much of it a claim leaves to those who would last beyond it."""
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple
 
-from gpud.core.fleet import GpuState, Kind, NodeState
+from gpud.core.fleet import GpuState, Kind, NodeState, Slot
 from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
@@ -25,7 +27,7 @@ class Hold:
     memory_mib: int
 
 
-_INDEX = attrgetter("gpu.index")
+_INDEX = attrgetter("slot.index")
 
 
 class Stock(NamedTuple):
@@ -37,6 +39,9 @@ class Stock(NamedTuple):
 
 
 Stocks = tuple[Stock, ...]
+Slots = tuple[Slot, ...]
+Parts = tuple[tuple[Slot, int], ...]
+Shape = tuple[Slots, Parts, int, int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +49,8 @@ class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.
 
     A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
-    whose it is that keeps rooms: another one means that something changed. `sick`: it has degraded GPUs. `later`: of
-    equal GPUs these are taken last.
+    whose it is that keeps rooms: another one means that something changed. `sick`: something is wrong with some of its
+    GPUs. `later`: of equal GPUs these are taken last.
     """
 
     node: NodeState
@@ -56,8 +61,7 @@ class Room:
     version: int = 0
     sick: bool = False
     later: frozenset[GpuId] = frozenset()
-    _stocks: Stocks | None = None
-    _free_permille: int = 0
+    _shape: Shape | None = None
 
     @property
     def name(self) -> NodeName:
@@ -65,17 +69,31 @@ class Room:
         return self.node.node.name
 
     @property
+    def shape(self) -> Shape:
+        """Return what rooms have in common that are the same to whoever names no GPU and no node, if nothing is sick.
+
+        What is free, the MiB left of what is shared, the CPUs and the memory, and how many GPUs the node has.
+        """
+        if self._shape is None:
+            slots = tuple([state.slot for state in self.free])
+            self._shape = slots, self._left(), self.cpus, self.memory_mib, len(self.node.gpus)
+        return self._shape
+
+    @property
+    def slots(self) -> Slots:
+        """Return the slots of the free GPUs, in their order."""
+        return self.shape[0]
+
+    @property
     def stocks(self) -> Stocks:
         """Return what is left of each kind of GPU, by kind."""
-        if self._stocks is None:
-            self._stocks = _counted(self)
-            self._free_permille = sum(map(_permille, self._stocks))
-        return self._stocks
+        slots, parts, *_ = self.shape
+        return _counted(slots, parts)
 
     @property
     def free_permille(self) -> int:
         """Return the thousandths of GPUs that are left."""
-        return self._free_permille if self._stocks is not None else sum(map(_permille, self.stocks))
+        return sum(map(_permille, self.stocks))
 
     def lacks(self, demand: Demand) -> str | None:
         """Return what there is too little of, GPUs apart. A node may have less than is taken: its CPUs can be cut."""
@@ -91,7 +109,7 @@ class Room:
 
     def copy(self) -> "Room":
         """Return a room of its own with the same in it."""
-        return Room(self.node, list(self.free), self.cpus, self.memory_mib, dict(self.shared))
+        return Room(self.node, list(self.free), self.cpus, self.memory_mib, dict(self.shared), sick=self.sick)
 
     def within(self, hold: Hold) -> "Room":
         """Return what of it claims leave."""
@@ -101,6 +119,7 @@ class Room:
             min(self.cpus, hold.cpus),
             min(self.memory_mib, hold.memory_mib),
             {gpu: min(left, hold.gpus.get(gpu, left)) for gpu, left in self._parts(hold).items()},
+            sick=self.sick,
             later=self.later,
         )
 
@@ -110,45 +129,47 @@ class Room:
 
     def take(self, part: Allocation) -> None:
         """Count one node's part of an allocation as given."""
-        states = {state.gpu.id: state for state in self.free}
         for share in part.shares:
-            state = states.pop(share.gpu, None)
+            gpu, state = share.gpu, self.node.by_id[share.gpu]
+            if gpu not in self.shared:
+                self.free.remove(state)
             if share.memory_mib is not None:
-                if state is not None:
-                    self.shared[share.gpu] = nominal_mib(state.gpu.memory_total_mib)
-                self.shared[share.gpu] -= share.memory_mib
-        self.free = list(states.values())
+                self.shared[gpu] = self.shared.get(gpu, state.kind.memory_mib) - share.memory_mib
         self.cpus -= part.cpus
         self.memory_mib -= part.memory_mib
-        self._stocks = None
+        self._shape = None
 
     def give_back(self, part: Allocation) -> None:
         """Count one node's part of an allocation as over; what is drained or lost does not come back."""
-        back = {share.gpu: share.memory_mib for share in part.shares}
-        for state in self.node.gpus:
-            gpu = state.gpu.id
-            if gpu not in back or not state.comes_back:
+        for share in part.shares:
+            gpu, share_mib = share.gpu, share.memory_mib
+            state = self.node.by_id.get(gpu)
+            if state is None or not state.comes_back:
                 continue
-            share_mib = back[gpu]
-            if share_mib is None or self.shared.get(gpu) == nominal_mib(state.gpu.memory_total_mib) - share_mib:
+            if share_mib is None or self.shared.get(gpu) == state.kind.memory_mib - share_mib:
                 self.shared.pop(gpu, None)
-                self.free.append(state)
+                insort(self.free, state, key=_INDEX)
             elif gpu in self.shared:
                 self.shared[gpu] += share_mib
-        self.free.sort(key=_INDEX)
         self.cpus += part.cpus
         self.memory_mib += part.memory_mib
-        self._stocks = None
+        self._shape = None
 
     def same(self, other: "Room") -> bool:
         """Return whether another count of the same node found the same."""
         return (
             self.free == other.free
             and self.shared == other.shared
-            and self.cpus == other.cpus
-            and self.memory_mib == other.memory_mib
             and self.sick == other.sick
+            and self.shape == other.shape
         )
+
+    def _left(self) -> Parts:
+        """Return what is left of each GPU that is shared."""
+        if not self.shared:
+            return ()
+        shared = [state for state in self.node.gpus if state.gpu.id in self.shared]
+        return tuple([(state.slot, self.shared[state.gpu.id]) for state in shared])
 
 
 def share_of(demand: Demand, capacity_mib: Mib) -> Mib | None:
@@ -166,16 +187,10 @@ def _permille(stock: Stock) -> int:
     return 1000 * full + (1000 * sum(parts) // kind.memory_mib if parts else 0)
 
 
-def _counted(room: Room) -> Stocks:
-    kinds = [state.kind for state in room.free]
-    alike = bool(kinds) and kinds.count(kinds[0]) == len(kinds)
-    full = {kinds[0]: len(kinds)} if alike else Counter(kinds)
-    if not room.shared:
-        stocks = [Stock(kind, count, ()) for kind, count in full.items()]
-    else:
-        parts: dict[Kind, list[int]] = {kind: [] for kind in full}
-        for state in room.node.gpus:
-            if state.gpu.id in room.shared:
-                parts.setdefault(state.kind, []).append(room.shared[state.gpu.id])
-        stocks = [Stock(kind, full.get(kind, 0), tuple(sorted(left))) for kind, left in parts.items()]
-    return tuple(sorted(stocks)) if len(stocks) > 1 else tuple(stocks)
+@lru_cache(maxsize=1 << 12)
+def _counted(slots: Slots, parts: Parts) -> Stocks:
+    full = Counter(slot.kind for slot in slots)
+    left: dict[Kind, list[int]] = {kind: [] for kind in full}
+    for slot, left_mib in parts:
+        left.setdefault(slot.kind, []).append(left_mib)
+    return tuple(sorted(Stock(kind, full[kind], tuple(sorted(mibs))) for kind, mibs in left.items()))

@@ -46,7 +46,7 @@ class BestFit:
             return cpu_score(room)
         largest, opened = taken_of(room.stocks, after)
         new, many = (opened, 0) if demand.shared else (0, opened)
-        return new, largest, room.free_permille, apart(room.free, many), room.cpus
+        return new, largest, room.free_permille, apart(room.slots, many), room.cpus
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Take note of nothing."""

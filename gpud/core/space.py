@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from gpud.core.fleet import Kind
-from gpud.core.placement import fit
+from gpud.core.placement import given
 from gpud.core.ranking import Entry, Ranking
 from gpud.core.room import Hold, Room
 from gpud.core.scoring import BestFit, Placement
@@ -34,6 +34,7 @@ class Spaces:
         self.rooms: dict[NodeName, Room] = {}  # by name
         self._rankings: dict[Demand, Ranking] = {}
         self._log: list[NodeName] = []
+        self._most = _LOG
         self._version = 0
 
     def put(self, room: Room) -> None:
@@ -44,7 +45,8 @@ class Spaces:
         self.rooms[room.name] = room
         if before is None:
             self.rooms = dict(sorted(self.rooms.items()))
-        self._changed(room)
+        self._most = 4 * len(self.rooms) + _LOG
+        self._changed(room.name, room)
 
     def drop(self, node: NodeName) -> None:
         """Give nothing of a node any more."""
@@ -55,7 +57,14 @@ class Spaces:
         for part in allocation.parts:
             room = self.rooms[part.node]
             room.take(part)
-            self._changed(room)
+            self._changed(part.node, room)
+
+    def give_back(self, part: Allocation) -> None:
+        """Count what was given of one node as over."""
+        room = self.rooms.get(part.node)
+        if room is not None:
+            room.give_back(part)
+            self._changed(part.node, room)
 
     def best(self, demand: Demand, holds: Mapping[NodeName, Hold] = NOTHING_HELD) -> Allocation | None:
         """Return the best allocation that leaves alone what claims hold; None if there is none."""
@@ -64,7 +73,7 @@ class Spaces:
             return self._gang(demand, ranking, holds)
         if not holds:
             entry = ranking.first(self.rooms)
-            return None if entry is None else fit(demand, self.rooms[entry[1]])
+            return None if entry is None else given(demand, self.rooms[entry[1]])
         found, first = None, None
         passed: list[Entry] = []
         for entry in ranking.pop(self.rooms):
@@ -78,7 +87,7 @@ class Spaces:
         ranking.put_back(passed)
         if first is None or (found is not None and found[0] < first[:2]):
             return None if found is None else found[1]
-        return fit(demand, self.rooms[first[1]])
+        return given(demand, self.rooms[first[1]])
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Tell the placement rule of what is asked for."""
@@ -94,7 +103,7 @@ class Spaces:
             passed.append(entry)
             room, hold = self.rooms[entry[1]], holds.get(entry[1])
             if hold is None:
-                part = fit(demand, room)
+                part = given(demand, room)
             else:
                 under = ranking.under(room, hold)
                 part = None if under is None else under[1]
@@ -121,18 +130,15 @@ class Spaces:
             ranking = self._rankings[demand] = Ranking(demand, self.placement)
             ranking.fill(self.rooms)
         elif ranking.read < now:
-            names = self._log[ranking.read :]
-            for name in dict.fromkeys(names) if len(names) > 1 else names:
-                if name in self.rooms:
-                    ranking.look(self.rooms[name], self.rooms)
+            ranking.look(dict.fromkeys(self._log[ranking.read :]), self.rooms)
         ranking.read = now
         return ranking
 
-    def _changed(self, room: Room) -> None:
+    def _changed(self, name: NodeName, room: Room) -> None:
         self._version += 1
         room.version = self._version
-        self._log.append(room.name)
-        if len(self._log) > 4 * len(self.rooms) + _LOG:
+        self._log.append(name)
+        if len(self._log) > self._most:
             half = len(self._log) // 2
             del self._log[:half]
             self._rankings = {demand: each for demand, each in self._rankings.items() if each.read >= half}

@@ -13,10 +13,16 @@ from gpud.model.units import Timestamp
 def refresh(world: World, now: Timestamp) -> None:
     """Bring `world.spaces` up to date: nodes that are dirty, and those whose GPUs' condition changes with time.
 
-    However old the look at a GPU is: whether it is fresh enough is asked when it is to be given out.
+    However old the look at a GPU is: whether it is fresh enough is asked when it is to be given out. Nodes on paper
+    get back what jobs had, and are not counted.
     """
-    settled = [name for name, at in world.settling.items() if at <= now] if world.settling else ()
-    for name in sorted(world.dirty.union(settled)):
+    if world.settling:
+        world.dirty.update([name for name, at in world.settling.items() if at <= now])
+    for part in world.vacated:
+        if part.node not in world.dirty:
+            world.spaces.give_back(part)
+    world.vacated.clear()
+    for name in sorted(world.dirty):
         world.settling.pop(name, None)
         node = world.nodes.get(name)
         if node is None or not node.present or node.drained is not None:
@@ -35,6 +41,8 @@ def refresh(world: World, now: Timestamp) -> None:
 def stale(world: World, demand: Demand, allocation: Allocation, now: Timestamp) -> list[GpuId]:
     """Return the GPUs to look at before an allocation may be given: with it all that the next alike could get."""
     found = list[GpuId]()
+    if not world.real:
+        return found
     for part in allocation.parts:
         if part.node not in world.real or all(fresh(world.gpus[gpu], now) for gpu in part.gpus):
             continue
@@ -47,13 +55,13 @@ def stale(world: World, demand: Demand, allocation: Allocation, now: Timestamp) 
 def room_of(world: World, node: NodeState, now: Timestamp) -> Room:
     """Return what a node has to give."""
     room = Room(node, [], node.node.cpus - node.cpus_used, node.node.memory_mib - node.memory_used_mib)
+    room.sick = any(state.health.faults for state in node.gpus)
     for state in node.gpus:
         if state.gpu.split or None in state.holders.values():
             continue
         if not state.holders and state.gpu.simulated and state.present and state.drained is None:
             room.free.append(state)  # nothing to look at: most of what a simulation counts
             continue
-        room.sick |= state.health.degraded
         match condition(world, state, now):
             case Condition.FREE:
                 room.free.append(state)

@@ -102,7 +102,8 @@ def fill(taken: Snapshot) -> Iterator[None]:
         state.present, state.drained = present, drained
         for device in devices:
             gpu = world.gpus[device.gpu.id]
-            gpu.present, gpu.seen = device.present, device.seen
+            gpu.present = device.present
+            gpu.see(device.seen)
             gpu.drained = device.closed if device.drained is None else device.drained
         world.dirty.add(node.name)
         yield

@@ -16,7 +16,7 @@ from gpud.core.bursts import Bursts
 from gpud.core.care import Care
 from gpud.core.claims import Claim, Reservation
 from gpud.core.dependencies import Dependencies
-from gpud.core.fleet import GpuState, NodeState, kind_of
+from gpud.core.fleet import GpuState, NodeState
 from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.groups import Groups
 from gpud.core.policies import Policy
@@ -30,7 +30,7 @@ from gpud.core.samples import Samples
 from gpud.core.space import Spaces
 from gpud.core.usage import Usage
 from gpud.core.waits import NoCapacity, Wait
-from gpud.model.gpu import Gpu, GpuId, Node, NodeName
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName
 from gpud.model.job import Demand, JobId, array_of, index_of
 from gpud.model.spec import ArrayState, Park, Place, Terms
 from gpud.model.tenant import Tenant
@@ -93,6 +93,7 @@ class World:
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
         self.judged: dict[Demand, tuple[str, str | None]] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
+        self.vacated: list[Allocation] = []  # given back since then of nodes on paper, where nothing else decides
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
         self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
@@ -167,7 +168,7 @@ class World:
             said = active.terms.preemptible
             if self.rules.preemptible if said is None else said:
                 self.preemptible[active.job] = None
-            self._hold(active, 1)
+            self._hold(active)
             if index_of(active.job) is not None:
                 self.arrays[array_of(active.job)].running += 1
 
@@ -180,31 +181,32 @@ class World:
         self.preemptible.pop(job, None)
         self.alarms.silence(job)
         self.eased |= {active.terms.tenant, active.terms.user}
-        self._hold(active, -1)
+        self._let_go(active)
         if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
         return active
 
-    def _hold(self, active: ActiveJob, sign: int) -> None:
+    def _hold(self, active: ActiveJob) -> None:
         """Count an allocation. Parts of it that were never seen since the start count once they are: see `know`."""
-        job, starts = active.job, sign > 0
         for part in active.state.allocation.parts:
             for share in part.shares:
-                state = self.gpus.get(share.gpu)
-                if state is not None and starts:
-                    state.holders[job] = share.memory_mib
-                elif state is not None:
-                    state.holders.pop(job, None)
-            node = self.nodes.get(part.node)
-            if node is not None:
-                node.cpus_used += sign * part.cpus
-                node.memory_used_mib += sign * part.memory_mib
-                node.changed()
-                if starts:
-                    node.held[job] = part
+                if share.gpu in self.gpus:
+                    self.gpus[share.gpu].holders[active.job] = share.memory_mib
+            if part.node in self.nodes:
+                self.nodes[part.node].hold(active.job, part)  # its room was counted as it gave it: see `spaces`
+
+    def _let_go(self, active: ActiveJob) -> None:
+        """Count an allocation as over."""
+        for part in active.state.allocation.parts:
+            for share in part.shares:
+                if share.gpu in self.gpus:
+                    self.gpus[share.gpu].holders.pop(active.job, None)
+            if part.node in self.nodes:
+                self.nodes[part.node].let_go(active.job, part)
+                if part.node in self.real:
+                    self.dirty.add(part.node)
                 else:
-                    node.held.pop(job, None)
-                    self.dirty.add(part.node)  # who starts was counted as it was given its part: see `spaces`
+                    self.vacated.append(part)
 
     def _end_differs(self, active: ActiveJob) -> None:
         for part in active.state.allocation.parts:
@@ -333,7 +335,7 @@ class World:
             if known.gpu.id not in there:
                 known.present = False
                 if (known.gpu.simulated or known.gpu.parent in there) and not known.holders:
-                    state.gpus.remove(known)
+                    state.remove(known)
                     del self.gpus[known.gpu.id]
         for gpu in node.gpus:
             self.know(gpu, state, present=True)
@@ -368,12 +370,13 @@ class World:
                 for share in each.state.allocation.all_shares
                 if share.gpu == gpu.id
             }
-            node.gpus.append(state)
+            node.add(state)
         elif state.node != node.node.name:
-            self.nodes[state.node].gpus.remove(state)
-            node.gpus.append(state)
+            self.nodes[state.node].remove(state)
+            node.add(state)
             state.node = node.node.name
-        state.gpu, state.kind, state.present = gpu, kind_of(gpu), present
+        state.be(gpu)
+        state.present = present
         if not gpu.simulated:
             self.real[node.node.name] = None
 

@@ -186,11 +186,11 @@ class Counting(BestFit):
         return super().score(demand, room, after)
 
 
-def many_nodes(count: int) -> tuple[Spaces, Counting]:
+def many_nodes(count: int, *, alike: bool = False) -> tuple[Spaces, Counting]:
     rule = Counting()
     spaces = Spaces(rule)
     for number in range(count):
-        node = a_node(f"n{number:03}", "2xH100")
+        node = a_node(f"n{number:03}", "2xH100", cpus=64 if alike else 64 + number)
         state = NodeState(node, [GpuState(gpu, node.name, present=True) for gpu in node.gpus], present=True)
         spaces.put(an_empty_room(state))
     return spaces, rule
@@ -210,6 +210,17 @@ def test_after_one_change_one_node_is_looked_at():
     assert rule.asked == 51
     assert spaces.best(Demand(gpus=2)).node == "n001"
     assert rule.asked == 51 + 49  # one is full, and needs no score
+
+
+def test_nodes_that_are_alike_are_scored_once():
+    spaces, rule = many_nodes(50, alike=True)
+    given = [spaces.best(Demand())]
+    assert rule.asked == 1
+    for _ in range(99):
+        spaces.take(given[-1])
+        given.append(spaces.best(Demand()))
+    assert len({gpu for each in given for gpu in each.gpus}) == 100
+    assert rule.asked == 2  # with both of its GPUs free, and with the second one
 
 
 def test_that_nothing_fits_is_remembered():
