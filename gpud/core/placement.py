@@ -6,8 +6,8 @@ Degraded GPUs only where there are not enough others, and nodes that would give 
 Shares go to GPUs that are shared already, where they fit tightest, and only then to a free one. A GPU is whole or
 shared, never both.
 
-Which of some free GPUs are the closest is worked out once for all that lie in their nodes like these: a cluster has
-few kinds of nodes. Cost: O(GPUs of the node).
+Which of some free GPUs a demand gets is worked out once for all that lie in their nodes like these: most nodes of a
+cluster are alike. Cost: O(GPUs of the node).
 """
 
 import re
@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
 
-from gpud.core.fleet import GpuState, Kind, Slot
+from gpud.core.fleet import Kind, Slot
 from gpud.core.room import Hold, Room, Slots, share_of
 from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share, nominal_mib
 from gpud.model.job import Demand
@@ -25,7 +25,7 @@ from gpud.model.units import Mib
 Link = Callable[[Slot], object]
 # The closest first. What is unknown is no link.
 LINKS: tuple[Link, ...] = (attrgetter("nvlink"), attrgetter("pcie"), attrgetter("numa"))
-_NOBODY: frozenset[Slot] = frozenset()
+_NONE: frozenset[Slot] = frozenset()
 
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
@@ -42,7 +42,7 @@ def given(demand: Demand, room: Room) -> Allocation | None:
     count = demand.gpus // demand.nodes
     if not count:
         return _part(demand, room.name, ())
-    shares = _in_parts(demand, room, count) if demand.shared else _whole(demand, room, count)
+    shares = _in_parts(demand, room, count) if demand.shared else _whole(demand, room)
     return None if shares is None else _part(demand, room.name, shares)
 
 
@@ -63,16 +63,22 @@ def suits(demand: Demand, gpu: Gpu) -> bool:
 
     Who shares has no claim to a memory size: the share itself must fit. To name a GPU is to name all its instances.
     """
-    if gpu.mig != demand.mig or gpu.split or gpu.id in demand.excluded_gpus or gpu.parent in demand.excluded_gpus:
+    if gpu.split or gpu.id in demand.excluded_gpus or gpu.parent in demand.excluded_gpus:
         return False
     if demand.gpu_ids and gpu.id not in demand.gpu_ids and gpu.parent not in demand.gpu_ids:
         return False
-    nominal = nominal_mib(gpu.memory_total_mib)
-    if demand.gpu_memory_mib is not None and nominal < demand.gpu_memory_mib:
+    return wants(demand, nominal_mib(gpu.memory_total_mib), gpu.name, gpu.mig or "")
+
+
+def wants(demand: Demand, memory_mib: Mib, name: str, mig: str) -> bool:
+    """Return whether GPUs of a kind are of the type and memory asked for."""
+    if (demand.mig or "") != mig:
         return False
-    if demand.share_mib is not None and nominal < demand.share_mib:
+    if demand.gpu_memory_mib is not None and memory_mib < demand.gpu_memory_mib:
         return False
-    return demand.gpu_type is None or type_matches(demand.gpu_type, gpu.name)
+    if demand.share_mib is not None and memory_mib < demand.share_mib:
+        return False
+    return demand.gpu_type is None or type_matches(demand.gpu_type, name)
 
 
 @lru_cache(maxsize=4096)
@@ -97,32 +103,34 @@ def _part(demand: Demand, node: NodeName, shares: Iterable[Share]) -> Allocation
     return Allocation(node=node, shares=tuple(shares), cpus=demand.cpus_counted, memory_mib=Mib(demand.memory_mib))
 
 
-def _whole(demand: Demand, room: Room, count: int) -> list[Share] | None:
+def _whole(demand: Demand, room: Room) -> list[Share] | None:
     able, slots = room.free, room.slots
-    if len(able) < count:
-        return None
-    if len(room.stocks) > 1 or demand.gpu_ids or demand.excluded_gpus:
-        able = _alike([state for state in able if suits(demand, state.gpu)], count)
-    elif not suits(demand, able[0].gpu):
-        return None
-    if len(able) < count:
-        return None
-    if room.sick:
-        sound = [state for state in able if not state.health.degraded]
-        able = sound if len(sound) >= count else able
-    if len(able) == count:
-        return [state.whole for state in able]
-    if able is not room.free:
+    if demand.gpu_ids or demand.excluded_gpus:
+        able = [state for state in able if suits(demand, state.gpu)]
         slots = tuple([state.slot for state in able])
-    later = frozenset([state.slot for state in able if state.gpu.id in room.later]) if room.later else _NOBODY
-    return [able[at].whole for at in closest(slots, count, later)]
+    worn = frozenset([state.slot for state in able if state.health.degraded]) if room.sick else _NONE
+    later = frozenset([state.slot for state in able if state.gpu.id in room.later]) if room.later else _NONE
+    chosen = _which(demand, slots, worn, later)
+    return None if chosen is None else [able[at].whole for at in chosen]
 
 
-def _alike(able: list[GpuState], count: int) -> list[GpuState]:
+@lru_cache(maxsize=1 << 13)
+def _which(demand: Demand, free: Slots, worn: frozenset[Slot], later: frozenset[Slot]) -> tuple[int, ...] | None:
+    """Return which of a node's free GPUs a demand for whole ones gets; None where there are not enough that suit."""
+    count = demand.gpus // demand.nodes
+    able = _alike([slot for slot in free if wants(demand, *slot.kind)], count)
+    if len(able) < count:
+        return None
+    sound = [slot for slot in able if slot not in worn]
+    chosen = set(_closest(sound if len(sound) >= count else able, count, later))
+    return tuple([at for at, slot in enumerate(free) if slot in chosen])
+
+
+def _alike(able: list[Slot], count: int) -> list[Slot]:
     """Return those of the kind with the smallest memory that has enough, or all."""
-    kinds: dict[Kind, list[GpuState]] = {}
-    for state in able:
-        kinds.setdefault(state.kind, []).append(state)
+    kinds: dict[Kind, list[Slot]] = {}
+    for slot in able:
+        kinds.setdefault(slot.kind, []).append(slot)
     alike = min((kind for kind in kinds if len(kinds[kind]) >= count), default=None)
     return able if alike is None else kinds[alike]
 
@@ -155,19 +163,13 @@ def to_be_had(demand: Demand, room: Room) -> int:
     return sum(1 for state in room.free if suits(demand, state.gpu))
 
 
-@lru_cache(maxsize=1 << 12)
-def closest(able: Slots, count: int, later: frozenset[Slot]) -> tuple[int, ...]:
-    """Return which of these GPUs to take: those that reach each other best, and that break up the fewest that do.
+def _closest(able: list[Slot], count: int, later: frozenset[Slot], links: tuple[Link, ...] = LINKS) -> list[Slot]:
+    """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do.
 
     Of what is equal what is not for `later`, then what is coolest.
     """
-    chosen = _closest(able, count, later, LINKS)
-    return tuple(at for at, slot in enumerate(able) if slot in chosen)
-
-
-def _closest(able: Sequence[Slot], count: int, later: frozenset[Slot], links: tuple[Link, ...]) -> list[Slot]:
     if len(able) <= count:
-        return list(able)
+        return able
     largest: list[Slot] = []
     for at, link in enumerate(links):
         groups = _linked(able, link)
@@ -184,7 +186,7 @@ def _closest(able: Sequence[Slot], count: int, later: frozenset[Slot], links: tu
             largest = max(largest, *groups, key=lambda each: (len(each), -len(later.intersection(each))))
     if len(largest) > 1:
         others = [slot for slot in able if slot not in largest]
-        return largest + _closest(others, count - len(largest), later, LINKS)
+        return largest + _closest(others, count - len(largest), later)
     return sorted(able, key=lambda each: (each.memory_total_mib, each in later, each.warmth_c, each.index))[:count]
 
 

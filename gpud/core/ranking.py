@@ -10,10 +10,10 @@ from dataclasses import replace
 from heapq import heapify, heappop, heappush
 
 from gpud.core.fleet import Kind
-from gpud.core.placement import admits, fit, suits
+from gpud.core.placement import admits, fit, wants
 from gpud.core.room import Hold, Room, Shape, Stock, Stocks, share_of
 from gpud.core.scoring import Placement, Score, Spread
-from gpud.model.gpu import Allocation, Gpu, GpuId, NodeName
+from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import Demand
 
 Entry = tuple[Score, NodeName, int]  # of a node as it was at that version
@@ -199,9 +199,7 @@ def _last(score: Score, room: Room, part: Allocation | None) -> Score:
 
 def need_of(demand: Demand, kind: Kind) -> int | None:
     """Return how many MiB of each GPU of a kind a demand that names none takes; None if it does not suit."""
-    memory_mib, name, mig = kind
-    anyone = Gpu(id=GpuId(""), index=0, name=name, memory_total_mib=memory_mib, mig=mig or None)
-    if not suits(demand, anyone):
+    if not wants(demand, *kind):
         return None
-    share = share_of(demand, memory_mib)
-    return memory_mib if share is None else share
+    share = share_of(demand, kind.memory_mib)
+    return kind.memory_mib if share is None else share

@@ -188,21 +188,23 @@ class World:
 
     def _hold(self, active: ActiveJob) -> None:
         """Count an allocation. Parts of it that were never seen since the start count once they are: see `know`."""
+        job, gpus = active.job, self.gpus
         for part in active.state.allocation.parts:
             for share in part.shares:
-                if share.gpu in self.gpus:
-                    self.gpus[share.gpu].holders[active.job] = share.memory_mib
+                if share.gpu in gpus:
+                    gpus[share.gpu].holders[job] = share.memory_mib
             if part.node in self.nodes:
-                self.nodes[part.node].hold(active.job, part)  # its room was counted as it gave it: see `spaces`
+                self.nodes[part.node].hold(job, part)  # its room was counted as it gave it: see `spaces`
 
     def _let_go(self, active: ActiveJob) -> None:
         """Count an allocation as over."""
+        job, gpus = active.job, self.gpus
         for part in active.state.allocation.parts:
             for share in part.shares:
-                if share.gpu in self.gpus:
-                    self.gpus[share.gpu].holders.pop(active.job, None)
+                if share.gpu in gpus:
+                    gpus[share.gpu].holders.pop(job, None)
             if part.node in self.nodes:
-                self.nodes[part.node].let_go(active.job, part)
+                self.nodes[part.node].let_go(job, part)
                 if part.node in self.real:
                     self.dirty.add(part.node)
                 else:
