@@ -124,13 +124,13 @@ class Ranking:
         if room.sick or not (self._any_node and self._any_gpu):
             score = self._fits(room)
             return score if score is None else _last(score, room, fit(self._demand, room))
-        shape = room.shape
-        if shape in self._by_shape:
-            return self._by_shape[shape]
-        if len(self._by_shape) >= _SHAPES:
-            self._by_shape.clear()
-        score = self._by_shape[shape] = self._fits(room)
-        return score
+        try:
+            return self._by_shape[room.shape]
+        except KeyError:
+            if len(self._by_shape) >= _SHAPES:
+                self._by_shape.clear()
+            score = self._by_shape[room.shape] = self._fits(room)
+            return score
 
     def _fits(self, room: Room) -> Score | None:
         """Return the node's score, None if it does not fit there: what `fit` and `score` say, from the counts alone."""

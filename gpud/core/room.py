@@ -129,28 +129,30 @@ class Room:
 
     def take(self, part: Allocation) -> None:
         """Count one node's part of an allocation as given."""
+        shared = self.shared
         for share in part.shares:
             gpu, state = share.gpu, self.node.by_id[share.gpu]
-            if gpu not in self.shared:
+            if gpu not in shared:
                 self.free.remove(state)
             if share.memory_mib is not None:
-                self.shared[gpu] = self.shared.get(gpu, state.kind.memory_mib) - share.memory_mib
+                shared[gpu] = shared.get(gpu, state.kind.memory_mib) - share.memory_mib
         self.cpus -= part.cpus
         self.memory_mib -= part.memory_mib
         self._shape = None
 
     def give_back(self, part: Allocation) -> None:
         """Count one node's part of an allocation as over; what is drained or lost does not come back."""
+        shared = self.shared
         for share in part.shares:
             gpu, share_mib = share.gpu, share.memory_mib
             state = self.node.by_id.get(gpu)
             if state is None or not state.comes_back:
                 continue
-            if share_mib is None or self.shared.get(gpu) == state.kind.memory_mib - share_mib:
-                self.shared.pop(gpu, None)
+            if share_mib is None or shared.get(gpu) == state.kind.memory_mib - share_mib:
+                shared.pop(gpu, None)
                 insort(self.free, state, key=_INDEX)
-            elif gpu in self.shared:
-                self.shared[gpu] += share_mib
+            elif gpu in shared:
+                shared[gpu] += share_mib
         self.cpus += part.cpus
         self.memory_mib += part.memory_mib
         self._shape = None
