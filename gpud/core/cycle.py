@@ -9,11 +9,12 @@ Cost: O(inputs + demands + GPUs + starts x log lines). A million queued jobs cos
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import inf
 from typing import Any
 
 from gpud.core import arrays, census, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
+from gpud.core.active import ActiveJob
 from gpud.core.alerts import alert
+from gpud.core.backfill import told_end
 from gpud.core.commands import (
     Asked,
     Cancel,
@@ -93,7 +94,10 @@ def _ask(world: World, out: Outcome, asked: Asked) -> bool:  # noqa: ARG001 - ea
 
 
 def _start(world: World, out: Outcome, seen: Started) -> bool:
-    stirs = start_matters(world, seen)
+    active = world.active.get(seen.job)
+    stirs = active is not None and start_matters(world, active, seen.at)
+    if active is not None and stirs:
+        world.ends_sooner(active)
     jobs.started(world, out, seen)
     return stirs
 
@@ -156,18 +160,21 @@ def _see_gpu(world: World, out: Outcome, seen: GpuSeen) -> bool:
     return True
 
 
-def start_matters(world: World, seen: Started) -> bool:
+def start_matters(world: World, active: ActiveJob, at: Timestamp) -> bool:
     """Return whether it depends on when a job started what others may have, or when.
 
-    A start frees nothing, and where nobody waits nobody asks. At most it brings an end some seconds nearer, and with it
-    what is reserved for later, or for several nodes, for which any change is looked at.
+    A start frees nothing, and where nobody waits nobody asks. At most it brings an end some seconds nearer, or makes it
+    as much later, and with it what is reserved for about then. Nobody is preempted at once who has just started: who
+    waits for that has asked for a look later.
     """
     if not len(world.queue):
         return False
-    if world.preemptible or world.tenants or not world.policy.reserves:
+    if world.preemptible or world.tenants:
         return True
-    end = seen.at + world.expects_s.get(seen.job, inf)
-    return any(kept.at > end or kept.allocation.rest for kept in world.reservations.values())
+    if world.policy.preemptive and not world.rules.preempt_after_s and world.policy.preempts(at):
+        return True
+    was, will_be = told_end(world, active), at + world.expects_s[active.job]
+    return any(min(was, will_be) <= kept.at <= max(was, will_be) for kept in world.reservations.values())
 
 
 def _look_around(world: World, out: Outcome) -> None:

@@ -157,10 +157,9 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
 
 def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
     """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
-    early_s = told_end(world, active) - now
-    if early_s > 0:
+    if (early_s := told_end(world, active) - now) > 0:
         world.early |= early_s > STARTING_S
-        world.sooner.update(part.node for part in active.state.allocation.parts)
+        world.ends_sooner(active)
 
 
 def _containers(out: Outcome, seen: Exited) -> list[Told]:
@@ -221,6 +220,7 @@ def stop(
             sooner = kill_at if state.kill_at <= out.now else min(state.kill_at, kill_at)
             stopping = replace(state, cause=cause, kill_at=sooner)
     _move(world, out, active, stopping, by)
+    world.ends_sooner(active)
     saves = cause in _GOES_ON and not force
     out.effects.append(Stop(active.job, active.place.attempt, 0.0 if force else None, saves=saves))
     world.alarms.set(stopping.kill_at, active.job)

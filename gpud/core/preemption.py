@@ -106,9 +106,12 @@ class Preemption:
         `others` tells what others leave of the nodes to a job of these terms.
         """
         world = self._world
-        if not (world.preemptible or world.tenants or self._own):
+        if not (world.preemptible or world.tenants or world.policy.preemptive):
             return None
         waiting = world.waiting(job)
+        wants = waiting is not None and world.policy.wants(waiting.place) and self._own
+        if not (world.preemptible or world.tenants or wants):
+            return None
         if waiting is None or quota.over(world, terms, self._out.now, quota.promised(world)) is not None:
             return None
         if self._served >= MOST:

@@ -173,6 +173,7 @@ def _update_active(world: World, out: Outcome, asked: Update, job: JobId, terms:
         out.changes.append(Rewritten(job, out.now, asked.rewrite))
     changed = terms != active.terms
     world.enter(replace(active, terms=terms, place=place))
+    world.ends_sooner(active)
     world.expects_s[job] = world.predictor.seconds(terms, world.bursts.of(job, terms))
     if asked.priority is not None:
         out.changes.append(Reprioritised(job, out.now, asked.priority))

@@ -210,11 +210,14 @@ class World:
                 else:
                     self.vacated.append(part)
 
+    def ends_sooner(self, active: ActiveJob) -> None:
+        """Remember where something may be free earlier than reservations were made for."""
+        self.sooner.update(part.node for part in active.state.allocation.parts)
+
     def _end_differs(self, active: ActiveJob) -> None:
         for part in active.state.allocation.parts:
             if part.node in self.nodes:
                 self.nodes[part.node].changed()
-                self.sooner.add(part.node)
 
     # -- how long jobs take
 

@@ -138,7 +138,7 @@ class Engine:
         if self._stopped:
             return self.meter.at
         for each in self._started:
-            if start_matters(self.world, each):
+            if start_matters(self.world, self.world.active[each.job], each.at):
                 return self.meter.at
         ends = self._ends
         while ends and ends[0][2].end != ends[0][1]:

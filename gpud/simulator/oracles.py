@@ -32,6 +32,8 @@ class Smallest(Steady):
 class Remaining(Smallest):
     """As above, and who has less left than one that runs may take its GPUs, every `every_s` seconds."""
 
+    preemptive = True
+
     def __init__(self, runs: Sequence[Run], world: World, *, by_gpus: bool, every_s: Seconds) -> None:
         super().__init__(runs, by_gpus=by_gpus)
         self._world = world
@@ -40,6 +42,10 @@ class Remaining(Smallest):
     def preempts(self, now: Timestamp) -> bool:
         """Return whether it is time to look who has more left."""
         return not self._every_s or not now % self._every_s
+
+    def wants(self, place: Place) -> bool:  # noqa: ARG002 - the protocol's shape
+        """Return True: who has most left of all that run may have more than any."""
+        return True
 
     def standing(self, place: Place) -> float:
         """Return the work that is left of a waiting job."""

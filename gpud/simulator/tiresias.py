@@ -52,6 +52,10 @@ class Tiresias(Las):
             for active, level in zip(running, super().holding(running, now), strict=True)
         ]
 
+    def _yields(self, holds: int, level: float) -> bool:
+        """Return whether who runs in one queue may have to yield to who waits in another, or in the same one."""
+        return holds >= level
+
     def _comes_now(self, place: Place) -> bool:
         """Return whether a job has just come down from the queue above."""
         return self._came_down.get(place.queued_us, -inf) >= self._now - 0.01
@@ -70,7 +74,7 @@ class Tiresias(Las):
         if self.level(active.attained_s(now)) < len(_LIMITS_S) - 1:
             super()._expect(job, now)
         else:  # nothing comes after the last
-            self._levels[job] = len(_LIMITS_S) - 1
+            self._stand(job, len(_LIMITS_S) - 1)
             self._crosses.pop(job, None)
         if before is not None and self._levels[job] > before:
             self._came_down[active.place.queued_us] = now

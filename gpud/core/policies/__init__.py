@@ -25,6 +25,7 @@ class Policy(Protocol):
 
     by_burst: bool  # jobs of equal terms that came in different bursts stand in different lines
     reserves: bool
+    preemptive: bool  # for reasons of its own, whatever the priorities
     personal: bool  # a priority counts among one user's jobs only
 
     def rank(self, terms: Terms, burst: Burst) -> int:
@@ -52,6 +53,10 @@ class Policy(Protocol):
 
     def preempts(self, now: Timestamp) -> bool:
         """Return whether waiting jobs may preempt running ones now, for the policy's own reasons."""
+        ...
+
+    def wants(self, place: Place) -> bool:
+        """Take note that a waiting job is blocked; return whether somebody runs who may have to yield to it."""
         ...
 
     def standing(self, place: Place) -> float:

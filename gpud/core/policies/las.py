@@ -13,6 +13,7 @@ Nothing is reserved for who is blocked. How long others run is what nobody knows
 they yield anyhow.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from heapq import heappop, heappush
@@ -34,6 +35,7 @@ FIRST = Parameter(
 FACTOR = Parameter("level_factor", Kind.NUMBER, 16.0, "how many times as much it has before it yields again", 1.1)
 EVERY = Parameter("preempt_every", Kind.DURATION, 60.0, "how often it is asked who must yield")
 
+_SOON_S: Seconds = 1.0
 _LEVEL_BITS = 60  # a level is worth more than any moment in microseconds, and any GPU-time in milliseconds
 
 
@@ -41,6 +43,7 @@ class Las(Steady):
     """The policy `las`."""
 
     reserves = False
+    preemptive = True
 
     def __init__(self, first_s: Seconds, factor: float, every_s: Seconds) -> None:
         self._first_s = max(1.0, first_s)
@@ -49,8 +52,10 @@ class Las(Steady):
         self._look_at = Timestamp(-inf)  # when to look again who must yield
         self._looks = False
         self._wanted = False  # somebody would have preempted meanwhile
+        self._blocked: float = inf  # the lowest level of who was blocked since the last refresh
         self._running: dict[JobId, ActiveJob] = {}
         self._levels: dict[JobId, int] = {}
+        self._on: Counter[int] = Counter()  # how many of those stand on each level
         self._crosses: dict[JobId, Timestamp] = {}  # when each comes to its next level
         self._crossings: list[tuple[Timestamp, JobId]] = []
 
@@ -70,6 +75,7 @@ class Las(Steady):
             at, job = heappop(crossings)
             if self._crosses.get(job) == at:
                 self._expect(job, now)
+        self._blocked = inf
         self._looks = now >= self._look_at
         if self._looks:
             self._look_at, self._wanted = Timestamp(now + self._every_s), False
@@ -79,18 +85,31 @@ class Las(Steady):
         """Follow what the job attains; no line ranks anew."""
         self._running[active.job] = active
         self._expect(active.job, active.since)
+        self._wanted |= self._yields(self._levels[active.job], self._blocked)
         return False
 
     def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
         """Forget the job; no line ranks anew."""
-        for known in (self._running, self._levels, self._crosses):
-            known.pop(active.job, None)
+        self._running.pop(active.job, None)
+        self._crosses.pop(active.job, None)
+        self._stand(active.job, None)
         return False
 
     def preempts(self, now: Timestamp) -> bool:  # noqa: ARG002 - as of the last refresh
         """Return whether it is time again to look who must yield."""
-        self._wanted |= not self._looks
         return self._looks
+
+    def wants(self, place: Place) -> bool:
+        """Return whether somebody runs on a higher level; if it is not the time, it is soon."""
+        level = self.level(place.attained_s)
+        self._blocked = min(self._blocked, level)
+        wants = self._yields(max(self._on, default=-1), level)
+        self._wanted |= wants and not self._looks
+        return wants
+
+    def _yields(self, holds: int, level: float) -> bool:
+        """Return whether who runs on one level may have to yield to who waits on another."""
+        return holds > level
 
     def standing(self, place: Place) -> float:
         """Return the level of what its attempts had."""
@@ -101,17 +120,21 @@ class Las(Steady):
         levels = self._levels
         return [levels[active.job] for active in running]
 
-    def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - as of the last refresh
+    def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return when somebody who runs may have to yield."""
-        if self._wanted or not self._crossings:
-            return self._look_at if self._wanted else None
-        return max(self._look_at, self._crossings[0][0])
+        if self._wanted:
+            return max(self._look_at, Timestamp(now + _SOON_S))
+        crossings = self._crossings
+        while crossings and self._crosses.get(crossings[0][1]) != crossings[0][0]:
+            heappop(crossings)
+        return max(self._look_at, crossings[0][0]) if crossings else None
 
     def twin(self, surroundings: Surroundings) -> Self:  # noqa: ARG002 - it looks at nothing
         """Return one that follows on from here."""
         twin = copy(self)
         twin._running, twin._levels = dict(self._running), dict(self._levels)  # noqa: SLF001 - its own
         twin._crosses, twin._crossings = dict(self._crosses), list(self._crossings)  # noqa: SLF001 - its own
+        twin._on = self._on.copy()  # noqa: SLF001 - its own
         return twin
 
     def _limit_s(self, level: int) -> Seconds:
@@ -122,11 +145,23 @@ class Las(Steady):
         """Note a job's level, and when it comes to the next one; without GPUs it stays where it is."""
         active = self._running[job]
         attained_s = active.attained_s(now)
-        level = self._levels[job] = self.level(attained_s)
+        level = self.level(attained_s)
+        self._stand(job, level)
         rate = active.terms.demand.gpu_weight
         if rate:
             at = self._crosses[job] = Timestamp(now + (self._limit_s(level) - attained_s) / rate + 0.001)
             heappush(self._crossings, (at, job))
+
+    def _stand(self, job: JobId, level: int | None) -> None:
+        """Let a job that runs stand on a level, or on none any more."""
+        before = self._levels.pop(job, None)
+        if before is not None:
+            self._on[before] -= 1
+            if not self._on[before]:
+                del self._on[before]
+        if level is not None:
+            self._levels[job] = level
+            self._on[level] += 1
 
 
 def make(values: Mapping[str, float], surroundings: Surroundings) -> Las:  # noqa: ARG001 - it looks at nothing

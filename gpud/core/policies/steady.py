@@ -35,10 +35,15 @@ class Steady:
 
     by_burst = False
     reserves = True
+    preemptive = False
     personal = False
 
     def preempts(self, now: Timestamp) -> bool:  # noqa: ARG002 - see above
         """Return False: who runs stays."""
+        return False
+
+    def wants(self, place: Place) -> bool:  # noqa: ARG002 - see above
+        """Return False: nobody yields."""
         return False
 
     def standing(self, place: Place) -> float:  # noqa: ARG002 - see above
