@@ -1,7 +1,8 @@
 """The nodes where one demand fits, the best first.
 
 A heap by score in which a node may stand more than once: an entry counts while its version is the room's, and is
-skipped when it surfaces otherwise, so that a change costs one look and one push.
+skipped when it surfaces otherwise, so that a change costs one look and one push. Rooms of the same shape have the same
+score, which is worked out once: of a cluster's nodes most are alike, and are so again and again.
 """
 
 from bisect import bisect_left, insort
