@@ -9,12 +9,21 @@ from gpud.model.value import value
 
 @value()
 class ActiveJob:
-    """A job that holds an allocation, in the state it has now; `place` is where it stood in the queue."""
+    """A job that holds an allocation, in the state it has now; `place` is where it stood in the queue.
+
+    `milli` is what it holds of GPUs, in thousandths: fixed at its start (`books.held`), and all that it is charged by.
+    """
 
     job: JobId
     terms: Terms
     place: Place
     state: Active
+    milli: int
+
+    @property
+    def gpu_weight(self) -> float:
+        """Return how many GPUs it holds."""
+        return self.milli / 1000
 
     @property
     def since(self) -> Timestamp:
@@ -44,4 +53,4 @@ class ActiveJob:
 
     def attained_s(self, now: Timestamp) -> Seconds:
         """Return the GPU-seconds that its attempts have had until now."""
-        return self.place.attained_s + self.terms.demand.gpu_weight * max(0.0, now - self.since)
+        return self.place.attained_s + self.gpu_weight * max(0.0, now - self.since)

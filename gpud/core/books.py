@@ -13,6 +13,7 @@ from typing import Any
 
 from gpud.core.active import ActiveJob
 from gpud.core.prediction import kind_of_run
+from gpud.model.gpu import Allocation, Share
 from gpud.model.job import Demand, JobId, Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant
@@ -27,8 +28,23 @@ def _kind(terms: Terms) -> Hashable:
 
 
 def milli(demand: Demand) -> int:
-    """Return the GPUs that a job counts for, in thousandths."""
+    """Return the GPUs that a job counts for while it waits, in thousandths: whole ones where memory is shared."""
     return demand.gpus * (1000 if demand.share_permille is None else demand.share_permille)
+
+
+def held(demand: Demand, allocation: Allocation) -> int:
+    """Return the GPUs that a job counts for with what it got, in thousandths.
+
+    The demand says it of all but parts by memory. Of what was given before that was noted it does so, too.
+    """
+    if demand.share_mib is None:
+        return milli(demand)
+    return sum(held_of(demand, share) for share in allocation.all_shares) or milli(demand)
+
+
+def held_of(demand: Demand, share: Share) -> int:
+    """Return what a job has of one GPU, in thousandths."""
+    return demand.share_permille or share.milli or 1000
 
 
 @dataclass(slots=True)
@@ -53,13 +69,12 @@ class Meter:
 
     def add(self, active: ActiveJob, sign: int) -> None:
         """Count an active job in, or out."""
-        weight = milli(active.terms.demand)
-        self.milli += sign * weight
-        self.base += sign * weight * self._from(active)
+        self.milli += sign * active.milli
+        self.base += sign * active.milli * self._from(active)
 
     def spend(self, active: ActiveJob, at: Timestamp) -> None:
         """Count an attempt that ended then."""
-        self.spent += milli(active.terms.demand) * max(0, _us(at) - self._from(active))
+        self.spent += active.milli * max(0, _us(at) - self._from(active))
 
     def hours(self, now: Timestamp) -> float:
         """Return the GPU-hours used until now."""
@@ -126,7 +141,7 @@ class Books:
         self._alike.setdefault(_kind(terms), {})[active.job] = active.since
         stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
         if starts or stops:
-            weight = milli(terms.demand)
+            weight = active.milli
             for tally in self._tallies(terms):
                 if starts:
                     tally.running += 1
@@ -157,7 +172,7 @@ class Books:
     def leave(self, active: ActiveJob) -> None:
         """Count a job that is active no more."""
         self._unlike(active)
-        weight = milli(active.terms.demand)
+        weight = active.milli
         leaving = weight if isinstance(active.state, Stopping) else 0
         for tally in self._tallies(active.terms):
             tally.running -= 1

@@ -10,6 +10,7 @@ from dataclasses import replace
 from gpud.core import arrays, blame, lifecycle, nursing, retries, sampling
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, told_end
+from gpud.core.books import held
 from gpud.core.outcome import Outcome
 from gpud.core.queue import owner_of
 from gpud.core.world import World
@@ -44,13 +45,12 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     """Give a job at the head of its line, or the first element of an array there, its allocation."""
     waiting = world.waiting(job)
     assert waiting is not None, format_job(job)  # noqa: S101 - a head of a line waits, or the queue is broken
-    place = waiting.place
-    array = world.arrays.get(array_of(job))
+    place, array = waiting.place, world.arrays.get(array_of(job))
     if array is not None and index_of(job) is None:
         job = arrays.unfold(world, out, array, job_id(number_of(job), array.state.pending.first))
     world.unwait(job)
     state = Starting(out.now, allocation, world.boot)
-    active = ActiveJob(job, terms, place, state)
+    active = ActiveJob(job, terms, place, state, held(terms.demand, allocation))
     world.enter(active)
     out.changes.append(Moved(job, out.now, place.attempt, state))
     out.effects.append(Launch(job, place.attempt, allocation))
@@ -110,7 +110,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     cause = active.state.cause if isinstance(active.state, Stopping) else None
     clean = cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out)
     _release(world, out, active)
-    gpu_s = max(0.0, seen.exit.at - since) * terms.demand.gpu_weight
+    gpu_s = max(0.0, seen.exit.at - since) * active.gpu_weight
     uses = sampling.end(world, seen.job)
     out.changes += [
         AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses),
@@ -396,5 +396,5 @@ def wait(
 
 
 def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping, by: str | None = None) -> None:
-    world.enter(ActiveJob(active.job, active.terms, active.place, state))
+    world.enter(ActiveJob(active.job, active.terms, active.place, state, active.milli))
     out.changes.append(Moved(active.job, out.now, active.place.attempt, state, by or None))

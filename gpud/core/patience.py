@@ -88,7 +88,7 @@ def _there(world: World, whose: str, job: JobId, terms: Terms, now: Timestamp) -
         return (active.terms.tenant if kind == "tenant" else active.terms.user) == name
 
     at = now
-    ends = ((expected_end(world, each, now), milli(each.terms.demand)) for each in world.active.values() if ours(each))
+    ends = ((expected_end(world, each, now), each.milli) for each in world.active.values() if ours(each))
     for end, freed in sorted(ends):
         if lacks <= 0:
             break

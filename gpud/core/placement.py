@@ -18,7 +18,7 @@ from operator import attrgetter
 
 from gpud.core.fleet import Kind, Slot
 from gpud.core.room import Hold, Room, Slots, share_of
-from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share, nominal_mib
+from gpud.model.gpu import Allocation, Gpu, GpuId, Node, NodeName, Share, milli_of, nominal_mib
 from gpud.model.job import Demand
 from gpud.model.units import Mib
 
@@ -138,11 +138,15 @@ def _alike(able: list[Slot], count: int) -> list[Slot]:
 def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     """Return shares of as many GPUs: of those shared already first, the fullest first."""
     found = sorted(_parts(demand, room))[:count]
-    return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share in found] if len(found) == count else None
+    if len(found) < count:
+        return None
+    if demand.share_mib is None:
+        return [Share(gpu=gpu, memory_mib=share) for *_, gpu, share, _ in found]
+    return [Share(gpu=gpu, memory_mib=share, milli=milli_of(share, total)) for *_, gpu, share, total in found]
 
 
-def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, int, GpuId, Mib]]:
-    """Yield what a share could be of: whether it is degraded, not shared yet, what would be left, ... the share."""
+def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, int, GpuId, Mib, Mib]]:
+    """Yield what a share could be of: is it degraded, not shared yet, what would be left, ... the share, of what."""
     free = {state.gpu.id for state in room.free}
     for state in room.node.gpus if room.shared else room.free:
         gpu = state.gpu
@@ -153,7 +157,16 @@ def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, i
         share = share_of(demand, capacity) or Mib(0)
         rest = (capacity if left is None else left) - share
         if rest >= 0 and suits(demand, gpu):
-            yield state.health.degraded, left is None, rest, state.slot.warmth_c, gpu.index, gpu.id, share
+            yield (
+                state.health.degraded,
+                left is None,
+                rest,
+                state.slot.warmth_c,
+                gpu.index,
+                gpu.id,
+                share,
+                gpu.memory_total_mib,
+            )
 
 
 def to_be_had(demand: Demand, room: Room) -> int:

@@ -278,7 +278,7 @@ class Preemption:
 
 def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
     """Return the GPU-seconds that are thrown away when a job is preempted now; a little for one without GPUs."""
-    return max(0.0, now - active.since) * (active.terms.demand.gpu_weight or 0.01)
+    return max(0.0, now - active.since) * (active.gpu_weight or 0.01)
 
 
 def _give_back(room: Room, active: ActiveJob) -> None:

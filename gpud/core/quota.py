@@ -13,7 +13,7 @@ from math import inf
 from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
-from gpud.core.books import Tally, milli
+from gpud.core.books import Tally, held_of, milli
 from gpud.core.claims import ClaimKind
 from gpud.core.placement import goes_to, suits
 from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
@@ -100,7 +100,7 @@ def borrowed(world: World, tenant: str, now: Timestamp) -> int:
     apart, taken = _apart(world, now).keys(), 0
     for each in world.active.values():
         if each.terms.tenant == tenant and not isinstance(each.state, Stopping):
-            taken += 0 if apart >= set(each.state.allocation.all_gpus) else milli(each.terms.demand)
+            taken += 0 if apart >= set(each.state.allocation.all_gpus) else each.milli
     return min(borrows(world, tenant), taken)
 
 
@@ -131,7 +131,7 @@ def keeps(world: World, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> 
     known, theirs = world.tenants.get(victim.terms.tenant), victim.terms.tenant
     if known is None or not known.guaranteed_gpus:
         return False
-    gone = sum(milli(each.terms.demand) for each in beside if each.terms.tenant == theirs and each.job != victim.job)
+    gone = sum(each.milli for each in beside if each.terms.tenant == theirs and each.job != victim.job)
     return borrows(world, theirs) <= gone
 
 
@@ -145,11 +145,11 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
         return False
     theirs = victim.terms.tenant
     taken = sum(
-        milli(each.terms.demand)
+        each.milli
         for each in beside
         if each.terms.tenant == theirs and each.job != victim.job and not isinstance(each.state, Stopping)
     )
-    return milli(victim.terms.demand) > 0 and borrows(world, theirs) > taken
+    return victim.milli > 0 and borrows(world, theirs) > taken
 
 
 def promised(world: World) -> list[Terms]:
@@ -279,10 +279,15 @@ def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Wait 
         for each in world.tenants.values()
         if each.name != tenant.name
     )
-    theirs = (world.active[job].terms.demand for state in states for job in state.holders)
-    taken = books.all.milli - sum(each.share_permille or 1000 for each in theirs)
+    taken = books.all.milli - sum(
+        _held_of(world.active[job], state.gpu.id) for state in states for job in state.holders
+    )
     there = 1000 * (census.present(world) - len(states))
     return Guaranteed(tenant.name, kept / 1000) if kept and taken + wanted + kept > there else None
+
+
+def _held_of(active: ActiveJob, gpu: GpuId) -> int:
+    return sum(held_of(active.terms.demand, each) for each in active.state.allocation.all_shares if each.gpu == gpu)
 
 
 def _apart(world: World, now: Timestamp) -> dict[GpuId, str | None]:

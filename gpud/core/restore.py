@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping
 
 from gpud.core import census, choice, foreign, nursing, sampling, tenants
 from gpud.core.active import ActiveJob
+from gpud.core.books import held
 from gpud.core.world import Array, World
 from gpud.model.changes import Change, UsePut
 from gpud.model.effects import Look, SetLimit, look_at
 from gpud.model.gpu import GpuId, Node, NodeName
-from gpud.model.job import JobId, Stopping, array_of, index_of
+from gpud.model.job import Active, JobId, Stopping, array_of, index_of
 from gpud.model.spec import LoadedJob, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -60,7 +61,7 @@ def restore(
             if loaded.array is None or loaded.array.pending:
                 world.wait(loaded.job, loaded.terms, loaded.place)
             continue
-        active = ActiveJob(loaded.job, loaded.terms, loaded.place, loaded.active)
+        active = _active(loaded, loaded.active)
         world.enter(active)
         world.policy.started(active, active.since)
         sampling.begin(world, active)
@@ -105,6 +106,11 @@ def _note_active(world: World, others: Iterable[LoadedJob]) -> None:
     """Let the bursts of what runs be known before who waits is told of: that mostly came later."""
     for each in sorted((each for each in others if each.active is not None), key=lambda each: each.job):
         world.bursts.came(each.job, each.terms, each.place.queued_us)
+
+
+def _active(loaded: LoadedJob, state: Active) -> ActiveJob:
+    milli = held(loaded.terms.demand, state.allocation)
+    return ActiveJob(loaded.job, loaded.terms, loaded.place, state, milli)
 
 
 def _plain(

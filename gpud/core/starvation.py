@@ -90,7 +90,5 @@ def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds
     gpus = census.present(world)
     lasts_s = world.predictor.seconds
     waiting = sum(line.count * line.terms.demand.gpu_weight * lasts_s(line.terms, line.burst) for line in lines)
-    running = sum(
-        active.terms.demand.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values()
-    )
+    running = sum(active.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values())
     return (waiting + running) / gpus if gpus else 0.0

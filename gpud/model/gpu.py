@@ -60,6 +60,11 @@ def nominal_mib(total: Mib) -> Mib:
     return Mib(max(1, -(-total // 1024)) * 1024)
 
 
+def milli_of(share: Mib, total: Mib) -> int:
+    """Return what a part of a GPU's memory comes to, in thousandths of the GPU: one at least, rounded down."""
+    return max(1, 1000 * share // nominal_mib(total))
+
+
 @value(kw_only=True)
 class Gpu:
     """One GPU of a node, or one MIG instance: a device that a job can get.
@@ -175,10 +180,14 @@ class Unreadable:
 
 @value(kw_only=True)
 class Share:
-    """One GPU in an allocation; `memory_mib` is None for the whole GPU."""
+    """One GPU in an allocation; `memory_mib` is None for the whole GPU.
+
+    `milli` is what memory that was asked for comes to, in thousandths of this GPU; None where the demand says it all.
+    """
 
     gpu: GpuId
     memory_mib: Mib | None = None
+    milli: int | None = None
 
 
 @value(kw_only=True)

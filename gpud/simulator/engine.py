@@ -14,7 +14,7 @@ from gpud.core.commands import Accepted, Submit
 from gpud.core.cycle import Input, cycle, start_matters
 from gpud.core.world import World
 from gpud.model.effects import Launch, Stop
-from gpud.model.gpu import Allocation, Node, ProcessIdentity, nominal_mib
+from gpud.model.gpu import Node, ProcessIdentity
 from gpud.model.job import Exit, JobId
 from gpud.model.observations import Exited, NodeSeen, Started
 from gpud.model.spec import JobSpec, Terms
@@ -203,7 +203,7 @@ class Engine:
         if run.started_at is None:
             run.started_at = now
         if terms.demand.share_mib is not None:
-            run.weight = _part(self.world, effect.allocation)
+            run.weight = self.world.active[effect.job].gpu_weight
         lasts_s = run.left_s if terms.time_limit_s is None else min(run.left_s, terms.time_limit_s)
         heappush(self._ends, (now + lasts_s - self._late_s, self._made, run, effect.job))
         self._started.append(Started(effect.job, effect.attempt, now, _NOBODY, _NOBODY))
@@ -252,12 +252,6 @@ class Engine:
         for run in self.runs:
             if run.since is not None:
                 run.had_s += at - run.since
-
-
-def _part(world: World, allocation: Allocation) -> float:
-    """Return how many GPUs shares by memory come to."""
-    shares = ((share.memory_mib, world.gpus[share.gpu].gpu.memory_total_mib) for share in allocation.all_shares)
-    return sum(1.0 if mib is None else mib / nominal_mib(total) for mib, total in shares)
 
 
 def _spec(terms: Terms, priority: int) -> JobSpec:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from gpud.model.array import IndexSet, parse_indices
-from gpud.model.gpu import Allocation, GpuId, NodeName, ProcessIdentity, Share
+from gpud.model.gpu import Allocation, NodeName, ProcessIdentity, Share
 from gpud.model.job import (
     Active,
     Demand,
@@ -180,7 +180,7 @@ def encode_allocation(allocation: Allocation) -> str:
         [
             {
                 "node": part.node,
-                "shares": [{"gpu": share.gpu, "memory_mib": share.memory_mib} for share in part.shares],
+                "shares": [_said_of(share) for share in part.shares],
                 "cpus": part.cpus,
                 "memory_mib": part.memory_mib,
             }
@@ -189,12 +189,20 @@ def encode_allocation(allocation: Allocation) -> str:
     )
 
 
+def _said_of(share: Share) -> dict[str, object]:
+    said: dict[str, object] = {"gpu": share.gpu, "memory_mib": share.memory_mib}
+    return said if share.milli is None else said | {"milli": share.milli}
+
+
 def decode_allocation(body: str) -> tuple[Allocation, ...]:
     """Return the allocation on each node."""
     return tuple(
         Allocation(
             node=NodeName(part["node"]),
-            shares=tuple(Share(gpu=GpuId(share["gpu"]), memory_mib=share["memory_mib"]) for share in part["shares"]),
+            shares=tuple(
+                Share(gpu=each["gpu"], memory_mib=each["memory_mib"], milli=each.get("milli"))
+                for each in part["shares"]
+            ),
             cpus=part["cpus"],
             memory_mib=Mib(part["memory_mib"]),
         )

@@ -68,7 +68,7 @@ _FIRST = (
     "CREATE INDEX job_ended ON job (ended_at, user, state) WHERE ended_at IS NOT NULL",
     "CREATE INDEX job_owner ON job (user, id, state, ended_at) WHERE ended_at IS NOT NULL",
     "CREATE INDEX job_outcome ON job (state, id, ended_at) WHERE ended_at IS NOT NULL",
-    # `allocation`: [{node, shares: [{gpu, memory_mib}], cpus, memory_mib}].
+    # `allocation`: [{node, shares: [{gpu, memory_mib, milli}], cpus, memory_mib}]; `milli` where there is one.
     """CREATE TABLE attempt (
         job INTEGER NOT NULL,
         attempt INTEGER NOT NULL,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpud.model.changes import AttemptEnded, StrangerSeen
-from gpud.model.gpu import GpuId
+from gpud.model.gpu import GpuId, Share
 from gpud.model.units import Seconds, Timestamp
 from gpud.store.coding import decode_allocation, text
 
@@ -61,17 +61,18 @@ def spend(connection: sqlite3.Connection, change: AttemptEnded) -> None:
     if found is None:
         return
     user, tenant, group, queued_at, starting_at, since, allocation = found
-    gpus = [share.gpu for part in decode_allocation(allocation) for share in part.shares] or [GpuId("")]
+    shares = [share for part in decode_allocation(allocation) for share in part.shares] or [Share(gpu=GpuId(""))]
+    parts = [share.milli or 1 for share in shares]  # known of all or of none
     uses = {use.gpu: use for use in change.uses}
     slices = list(_slices(since, max(since, change.exit.at)))
     first = change.attempt == 1
-    for at, gpu in enumerate(gpus):
-        use = uses.get(gpu)
+    for at, share in enumerate(shares):
+        gpu, use = share.gpu, uses.get(share.gpu)
         seen = (0.0,) * 4 if use is None else (use.known_s, use.busy_s, use.idle_s, use.energy_j or 0.0)
         for hour, part in slices:
             once = at == 0 and hour == slices[-1][0]
             counts = (once, once and first, max(0.0, starting_at - queued_at) if once and first else 0.0)
-            told = (change.gpu_s / len(gpus), *seen)
+            told = (change.gpu_s * parts[at] / sum(parts), *seen)
             connection.execute(_ADD, (hour, user, tenant, group, gpu, *(each * part for each in told), *counts))
 
 

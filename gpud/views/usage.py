@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpud.core import census
 from gpud.core.active import ActiveJob
+from gpud.core.books import held_of
 from gpud.core.placement import type_matches
 from gpud.core.world import World
 from gpud.instance import Instance
@@ -105,7 +106,7 @@ def _so_far(world: World, active: ActiveJob, by: str, since: Timestamp, now: Tim
             Spent(
                 key={"user": terms.user, "tenant": terms.tenant, "gpu": share.gpu}[by],
                 model="" if state is None else state.gpu.name,
-                gpu_s=new_s * terms.demand.gpu_weight / len(shares),
+                gpu_s=new_s * held_of(terms.demand, share) / 1000,
                 known_s=0.0 if tally is None else part * tally.known_s,
                 busy_s=0.0 if tally is None else part * tally.busy_s,
                 idle_s=0.0 if tally is None else part * tally.idle_s,

@@ -82,7 +82,7 @@ class Ledger:
                 assert row.active is not None
                 assert attempt == row.place.attempt
                 own_end = cause is None and (ended.exit_code == 0 or ended.timed_out)
-                ran_s = ended.at - ActiveJob(job, row.terms, row.place, row.active).since
+                ran_s = ended.at - ActiveJob(job, row.terms, row.place, row.active, 0).since
                 self.runs.append((row.terms, ran_s, own_end))
                 row.active = None
             case Ended(job, _, end, _, reason):

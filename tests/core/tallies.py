@@ -5,8 +5,10 @@ from typing import Any
 
 from ledger import Ledger
 
-from gpud.core.books import Tally, milli
+from gpud.core.active import ActiveJob
+from gpud.core.books import Tally
 from gpud.core.world import World
+from gpud.model.gpu import nominal_mib
 from gpud.model.job import Stopping
 from gpud.model.spec import Terms
 
@@ -30,7 +32,7 @@ def recounted(world: World, ledger: Ledger) -> dict[str, Any]:
             tally.queued += queued
 
     for active in world.active.values():
-        weight = milli(active.terms.demand)
+        weight = held(world, active)
         add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
     for job, row in ledger.unfinished().items():
         if row.array is not None:
@@ -38,6 +40,17 @@ def recounted(world: World, ledger: Ledger) -> dict[str, Any]:
         elif job not in world.active:
             add(row.terms, queued=1)
     return _some(everybody, users, tenants)
+
+
+def held(world: World, active: ActiveJob) -> int:
+    """Return what a job holds in thousandths of a GPU, as its allocation has it and the GPUs are there."""
+    demand, weight = active.terms.demand, 0
+    for share in active.state.allocation.all_shares:
+        if demand.share_mib is None:
+            weight += demand.share_permille or 1000
+        else:
+            weight += max(1, 1000 * demand.share_mib // nominal_mib(world.gpus[share.gpu].gpu.memory_total_mib))
+    return weight
 
 
 def _some(everybody: Tally, users: dict[str, Tally], tenants: dict[str, Tally]) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from itertools import chain
 
+import pytest
 from playbook import Play, a_job
+from tallies import held
 
-from gpud.core.books import milli
 from gpud.core.commands import DeleteReservation, DeleteTenant, PutTenant, Reserve, Reserved
 from gpud.model.changes import AttemptEnded
 from gpud.model.gpu import GpuId
@@ -55,13 +56,16 @@ class History:
         for change_ in self.play.out.changes:
             if isinstance(change_, AttemptEnded):
                 was = self._before[change_.job]
-                self.ended.append((was.terms.tenant, milli(was.terms.demand), was.since, change_.exit.at))
+                gpus = held(self.play.world, was) / 1000
+                assert change_.gpu_s == pytest.approx(gpus * max(0.0, change_.exit.at - was.since))
+                self.ended.append((was.terms.tenant, held(self.play.world, was), was.since, change_.exit.at))
         self._before = dict(self.play.world.active)
 
     def hours(self, tenant: str, start: float) -> float:
         """GPU-hours that a tenant used since then."""
         now = self.play.now
-        active = [(each.terms.tenant, milli(each.terms.demand), each.since, now) for each in self._before.values()]
+        world = self.play.world
+        active = [(each.terms.tenant, held(world, each), each.since, now) for each in self._before.values()]
         used = (
             weight * max(0.0, end - max(since, start))
             for name, weight, since, end in chain(self.ended, active)

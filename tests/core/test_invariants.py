@@ -34,6 +34,7 @@ specs = st.fixed_dictionaries(
         "priority": st.integers(-3, 3),
         "nodes": st.just(2),
         "share_permille": st.sampled_from([250, 400, 500]),
+        "share_mib": st.sampled_from([5_000, 8_192]),
         "type": st.sampled_from(["H100", "T4", "H100|T4"]),
         "preemptible": st.booleans(),
         "cpus": st.integers(1, 16),
@@ -57,9 +58,11 @@ rules = st.builds(
 
 def a_spec(gpus: int, **said: object) -> JobSpec:
     """Return what could be submitted: a share is of one GPU, a gang has as many on each node."""
-    if said.get("share_permille") is not None:
+    if "share_permille" in said or "share_mib" in said:
         gpus = 1
         said.pop("nodes", None)
+    if "share_permille" in said:
+        said.pop("share_mib", None)
     if said.get("nodes") is not None:
         gpus = max(2, gpus // 2 * 2)
     preemptible = said.pop("preemptible", None)

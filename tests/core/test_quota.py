@@ -634,6 +634,7 @@ steps = st.one_of(
         st.just("submit"), tenants, users, st.sampled_from([0, 1, 2]), st.sampled_from([None, None, "0-2", "0-5%2"])
     ),
     st.tuples(st.just("submit"), tenants, users, st.sampled_from([1]), st.none()),
+    st.tuples(st.just("share"), tenants, users, st.sampled_from([1, 2]), st.sampled_from([5_000, 16_384])),
     st.tuples(st.just("start"), which),
     st.tuples(st.just("end"), which, st.sampled_from([{"code": 0}, {"code": 1}, {"lost": "rebooted"}])),
     st.tuples(st.sampled_from(["cancel", "hold", "release", "requeue"]), which),
@@ -649,6 +650,8 @@ def do(play: Play, step):
             return change(play, name, **values)
         case ("submit", tenant, user, gpus, array):
             return play.submit(a_job_of(tenant, gpus, user=user, array=array, retries=1))
+        case ("share", tenant, user, gpus, mib):
+            return play.submit(a_job_of(tenant, gpus, user=user, share_mib=mib, retries=1))
         case ("start", number) if play.running:
             return play.starts(play.running[number % len(play.running)])
         case ("end", number, how) if play.running:
@@ -668,7 +671,7 @@ def do(play: Play, step):
     st.lists(steps, min_size=5, max_size=40), st.sampled_from([Limits(), Limits(running=2, queued=5, gpus_per_user=2)])
 )
 def test_no_quota_is_ever_exceeded_and_the_books_are_right_to_the_second(story, everybody):
-    play = a_cluster(gpus="4xH100", rules=Rules(limits=everybody))
+    play = a_cluster(gpus="2xH100,2xRTX4090", rules=Rules(limits=everybody))
     history = History(play)
     for step in story:
         if step == ("restart",):

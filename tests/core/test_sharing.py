@@ -8,8 +8,10 @@ from hypothesis import given, strategies as st
 from playbook import SIZES, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
 
 from gpud.core.condition import Condition, condition
+from gpud.core.preemption import lost_s
 from gpud.core.room import share_of
-from gpud.model.gpu import GpuId, Node, ProcessIdentity, nominal_mib
+from gpud.core.rules import Limits, Rules
+from gpud.model.gpu import GpuId, Node, ProcessIdentity, Share, nominal_mib
 from gpud.model.job import Demand, JobId
 from gpud.model.units import Mib, Timestamp
 
@@ -34,6 +36,59 @@ def test_jobs_that_share_get_one_gpu_until_it_is_full():
     play = a_cluster(gpus="2xRTX4090")
     jobs = play.submit(*[a_share(8)] * 4)
     assert [play.gpus(job) for job in jobs] == [["n1-RTX4090-0"]] * 3 + [["n1-RTX4090-1"]]
+
+
+def held(play: Play, job: JobId) -> int:
+    return play.world.active[job].milli
+
+
+def test_a_part_by_memory_counts_as_what_it_is_of_the_gpus_it_got():
+    play = a_cluster(a_node("n1", gpus="1xRTX4090"), a_node("n2", gpus="1xH100"))
+    on_both = a_job(2, nodes=2, share_mib=Mib(8 * 1024))
+    small, tiny, large, gang = play.submit(
+        a_share(8, type="4090"), a_job(1, share_mib=Mib(1), type="4090"), a_share(8, type="H100"), on_both
+    )
+
+    assert [held(play, job) for job in (small, tiny, large, gang)] == [333, 1, 100, 433]
+    assert play.world.books.all.milli == 867
+
+
+def test_parts_of_a_gpu_of_an_odd_size_come_to_all_of_it_too():
+    (gpu,) = a_node(gpus="1xT4").gpus
+    odd = replace(gpu, memory_total_mib=Mib(14_500))  # taken for 15 GiB, which would be taken for 16
+    play = a_cluster(replace(a_node(gpus="1xT4"), gpus=(odd,)))
+    jobs = play.submit(*[a_share(5)] * 3)
+    assert [held(play, job) for job in jobs] == [333] * 3
+
+
+def test_a_part_by_memory_is_charged_as_that_wherever_something_is_charged():
+    play = a_cluster(gpus="1xRTX4090")
+    (job,) = play.submit(a_share(12, user="ada"))
+    play.starts(job)
+    play.later(1_000.0)
+    active = play.world.active[job]
+
+    assert (active.attained_s(play.now), lost_s(active, play.now)) == pytest.approx((500.0, 500.0), abs=0.1)
+    play.ends(job, code=0)
+    assert play.ledger.gpu_s[job] == pytest.approx(500.0, abs=0.1)
+    assert play.world.usage.account(active.terms.tenant, "ada", play.now).used_s == pytest.approx(500.0, rel=0.01)
+
+
+def test_parts_by_memory_fill_a_quota_as_far_as_they_go():
+    play = a_cluster(gpus="1xRTX4090", rules=Rules(limits=Limits(gpus_per_user=2)))
+    jobs = play.submit(*[a_share(8)] * 3)
+    assert (play.running, play.world.books.of_user("ada").milli) == (jobs, 999)
+
+
+def test_what_a_part_counts_as_outlives_a_restart_whatever_the_gpu_is_by_then():
+    play = a_cluster(gpus="1xRTX4090")
+    old, new = play.submit(a_share(8), a_share(8))
+    row = play.ledger.rows[old]
+    unsaid = replace(row.active.allocation, shares=(Share(gpu=play.world.active[old].state.allocation.gpus[0]),))
+    row.active = replace(row.active, allocation=unsaid)  # as gpud wrote it before it was noted
+    again = play.restarted(surveyed=False)
+
+    assert (held(again, old), held(again, new)) == (1000, 333)
 
 
 def test_a_gpu_is_given_out_by_the_size_it_is_sold_by():

@@ -10,8 +10,9 @@ import pytest
 from stored import ON_TWO, T0, TERMS, added, running, starting
 
 from gpud.model.changes import AttemptEnded, StrangerSeen
+from gpud.model.gpu import Share
 from gpud.model.job import Exit, job_id
-from gpud.model.units import Timestamp
+from gpud.model.units import Mib, Timestamp
 from gpud.model.use import GpuUse
 from gpud.store.jobs import Store
 from gpud.store.reader import Reader
@@ -47,6 +48,18 @@ def test_an_attempts_time_counts_in_the_hours_in_which_it_ran(store, reader):
     assert late.gpu_s == pytest.approx(2 * 1800)
     assert (late.attempts, late.starts, late.wait_s) == (1, 1, 60.0)
     assert by(reader, "user", NEXT + HOUR) == {}
+
+
+def test_parts_by_memory_cost_each_gpu_what_they_are_of_it(store, reader):
+    added_, *_, over = lived(1, "ann", T0, T0 + 1000)
+    shares = tuple(
+        Share(gpu=gpu, memory_mib=Mib(8192), milli=milli) for gpu, milli in zip(ON_TWO.gpus, (300, 100), strict=True)
+    )
+    allocation = replace(ON_TWO, shares=shares)
+    over = replace(over, gpu_s=400.0)
+    store.commit([added_, starting(job_id(1), 1, T0, allocation), running(job_id(1), 1, T0, allocation), over])
+
+    assert [by(reader, "gpu")[gpu].gpu_s for gpu in ON_TWO.gpus] == pytest.approx([300.0, 100.0])
 
 
 def test_users_groups_and_gpus_each_get_what_was_seen_of_theirs(store, reader):

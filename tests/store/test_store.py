@@ -41,6 +41,7 @@ from gpud.model.job import Demand, End, Exit, Fault, Starting, StopCause, Stoppi
 from gpud.model.spec import ArrayState, Dependency, LoadedJob, Park, Place, Terms, When
 from gpud.model.units import Mib, Timestamp
 from gpud.store import pruning
+from gpud.store.coding import encode_allocation
 from gpud.store.jobs import NonceTakenError, Store
 from gpud.store.reader import Reader
 from gpud.store.rows import JobQuery
@@ -154,6 +155,14 @@ def test_active_jobs_come_back_in_the_state_they_were_in(store):
 
     assert [each.active for each in others] == [starts(ONE).state, running(TWO).state, stopping, unstarted]
     assert others[0] == LoadedJob(job=ONE, terms=TERMS, place=Place(queued_us=1), active=Starting(T0, ON_TWO, "boot-1"))
+
+
+def test_what_a_part_by_memory_comes_to_is_kept_and_was_not_known_once(store):
+    noted = replace(SHARED, shares=(replace(SHARED.shares[0], milli=333),))
+    store.commit([added(1), added(2), starts(ONE, allocation=noted), starts(TWO, allocation=SHARED)])
+
+    assert [each.active.allocation for each in reopened(store).others] == [noted, SHARED]
+    assert '"milli"' not in encode_allocation(SHARED)
 
 
 def test_parked_and_retried_jobs_come_back_where_they_stood(store):

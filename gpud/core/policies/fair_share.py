@@ -51,7 +51,7 @@ class _Job:
 
     def ran_s(self, now: Timestamp) -> Seconds:
         """Return what it has had."""
-        return _weight(self.active.terms) * max(0.0, now - self.active.since)
+        return _weight(self.active) * max(0.0, now - self.active.since)
 
     def count(self, now: Timestamp) -> None:
         """Bring what it is counted for up to now."""
@@ -118,7 +118,7 @@ class FairShare(Priority):
     def started(self, active: ActiveJob, now: Timestamp) -> bool:
         """Count what the job is expected to have."""
         expected_s = min(_UPFRONT_S, self._world.predictor.seconds(active.terms))
-        job = self._active[active.job] = _Job(active, _weight(active.terms) * expected_s, 0.0)
+        job = self._active[active.job] = _Job(active, _weight(active) * expected_s, 0.0)
         job.count(now)
         self._now = now
         self._change(active.terms, job.counted_s)
@@ -182,9 +182,9 @@ class FairShare(Priority):
         return to_come_s
 
 
-def _weight(terms: Terms) -> float:
+def _weight(active: ActiveJob) -> float:
     """Return how many GPUs a job counts for: a little without any, so that turns are taken at the CPUs, too."""
-    return terms.demand.gpu_weight or _PER_CPU * terms.demand.cpus_counted
+    return active.gpu_weight or _PER_CPU * active.terms.demand.cpus_counted
 
 
 def _both(terms: Terms) -> tuple[Whose, Whose]:

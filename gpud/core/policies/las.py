@@ -147,7 +147,7 @@ class Las(Steady):
         attained_s = active.attained_s(now)
         level = self.level(attained_s)
         self._stand(job, level)
-        rate = active.terms.demand.gpu_weight
+        rate = active.gpu_weight
         if rate:
             at = self._crosses[job] = Timestamp(now + (self._limit_s(level) - attained_s) / rate + 0.001)
             heappush(self._crossings, (at, job))
