@@ -17,11 +17,11 @@ from gpud.inventory.machine import this_node
 from gpud.launchers.survivors import Process, Survivor, survivors
 from gpud.model.array import IndexSet, index_set
 from gpud.model.changes import Added, ArrayPut, AttemptEnded, Change, Moved, Queued, Told, Unfolded
-from gpud.model.gpu import Allocation
+from gpud.model.gpu import Allocation, GpuId, Share, milli_of
 from gpud.model.job import Demand, End, Exit, JobId, Starting, array_of, format_job, index_of
 from gpud.model.spec import ArrayState, JobSpec, LoadedJob, Place, Terms, name_group
 from gpud.model.tenant import DEFAULT
-from gpud.model.units import Timestamp
+from gpud.model.units import Mib, Timestamp
 from gpud.orders import default_log, log_dir
 from gpud.people.names import Names
 from gpud.settings.config import Config
@@ -47,7 +47,9 @@ async def adopt(store: Store, config: Config, loaded: Loaded, now: Timestamp) ->
         known = stored(connection, {*found, *map(array_of, found)})
     names = Names()
     uids = {each.process.uid for each in found.values() if each.process is not None}
-    register = _Register(config, found, known, {uid: await names.name(uid) for uid in uids}, now)
+    users = {uid: await names.name(uid) for uid in uids}
+    totals = {gpu.id: gpu.memory_total_mib for node in loaded.nodes for gpu in node.gpus}
+    register = _Register(config, found, known, users, totals, now)
     for job in sorted(found):
         changes = list(register.entries(found[job]))
         if changes:
@@ -61,7 +63,10 @@ async def adopt(store: Store, config: Config, loaded: Loaded, now: Timestamp) ->
 
 
 class _Register:
-    """What is `known` of jobs, and grows as those `found` are entered; `users` are names of their users."""
+    """What is `known` of jobs, and grows as those `found` are entered.
+
+    `users` are names of their users, `totals` what memory GPUs have.
+    """
 
     def __init__(
         self,
@@ -69,12 +74,14 @@ class _Register:
         found: Mapping[JobId, Survivor],
         known: dict[JobId, LoadedJob],
         users: Mapping[int, str],
+        totals: Mapping[GpuId, Mib],
         now: Timestamp,
     ) -> None:
         self._config = config
         self._found = found
         self._known = known
         self._users = users
+        self._totals = totals
         self._now = now
 
     def entries(self, found: Survivor) -> Iterator[Change]:
@@ -101,7 +108,8 @@ class _Register:
         if it is not None and (it.active is not None or it.end is not None):
             yield Queued(job, self._now, place, "requeued")
         yield Told(self._now, "adopted", {"reason": _WHY}, job)
-        yield Moved(job, found.since, found.attempt, Starting(found.since, _allocation(found, terms), found.boot))
+        held = _allocation(found, terms.demand, self._totals)
+        yield Moved(job, found.since, found.attempt, Starting(found.since, held, found.boot))
 
     def _added(self, found: Survivor, process: Process) -> Added:
         """Return the entry of a job, or of an element's array, of which nothing is known but what runs."""
@@ -161,9 +169,16 @@ def _demand(process: Process) -> Demand:
     return Demand(gpus=len(process.shares), share_mib=share_mib)
 
 
-def _allocation(found: Survivor, terms: Terms) -> Allocation:
+def _allocation(found: Survivor, demand: Demand, totals: Mapping[GpuId, Mib]) -> Allocation:
     """Return what a survivor holds: of one that has ended its GPUs are not known, and nobody asks."""
-    process, demand = found.process, terms.demand
+    process = found.process
     node = this_node() if process is None or process.node is None else process.node
-    shares = () if process is None else process.shares
+    shares = () if process is None else tuple(_weighed(each, demand, totals) for each in process.shares)
     return Allocation(node=node, shares=shares, cpus=demand.cpus_counted, memory_mib=demand.memory_mib)
+
+
+def _weighed(share: Share, demand: Demand, totals: Mapping[GpuId, Mib]) -> Share:
+    """Return a share with what it comes to, as at its start."""
+    if demand.share_mib is None or share.memory_mib is None or share.gpu not in totals:
+        return share
+    return replace(share, milli=milli_of(share.memory_mib, totals[share.gpu]))

@@ -1,5 +1,6 @@
 """A copy of a gpud that runs, and going on from it: nothing known is lost, and nothing runs twice."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -102,6 +103,13 @@ def test_what_ended_since_the_copy_is_lost_and_said_to_be(gpud):
     assert "gpud goes on from a copy of its database, made 2" in alert["detail"]["message"]
 
 
+def gpus_held(gpud):
+    """Return what the attempts of elements hold, as gpud noted it."""
+    select = "SELECT job, attempt, allocation FROM attempt WHERE job % (1 << 24) AND ended_at IS NULL"
+    with closing(sqlite3.connect(gpud.state / "gpud.db")) as database:
+        return sorted((job, attempt, json.loads(held)[0]["shares"]) for job, attempt, held in database.execute(select))
+
+
 def test_what_was_started_since_the_copy_is_taken_up(a_gpud, fake_nvml):
     """Its GPUs are its own, `cancel` reaches it, and its end is its own; nothing of it runs twice."""
     own = f"GPU-{os.getpid():08x}"  # leases are the whole machine's
@@ -131,6 +139,7 @@ def test_what_was_started_since_the_copy_is_taken_up(a_gpud, fake_nvml):
     array = a_job(9, array="1,5", demand=shared)
     run = [waits, f"{elements}_0", f"{elements}_2", again, failed, since, f"{array}_1", f"{array}_5"]
     before = {job: gpud.running(job) for job in run}
+    held = gpus_held(gpud)
     pids = [gpud.pids(job)[0] for job in (*run, ends) if gpud.running(job)]
     gpud.kill()
     (gpud.work / "early").touch()
@@ -143,6 +152,7 @@ def test_what_was_started_since_the_copy_is_taken_up(a_gpud, fake_nvml):
         for what in ("attempt", "allocation", "started_at", "command", "workdir", "output", "user", "time_limit_s"):
             assert now[what] == before[job][what], (job, what)
     assert [gpud.pids(job)[0] for job in run] == pids[:-1]
+    assert gpus_held(gpud) == held
     assert gpud.ended(ends)["exit_code"] == 5
     assert gpud.ended(blocks)["state"] == "lost"  # its end was not seen; until then it is taken to hold them, too
     assert {each["state"] for each in gpud.ask("gpus")["gpus"]} == {"busy", "shared"}
