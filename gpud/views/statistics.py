@@ -101,7 +101,7 @@ class Statistics:
         moments = [Timestamp(now - length_s) for _, length_s in PERIODS]
         past = await self._gpud.reader.run(lambda reader: reader.past(moments, first))
         begun = await self._gpud.reader.run(lambda reader: reader.begun_at())
-        running = [(each.since, each.terms.demand.gpu_weight) for each in self._gpud.world.active.values()]
+        running = [(each.since, each.gpu_weight) for each in self._gpud.world.active.values()]
         self._history = _History(now, now if begun is None else begun, past, running)
         return self._history
 
@@ -182,7 +182,7 @@ def _period(name: str, past: Past, history: _History, world: World) -> PeriodMap
         "turnaround_s": _percentiles(past.turnarounds_s),
         "sampled_every": past.every,
         "gpu_s": gpu_s,
-        "utilization": min(1.0, gpu_s / there_s) if there_s else None,
+        "utilization": gpu_s / there_s if there_s else None,
         "lost_gpu_s": past.lost_gpu_s,
     }
 

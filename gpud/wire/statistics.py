@@ -62,7 +62,7 @@ class PeriodMap(TypedDict):
     `wait_s`: from submission (or the begin time asked for) to the first start, of jobs that started; `turnaround_s`:
     from submission to the end, of jobs that ran and ended. Both are taken from one in `sampled_every` jobs; None: of
     nobody. `ended` counts attempts. `gpu_s` is GPU-time that jobs held; `utilization` is that by what the GPUs that
-    were there had to give, at most 1 (who shares by memory counts as having the GPU); None without GPUs.
+    were there had to give; None without GPUs.
     `lost_gpu_s` is what attempts had that were preempted.
     """
 
