@@ -62,7 +62,7 @@ def spend(connection: sqlite3.Connection, change: AttemptEnded) -> None:
         return
     user, tenant, group, queued_at, starting_at, since, allocation = found
     shares = [share for part in decode_allocation(allocation) for share in part.shares] or [Share(gpu=GpuId(""))]
-    parts = [share.milli or 1 for share in shares]  # known of all or of none
+    parts = [share.milli or 1000 for share in shares]  # as `books.held_of` has it; a fraction is the same of each
     uses = {use.gpu: use for use in change.uses}
     slices = list(_slices(since, max(since, change.exit.at)))
     first = change.attempt == 1

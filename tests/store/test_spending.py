@@ -62,6 +62,16 @@ def test_parts_by_memory_cost_each_gpu_what_they_are_of_it(store, reader):
     assert [by(reader, "gpu")[gpu].gpu_s for gpu in ON_TWO.gpus] == pytest.approx([300.0, 100.0])
 
 
+def test_a_part_of_a_gpu_of_which_nobody_knows_the_size_counts_as_all_of_it(store, reader):
+    """Beside one that is known, as of a job that is taken up after a restored copy."""
+    added_, *_, over = lived(1, "ann", T0, T0 + 1000)
+    known, unknown = (Share(gpu=gpu, memory_mib=Mib(8192)) for gpu in ON_TWO.gpus)
+    allocation = replace(ON_TWO, shares=(replace(known, milli=250), unknown))
+    store.commit([added_, starting(job_id(1), 1, T0, allocation), replace(over, gpu_s=1250.0)])
+
+    assert [by(reader, "gpu")[gpu].gpu_s for gpu in ON_TWO.gpus] == pytest.approx([250.0, 1000.0])
+
+
 def test_users_groups_and_gpus_each_get_what_was_seen_of_theirs(store, reader):
     first, second = ON_TWO.gpus
     seen = {"readings": 100, "seen_s": 1000.0, "known_s": 1000.0}
