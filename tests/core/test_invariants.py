@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from playbook import Play, a_cluster, a_job, a_node, a_start, an_end
 
+from gpud.core.books import held_of
 from gpud.core.fragmentation import PLACEMENTS
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
@@ -57,12 +58,13 @@ rules = st.builds(
 
 
 def a_spec(gpus: int, **said: object) -> JobSpec:
-    """Return what could be submitted: a share is of one GPU, a gang has as many on each node."""
-    if "share_permille" in said or "share_mib" in said:
+    """Return what could be submitted: a fraction is of one GPU, a gang has as many on each node."""
+    if "share_permille" in said:
         gpus = 1
         said.pop("nodes", None)
-    if "share_permille" in said:
         said.pop("share_mib", None)
+    if "share_mib" in said:
+        gpus = max(1, gpus)
     if said.get("nodes") is not None:
         gpus = max(2, gpus // 2 * 2)
     preemptible = said.pop("preemptible", None)
@@ -137,6 +139,9 @@ def check(play: Play) -> None:
         assert all(len(part.shares) == demand.gpus // demand.nodes for part in parts)
     for state in world.gpus.values():
         assert state.declared_mib <= nominal_mib(state.gpu.memory_total_mib), "no GPU is shared out twice"
+        shares = [(job, share) for job in state.holders for share in world.active[job].state.allocation.all_shares]
+        held = sum(held_of(world.active[job].terms.demand, each) for job, each in shares if each.gpu == state.gpu.id)
+        assert held <= 1000, "nor counted for more"
     refresh(world, now)
     for name, node in world.nodes.items():
         assert world.spaces.rooms[name].same(room_of(world, node, now)), "what is kept is what would be counted anew"

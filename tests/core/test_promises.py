@@ -16,7 +16,7 @@ from gpud.model.gpu import ProcessIdentity
 from gpud.model.job import Fault, JobId, index_of
 from gpud.model.observations import NodeSeen
 from gpud.model.spec import Dependency, When
-from gpud.model.units import Timestamp
+from gpud.model.units import Mib, Timestamp
 
 Step = tuple[Any, ...]
 
@@ -29,6 +29,7 @@ jobs = st.fixed_dictionaries(
         "retries": st.just(2),
         "array": st.sampled_from(["0-2", "0-9%2", "3,5,9%1"]),
         "type": st.sampled_from(["H100", "A10"]),
+        "share_mib": st.sampled_from([Mib(8_192), Mib(20_000)]),
         "cpus": st.sampled_from([3, 8]),
         "ram": st.just(16),
         "hold": st.sampled_from([False, False, True]),

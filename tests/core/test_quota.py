@@ -14,6 +14,7 @@ from gpud.core.quota import borrowed, may_reclaim
 from gpud.core.rules import Rules
 from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota, YieldsTo
 from gpud.model.tenant import Limits
+from gpud.model.units import Mib
 from gpud.model.window import Pool
 
 HOUR = 3600.0
@@ -316,6 +317,17 @@ def test_who_may_not_borrow_has_its_own_gpus_all_the_same_and_not_what_is_given_
     assert play.why(more) == Guaranteed("guests", 4.0)
     assert borrowed(play.world, "guests", play.out.now) == 0
     assert "4 of 4 GPUs are guaranteed to others" in play.refused(a_job_of("guests", 2))
+
+
+def test_who_shares_a_gpu_of_a_pool_takes_none_of_those_that_guarantees_are_given_of():
+    play = a_cluster(gpus="3xH100", rules=Rules(pools=(Pool(name="debug", gpus=("2",)),)))
+    create(play, "vision", guaranteed_gpus=1)
+    create(play, "guests", borrow=False)
+    halves = play.submit(*[a_job_of("guests", pool="debug", share_mib=Mib(40 * 1024))] * 2)
+    one, more = play.submit(*[a_job_of("guests") for _ in range(2)])
+
+    assert play.running == [*halves, one]
+    assert play.why(more) == Guaranteed("guests", 1.0)
 
 
 def test_idle_guarantees_are_lent_and_reclaimed_by_their_tenant_alone():

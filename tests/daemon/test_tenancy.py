@@ -67,6 +67,39 @@ def test_a_running_job_keeps_counting_through_a_restart(gpud):
     assert until(lambda: used()["gpu_hours_used"] > before["gpu_hours_used"])
 
 
+def test_jobs_that_share_a_gpu_use_what_it_is_and_cost_what_it_does_through_a_kill_9(a_gpud, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('simulate = "1xRTX4090"\ngpu_hour_price = {"*" = 3600}\n')  # that is a second's
+    gpud = a_gpud("--config", str(file))
+    gpud.ask("tenant_create", name="vision", users=[ME])
+    jobs = [gpud.submit("sleep", "60", demand={"gpus": 1, "share_mib": 8 * 1024}) for _ in range(3)]
+    for job in jobs:
+        gpud.running(job)
+
+    gpud.kill()
+    gpud.start()
+
+    def tells():
+        """Return what is used now, and what was."""
+        (tenant,), (user,) = gpud.ask("tenants")["tenants"], gpud.ask("stats")["users"]
+        (gpu,) = gpud.ask("usage", by="gpu", since=0.0)["rows"]
+        assert gpu["cost"] == pytest.approx(gpu["gpu_s"])
+        return (tenant["gpus_used"], user["gpus"]), tenant["gpu_hours_used"] * 3600, gpu["gpu_s"]
+
+    held, hours_s, usage_s = tells()
+    assert held == (0.999, 0.999)
+    assert hours_s == pytest.approx(usage_s, abs=0.3)
+    begun = min(gpud.job(job)["started_at"] for job in jobs)
+    assert 0 < hours_s <= time.time() - begun
+    gpud.ask("cancel", select={"jobs": jobs[:2]})
+    lasted_s = [ended["ended_at"] - ended["started_at"] for ended in map(gpud.ended, jobs[:2])]
+    held, hours_s, usage_s = tells()
+    assert held == (0.333, 0.333)
+    so_far_s = time.time() - gpud.job(jobs[2])["started_at"]
+    assert hours_s == pytest.approx((sum(lasted_s) + so_far_s) / 3, abs=0.3)
+    assert usage_s == pytest.approx(hours_s, abs=0.3)
+
+
 def test_a_reservation_keeps_others_off_and_ends_by_itself(gpud):
     gpud.ask("reserve", targets=["all"], until=time.time() + 3.0)
     job = gpud.submit("true", gpus=1)
