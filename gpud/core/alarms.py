@@ -24,6 +24,8 @@ class Alarms:
 
     def due(self, now: Timestamp) -> list[JobId]:
         """Return the jobs whose moment has come, and forget their alarms."""
+        if not self._heap or self._heap[0][0] > now:
+            return []
         found: list[JobId] = []
         while (at := self.next_at) is not None and at <= now:
             _, job = heappop(self._heap)
@@ -34,6 +36,10 @@ class Alarms:
     @property
     def next_at(self) -> Timestamp | None:
         """Return when the next cycle must run even if nothing happens."""
-        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            at, job = heap[0]
+            if self._at.get(job) == at:
+                return at
+            heappop(heap)
+        return None

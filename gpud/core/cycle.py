@@ -173,6 +173,8 @@ def start_matters(world: World, active: ActiveJob, at: Timestamp) -> bool:
         return True
     if world.policy.preemptive and not world.rules.preempt_after_s and world.policy.preempts(at):
         return True
+    if not world.reservations:
+        return False
     was, will_be = told_end(world, active), at + world.expects_s[active.job]
     return any(min(was, will_be) <= kept.at <= max(was, will_be) for kept in world.reservations.values())
 

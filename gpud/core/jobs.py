@@ -157,7 +157,7 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
 
 def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
     """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
-    if (early_s := told_end(world, active) - now) > 0:
+    if world.reservations and (early_s := told_end(world, active) - now) > 0:
         world.early |= early_s > STARTING_S
         world.ends_sooner(active)
 

@@ -7,11 +7,11 @@ has run for longer than was expected counts before it ends, as half way through.
 estimate is taken for the answer, a time limit bounds it. A prediction orders jobs; nobody is ever ended for it. Who may
 pass another that waits is judged more carefully, by the longest of those runs: see `passing_s`.
 
-Cost: about three microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last.
+Cost: about two microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last, and up to
+half as many until the others are swept out.
 """
 
 from bisect import bisect_left, insort
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
@@ -24,6 +24,7 @@ from gpud.model.units import Seconds, Timestamp
 
 RUNS = 20  # of which the mean is taken
 KEPT = 8_192
+_since = itemgetter(0)
 # Of the very same kind of job, before they let one pass, and by how much it may exceed the longest of them. With the
 # mean in its place a job that changed its length delays others again and again; so it does once, and is known then.
 ENOUGH = 5
@@ -40,26 +41,15 @@ class Prediction:
 
 
 class _Runs:
-    """The last runs of jobs that are alike, in whole milliseconds: their sum stays exact."""
+    """The last runs of jobs that are alike, in whole milliseconds: their sum is exact."""
 
-    __slots__ = ("cut_ms", "known_for", "oldest", "ran_ms", "sum_ms")
+    __slots__ = ("cut_ms", "heard", "known_for", "ran_ms")
 
     def __init__(self) -> None:
         self.ran_ms: list[int] = []
-        self.oldest = 0
-        self.sum_ms = 0
+        self.heard = 0  # when the last was heard of: see `Predictor`
         self.cut_ms = 0  # of one that was longer than these when something ended it; known for so many more runs
         self.known_for = 0
-
-    def add(self, ran_ms: int) -> None:
-        self.sum_ms += ran_ms
-        self.known_for -= self.known_for > 0
-        if len(self.ran_ms) < RUNS:
-            self.ran_ms.append(ran_ms)
-            return
-        self.sum_ms -= self.ran_ms[self.oldest]
-        self.ran_ms[self.oldest] = ran_ms
-        self.oldest = (self.oldest + 1) % RUNS
 
     def cut(self, ran_ms: int) -> None:
         """Take note of a run that failed or was stopped, and might have gone on."""
@@ -68,7 +58,7 @@ class _Runs:
 
     @property
     def mean_s(self) -> Seconds:
-        return self.sum_ms / len(self.ran_ms) / 1000
+        return sum(self.ran_ms) / len(self.ran_ms) / 1000
 
     @property
     def longest_s(self) -> Seconds | None:
@@ -82,7 +72,9 @@ class Predictor:
 
     def __init__(self, assumed_s: Seconds) -> None:
         self.assumed_s = assumed_s
-        self._circles: OrderedDict[Hashable, _Runs] = OrderedDict()  # in order of the last run
+        self._circles: dict[Hashable, _Runs] = {}
+        self._of: dict[Terms, tuple[_Runs, ...]] = {}  # those circles, of terms that were learnt of
+        self._heard = 0  # runs, until now
         self._learns = True
         self._running: dict[JobId, tuple[Hashable, tuple[Timestamp, JobId, str]]] = {}  # in which burst
         self._came: dict[Hashable, list[tuple[Timestamp, JobId, str]]] = {}  # those: since when, and names; in order
@@ -95,27 +87,46 @@ class Predictor:
         """
         if not self._learns:
             return False
-        circles, ran_ms, keys = self._circles, round(ran_s * 1000), _keys(terms)
-        before = self._longest_s(keys[0])
-        if not own_end:
-            if keys[0] in circles:
-                circles[keys[0]].cut(ran_ms)
-            return self._longest_s(keys[0]) != before
-        for key in (*_of_burst(terms, burst), *keys):
-            runs = circles.get(key)
-            if runs is None:
-                runs = circles[key] = _Runs()
-            else:
-                circles.move_to_end(key)
-            runs.add(ran_ms)
-        while len(circles) > KEPT:
-            circles.popitem(last=False)
-        return self._longest_s(keys[0]) != before
+        ran_ms = round(ran_s * 1000)
+        kind = self._kind(terms)
+        before = None if kind is None else kind.longest_s
+        if own_end:
+            kind = self._add(terms, burst, ran_ms)
+        elif kind is not None:
+            kind.cut(ran_ms)
+        return kind is not None and kind.longest_s != before
+
+    def _add(self, terms: Terms, burst: Burst, ran_ms: int) -> _Runs:
+        """Take a run into all its circles, and return the narrowest but for the burst's."""
+        self._heard = heard = self._heard + 1
+        circles = self._of.get(terms)
+        if circles is None:
+            circles = self._of[terms] = tuple([self._circle(key) for key in _keys(terms)])
+        for runs in (*circles, *[self._circle(key) for key in _of_burst(terms, burst)]) if burst else circles:
+            runs.heard = heard
+            ran = runs.ran_ms
+            ran.append(ran_ms)
+            if len(ran) > RUNS:
+                del ran[0]
+        kind = circles[0]
+        kind.known_for -= kind.known_for > 0
+        if len(self._circles) > KEPT + KEPT // 2 or len(self._of) > KEPT:
+            last = sorted(self._circles.items(), key=lambda each: each[1].heard)[-KEPT:]
+            self._circles, self._of = dict(last), {}
+        return kind
+
+    def _circle(self, key: Hashable) -> _Runs:
+        return self._circles.get(key) or self._circles.setdefault(key, _Runs())
+
+    def _kind(self, terms: Terms) -> _Runs | None:
+        """Return the last runs of the very same kind of job."""
+        known = self._of.get(terms)
+        return self._circles.get(kind_of_run(terms)) if known is None else known[0]
 
     def twin(self) -> "Predictor":
         """Return one that knows what this one does, and learns nothing by itself."""
         twin = Predictor(self.assumed_s)
-        twin._circles, twin._learns, twin.now = self._circles, False, self.now
+        twin._circles, twin._of, twin._learns, twin.now = self._circles, self._of, False, self.now
         return twin
 
     def known(self, terms: Terms) -> bool:
@@ -147,6 +158,9 @@ class Predictor:
 
     def _before_s(self, terms: Terms) -> Seconds:
         """Return how long a job of which its user says nothing is expected to run, but for what came with it."""
+        kind = self._kind(terms)
+        if kind is not None:
+            return kind.mean_s
         for key in _keys(terms):
             if key in self._circles:
                 return self._circles[key].mean_s
@@ -158,14 +172,16 @@ class Predictor:
         What was expected before counts as much as one of them: few may be unlike the rest.
         """
         expected = self._before_s(terms)
-        running = self._came.get((terms.user, terms.demand.gpu_weight, burst), [])
-        overdue = running[: bisect_left(running, self.now - expected, key=itemgetter(0))]  # of an array's few, at first
+        running = self._came.get((terms.user, terms.demand.gpu_weight, burst))
+        # Of an array's few, at first.
+        overdue = running[: bisect_left(running, self.now - expected, key=_since)] if running else []
         for anyone, key in enumerate(_of_burst(terms, burst)):
             runs = self._circles.get(key)
             late = [2 * (self.now - since) for since, _, name in overdue if anyone or name == terms.name_group]
             count = len(late) + (0 if runs is None else len(runs.ran_ms))
             if count:
-                return (expected + sum(late) + (0 if runs is None else runs.sum_ms / 1000)) / (1 + count), count, anyone
+                ran_s = 0 if runs is None else sum(runs.ran_ms) / 1000
+                return (expected + sum(late) + ran_s) / (1 + count), count, anyone
         return expected, 0, 0
 
     def passing_s(self, terms: Terms, under_way_s: Seconds = 0) -> Seconds:
@@ -179,7 +195,8 @@ class Predictor:
             return terms.time_limit_s
         if terms.estimate_s is not None:
             return terms.estimate_s if under_way_s <= terms.estimate_s else max(terms.estimate_s, self.assumed_s)
-        longest_s = self._longest_s(kind_of_run(terms))
+        kind = self._kind(terms)
+        longest_s = None if kind is None else kind.longest_s
         return self.assumed_s if longest_s is None else min(MARGIN * max(longest_s, under_way_s), self.assumed_s)
 
     def likely_s(self, terms: Terms, burst: Burst) -> Seconds:
@@ -193,10 +210,6 @@ class Predictor:
                 if runs is not None and len(runs.ran_ms) >= ENOUGH:
                     return sorted(runs.ran_ms)[len(runs.ran_ms) // 2] / 1000
         return inf
-
-    def _longest_s(self, key: Hashable) -> Seconds | None:
-        runs = self._circles.get(key)
-        return None if runs is None else runs.longest_s
 
     def expect(self, terms: Terms, burst: Burst = ALONE) -> Prediction:
         """Return how long such a job is expected to run, and from what that is known."""

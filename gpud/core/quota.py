@@ -236,6 +236,8 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
 def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | None:
     limits, books, tenant = world.rules.limits, world.books, world.tenants.get(terms.tenant)
     most_of_tenant = limits.queued_per_tenant if tenant is None or tenant.max_queued is None else tenant.max_queued
+    if most_of_tenant is None and limits.queued is None and limits.queued_per_user is None:
+        return None
     for whose, tally, most, more in (
         ("the queue", books.all, limits.queued, jobs),
         (f"user {terms.user}", books.of_user(terms.user), limits.queued_per_user, jobs),

@@ -53,13 +53,18 @@ class Usage:
         decay = rate * max(0.0, until - since)
         # The integral of exp(-rate x age) over the time that it ran.
         used_s = gpu_s * (-expm1(-decay) / decay if decay else 1.0)
-        changes = []
-        for whose in (user, None):
-            account = self.account(tenant, whose, until)
-            late = 0.5 ** ((account.at - until) / self.half_life_s)  # heard of after what came later
-            counted = UsePut(tenant, whose, account.used_s + used_s * late, account.lifted_s, account.at)
-            changes.append(self._put(counted))
-        return changes
+        return [self._add(tenant, whose, used_s, until) for whose in (user, None)]
+
+    def _add(self, tenant: str, user: str | None, used_s: Seconds, at: Timestamp) -> UsePut:
+        """Add to an account what had been used by some moment, which may be before its last change."""
+        account = self._accounts.get((tenant, user))
+        if account is None:
+            return self._put(UsePut(tenant, user, used_s, 0.0, at))
+        if account.at > at:
+            late = 0.5 ** ((account.at - at) / self.half_life_s)
+            return self._put(UsePut(tenant, user, account.used_s + used_s * late, account.lifted_s, account.at))
+        left = 0.5 ** ((at - account.at) / self.half_life_s)
+        return self._put(UsePut(tenant, user, account.used_s * left + used_s, account.lifted_s * left, at))
 
     def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:
         """Count an account as if that much had been used, at least."""
