@@ -11,7 +11,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from gpud.core import arrays, census, choice, foreign, jobs, nursing, oversight, sampling, submits, tenants, updates
+from gpud.core import (
+    arrays,
+    census,
+    choice,
+    exits,
+    foreign,
+    jobs,
+    nursing,
+    oversight,
+    sampling,
+    submits,
+    tenants,
+    updates,
+)
 from gpud.core.active import ActiveJob
 from gpud.core.alerts import alert
 from gpud.core.backfill import told_end
@@ -103,7 +116,7 @@ def _start(world: World, out: Outcome, seen: Started) -> bool:
 
 
 def _end(world: World, out: Outcome, seen: Exited) -> bool:
-    jobs.exited(world, out, seen)
+    exits.exited(world, out, seen)
     return True
 
 

@@ -7,15 +7,13 @@ An element of an array that has not started is a number in its array's row. What
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpud.core import arrays, blame, lifecycle, nursing, retries, sampling
+from gpud.core import arrays, sampling
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import STARTING_S, told_end
 from gpud.core.books import held
 from gpud.core.outcome import Outcome
-from gpud.core.queue import owner_of
 from gpud.core.world import World
-from gpud.model.changes import AttemptEnded, Ended, Moved, Queued, Reprioritised, TermsPut, Told
-from gpud.model.effects import Forget, Interrupt, Launch, SendSignal, Stop, look_at
+from gpud.model.changes import Ended, Moved, Queued, Reprioritised, Told
+from gpud.model.effects import Interrupt, Launch, SendSignal, Stop, look_at
 from gpud.model.gpu import Allocation
 from gpud.model.job import (
     End,
@@ -31,7 +29,7 @@ from gpud.model.job import (
     job_id,
     number_of,
 )
-from gpud.model.observations import Exited, Started
+from gpud.model.observations import Started
 from gpud.model.spec import Park, Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -60,17 +58,6 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     return active
 
 
-def _again(world: World, active: ActiveJob, place: Place) -> Place:
-    """Return where a job waits again: held, if its group is.
-
-    An element that did not fail goes before those of its array that have not started, whose place it has, too.
-    """
-    if index_of(active.job) is not None and active.place.attempt == 1 and not (place.failures or place.mishaps):
-        place = replace(place, queued_us=place.queued_us - 1)
-    held = world.groups.reason(world.groups.of(active.job)) is not None
-    return replace(place, park=Park.HELD) if held else place
-
-
 def throttle(world: World, job: JobId) -> None:
     """See to an array's limit after one of its elements started or ended."""
     array = world.arrays.get(array_of(job))
@@ -80,7 +67,7 @@ def throttle(world: World, job: JobId) -> None:
 
 def started(world: World, out: Outcome, seen: Started) -> None:
     """A process won the claim, or is found to hold it still."""
-    active = _current(world, seen.job, seen.attempt)
+    active = current(world, seen.job, seen.attempt)
     if active is None:
         return
     match active.state:
@@ -94,88 +81,6 @@ def started(world: World, out: Outcome, seen: Started) -> None:
             # The stop came before there was anything to stop, or went down with an earlier gpud.
             grace_s = max(0.0, stopping.kill_at - KILL_SLACK_S - out.now)
             out.effects.append(Stop(seen.job, seen.attempt, grace_s, saves=stopping.cause in _GOES_ON))
-
-
-def exited(world: World, out: Outcome, seen: Exited) -> None:
-    """An attempt is over and nothing of it is left."""
-    out.effects.append(Forget(seen.job, seen.attempt))
-    active = _current(world, seen.job, seen.attempt)
-    if active is None:
-        return
-    _note_early(world, active, out.now)
-    burst = world.bursts.of(seen.job, active.terms)
-    world.leave(seen.job)
-    world.books.spend(active, seen.exit.at)
-    terms, since = active.terms, active.since
-    cause = active.state.cause if isinstance(active.state, Stopping) else None
-    clean = cause is None and (seen.exit.exit_code == 0 or seen.exit.timed_out)
-    _release(world, out, active)
-    gpu_s = max(0.0, seen.exit.at - since) * active.gpu_weight
-    uses = sampling.end(world, seen.job)
-    out.changes += [
-        AttemptEnded(seen.job, seen.attempt, seen.exit, cause, terms.uid, terms.tenant, gpu_s, uses),
-        *_containers(out, seen),
-    ]
-    out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, seen.exit.at)
-    if world.predictor.learn(terms, seen.exit.at - since, own_end=clean, burst=burst):
-        world.queue.lengths_anew(owner_of(terms))
-    if clean:
-        world.spaces.learn(terms.demand)
-    if world.policy.ended(active, gpu_s, out.now):
-        world.queue.rank_anew(owner_of(terms))
-    lost = () if clean else retries.lost_gpus(world, active)
-    gone, guest = retries.named(world, lost), blame.guest(world, active, seen.exit)
-    most = world.rules.max_mishaps
-    verdict = lifecycle.after(seen.exit, cause, active.place, terms, out.now, most=most, gone=gone, guest=guest)
-    if cause is None and world.real:
-        nursing.died(world, out, active, seen.exit, seen.exit.at - since)
-    world.care.forget(seen.job)
-    beside = blame.others(world, active, seen.exit)
-    reason = verdict.reason and f"{verdict.reason}{beside}"
-    if isinstance(verdict, lifecycle.Over):
-        world.groups.count(seen.job, verdict.end, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
-        world.recent.ended(seen.job, seen.attempt, verdict.end)
-        finish(world, out, seen.job, verdict.end, seen.exit, reason)
-        return
-    if verdict.word == "retried" and guest is None:
-        wanted, said = retries.terms_after(world, active, seen.exit, lost)
-        if wanted is None:
-            world.groups.count(seen.job, End.FAILED, seen.exit.at, seen.exit.at - since, world.rules.group_failures)
-            over = f"{lifecycle.said(seen.exit)}{beside}; not tried again: {said}"
-            world.recent.ended(seen.job, seen.attempt, End.FAILED)
-            finish(world, out, seen.job, End.FAILED, seen.exit, over)
-            return
-        if said is not None:
-            terms = wanted
-            out.changes.append(TermsPut(seen.job, out.now, terms))
-            reason = f"{reason}; {said}"
-    place = _again(world, active, replace(verdict.place, attained_s=active.place.attained_s + gpu_s))
-    out.changes.append(Queued(seen.job, out.now, place, verdict.word, reason))
-    world.wait(seen.job, terms, place)
-    throttle(world, seen.job)
-
-
-def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
-    """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
-    if world.reservations and (early_s := told_end(world, active) - now) > 0:
-        world.early |= early_s > STARTING_S
-        world.ends_sooner(active)
-
-
-def _containers(out: Outcome, seen: Exited) -> list[Told]:
-    """Return the event that tells what came of containers that an attempt left behind."""
-    said = seen.exit.containers
-    return [] if said is None else [Told(out.now, "containers", {"reason": said, "attempt": seen.attempt}, seen.job)]
-
-
-def _release(world: World, out: Outcome, active: ActiveJob) -> None:
-    """See to it that a job's GPUs are looked at before others get them."""
-    for share in active.state.allocation.all_shares if world.real else ():
-        state = world.gpus.get(share.gpu)
-        if state is not None and not state.gpu.simulated:
-            state.released_at = out.now
-            state.asked_at = out.now
-            out.look(state.node, share.gpu)
 
 
 def finish(
@@ -354,7 +259,7 @@ def come_due(world: World, out: Outcome, job: JobId) -> None:
     world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)
 
 
-def _current(world: World, job: JobId, attempt: int) -> ActiveJob | None:
+def current(world: World, job: JobId, attempt: int) -> ActiveJob | None:
     """Return the active job if this is its attempt: what is said of an earlier one is late, and means nothing."""
     active = world.active.get(job)
     return active if active is not None and active.place.attempt == attempt else None

@@ -15,7 +15,6 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import repeat
 from math import inf
 from operator import itemgetter
 from typing import NamedTuple
@@ -95,9 +94,9 @@ class Preemption:
             for active in actives if len(running) < len(actives) else ():
                 if isinstance(active.state, Stopping):
                     self._leaving.update(part.node for part in active.state.allocation.parts)
-            holding = self._world.policy.holding(running, self._out.now) if self._own else repeat(0.0)
-            self._running = list(zip(holding, running, strict=False))
-            self._worst = max(map(_first, self._running), default=-inf)
+            holding = self._world.policy.holding(running, self._out.now) if self._own else [0.0] * len(running)
+            self._running = list(zip(holding, running, strict=True))
+            self._worst = max(holding, default=-inf)
         return self._running
 
     def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms], Holds]) -> Reservation | None:

@@ -11,6 +11,7 @@ from math import floor
 from gpud.core.active import ActiveJob
 from gpud.core.policies.steady import Steady
 from gpud.core.world import World
+from gpud.model.job import JobId
 from gpud.model.spec import Place
 from gpud.model.units import Seconds, Timestamp
 from gpud.simulator.engine import Run
@@ -38,6 +39,7 @@ class Remaining(Smallest):
         super().__init__(runs, by_gpus=by_gpus)
         self._world = world
         self._every_s = every_s
+        self._known: dict[JobId, tuple[Run, float]] = {}  # of who runs, and its weight
 
     def preempts(self, now: Timestamp) -> bool:
         """Return whether it is time to look who has more left."""
@@ -54,10 +56,21 @@ class Remaining(Smallest):
 
     def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
         """Return the work that is left of running ones."""
-        runs = [self._runs[active.place.priority - 1] for active in running]
-        left_s = [run.left_s if run.since is None else run.left_s - (now - run.since) for run in runs]
-        weights = self._weights
-        return [left * weights[active.place.priority - 1] for left, active in zip(left_s, running, strict=True)]
+        known = self._known
+        return [
+            weight * (run.left_s - (now - (run.since or now))) for run, weight in [known[each.job] for each in running]
+        ]
+
+    def started(self, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
+        """Take note of who runs; no line ranks anew."""
+        number = active.place.priority - 1
+        self._known[active.job] = self._runs[number], self._weights[number]
+        return False
+
+    def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
+        """Forget who does no more; no line ranks anew."""
+        del self._known[active.job]
+        return False
 
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return the next full minute, while somebody waits and this is not one."""

@@ -15,7 +15,7 @@ from gpud.model.job import JobId
 from gpud.model.spec import Place
 from gpud.model.units import Seconds, Timestamp
 
-_LIMITS_S = (3250.0, 7200.0, inf)
+_LIMITS_S = [3250.0, 7200.0, inf]
 _LEVEL_BITS = 60
 _MIDDLE = 1 << _LEVEL_BITS - 1  # more than any moment in microseconds
 
@@ -25,6 +25,7 @@ class Tiresias(Las):
 
     def __init__(self, every_s: Seconds) -> None:
         super().__init__(1.0, 2.0, every_s)
+        self._limits_s = _LIMITS_S
         self._now = Timestamp(-inf)
         self._came_down: dict[int, Timestamp] = {}
         self._preempted = count(1)
@@ -64,9 +65,6 @@ class Tiresias(Las):
         """Bring queues up to now."""
         self._now = now
         return super().refresh(now)
-
-    def _limit_s(self, level: int) -> Seconds:
-        return _LIMITS_S[level]
 
     def _expect(self, job: JobId, now: Timestamp) -> None:
         before = self._levels.get(job)

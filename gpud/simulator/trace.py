@@ -158,13 +158,15 @@ def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
     trace = Trace(place.name)
     known: dict[tuple[str, ...], Terms] = {}
     demands: dict[Demand, Demand] = {}  # each only once: what is looked up by the very same is found at once
+    alike: dict[Terms, Terms] = {}
     uids: dict[str, int] = {}
     for row in rows(place, lines, _NEEDED):
         key = tuple([row.values.get(column, "") for column in _TERMS_OF])
         terms = known.get(key)
         if terms is None:
             demand = _demand(row, per_node)
-            terms = known[key] = _terms(row, demands.setdefault(demand, demand), uids)
+            terms = _terms(row, demands.setdefault(demand, demand), uids)
+            terms = known[key] = alike.setdefault(terms, terms)
         submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
         priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
         trace.jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))

@@ -157,8 +157,9 @@ levels = st.builds(las_of, st.sampled_from([1.0, 900.0, 14_400.0]), st.sampled_f
 @given(levels, st.floats(0, 1e9), st.integers(0, 6))
 def test_a_level_of_las_is_left_at_its_limit_and_not_before(las, attained_s, number):
     level = las.level(attained_s)
-    assert (0.0 if level == 0 else las._limit_s(level - 1)) <= attained_s < las._limit_s(level)
-    assert las.level(las._limit_s(number)) == number + 1
+    limits_s = [las._first_s * las._factor**each for each in range(max(level, number) + 1)]
+    assert (0.0 if level == 0 else limits_s[level - 1]) <= attained_s < limits_s[level]
+    assert las.level(limits_s[number]) == number + 1
 
 
 def test_las_puts_lower_levels_first_and_in_one_who_had_most_of_it_then_who_came_first():

@@ -13,11 +13,11 @@ Nothing is reserved for who is blocked. How long others run is what nobody knows
 they yield anyhow.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from heapq import heappop, heappush
-from itertools import count
 from math import inf
 from typing import Self
 
@@ -48,6 +48,7 @@ class Las(Steady):
     def __init__(self, first_s: Seconds, factor: float, every_s: Seconds) -> None:
         self._first_s = max(1.0, first_s)
         self._factor = max(1.01, factor)
+        self._limits_s = [self._first_s]  # how much a job has at most that is on each level, as far as was asked
         self._every_s = every_s
         self._look_at = Timestamp(-inf)  # when to look again who must yield
         self._looks = False
@@ -66,7 +67,10 @@ class Las(Steady):
 
     def level(self, attained_s: Seconds) -> int:
         """Return how many limits lie behind a job that had so many GPU-seconds."""
-        return next(level for level in count() if attained_s < self._limit_s(level))
+        limits = self._limits_s
+        while limits[-1] <= attained_s:
+            limits.append(self._first_s * self._factor ** len(limits))
+        return bisect_right(limits, attained_s)
 
     def refresh(self, now: Timestamp) -> bool:
         """Bring the levels of who runs up to now, and say whether it is time to look who must yield."""
@@ -137,10 +141,6 @@ class Las(Steady):
         twin._on = self._on.copy()  # noqa: SLF001 - its own
         return twin
 
-    def _limit_s(self, level: int) -> Seconds:
-        """Return how much a job has at most that is on this level."""
-        return self._first_s * self._factor**level
-
     def _expect(self, job: JobId, now: Timestamp) -> None:
         """Note a job's level, and when it comes to the next one; without GPUs it stays where it is."""
         active = self._running[job]
@@ -149,7 +149,7 @@ class Las(Steady):
         self._stand(job, level)
         rate = active.gpu_weight
         if rate:
-            at = self._crosses[job] = Timestamp(now + (self._limit_s(level) - attained_s) / rate + 0.001)
+            at = self._crosses[job] = Timestamp(now + (self._limits_s[level] - attained_s) / rate + 0.001)
             heappush(self._crossings, (at, job))
 
     def _stand(self, job: JobId, level: int | None) -> None:
