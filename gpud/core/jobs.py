@@ -54,7 +54,8 @@ def start(world: World, out: Outcome, job: JobId, terms: Terms, allocation: Allo
     out.effects.append(Launch(job, place.attempt, allocation))
     sampling.begin(world, active)
     world.alarms.set(Timestamp(out.now + LOOK_AGAIN_S), job)  # should nobody ever tell what became of it
-    throttle(world, job)
+    if array is not None:
+        throttle(world, job)
     return active
 
 

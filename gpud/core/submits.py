@@ -116,7 +116,7 @@ def _refused(world: World, out: Outcome, asked: Submit, jobs: int, of_tenant: in
     refused = never_fits(world, spec.terms.demand) or quota.refuses(world, spec.terms, out.now, jobs, of_tenant)
     if refused is not None:
         return refused
-    missed = overlooked(world, spec.after, dict(asked.ends))
+    missed = overlooked(world, spec.after, dict(asked.ends)) if spec.after else None
     if missed is not None:
         return Refused("busy", f"job {format_job(missed)} has just ended", "submit it again")
     if spec.key is not None and asked.there is not None and asked.there[1] is None:
@@ -132,13 +132,14 @@ def _queue(world: World, out: Outcome, asked: Submit) -> JobId:
     job = job_id(world.next_number)
     world.next_number += 1
     later = spec.begin_at is not None and spec.begin_at > out.now
-    awaits = follow(world, job, spec.after, dict(asked.ends)) is not None
+    awaits = bool(spec.after) and follow(world, job, spec.after, dict(asked.ends)) is not None
     park = Park.AFTER if awaits else Park.BEGIN if later else None
     world.groups.join(job, spec.terms.uid, spec.group, spec.key)
+    held = spec.group is not None and world.groups.reason((spec.terms.uid, spec.group)) is not None
     place = Place(
         priority=spec.priority + tenants.boost(world, spec.terms),
         queued_us=world.moment_us(out.now),
-        park=Park.HELD if spec.hold or world.groups.reason(world.groups.of(job)) is not None else park,
+        park=Park.HELD if spec.hold or held else park,
         not_before=spec.begin_at if later else None,
         awaits=awaits,
     )

@@ -191,20 +191,20 @@ class World:
         job, gpus = active.job, self.gpus
         for part in active.state.allocation.parts:
             for share in part.shares:
-                if share.gpu in gpus:
-                    gpus[share.gpu].holders[job] = share.memory_mib
-            if part.node in self.nodes:
-                self.nodes[part.node].hold(job, part)  # its room was counted as it gave it: see `spaces`
+                if (state := gpus.get(share.gpu)) is not None:
+                    state.holders[job] = share.memory_mib
+            if (node := self.nodes.get(part.node)) is not None:
+                node.hold(job, part)  # its room was counted as it gave it: see `spaces`
 
     def _let_go(self, active: ActiveJob) -> None:
         """Count an allocation as over."""
         job, gpus = active.job, self.gpus
         for part in active.state.allocation.parts:
             for share in part.shares:
-                if share.gpu in gpus:
-                    gpus[share.gpu].holders.pop(job, None)
-            if part.node in self.nodes:
-                self.nodes[part.node].let_go(job, part)
+                if (state := gpus.get(share.gpu)) is not None:
+                    state.holders.pop(job, None)
+            if (node := self.nodes.get(part.node)) is not None:
+                node.let_go(job, part)
                 if part.node in self.real:
                     self.dirty.add(part.node)
                 else:
@@ -231,7 +231,8 @@ class World:
 
     def wait(self, job: JobId, terms: Terms, place: Place) -> None:
         """Put a job where it belongs: parked, kept back by its array's throttle, or in its line."""
-        self.unwait(job)
+        if job in self.queue or job in self.places or job in self.parked:  # most come from nowhere
+            self.unwait(job)
         self.bursts.came(job, terms, place.queued_us)
         if job not in self.arrays:  # what is pending of those is counted as it changes: see `Outcome`
             self.books.queue(terms, 1)

@@ -14,6 +14,7 @@ from gpud.model.value import Key, value
 
 JobId = NewType("JobId", int)
 _ELEMENT_BITS = 24
+_ELEMENT = (1 << _ELEMENT_BITS) - 1  # the bits of an array index, plus one
 NUMBER_MAX = (1 << (63 - _ELEMENT_BITS)) - 1
 
 
@@ -29,12 +30,13 @@ def number_of(job: JobId) -> int:
 
 def index_of(job: JobId) -> int | None:
     """Return the array index; None for a job that is no element."""
-    return (job & (1 << _ELEMENT_BITS) - 1) - 1 if job & (1 << _ELEMENT_BITS) - 1 else None
+    element = job & _ELEMENT
+    return element - 1 if element else None
 
 
 def array_of(job: JobId) -> JobId:
     """Return the key of the whole array that an element belongs to; a job's own key otherwise."""
-    return JobId(job >> _ELEMENT_BITS << _ELEMENT_BITS)
+    return JobId(job & ~_ELEMENT)
 
 
 def format_job(job: JobId) -> str:

@@ -48,8 +48,10 @@ def held(world: World, active: ActiveJob) -> int:
     for share in active.state.allocation.all_shares:
         if demand.share_mib is None:
             weight += demand.share_permille or 1000
-        else:
+        elif share.gpu in world.gpus:
             weight += max(1, 1000 * demand.share_mib // nominal_mib(world.gpus[share.gpu].gpu.memory_total_mib))
+        else:  # of a node that was not seen since a restart its allocation alone tells
+            weight += share.milli
     return weight
 
 

@@ -76,13 +76,16 @@ def with_terms(spec: JobSpec, **changed: object) -> JobSpec:
     return replace(spec, terms=replace(spec.terms, **changed))
 
 
+STOPPED = -15  # in place of an exit code
+
+
 @dataclass
 class Fleet:
     """A play in which every job takes as long as it takes, a stopped one ends a second later, and time passes."""
 
     play: Play
     lasts: dict[JobId, tuple[float, int]] = field(default_factory=dict)  # seconds and exit code, by number
-    ends: list[tuple[float, JobId, int, int | None]] = field(default_factory=list)
+    ends: list[tuple[float, JobId, int, int]] = field(default_factory=list)
     began: dict[tuple[JobId, int], float] = field(default_factory=dict)
     preempted: int = 0
 
@@ -110,7 +113,10 @@ class Fleet:
             _, job, attempt, code = heappop(self.ends)
             active = self.play.world.active.get(job)
             if active is not None and active.place.attempt == attempt:
-                told.append(an_end(job, attempt, self.play.now, code=code, signal=15 if code is None else None))
+                stopped = code == STOPPED
+                told.append(
+                    an_end(job, attempt, self.play.now, code=None if stopped else code, signal=15 if stopped else None)
+                )
         self.play.cycle(*{each.job: each for each in told}.values())
         self._follow()
 
@@ -120,7 +126,7 @@ class Fleet:
         for effect in self.play.out.effects:
             if isinstance(effect, Stop):
                 self.preempted += 1
-                heappush(self.ends, (self.play.now + 1.0, effect.job, effect.attempt, None))
+                heappush(self.ends, (self.play.now + 1.0, effect.job, effect.attempt, STOPPED))
         check(self.play)
         for effect in launched:
             seconds, code = self.lasts[JobId(effect.job >> 24)]
