@@ -379,6 +379,7 @@ class World:
             node.add(state)
         elif state.node != node.node.name:
             self.nodes[state.node].remove(state)
+            self.dirty.add(state.node)
             node.add(state)
             state.node = node.node.name
         state.be(gpu)

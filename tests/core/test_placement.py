@@ -1,5 +1,7 @@
 """Best fit: what a job gets, and what it leaves to others."""
 
+from dataclasses import replace
+
 import pytest
 from playbook import Play, a_cluster, a_job, a_node, a_real_cluster, an_empty_cluster
 
@@ -204,3 +206,11 @@ def test_a_dry_run_only_says_whether_a_job_would_be_taken():
     assert play.dry_run(a_job()) == "accepted"
     assert play.dry_run(a_job(2)).startswith("2 GPUs are asked for")
     assert not play.ledger.rows
+
+
+def test_a_gpu_that_turns_up_on_another_node_is_that_nodes_alone():
+    play = a_cluster(a_node("n1", "1xH100"))
+    play.submit(a_job(0))  # so that what it has is counted
+    play.sees(replace(a_node("n2", ""), gpus=play.world.nodes["n1"].node.gpus))
+    first, second = play.submit(a_job(), a_job())
+    assert (play.state(first), play.node(first), play.state(second)) == ("starting", "n2", "queued")
