@@ -98,6 +98,26 @@ def test_what_is_kept_is_bounded_and_what_was_heard_of_last_is_kept():
     assert predictor.expect(terms("ada")).basis == "lab's jobs on 1 GPU"
 
 
+def test_what_is_kept_of_100_000_kinds_of_jobs_stays_bounded_and_is_what_was_heard_of_last():
+    predictor, most = Predictor(24 * HOUR), 0
+    often = terms("often", "often")
+    for number in range(100_000):
+        # Of each user eight names, of each of those jobs that say when they end, each in its own way.
+        one = terms(f"user{number // 32}", f"name{number // 4 % 8}", limit=HOUR + number, tenant=f"of {number // 64}")
+        predictor.learn(one, 100.0 + number, burst=number // 16 if number % 2 else 0)
+        if number % 1000 == 0:
+            predictor.learn(often, 7.0)
+        most = max(most, len(predictor._circles), len(predictor._of))
+        if number > 300 and number % 5_000 == 0:
+            last = [terms(f"user{each // 32}", f"name{each // 4 % 8}") for each in range(number - 200, number)]
+            own = [f"{each.user}'s {each.name_group} jobs on 1 GPU" for each in last]
+            assert [predictor.expect(each).basis for each in last] == own
+            runs = min(RUNS, 1 + number // 1000)
+            assert predictor.expect(often) == Prediction(7.0, "often's often jobs on 1 GPU", runs)
+    assert most <= KEPT + KEPT // 2 + 9
+    assert len(predictor._of) <= KEPT
+
+
 def test_jobs_that_came_to_their_own_end_are_learnt_from_and_others_are_not():
     play = a_cluster(gpus="4xH100")
     good, bad, stopped, late = play.submit(a_job(), a_job(), a_job(), a_job(limit=60))
