@@ -27,7 +27,7 @@ from gpud.core import (
 )
 from gpud.core.active import ActiveJob
 from gpud.core.alerts import alert
-from gpud.core.backfill import told_end
+from gpud.core.backfill import expected_end, told_end
 from gpud.core.commands import (
     Asked,
     Cancel,
@@ -112,6 +112,11 @@ def _start(world: World, out: Outcome, seen: Started) -> bool:
     if active is not None and stirs:
         world.ends_sooner(active)
     jobs.started(world, out, seen)
+    if not stirs and len(world.queue) and world.policy.keeps_off(seen.job):
+        # Whoever looked who must yield meanwhile did not see it: only who runs can be preempted, and only then.
+        yields_at = Timestamp(seen.at + world.rules.preempt_after_s)
+        world.rethink_at = yields_at if world.rethink_at is None else min(world.rethink_at, yields_at)
+        return yields_at <= out.now
     return stirs
 
 
@@ -188,8 +193,10 @@ def start_matters(world: World, active: ActiveJob, at: Timestamp) -> bool:
         return True
     if not world.reservations:
         return False
+    # Where it should be over already, its end is moved on from round to round: it was expected somewhere in between.
     was, will_be = told_end(world, active), at + world.expects_s[active.job]
-    return any(min(was, will_be) <= kept.at <= max(was, will_be) for kept in world.reservations.values())
+    first, last = min(was, will_be), max(was, will_be, expected_end(world, active, at))
+    return any(first <= kept.at <= last for kept in world.reservations.values())
 
 
 def _look_around(world: World, out: Outcome) -> None:

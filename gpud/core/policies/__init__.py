@@ -12,6 +12,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.bursts import Burst
 from gpud.core.policies import fair_share, fcfs, las, priority, sjf
 from gpud.core.policies.parameters import Parameter, Surroundings
+from gpud.model.job import JobId
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -57,6 +58,10 @@ class Policy(Protocol):
 
     def wants(self, place: Place) -> bool:
         """Take note that a waiting job is blocked; return whether somebody runs who may have to yield to it."""
+        ...
+
+    def keeps_off(self, job: JobId) -> bool:
+        """Return whether a job has what somebody may want to whom it may have to yield, as of the last round."""
         ...
 
     def standing(self, place: Place) -> float:

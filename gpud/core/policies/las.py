@@ -111,6 +111,10 @@ class Las(Steady):
         self._wanted |= wants and not self._looks
         return wants
 
+    def keeps_off(self, job: JobId) -> bool:
+        """Return whether a job is on a higher level than somebody who was blocked since the last refresh."""
+        return self._yields(self._levels.get(job, -1), self._blocked)
+
     def _yields(self, holds: int, level: float) -> bool:
         """Return whether who runs on one level may have to yield to who waits on another."""
         return holds > level

@@ -6,6 +6,7 @@ from typing import Self
 from gpud.core.active import ActiveJob
 from gpud.core.bursts import Burst
 from gpud.core.policies.parameters import Surroundings
+from gpud.model.job import JobId
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
@@ -43,6 +44,10 @@ class Steady:
         return False
 
     def wants(self, place: Place) -> bool:  # noqa: ARG002 - see above
+        """Return False: nobody yields."""
+        return False
+
+    def keeps_off(self, job: JobId) -> bool:  # noqa: ARG002 - see above
         """Return False: nobody yields."""
         return False
 
