@@ -28,7 +28,7 @@ def _kind(terms: Terms) -> Hashable:
 
 
 def milli(demand: Demand) -> int:
-    """Return the GPUs that a job counts for while it waits, in thousandths: whole ones where memory is shared."""
+    """Return the GPUs that are asked for, in thousandths: whole ones where memory is shared, but see `parts`."""
     return demand.gpus * (1000 if demand.share_permille is None else demand.share_permille)
 
 
@@ -119,6 +119,7 @@ class Books:
         self.meters: dict[str, Meter] = {}
         self.changed = False
         self.rolls_at: float = inf  # when the next window begins anew
+        self.parts: dict[Demand, int] = {}  # what jobs that wait for parts by memory count for: see `core.parts`
         self._alike: dict[Hashable, dict[JobId, Timestamp]] = {}  # since when who is active is, by kind of run
         self._pending: dict[JobId, int] = {}
         self._known: dict[tuple[str, str], tuple[Tally, Tally, Tally]] = {}

@@ -12,7 +12,7 @@ from math import inf
 
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end
-from gpud.core.books import milli
+from gpud.core.parts import milli
 from gpud.core.queue import Line, job_of
 from gpud.core.waits import OverQuota, Wait, YieldsTo
 from gpud.core.world import World
@@ -54,7 +54,7 @@ def yields(world: World, job: JobId, terms: Terms, now: Timestamp) -> YieldsTo |
     """Return for whom a job waits whose quota it would use; None where there is nobody."""
     if not world.patience.kept:
         return None
-    wanted = milli(terms.demand)
+    wanted = milli(world, terms.demand)
     for whose in (f"tenant {terms.tenant}", f"user {terms.user}") if wanted else ():
         kept = world.patience.kept.get(whose)
         waiting = None if kept is None or kept == job else world.waiting(kept)
@@ -77,9 +77,9 @@ def _there(world: World, whose: str, job: JobId, terms: Terms, now: Timestamp) -
         tally, most = world.books.of_tenant(name), None if tenant is None else tenant.max_gpus
     else:
         tally, most = world.books.of_user(name), world.rules.limits.gpus_per_user
-    if most is None or milli(terms.demand) > 1000 * most:
+    if most is None or milli(world, terms.demand) > 1000 * most:
         return None
-    lacks = tally.milli + milli(terms.demand) - 1000 * most
+    lacks = tally.milli + milli(world, terms.demand) - 1000 * most
     if lacks <= 0:
         reservation = world.reservations.get(job)
         return None if reservation is None else (reservation.at, -lacks)

@@ -13,8 +13,9 @@ from math import inf
 from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
-from gpud.core.books import Tally, held_of, milli
+from gpud.core.books import Tally, held_of
 from gpud.core.claims import ClaimKind
+from gpud.core.parts import milli
 from gpud.core.placement import goes_to, suits
 from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
 from gpud.core.windows import claims
@@ -23,7 +24,7 @@ from gpud.model.gpu import GpuId
 from gpud.model.job import Demand, Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant
-from gpud.model.units import Timestamp, format_duration, plural
+from gpud.model.units import Timestamp, format_duration, format_size, plural
 from gpud.model.window import Pool
 
 
@@ -50,12 +51,12 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
     free = limits.running is None and limits.running_per_user is None and limits.gpus_per_user is None
     if free and not world.tenants:
         return None
-    books, wanted = world.books, milli(terms.demand)
+    books, wanted = world.books, milli(world, terms.demand)
     everybody, user, of_tenant = books.all, books.of_user(terms.user), books.of_tenant(terms.tenant)
     if beside:
-        everybody = _with(everybody, beside)
-        user = _with(user, [each for each in beside if each.user == terms.user])
-        of_tenant = _with(of_tenant, [each for each in beside if each.tenant == terms.tenant])
+        everybody = _with(world, everybody, beside)
+        user = _with(world, user, [each for each in beside if each.user == terms.user])
+        of_tenant = _with(world, of_tenant, [each for each in beside if each.tenant == terms.tenant])
     tenant, whose = world.tenants.get(terms.tenant), f"user {terms.user}"
     return (
         _busy("", everybody, limits.running)
@@ -106,11 +107,11 @@ def borrowed(world: World, tenant: str, now: Timestamp) -> int:
 
 def guaranteed(world: World, terms: Terms) -> bool:
     """Return whether what a job asks for is guaranteed to its tenant, beside all that the tenant has."""
-    tenant, wanted = world.tenants.get(terms.tenant), milli(terms.demand)
+    tenant, wanted = world.tenants.get(terms.tenant), milli(world, terms.demand)
     if tenant is None or not tenant.guaranteed_gpus or not wanted:
         return False
     tally = world.books.of_tenant(tenant.name)
-    theirs = sum(milli(each.demand) for each in promised(world) if each.tenant == tenant.name)
+    theirs = sum(milli(world, each.demand) for each in promised(world) if each.tenant == tenant.name)
     return tally.milli - tally.leaving + theirs + wanted <= 1000 * tenant.guaranteed_gpus
 
 
@@ -180,11 +181,19 @@ def _never_allowed(world: World, terms: Terms, now: Timestamp) -> Refused | None
         ),
     )
     for who, may, hint in allowed:
-        if may is not None and milli(demand) > 1000 * may:
-            asked = plural(milli(demand) / 1000, "GPU")
-            are = "is" if milli(demand) == 1000 else "are"
-            return Refused("never_fits", f"{asked} {are} asked for; {who} may have {may or 'none'} at once", hint)
+        if may is not None and (wanted := milli(world, demand)) > 1000 * may:
+            asked = _asked(demand, wanted)
+            return Refused("never_fits", f"{asked}; {who} may have {may or 'none'} at once", hint)
     return None if tenant is None or tenant.borrow else _never_lent(world, tenant, demand, now)
+
+
+def _asked(demand: Demand, wanted: int) -> str:
+    """Return what a job asks for, and what it counts for where that is another number."""
+    if demand.share_mib is None:
+        return f"{plural(wanted / 1000, 'GPU')} {'is' if wanted == 1000 else 'are'} asked for"
+    size = format_size(demand.share_mib) if demand.share_mib % 1024 == 0 else f"{demand.share_mib}M"
+    of = "a GPU is" if demand.gpus == 1 else f"each of {demand.gpus} GPUs is"
+    return f"{size} of {of} asked for, which counts for {wanted / 1000:g}"
 
 
 def _never_lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Refused | None:
@@ -195,7 +204,7 @@ def _never_lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) ->
     others = sum(guarantees.values()) - guarantees.get(tenant.name, 0)
     there = sum(not state.gpu.split for gpu, state in world.gpus.items() if gpu not in apart)
     most = max(tenant.guaranteed_gpus, own[tenant.name], there - others)
-    if not there or not others or demand.pool is not None or milli(demand) <= 1000 * most:
+    if not there or not others or demand.pool is not None or milli(world, demand) <= 1000 * most:
         return None
     message = f"{others} of {plural(there, 'GPU')} are guaranteed to others, and tenant {tenant.name} may not borrow"
     return Refused("never_fits", message, f"to let it: gpuctl tenant set {tenant.name} --borrow")
@@ -251,7 +260,7 @@ def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused 
 
 
 def _tenant_over(world: World, tenant: Tenant, tally: Tally, demand: Demand, now: Timestamp) -> Wait | None:
-    books, whose, wanted = world.books, f"tenant {tenant.name}", milli(demand)
+    books, whose, wanted = world.books, f"tenant {tenant.name}", milli(world, demand)
     running = world.rules.limits.running_per_tenant if tenant.max_running is None else tenant.max_running
     wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
     if wait is not None:
@@ -271,7 +280,7 @@ def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Wait 
 
     Pools, and what belongs to a tenant, are not what guarantees are given of; whose own is idle has that first.
     """
-    books, wanted, apart = world.books, milli(demand), _apart(world, now)
+    books, wanted, apart = world.books, milli(world, demand), _apart(world, now)
     states = [state for gpu in apart if (state := world.gpus[gpu]).present and not state.gpu.split]
     idle = Counter(apart[state.gpu.id] for state in states if not state.holders)
     if demand.pool is not None or 1000 * idle[tenant.name] >= wanted:
@@ -298,8 +307,8 @@ def _apart(world: World, now: Timestamp) -> dict[GpuId, str | None]:
     return {gpu: next(iter(claim.tenants), None) for claim in standing for gpu in claim.gpus}
 
 
-def _with(tally: Tally, more: Sequence[Terms]) -> Tally:
-    running, taken = tally.running + len(more), tally.milli + sum(milli(each.demand) for each in more)
+def _with(world: World, tally: Tally, more: Sequence[Terms]) -> Tally:
+    running, taken = tally.running + len(more), tally.milli + sum(milli(world, each.demand) for each in more)
     return replace(tally, running=running, milli=taken) if more else tally
 
 

@@ -18,7 +18,7 @@ from gpud.model.changes import SettingPut, Told
 from gpud.model.gpu import Gpu, GpuId
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
-from gpud.model.window import Window, plain_window
+from gpud.model.window import Pool, Window, plain_window
 
 
 def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
@@ -38,6 +38,12 @@ def pooled(world: World, now: Timestamp) -> frozenset[GpuId]:
     """Return the GPUs that are in pools."""
     pools = (claim.gpus for claim in claims(world, now) if claim.kind is ClaimKind.POOL and not claim.only)
     return frozenset[GpuId]().union(*pools)
+
+
+def inside(world: World, pool: Pool) -> frozenset[GpuId]:
+    """Return the GPUs of a pool that are known, there or not."""
+    named = (state.gpu.id for word in pool.gpus for state in named_by(world.gpus.values(), word))
+    return _with_instances(world, named)
 
 
 def may_use(tenant: Tenant, gpu: Gpu) -> bool:
@@ -133,9 +139,9 @@ def _window(world: World, window: Window) -> Claim:
 def _pools(world: World) -> Iterator[Claim]:
     everything = frozenset(world.gpus)
     for pool in world.rules.pools:
-        inside = _with_instances(world, (s.gpu.id for word in pool.gpus for s in named_by(world.gpus.values(), word)))
-        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=inside, pool=pool.name)
-        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=everything - inside, pool=pool.name, only=True)
+        its = inside(world, pool)
+        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=its, pool=pool.name)
+        yield Claim(kind=ClaimKind.POOL, name=pool.name, gpus=everything - its, pool=pool.name, only=True)
 
 
 def _owned(world: World) -> Iterator[Claim]:

@@ -333,6 +333,7 @@ class World:
         """
         self.standing = None
         self.judged.clear()
+        self.books.parts.clear()
         state = self._know_node(node)
         state.node, state.present = node, True
         self.dirty.add(node.name)
@@ -351,6 +352,7 @@ class World:
         """Take in what the store says was ever seen, before the inventory speaks: known, and not present."""
         self.standing = None
         self.judged.clear()
+        self.books.parts.clear()
         state = self._know_node(node)
         for gpu in node.gpus:
             self.know(gpu, state, present=False)

@@ -3,19 +3,21 @@ from itertools import cycle
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from playbook import Play, a_cluster, a_job
+from playbook import Play, a_cluster, a_job, a_node, an_empty_cluster
 from tallies import counted, recounted
 from tenancy import History, a_job_of, change, create, delete
 
 from gpud.core.choice import apply
 from gpud.core.commands import Accepted, Done, Pause
+from gpud.core.parts import milli
 from gpud.core.policies.parameters import Choice
-from gpud.core.quota import borrowed, may_reclaim
+from gpud.core.quota import borrowed, guaranteed, may_reclaim
 from gpud.core.rules import Rules
 from gpud.core.waits import Guaranteed, NoCapacity, NoPool, OverQuota, YieldsTo
 from gpud.model.tenant import Limits
-from gpud.model.units import Mib
+from gpud.model.units import Mib, Timestamp
 from gpud.model.window import Pool
+from gpud.views.words import words
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -169,6 +171,104 @@ def test_quarters_of_a_gpu_count_for_what_they_are():
     play.submit(*[a_job_of("vision", 1, share_permille=250) for _ in range(5)])
 
     assert len(play.running) == 4
+
+
+def part(gib: int, tenant: str = "vision", gpus: int = 1, **more):
+    return a_job_of(tenant, gpus, share_mib=Mib(gib * 1024), **more)
+
+
+@pytest.mark.parametrize(
+    ("rules", "limit", "whose"),
+    [(Rules(), {"max_gpus": 1}, "tenant vision"), (limited(gpus_per_user=1), {}, "user ada")],
+)
+def test_parts_by_memory_run_side_by_side_in_a_quota_of_the_gpu_that_they_are_parts_of(rules, limit, whose):
+    play = a_cluster(gpus="2xRTX4090", rules=rules)
+    create(play, "vision", **limit)
+    *three, fourth = play.submit(*[part(8)] * 4)
+
+    assert play.running == three
+    wait = play.why(fourth)
+    assert wait == OverQuota(whose, "GPUs", 0.999, 1, 0.333)
+    said = words(wait, Timestamp(play.now), "4")[1]
+    assert said == f"{whose} has 0.999 of 1 GPU in use; it needs 0.333"
+    play.ends(three[0])
+    assert play.started == [fourth]
+
+
+def test_a_part_by_memory_counts_while_it_waits_as_the_largest_that_it_could_come_to():
+    play = a_cluster(gpus="1xRTX4090,1xH100")
+    create(play, "vision", max_gpus=1)
+    first, anywhere, there = play.submit(part(60, type="H100"), part(8), part(8, type="H100"))
+
+    assert play.running == [first, there], "a tenth of the larger one, and nothing else"
+    assert play.why(anywhere) == OverQuota("tenant vision", "GPUs", 0.85, 1, 0.333)
+    play.ends(first)
+    assert play.started == [anywhere]
+
+
+def test_a_part_counts_by_the_gpus_of_its_pool_or_by_those_beside_pools():
+    rules = Rules(pools=(Pool(name="small", gpus=("0",)),))
+    play = a_cluster(gpus="1xRTX4090,1xH100", rules=rules)
+    create(play, "vision", max_gpus=1)
+
+    plain = play.submit(*[part(16)] * 5)
+    assert play.running == plain, "a fifth each: the smaller GPU is for the pool"
+    play.ends(plain[0])
+    (pooled,) = play.submit(part(8, pool="small"))
+    assert play.why(pooled) == OverQuota("tenant vision", "GPUs", 0.8, 1, 0.333)
+
+
+def test_parts_count_anew_when_other_gpus_are_there():
+    play = a_cluster(a_node("n1", gpus="1xRTX4090"), a_node("n2", gpus="1xH100"))
+    create(play, "vision", max_gpus=1)
+    first, second = play.submit(part(16, type="H100"), part(20))
+    assert play.running == [first]
+    assert play.why(second) == OverQuota("tenant vision", "GPUs", 0.2, 1, 0.833)
+
+    play.sees(a_node("n1", gpus="1xH100"))
+
+    assert play.started == [second], "a quarter of any that is there now"
+
+
+def test_a_part_on_several_gpus_that_may_never_be_says_what_it_counts_for():
+    play = a_cluster(gpus="4xRTX4090")
+    create(play, "vision", max_gpus=1)
+
+    assert play.refused(part(8, gpus=3)) == "accepted"
+    assert play.refused(part(8, gpus=4)) == (
+        "8G of each of 4 GPUs is asked for, which counts for 1.332; tenant vision may have 1 at once; "
+        "see its limits: gpuctl tenant show vision"
+    )
+
+
+def test_a_part_counts_as_a_whole_gpu_while_nobody_knows_what_gpus_there_are():
+    world = an_empty_cluster().world
+    assert milli(world, part(8, gpus=2).terms.demand) == 2000
+
+
+def test_a_guarantee_of_a_gpu_covers_the_parts_that_come_to_one():
+    play = a_cluster(gpus="2xRTX4090", rules=Rules(preempt_after_s=0.0))
+    create(play, "vision", guaranteed_gpus=1)
+    create(play, "guests")
+    *three, fourth = play.submit(*[part(8)] * 4)
+    play.starts(*three, fourth)
+    play.ends(fourth, three[0])
+
+    assert guaranteed(play.world, part(8).terms)
+    assert not guaranteed(play.world, part(12).terms)
+
+
+def test_a_quota_that_is_kept_for_a_part_is_kept_for_no_more_than_that():
+    play = a_cluster(gpus="4xRTX4090", rules=Rules(starvation_s=HOUR))
+    create(play, "lab", max_gpus=1)
+    long, short = play.submit(part(12, "lab", limit=10 * HOUR), part(10, "lab", limit=2 * HOUR))
+    play.starts(long, short)
+    (large,) = play.submit(part(10, "lab", limit=HOUR))
+    play.later(1.5 * HOUR)
+    (tiny,) = play.submit(part(1, "lab", limit=10 * HOUR))
+    assert play.running == [long, short, tiny], "beside the long one and the large one there is room for it"
+    play.ends(short)
+    assert play.started == [large]
 
 
 def test_who_has_no_tenant_is_under_no_tenants_limits():
@@ -433,13 +533,13 @@ def test_giving_way_comes_to_an_end_with_every_guarantee_kept(asked):
         else:
             raise AssertionError("jobs give way to each other in turns")
     assert preempted <= 8 * len(asked)
-    for name, guaranteed in (("vision", 4), ("language", 2)):
+    for name, count in (("vision", 4), ("language", 2)):
         waiting = [
             job for job, row in play.ledger.unfinished().items() if row.active is None and row.terms.tenant == name
         ]
         has = play.world.books.of_tenant(name).milli // 1000
         wants = play.ledger.rows[waiting[0]].terms.demand.gpus if waiting else 0
-        assert not waiting or has + wants > guaranteed, f"{name} has {has} of {guaranteed}, and the next wants {wants}"
+        assert not waiting or has + wants > count, f"{name} has {has} of {count}, and the next wants {wants}"
 
 
 def test_what_is_guaranteed_does_not_yield_to_who_reserved_more_than_that():
