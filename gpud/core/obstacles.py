@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 from gpud.core import quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import STARTING_S, expected_end, passing_s
+from gpud.core.backfill import STARTING_S, expected_end
 from gpud.core.books import milli
 from gpud.core.claims import Claim, Reservation
 from gpud.core.condition import Condition, condition, is_drained
 from gpud.core.fleet import GpuState
+from gpud.core.guard import passing_s
 from gpud.core.placement import admits
 from gpud.core.room import share_of
 from gpud.core.waits import OverQuota

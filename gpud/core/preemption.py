@@ -78,6 +78,13 @@ class Preemption:
         self._worst = -inf  # of those
         self._leaving: set[NodeName] = set()  # nodes of those who are being stopped
         self.look_at: Timestamp | None = None
+        self.hoped = self.possible
+
+    @property
+    def possible(self) -> bool:
+        """Return whether anybody may ever have to give way."""
+        world = self._world
+        return bool(world.preemptible or world.tenants) or world.policy.preemptive
 
     @property
     def _own(self) -> bool:
@@ -105,11 +112,12 @@ class Preemption:
         `others` tells what others leave of the nodes to a job of these terms.
         """
         world = self._world
-        if not (world.preemptible or world.tenants or world.policy.preemptive):
+        if not self.possible:
             return None
         waiting = world.waiting(job)
         wants = waiting is not None and world.policy.wants(waiting.place) and self._own
-        if not (world.preemptible or world.tenants or wants):
+        self.hoped = bool(world.preemptible or world.tenants or wants)
+        if not self.hoped:
             return None
         if waiting is None or quota.over(world, terms, self._out.now, quota.promised(world)) is not None:
             return None

@@ -37,6 +37,7 @@ Rank = Callable[[Terms, Burst], int]
 BurstOf = Callable[[JobId, Terms], Burst]
 Owner = tuple[str, str]  # tenant and user
 Kind = tuple[Terms, Burst]  # what is the same for all in a line
+Head = tuple[int, int, "Group", "Line | None"]  # rank and entry of who is next of a demand, or (of a line) blocked
 
 
 class Line:
@@ -66,12 +67,17 @@ class Line:
 
 
 class Group:
-    """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries."""
+    """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries.
 
-    __slots__ = ("demand", "lines", "order", "shortest")
+    `each` is how many GPUs of one node must be free; `terms` those of all its lines, None where they differ.
+    """
 
-    def __init__(self, demand: Demand) -> None:
-        self.demand = demand
+    __slots__ = ("demand", "each", "lines", "order", "shortest", "terms")
+
+    def __init__(self, terms: Terms) -> None:
+        self.terms: Terms | None = terms
+        self.demand = demand = terms.demand
+        self.each = 0 if demand.shared else demand.gpus // demand.nodes
         self.lines = 0
         self.order: list[tuple[int, int, Line]] = []
         self.shortest: list[tuple[Seconds, Line]] = []
@@ -209,14 +215,12 @@ class Queue:
         """Yield every line in which somebody stands."""
         yield from self._by_kind.values()
 
-    def heads(self) -> "list[tuple[int, int, Group, Line | None]]":
+    def heads(self) -> list[Head]:
         """Return (rank, entry, group, None) of every demand, as a heap: of its `first`, or of who was before that."""
         emptied = [group for group in self._groups.values() if not group.lines]
         for group in emptied:
             del self._groups[group.demand]
-        heads: list[tuple[int, int, Group, Line | None]] = [
-            (*group.order[0][:2], group, None) for group in self._groups.values() if group.order
-        ]
+        heads: list[Head] = [(*group.order[0][:2], group, None) for group in self._groups.values() if group.order]
         heapify(heads)
         return heads
 
@@ -312,7 +316,9 @@ class Queue:
             number = self._unused.pop() if self._unused else len(self._lines)
             group = self._groups.get(terms.demand)
             if group is None:
-                group = self._groups[terms.demand] = Group(terms.demand)
+                group = self._groups[terms.demand] = Group(terms)
+            elif group.terms != terms:
+                group.terms = terms if not group.lines else None
             group.lines += 1
             line = self._by_kind[kind] = Line(number, kind, group, self._rank(*kind), self._lasts(terms))
             self._by_owner.setdefault(owner_of(terms), {})[line] = None

@@ -48,8 +48,7 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
         pool = next((each for each in world.rules.pools if each.name == terms.demand.pool), None)
         if pool is None or _too_long(pool, terms):
             return NoPool(terms.demand.pool, None if pool is None else pool.max_time_s)
-    free = limits.running is None and limits.running_per_user is None and limits.gpus_per_user is None
-    if free and not world.tenants:
+    if unlimited(world):
         return None
     books, wanted = world.books, milli(world, terms.demand)
     everybody, user, of_tenant = books.all, books.of_user(terms.user), books.of_tenant(terms.tenant)
@@ -64,6 +63,13 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
         or _greedy(whose, user, limits.gpus_per_user, wanted)
         or (None if tenant is None else _tenant_over(world, tenant, of_tenant, terms.demand, now))
     )
+
+
+def unlimited(world: World) -> bool:
+    """Return whether nobody is limited in what they may have at a time."""
+    limits = world.rules.limits
+    free = limits.running is None and limits.running_per_user is None and limits.gpus_per_user is None
+    return free and not world.tenants
 
 
 def opens_to_all(world: World) -> bool:

@@ -49,8 +49,8 @@ class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.
 
     A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
-    whose it is that keeps rooms: another one means that something changed. `sick`: something is wrong with some of its
-    GPUs. `later`: of equal GPUs these are taken last.
+    whose it is that keeps rooms: another one means that something changed; and so is `counted`, how many were free
+    then. `sick`: something is wrong with some of its GPUs. `later`: of equal GPUs these are taken last.
     """
 
     node: NodeState
@@ -59,6 +59,7 @@ class Room:
     memory_mib: int
     shared: dict[GpuId, int] = field(default_factory=dict)
     version: int = 0
+    counted: int = 0
     sick: bool = False
     later: frozenset[GpuId] = frozenset()
     _shape: Shape | None = None

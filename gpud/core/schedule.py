@@ -8,27 +8,25 @@ and who has waited so long for a quota has it kept: see `patience`.
 Cost: O(demands + lines passed over + starts x log lines), whatever the length of the queue.
 """
 
-from collections.abc import Collection
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.backfill import SOON_S, Guard, earliest
-from gpud.core.claims import Claim, Passing, Reservation
-from gpud.core.holds import Holds
+from gpud.core.claims import Claim, Passing
+from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
-from gpud.core.queue import Group, Line, job_of, owner_of
+from gpud.core.queue import Group, Head, Line, job_of, owner_of
+from gpud.core.reserving import Reserving
 from gpud.core.starvation import starving
 from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import World
-from gpud.model.gpu import Allocation, NodeName
+from gpud.model.gpu import Allocation
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
 
 CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
-WINDOW_TRIES = 4  # windows in a row that a reservation is looked for after
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
 
@@ -36,6 +34,7 @@ def schedule(world: World, out: Outcome) -> None:
     """Start every job that may start now, in order; those that capacity blocks first reserve."""
     queue = world.queue
     world.blocked.clear()
+    world.through = False
     world.lacking.clear()
     for line in world.aside:
         queue.let_in(line)
@@ -74,23 +73,25 @@ class _Round:
         self.preemption = Preemption(world, out)
         self.slots = world.rules.reservations if world.policy.reserves else 0
         self.tries = RESERVE_TRIES
-        self.kept = world.reservations
-        self.made: dict[JobId, Reservation] = {}
-        self.closed: set[tuple[Group, tuple[int, ...]]] = set()
+        self.reserving = Reserving(world, self.guard, self.now)
+        self.kept, self.made = self.reserving.kept, self.reserving.made
+        self.idle = False  # whoever is blocked from here on can neither reserve nor preempt
+        # What was found not to fit under these claims; and why, if it is not for lack of anything.
+        self.closed: dict[tuple[Group, tuple[int, ...]], Wait | None] = {}
         self.looking: set[Demand] = set()
         self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
         self.tried: dict[Line, int] = {}  # how many of a line have been blocked
         # Heads of groups, and (with their lines) blocked jobs behind them that may reserve too.
-        self.heads: list[tuple[int, int, Group, Line | None]] = []
+        self.heads: list[Head] = []
 
     def run(self) -> None:
         world, queue = self.world, self.world.queue
-        world.reservations = self.made
         self._serve_preemptors()
         self._serve_patient()
         self._serve_starving()
         self._serve_guaranteed()
         heads = self.heads = queue.heads()
+        self.preemption.hoped = self.preemption.possible
         while heads:
             rank, entry, group, behind = heads[0]
             if behind is not None:
@@ -102,10 +103,16 @@ class _Round:
                 heappop(heads)
             elif first[1] is not entry or first[0] != rank:
                 heapreplace(heads, (first[0], first[1], group, None))
-            elif not queue.moved(first[2]) and not self._consider(first[2], job_of(entry)):
-                heappop(heads)  # what others of its kin got may have moved a line: it is looked at again
-                if not world.rules.backfill:
-                    break
+            elif not queue.moved(first[2]):  # what others of its kin got may have moved a line: it is looked at again
+                was_idle = self.idle
+                if not self._consider(first[2], job_of(entry)):
+                    heappop(heads)
+                    if not world.rules.backfill:
+                        break
+                if self.idle is not was_idle:
+                    heads = self.heads = [each for each in heads if each[3] is None and self._fits(each[2])]
+                    heapify(heads)
+        world.through = not heads
         world.sooner.clear()
         world.early = False
         if not len(queue):
@@ -114,9 +121,21 @@ class _Round:
         wakes = (world.policy.wake_at(self.now), starves_at, self.preemption.look_at)
         world.rethink_at = min([at for at in wakes if at is not None], default=None)
 
+    def _is_idle(self) -> bool:
+        """Return whether nothing is to be done any more for who does not fit. (Who is over a quota is shut out.)"""
+        reserves, passed = self.slots > 0 and self.tries > 0, self.world.rules.backfill
+        return passed and not reserves and not self.preemption.hoped and quota.unlimited(self.world)
+
+    def _fits(self, group: Group) -> bool:
+        """Return whether a node has room for a demand, whatever is reserved there."""
+        spaces = self.world.spaces
+        return group.each <= spaces.most_free and spaces.fits(group.demand)
+
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
         world, terms = self.world, line.terms
+        if self.idle and not self._fits(line.group):
+            return False
         wait = quota.over(world, terms, self.now)
         if wait is not None:
             self._shut(line, wait)
@@ -126,10 +145,14 @@ class _Round:
             self._set_aside(line, wait)
             return True
         binding = self.guard.binding(job, terms)
-        allocation = None
-        if (line.group, binding) not in self.closed:
+        allocation, closed = None, (line.group, binding)
+        known = self.closed.get(closed) if self.idle else None
+        if known is not None:
+            self._set_aside(line, known)
+            return True
+        if closed not in self.closed:
             allocation = self.guard.best(terms, binding)
-            spared = None if allocation is None else self._sparing(job)
+            spared = None if allocation is None else self.reserving.sparing(job)
             if spared is not None:
                 sparing = spared.best(terms, spared.binding(job, terms))
                 if sparing is None and self.kept[job].at > self.now:
@@ -139,8 +162,10 @@ class _Round:
                         return True
                 allocation = sparing or allocation
         if allocation is None:
-            self.closed.add((line.group, binding))
-            return self._no_room(line, job, binding)
+            self.closed[closed] = None
+            more = self._no_room(line, job, binding)
+            self.idle = self.idle or self._is_idle()
+            return more
         return self._give(job, terms, allocation, binding)
 
     def _give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
@@ -179,21 +204,22 @@ class _Round:
         """
         world, demand = self.world, line.terms.demand
         standing = self.guard.standing(binding)
-        if len(standing) < len(binding) and world.spaces.best(demand, self.guard.holds(standing)) is not None:
+        if len(standing) < len(binding) and world.spaces.fits(demand, self.guard.holds(standing)):
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
             wait = YieldsTo(claimed.reservation.job, claimed.at)
             more = self._reserve(line, job, preempts=False)
-            if not standing and not more and world.queue.shortest_s(line.group) > self.guard.horizon_s(binding):
+            if not standing and not more and self.guard.binds_all(line.group, binding):
                 world.blocked[demand] = wait
                 return False
+            self.closed[line.group, binding] = wait
             self._set_aside(line, wait)
             return True
         more = self._reserve(line, job) and world.rules.backfill
         if not standing and not more:
-            world.blocked[demand] = None
+            world.blocked[demand] = Full()
             return False
-        free = bool(standing) and world.spaces.best(demand) is not None
+        free = bool(standing) and world.spaces.fits(demand)
         self._set_aside(line, Barred(self._claim(demand, standing)) if free else Full())
         return True
 
@@ -202,7 +228,7 @@ class _Round:
         one = standing[0]
         for index in standing[:CLAIMS_TRIED] if len(standing) > 1 else ():
             others = tuple(each for each in standing if each != index)
-            if self.world.spaces.best(demand, self.guard.holds(others)) is not None:
+            if self.world.spaces.fits(demand, self.guard.holds(others)):
                 one = index
                 break
         claim = self.guard.claimed[one].claim
@@ -230,14 +256,16 @@ class _Round:
 
         Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
         """
+        if self.idle:
+            return False
         world, made = self.world, self.made
         preempted = job in made and made[job].taken
         while job not in made and job in world.queue and not arrays.full(world, job, made):
             if not (preempts and self._preempt(job, terms)):
                 if self.slots > 0 and self.tries > 0:
                     self.tries -= 1
-                    if not self._claim_earliest(job, terms):
-                        if made and self._soonest(job, terms, Guard(world, self.now)) is not None:
+                    if not self.reserving.claim(job, terms):
+                        if made and self.reserving.soonest(job, terms, Guard(world, self.now)) is not None:
                             self.slots = 0  # what others reserve after it would be its own once these have started
                         return False
                     # The next elements come before others, and have no names yet to reserve under.
@@ -248,7 +276,7 @@ class _Round:
 
     def _preempt(self, job: JobId, terms: Terms) -> bool:
         """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
-        preempting = self.preemption.preempt(job, terms, self._others)
+        preempting = self.preemption.preempt(job, terms, self.reserving.others)
         if preempting is None or not self.guard.reserve(preempting):
             return False
         if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
@@ -256,64 +284,6 @@ class _Round:
             preempting = replace(preempting, job=job)
         self.made[job] = preempting
         return True
-
-    def _claim_earliest(self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST) -> bool:
-        """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
-        kept, spared = self.kept.get(job), self._sparing(job)
-        # Else it was for the end of a job that overruns, or somebody has claimed what it names since then.
-        if kept is not None and kept.at > self.now and self.guard.permits(terms, kept):
-            sooner = self.world.sooner
-            among = sooner if terms.demand.nodes == 1 else None
-            better = self._soonest(job, terms, spared or self.guard, among) if sooner else None
-            if self._keep(kept if better is None or kept.at <= better.at else better, passing):
-                return True
-        found = self._soonest(job, terms, self.guard)
-        beside = None if found is None or spared is None else self._soonest(job, terms, spared)
-        if found is not None and beside is not None and beside.at <= found.at + SOON_S:
-            found = beside
-        return found is not None and self._keep(found, passing)
-
-    def _soonest(
-        self, job: JobId, terms: Terms, guard: Guard, among: Collection[NodeName] | None = None
-    ) -> Reservation | None:
-        """Return the earliest start of a job at which no claim forbids it what it gets: before a window, or after."""
-        reserved, at = guard.reserved, self.now
-        for _ in range(WINDOW_TRIES):
-            standing = guard.standing_at(terms, at)
-            found = earliest(self.world, job, terms, self.now, guard.holds(standing + reserved), among)
-            then = guard.over_at(standing) if found is None else max(at, found.at)
-            if then is None:
-                return None
-            if found is not None and set(guard.standing_at(terms, then)) <= set(standing):
-                return found if then == found.at else replace(found, at=then)
-            at = then
-        return None
-
-    def _sparing(self, job: JobId) -> Guard | None:
-        """Return the claims with what others keep that come after a job: who has reserved too leaves them that.
-
-        Its like, which stand behind it in line, do not count: they would start no sooner for its waiting; nor who is
-        in no line any more. None where nobody does, or something ended so early that everybody may have something
-        else, in their order.
-        """
-        if self.world.rules.reservations < 2 or self.world.early or job not in self.kept:
-            return None
-        line, later = self.world.queue.line, [each for each in self.kept.values() if each.job not in self.made]
-        others = [each for each in later if line(each.job) not in {None, line(job)}]
-        return self.guard.sparing(others) if others else None
-
-    def _keep(self, reservation: Reservation, passing: Passing) -> bool:
-        """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
-        if reservation.passing is not passing:
-            reservation = replace(reservation, passing=passing)
-        if reservation.at <= self.now or not self.guard.reserve(reservation):
-            return False
-        self.made[reservation.job] = reservation
-        return True
-
-    def _others(self, terms: Terms) -> Holds:
-        """Return what claims, and everybody's reservations until now, leave to a job."""
-        return self.guard.holds(self.guard.standing_at(terms, self.now) + self.guard.reserved)
 
     def _serve(self, job: JobId, terms: Terms) -> bool | None:
         """Start a job out of turn; None if it does not fit, False if its GPUs must be looked at first."""
@@ -334,7 +304,7 @@ class _Round:
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
             if self._serve(job, line.terms) is None:
-                self._keep(kept, kept.passing)
+                self.reserving.keep(kept, kept.passing)
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
@@ -361,7 +331,7 @@ class _Round:
             served = self._serve(job, terms)
             # To starve gives no right to preempt, and takes none: only who is clearly beneath it yields to it.
             if served is None and not self._preempt(job, terms):
-                self._claim_earliest(job, terms, Passing.LIMIT if world.rail.strict_at <= self.now else Passing.LIKELY)
+                self.reserving.claim(job, terms, Passing.LIMIT if world.rail.strict_at <= self.now else Passing.LIKELY)
             if not served:
                 return
             world.rail.job = None

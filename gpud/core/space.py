@@ -36,6 +36,8 @@ class Spaces:
         self._log: list[NodeName] = []
         self._most = _LOG
         self._version = 0
+        self.most_free = 0  # GPUs on one node
+        self._nodes = [0]  # with so many free
 
     def put(self, room: Room) -> None:
         """Count a node anew."""
@@ -43,6 +45,9 @@ class Spaces:
         if before is not None and before.node is room.node and before.same(room):
             return
         self.rooms[room.name] = room
+        if before is not None:
+            self._nodes[before.counted] -= 1
+        self._nodes[0] += 1
         if before is None:
             self.rooms = dict(sorted(self.rooms.items()))
         self._most = 4 * len(self.rooms) + _LOG
@@ -50,7 +55,9 @@ class Spaces:
 
     def drop(self, node: NodeName) -> None:
         """Give nothing of a node any more."""
-        self.rooms.pop(node, None)
+        room = self.rooms.pop(node, None)
+        if room is not None:
+            self._count_out(room.counted)
 
     def take(self, allocation: Allocation) -> None:
         """Count an allocation as given."""
@@ -88,6 +95,12 @@ class Spaces:
         if first is None or (found is not None and found[0] < first[:2]):
             return None if found is None else found[1]
         return given(demand, self.rooms[first[1]])
+
+    def fits(self, demand: Demand, holds: Mapping[NodeName, Hold] = NOTHING_HELD) -> bool:
+        """Return whether there is room that leaves alone what claims hold."""
+        if holds or demand.nodes > 1:
+            return self.best(demand, holds) is not None
+        return self._ranking(demand).first(self.rooms) is not None
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Tell the placement rule of what is asked for."""
@@ -134,10 +147,26 @@ class Spaces:
         ranking.read = now
         return ranking
 
+    def _count(self, room: Room, free: int) -> None:
+        """Count a node among those that have as many GPUs free, and no more where it was."""
+        if free > self.most_free:
+            self.most_free = free
+            self._nodes.extend([0] * (free + 1 - len(self._nodes)))
+        self._nodes[free] += 1
+        self._count_out(room.counted)
+        room.counted = free
+
+    def _count_out(self, free: int) -> None:
+        self._nodes[free] -= 1
+        while self.most_free and not self._nodes[self.most_free]:
+            self.most_free -= 1
+
     def _changed(self, name: NodeName, room: Room) -> None:
         self._version += 1
         room.version = self._version
         self._log.append(name)
+        if room.counted != len(room.free):
+            self._count(room, len(room.free))
         if len(self._log) > self._most:
             half = len(self._log) // 2
             del self._log[:half]

@@ -57,14 +57,14 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     if demand.gpus and not world.any_gpu():
         return NoGpus(world.problem() or "no GPU was found")
     line = world.queue.line(job)
-    found: Wait | None = Next()
+    found: Wait = Next()
     if line is not None and line.aside is not None:
         found = line.aside
         if isinstance(found, OverQuota | Guaranteed):  # with the numbers of now
             return quota.over(world, waiting.terms, now) or found
-    elif demand in world.blocked:
-        found = world.blocked[demand]
-    if found is None or isinstance(found, Full):
+    elif world.through:
+        found = world.blocked.get(demand) or quota.over(world, waiting.terms, now) or Full()
+    if isinstance(found, Full):
         never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(waiting.terms))
         if (demand, never) not in world.lacking:
             closed = frozenset[GpuId]().union(*(each.gpus for each in never))

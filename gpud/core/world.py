@@ -73,8 +73,7 @@ class World:
     """Everything that a cycle looks at."""
 
     def __init__(self, policy: Policy, rules: Rules, boot: str) -> None:
-        self.policy = policy
-        self.rules = rules
+        self.policy, self.rules = policy, rules
         self.predictor = Predictor(rules.assumed_runtime_s)
         self.usage = Usage()
         self.bursts = Bursts()
@@ -96,7 +95,8 @@ class World:
         self.vacated: list[Allocation] = []  # given back since then of nodes on paper, where nothing else decides
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
-        self.blocked: dict[Demand, Wait | None] = {}  # None: by capacity, explained when somebody asks
+        self.blocked: dict[Demand, Wait] = {}  # why, as of the last round; who came after all were served is `Full`
+        self.through = False  # it came to everybody
         # The explanations since the last cycle, by the claims on what is never for a job.
         self.lacking: dict[tuple[Demand, tuple[Claim, ...]], NoCapacity] = {}
         self.aside: list[Line] = []  # lines that the last cycle set aside

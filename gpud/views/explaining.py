@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end, passing_s
+from gpud.core.backfill import expected_end
 from gpud.core.choice import in_force
 from gpud.core.claims import Passing, Reservation
 from gpud.core.condition import Condition, is_drained
 from gpud.core.forecast import overdue
+from gpud.core.guard import passing_s
 from gpud.core.jobs import KILL_SLACK_S
 from gpud.core.lifecycle import said
 from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_to, obstacles, of_array, over_quota

@@ -94,8 +94,6 @@ def test_why_of_one_job_and_the_reasons_of_five_thousand(budgets, request, rules
     assert len(waiting) > 5000
 
     def anew():
-        for demand in world.blocked:
-            world.blocked[demand] = None
         world.lacking.clear()
 
     def one():
