@@ -15,6 +15,7 @@ from gpud.core.holds import Holds, all_but, count, kept_back, leaves, merge
 from gpud.core.queue import Group
 from gpud.core.room import Hold
 from gpud.core.space import Spaces
+from gpud.core.waits import YieldsTo
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
@@ -45,6 +46,7 @@ class Guard:
         if claimed is None:
             claimed = [_Claimed(claim.at, kept_back(world, claim), claim=claim) for claim in claims(world, now)]
         self.claimed = claimed
+        self.reserved: tuple[int, ...] = ()  # which of them are somebody's reservation
         self._merged: dict[tuple[int, ...], Holds] = {}
         self._bound: dict[Terms, tuple[int, ...]] | None = {}  # None: it is not the terms alone that count
 
@@ -73,6 +75,7 @@ class Guard:
                 return False
         for other in later:
             count(other.holds, reservation.allocation)
+        self.reserved += (len(self.claimed),)
         self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
         by_terms = self._bound is not None and borrower is None and reservation.passing is not Passing.LIKELY
@@ -115,15 +118,16 @@ class Guard:
         return guard
 
     @property
+    def first(self) -> tuple[JobId, Timestamp]:
+        """Return who reserved first, and for when."""
+        kept = next(each.reservation for each in self.claimed if each.reservation is not None)
+        return kept.job, kept.at
+
+    @property
     def last(self) -> tuple[JobId, Timestamp]:
         """Return who reserved last, and for when."""
         kept = next(each.reservation for each in reversed(self.claimed) if each.reservation is not None)
         return kept.job, kept.at
-
-    @property
-    def reserved(self) -> tuple[int, ...]:
-        """Return everybody's reservations until now."""
-        return tuple(index for index, each in enumerate(self.claimed) if each.claim is None)
 
     def standing(self, binding: tuple[int, ...]) -> tuple[int, ...]:
         """Return those that are nobody's reservation: waiting for an end will not lift them."""
@@ -177,6 +181,18 @@ class Guard:
             count(self.claimed[index].holds, allocation)
         if binding:
             self._merged.clear()
+
+    def keeps_out(self, group: Group) -> YieldsTo | None:
+        """Return for whom everybody with a demand waits; None where there may be room beside what is reserved.
+
+        Nobody of them is over before that then, and nothing else is claimed.
+        """
+        reserved = self.reserved
+        if not reserved or len(reserved) < len(self.claimed):
+            return None
+        if self._world.queue.shortest_s(group) <= self._horizon_s(reserved):
+            return None
+        return None if self._world.spaces.fits(group.demand, self.holds(reserved)) else YieldsTo(*self.first)
 
     def binds_all(self, group: Group, binding: tuple[int, ...]) -> bool:
         """Return whether nobody with a demand is bound by less than one of them who is bound by these reservations."""

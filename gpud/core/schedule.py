@@ -110,7 +110,7 @@ class _Round:
                     if not world.rules.backfill:
                         break
                 if self.idle is not was_idle:
-                    heads = self.heads = [each for each in heads if each[3] is None and self._fits(each[2])]
+                    heads = self.heads = [each for each in heads if each[3] is None and self._open(each[2])]
                     heapify(heads)
         world.through = not heads
         world.sooner.clear()
@@ -126,15 +126,20 @@ class _Round:
         reserves, passed = self.slots > 0 and self.tries > 0, self.world.rules.backfill
         return passed and not reserves and not self.preemption.hoped and quota.unlimited(self.world)
 
-    def _fits(self, group: Group) -> bool:
-        """Return whether a node has room for a demand, whatever is reserved there."""
+    def _open(self, group: Group) -> bool:
+        """Return whether there may be room for somebody with a demand."""
         spaces = self.world.spaces
-        return group.each <= spaces.most_free and spaces.fits(group.demand)
+        if group.each > spaces.most_free or not spaces.fits(group.demand):
+            return False
+        wait = self.guard.keeps_out(group)
+        if wait is not None:
+            self.world.blocked[group.demand] = wait
+        return wait is None
 
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
         world, terms = self.world, line.terms
-        if self.idle and not self._fits(line.group):
+        if self.idle and not self._open(line.group):
             return False
         wait = quota.over(world, terms, self.now)
         if wait is not None:
