@@ -12,10 +12,9 @@ from gpud.core import quota
 from gpud.core.backfill import STARTING_S, left_at
 from gpud.core.claims import Claim, Passing, Reservation
 from gpud.core.holds import Holds, all_but, count, kept_back, leaves, merge
-from gpud.core.queue import Group
+from gpud.core.queue import Bound, Group
 from gpud.core.room import Hold
 from gpud.core.space import Spaces
-from gpud.core.waits import YieldsTo
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
@@ -46,7 +45,7 @@ class Guard:
         if claimed is None:
             claimed = [_Claimed(claim.at, kept_back(world, claim), claim=claim) for claim in claims(world, now)]
         self.claimed = claimed
-        self.reserved: tuple[int, ...] = ()  # which of them are somebody's reservation
+        self._horizons_s: dict[int, Seconds] = {}  # how short a job must be to be over before each reservation
         self._merged: dict[tuple[int, ...], Holds] = {}
         self._bound: dict[Terms, tuple[int, ...]] | None = {}  # None: it is not the terms alone that count
 
@@ -75,10 +74,11 @@ class Guard:
                 return False
         for other in later:
             count(other.holds, reservation.allocation)
-        self.reserved += (len(self.claimed),)
+        likely = reservation.passing is Passing.LIKELY  # then there is no telling by its length
+        self._horizons_s[len(self.claimed)] = inf if likely else reservation.at - self._now - STARTING_S
         self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
-        by_terms = self._bound is not None and borrower is None and reservation.passing is not Passing.LIKELY
+        by_terms = self._bound is not None and borrower is None and not likely
         self._bound = {} if by_terms else None
         return True
 
@@ -118,10 +118,9 @@ class Guard:
         return guard
 
     @property
-    def first(self) -> tuple[JobId, Timestamp]:
-        """Return who reserved first, and for when."""
-        kept = next(each.reservation for each in self.claimed if each.reservation is not None)
-        return kept.job, kept.at
+    def reserved(self) -> Bound:
+        """Return everybody's reservations until now."""
+        return tuple(self._horizons_s)
 
     @property
     def last(self) -> tuple[JobId, Timestamp]:
@@ -182,29 +181,16 @@ class Guard:
         if binding:
             self._merged.clear()
 
-    def keeps_out(self, group: Group) -> YieldsTo | None:
-        """Return for whom everybody with a demand waits; None where there may be room beside what is reserved.
-
-        Nobody of them is over before that then, and nothing else is claimed.
-        """
-        reserved = self.reserved
-        if not reserved or len(reserved) < len(self.claimed):
-            return None
-        if self._world.queue.shortest_s(group) <= self._horizon_s(reserved):
-            return None
-        return None if self._world.spaces.fits(group.demand, self.holds(reserved)) else YieldsTo(*self.first)
+    def bind(self, lasts_s: Seconds) -> Bound:
+        """Return which reservations bind everybody who lasts for as long; none where there are other claims."""
+        if len(self._horizons_s) < len(self.claimed):
+            return ()
+        return tuple([index for index, horizon_s in self._horizons_s.items() if lasts_s > horizon_s])
 
     def binds_all(self, group: Group, binding: tuple[int, ...]) -> bool:
         """Return whether nobody with a demand is bound by less than one of them who is bound by these reservations."""
         alike = group.terms is not None and self._bound is not None
-        return alike or self._world.queue.shortest_s(group) > self._horizon_s(binding)
-
-    def _horizon_s(self, binding: tuple[int, ...]) -> Seconds:
-        """Return how short a job must be to be over before the last of these reservations; inf: any may be likely."""
-        each = [self.claimed[index] for index in binding]
-        if any(one.reservation is not None and one.reservation.passing is Passing.LIKELY for one in each):
-            return inf
-        return max(one.at for one in each) - self._now - STARTING_S
+        return alike or self._world.queue.shortest_s(group) > max(self._horizons_s[index] for index in binding)
 
 
 def passing_s(world: World, job: JobId, terms: Terms, now: Timestamp, passing: Passing = Passing.LONGEST) -> Seconds:

@@ -21,6 +21,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 
 from gpud.core.bursts import ALONE, Burst
+from gpud.core.room import Free
 from gpud.core.waits import Wait
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
@@ -37,6 +38,7 @@ Rank = Callable[[Terms, Burst], int]
 BurstOf = Callable[[JobId, Terms], Burst]
 Owner = tuple[str, str]  # tenant and user
 Kind = tuple[Terms, Burst]  # what is the same for all in a line
+Bound = tuple[int, ...]  # whose, in the order in which they reserved
 Head = tuple[int, int, "Group", "Line | None"]  # rank and entry of who is next of a demand, or (of a line) blocked
 
 
@@ -69,15 +71,20 @@ class Line:
 class Group:
     """The lines of one demand: a heap by rank and head, one by how long their jobs last. Both hold stale entries.
 
-    `each` is how many GPUs of one node must be free; `terms` those of all its lines, None where they differ.
+    `terms` are those of all its lines, None where they differ. `needs` is what one node must have at least. `asleep`:
+    nobody of them can start until something changes, for these reservations bind even who lasts for `lasts_s`, or, if
+    there are none of them, because nothing fits. See `sleeping`.
     """
 
-    __slots__ = ("demand", "each", "lines", "order", "shortest", "terms")
+    __slots__ = ("asleep", "demand", "lasts_s", "lines", "needs", "order", "shortest", "terms")
 
     def __init__(self, terms: Terms) -> None:
         self.terms: Terms | None = terms
         self.demand = demand = terms.demand
-        self.each = 0 if demand.shared else demand.gpus // demand.nodes
+        gpus = 0 if demand.shared else demand.gpus // demand.nodes
+        self.needs = Free(gpus, demand.cpus_counted, demand.memory_mib)
+        self.asleep: Bound | None = None
+        self.lasts_s: Seconds = inf
         self.lines = 0
         self.order: list[tuple[int, int, Line]] = []
         self.shortest: list[tuple[Seconds, Line]] = []
@@ -332,6 +339,7 @@ class Queue:
             shortest[:] = {each[1]: each for each in shortest if self._tells_length(each)}.values()
             heapify(shortest)
         heappush(shortest, (line.lasts_s, line))
+        line.group.asleep = None  # it may be short enough
 
     def _tells_length(self, entry: tuple[Seconds, Line]) -> bool:
         """Return whether somebody stands in a line (or is about to), and still lasts as long as was noted."""

@@ -44,6 +44,14 @@ Parts = tuple[tuple[Slot, int], ...]
 Shape = tuple[Slots, Parts, int, int, int]
 
 
+class Free(NamedTuple):
+    """What is free on a node, or has to be: whole GPUs, CPUs, MiB of memory."""
+
+    gpus: int
+    cpus: int
+    memory_mib: int
+
+
 @dataclass(slots=True, eq=False)
 class Room:
     """What one node has left: `free` GPUs, by index, and the MiB left on each of those `shared`. Starts take from it.

@@ -18,6 +18,7 @@ from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
 from gpud.core.queue import Group, Head, Line, job_of, owner_of
 from gpud.core.reserving import Reserving
+from gpud.core.sleeping import Sleeping
 from gpud.core.starvation import starving
 from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
@@ -34,7 +35,6 @@ def schedule(world: World, out: Outcome) -> None:
     """Start every job that may start now, in order; those that capacity blocks first reserve."""
     queue = world.queue
     world.blocked.clear()
-    world.through = False
     world.lacking.clear()
     for line in world.aside:
         queue.let_in(line)
@@ -75,7 +75,7 @@ class _Round:
         self.tries = RESERVE_TRIES
         self.reserving = Reserving(world, self.guard, self.now)
         self.kept, self.made = self.reserving.kept, self.reserving.made
-        self.idle = False  # whoever is blocked from here on can neither reserve nor preempt
+        self.sleeping: Sleeping | None = None  # once whoever is blocked can neither reserve nor preempt
         # What was found not to fit under these claims; and why, if it is not for lack of anything.
         self.closed: dict[tuple[Group, tuple[int, ...]], Wait | None] = {}
         self.looking: set[Demand] = set()
@@ -104,15 +104,15 @@ class _Round:
             elif first[1] is not entry or first[0] != rank:
                 heapreplace(heads, (first[0], first[1], group, None))
             elif not queue.moved(first[2]):  # what others of its kin got may have moved a line: it is looked at again
-                was_idle = self.idle
+                was_awake = self.sleeping is None
                 if not self._consider(first[2], job_of(entry)):
                     heappop(heads)
                     if not world.rules.backfill:
                         break
-                if self.idle is not was_idle:
-                    heads = self.heads = [each for each in heads if each[3] is None and self._open(each[2])]
+                if was_awake and self.sleeping is not None:
+                    sleeps_on = self.sleeping.sleeps_on
+                    heads = self.heads = [each for each in heads if each[3] is None and not sleeps_on(each[2])]
                     heapify(heads)
-        world.through = not heads
         world.sooner.clear()
         world.early = False
         if not len(queue):
@@ -126,20 +126,11 @@ class _Round:
         reserves, passed = self.slots > 0 and self.tries > 0, self.world.rules.backfill
         return passed and not reserves and not self.preemption.hoped and quota.unlimited(self.world)
 
-    def _open(self, group: Group) -> bool:
-        """Return whether there may be room for somebody with a demand."""
-        spaces = self.world.spaces
-        if group.each > spaces.most_free or not spaces.fits(group.demand):
-            return False
-        wait = self.guard.keeps_out(group)
-        if wait is not None:
-            self.world.blocked[group.demand] = wait
-        return wait is None
-
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
         world, terms = self.world, line.terms
-        if self.idle and not self._open(line.group):
+        sleeping = self.sleeping
+        if sleeping is not None and sleeping.again and sleeping.falls_asleep(line.group):
             return False
         wait = quota.over(world, terms, self.now)
         if wait is not None:
@@ -151,7 +142,7 @@ class _Round:
             return True
         binding = self.guard.binding(job, terms)
         allocation, closed = None, (line.group, binding)
-        known = self.closed.get(closed) if self.idle else None
+        known = None if self.sleeping is None else self.closed.get(closed)
         if known is not None:
             self._set_aside(line, known)
             return True
@@ -169,7 +160,8 @@ class _Round:
         if allocation is None:
             self.closed[closed] = None
             more = self._no_room(line, job, binding)
-            self.idle = self.idle or self._is_idle()
+            if self.sleeping is None and self._is_idle():
+                self.sleeping = Sleeping(world, self.guard)
             return more
         return self._give(job, terms, allocation, binding)
 
@@ -179,6 +171,8 @@ class _Round:
         unseen = stale(world, terms.demand, allocation, now) if world.real else ()
         world.spaces.take(allocation)
         self.guard.took(binding, allocation)
+        if self.sleeping is not None:
+            self.sleeping.again = True
         if unseen:
             world.dirty.update(part.node for part in allocation.parts)
             world.blocked[terms.demand] = Looking(tuple(unseen))
@@ -261,7 +255,7 @@ class _Round:
 
         Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
         """
-        if self.idle:
+        if self.sleeping is not None:
             return False
         world, made = self.world, self.made
         preempted = job in made and made[job].taken

@@ -38,6 +38,7 @@ class Spaces:
         self._version = 0
         self.most_free = 0  # GPUs on one node
         self._nodes = [0]  # with so many free
+        self._grown: dict[NodeName, None] = {}
 
     def put(self, room: Room) -> None:
         """Count a node anew."""
@@ -51,6 +52,7 @@ class Spaces:
         if before is None:
             self.rooms = dict(sorted(self.rooms.items()))
         self._most = 4 * len(self.rooms) + _LOG
+        self._grown[room.name] = None
         self._changed(room.name, room)
 
     def drop(self, node: NodeName) -> None:
@@ -71,6 +73,7 @@ class Spaces:
         room = self.rooms.get(part.node)
         if room is not None:
             room.give_back(part)
+            self._grown[part.node] = None
             self._changed(part.node, room)
 
     def best(self, demand: Demand, holds: Mapping[NodeName, Hold] = NOTHING_HELD) -> Allocation | None:
@@ -101,6 +104,11 @@ class Spaces:
         if holds or demand.nodes > 1:
             return self.best(demand, holds) is not None
         return self._ranking(demand).first(self.rooms) is not None
+
+    def grown(self) -> dict[NodeName, None]:
+        """Return the nodes that may have more than when this was asked last."""
+        grown, self._grown = self._grown, {}
+        return grown
 
     def learn(self, demand: Demand, count: int = 1) -> None:
         """Tell the placement rule of what is asked for."""

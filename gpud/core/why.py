@@ -24,12 +24,13 @@ from gpud.core.waits import (
     Throttled,
     Unmet,
     Wait,
+    YieldsTo,
 )
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
 from gpud.model.job import Demand, JobId, array_of
-from gpud.model.spec import Park
+from gpud.model.spec import Park, Terms
 from gpud.model.units import Timestamp
 
 
@@ -53,24 +54,39 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     array = world.arrays.get(array_of(job))
     if array is not None and not array.room and array.state.throttle is not None:
         return Throttled(array.state.throttle)
-    demand = waiting.terms.demand
-    if demand.gpus and not world.any_gpu():
+    if waiting.terms.demand.gpus and not world.any_gpu():
         return NoGpus(world.problem() or "no GPU was found")
-    line = world.queue.line(job)
-    found: Wait = Next()
-    if line is not None and line.aside is not None:
-        found = line.aside
-        if isinstance(found, OverQuota | Guaranteed):  # with the numbers of now
-            return quota.over(world, waiting.terms, now) or found
-    elif world.through:
-        found = world.blocked.get(demand) or quota.over(world, waiting.terms, now) or Full()
-    if isinstance(found, Full):
-        never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(waiting.terms))
-        if (demand, never) not in world.lacking:
-            closed = frozenset[GpuId]().union(*(each.gpus for each in never))
-            world.lacking[demand, never] = capacity(world, demand, now, closed)
-        return world.lacking[demand, never]  # the next with this demand asks the same
+    found = _found(world, job, waiting.terms.demand)
+    if isinstance(found, Full | OverQuota | Guaranteed):  # with the numbers of now
+        over = quota.over(world, waiting.terms, now)
+        return over or (_lack(world, waiting.terms, now) if isinstance(found, Full) else found)
     return found
+
+
+def _found(world: World, job: JobId, demand: Demand) -> Wait:
+    """Return what the last round found to be in a job's way."""
+    line = world.queue.line(job)
+    if line is not None and line.aside is not None:
+        return line.aside
+    if demand in world.blocked:
+        return world.blocked[demand]
+    if line is None or not world.rules.backfill:  # else it came to everybody
+        return Next()
+    bound = line.group.asleep
+    if not bound or bound[0] >= len(world.reservations):
+        return Full()
+    kept = list(world.reservations.values())[bound[0]]
+    return YieldsTo(kept.job, kept.at)
+
+
+def _lack(world: World, terms: Terms, now: Timestamp) -> NoCapacity:
+    """Return what is missing of what a job may have; the next with its demand asks the same."""
+    demand = terms.demand
+    never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(terms))
+    if (demand, never) not in world.lacking:
+        closed = frozenset[GpuId]().union(*(each.gpus for each in never))
+        world.lacking[demand, never] = capacity(world, demand, now, closed)
+    return world.lacking[demand, never]
 
 
 def _after(world: World, job: JobId) -> Wait:

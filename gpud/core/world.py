@@ -95,8 +95,8 @@ class World:
         self.vacated: list[Allocation] = []  # given back since then of nodes on paper, where nothing else decides
         self.settling: dict[NodeName, Timestamp] = {}  # when the next GPU of a node is released whatever is seen
         self.spaces = Spaces(PLACEMENTS[rules.placement]())
-        self.blocked: dict[Demand, Wait] = {}  # why, as of the last round; who came after all were served is `Full`
-        self.through = False  # it came to everybody
+        self.blocked: dict[Demand, Wait] = {}  # why, as of the last round; see `why` for the rest
+        self.slept_for: list[tuple[JobId, Allocation]] = []  # what was reserved when it was asked last who sleeps on
         # The explanations since the last cycle, by the claims on what is never for a job.
         self.lacking: dict[tuple[Demand, tuple[Claim, ...]], NoCapacity] = {}
         self.aside: list[Line] = []  # lines that the last cycle set aside
