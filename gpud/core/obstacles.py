@@ -26,6 +26,8 @@ from gpud.model.job import Demand, JobId, Running, StopCause, Stopping, array_of
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Mib, Timestamp
 
+_TAKEN = (Condition.BUSY, Condition.SHARED)
+
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
@@ -87,14 +89,14 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     for state in suitable(world, demand) if demand.gpus else ():
         gpu = state.gpu.id
         now_is = condition(world, state, now)
-        if now_is in {Condition.BUSY, Condition.SHARED}:
-            left = Mib(nominal_mib(state.gpu.memory_total_mib) - state.declared_mib)
-            share = share_of(demand, nominal_mib(state.gpu.memory_total_mib))
-            if now_is is Condition.BUSY or share is None or share > left:
+        if now_is in _TAKEN:
+            size = nominal_mib(state.gpu.memory_total_mib)
+            share = share_of(demand, size) if now_is is Condition.SHARED else None
+            left = None if share is None else Mib(size - state.declared_mib)
+            if share is None or share > (left or 0):
                 holders += [(state.node, holder, gpu) for holder in state.holders]
-                short_of = left if now_is is Condition.SHARED and share is not None else None
-                if short_of is not None or gpu in claimed or is_drained(world, state):  # its holder would end in vain
-                    denied.append(Denied(state=state, condition=now_is, left_mib=short_of, claim=claimed.get(gpu)))
+                if left is not None or gpu in claimed or is_drained(world, state):  # its holder would end in vain
+                    denied.append(Denied(state=state, condition=now_is, left_mib=left, claim=claimed.get(gpu)))
                 continue
         elif now_is is not Condition.FREE:
             denied.append(Denied(state=state, condition=now_is))
@@ -121,9 +123,8 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     waiting = world.waiting(job)
     blockers = _in_order(world, held, now)
     if waiting is not None:
-        blockers = [
-            replace(each, yields_at=_yields_at(world, terms, waiting.place, each.job, now)) for each in blockers
-        ]
+        at = {each.job: _yields_at(world, terms, waiting.place, each.job, now) for each in blockers}
+        blockers = [each if at[each.job] is None else replace(each, yields_at=at[each.job]) for each in blockers]
     return Obstacles(blockers, denied, len(fitting))
 
 

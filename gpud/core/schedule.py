@@ -142,7 +142,7 @@ class _Round:
             return True
         binding = self.guard.binding(job, terms)
         allocation, closed = None, (line.group, binding)
-        known = None if self.sleeping is None else self.closed.get(closed)
+        known = None if sleeping is None else self.closed.get(closed)
         if known is not None:
             self._set_aside(line, known)
             return True

@@ -33,6 +33,8 @@ from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Park, Terms
 from gpud.model.units import Timestamp
 
+_IN_USE = (Condition.FREE, Condition.BUSY, Condition.SHARED)
+
 
 def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     """Return why a job, an element, or what is pending of an array, waits; None if it does not."""
@@ -113,7 +115,7 @@ def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[Gp
         now_is = condition(world, state, now)
         if now_is is Condition.BUSY and is_drained(world, state):
             now_is = Condition.DRAINING
-        if now_is not in {Condition.FREE, Condition.BUSY, Condition.SHARED}:
+        if now_is not in _IN_USE:
             word = "reboot" if world.nodes[state.node].node.reboot else now_is.value
             out[word] = out.get(word, 0) + 1
     most, where, short = -1, None, None
