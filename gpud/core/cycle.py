@@ -242,12 +242,13 @@ def _look_at_real(world: World, out: Outcome) -> Timestamp | None:
     together = {
         gpu for gpus in wanted if any(_due(world.gpus[gpu], LOOK_RELEASING_S, out.now) for gpu in gpus) for gpu in gpus
     }
+    waits = len(world.queue) and world.paused is None
     for name in world.real:
         for state in world.nodes[name].gpus:
             settles = state.released_at is not None and out.now < state.released_at + RELEASE_S
             if state.gpu.id in soon or (settles and looks_wanted(world, state, out.now)):
                 every_s = LOOK_RELEASING_S
-            elif world.blocked and looks_wanted(world, state, out.now):
+            elif waits and looks_wanted(world, state, out.now):
                 every_s = LOOK_BLOCKED_S
             else:
                 continue

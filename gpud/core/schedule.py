@@ -94,6 +94,8 @@ class _Round:
         self.preemption.hoped = self.preemption.possible
         while heads:
             rank, entry, group, behind = heads[0]
+            if self.sleeping is None:
+                group.asleep = None  # it is asked in full, and what has grown is told only once
             if behind is not None:
                 heappop(heads)
                 self._reserve(behind, job_of(entry), preempts=not isinstance(behind.aside, YieldsTo))

@@ -31,6 +31,8 @@ class Sleeping:
 
     def sleeps_on(self, group: Group) -> bool:
         """Return whether a demand sleeps still, or falls asleep."""
+        if self._world.policy.by_burst:  # its ranks change with time
+            self._rank_anew(group)
         bound = group.asleep
         if bound is None or (bound and not (self._as_before and self._guard.bind(group.lasts_s) == bound)):
             return self.falls_asleep(group)
@@ -51,6 +53,11 @@ class Sleeping:
             if bound and not spaces.fits(demand, self._guard.holds(bound)):
                 group.asleep = bound
         return group.asleep is not None
+
+    def _rank_anew(self, group: Group) -> None:
+        queue = self._world.queue
+        while (first := queue.first(group)) is not None and queue.moved(first[2]):
+            pass
 
     def _most(self, bound: Bound) -> Free:
         """Return the most of each that a node may have now which it did not have before, beside what is reserved."""

@@ -46,9 +46,9 @@ class Spaces:
         if before is not None and before.node is room.node and before.same(room):
             return
         self.rooms[room.name] = room
-        if before is not None:
-            self._nodes[before.counted] -= 1
         self._nodes[0] += 1
+        if before is not None:
+            self._count_out(before.counted)
         if before is None:
             self.rooms = dict(sorted(self.rooms.items()))
         self._most = 4 * len(self.rooms) + _LOG

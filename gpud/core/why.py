@@ -59,7 +59,7 @@ def why(world: World, job: JobId, now: Timestamp) -> Wait | None:
     if waiting.terms.demand.gpus and not world.any_gpu():
         return NoGpus(world.problem() or "no GPU was found")
     found = _found(world, job, waiting.terms.demand)
-    if isinstance(found, Full | OverQuota | Guaranteed):  # with the numbers of now
+    if isinstance(found, Full | YieldsTo | OverQuota | Guaranteed):  # with the numbers of now
         over = quota.over(world, waiting.terms, now)
         return over or (_lack(world, waiting.terms, now) if isinstance(found, Full) else found)
     return found
@@ -75,7 +75,7 @@ def _found(world: World, job: JobId, demand: Demand) -> Wait:
     if line is None or not world.rules.backfill:  # else it came to everybody
         return Next()
     bound = line.group.asleep
-    if not bound or bound[0] >= len(world.reservations):
+    if not bound or bound[0] >= len(world.reservations) or not world.spaces.fits(demand):
         return Full()
     kept = list(world.reservations.values())[bound[0]]
     return YieldsTo(kept.job, kept.at)

@@ -11,6 +11,7 @@ from gpud.core.waits import Looking, NoCapacity
 from gpud.model.gpu import GpuId, ProcessIdentity
 from gpud.model.observations import GpuSeen
 from gpud.model.units import Timestamp
+from gpud.model.window import Pool
 from gpud.views.gpus import gpu_map
 from gpud.views.jobs import Scene, Viewer
 
@@ -288,3 +289,25 @@ def test_a_host_with_a_new_name_has_its_gpus_still():
     (job,) = play.submit(a_job())
     play.settle()
     assert play.node(job) == "n1-lan"
+
+
+@pytest.mark.parametrize("pools", [(), (Pool(name="p", gpus=(TWO,)),)])
+def test_a_foreign_gpu_is_looked_at_again_while_anybody_waits_whatever_the_reason(pools):
+    play = a_real_cluster("2xH100", rules=Rules(pools=pools))
+    play.hardware[ONE].processes, play.hardware[ONE].used = (a_process(),), 5000
+    play.look(ONE)
+    jobs = play.submit(a_job(), a_job())
+    play.settle()
+    waiting = [job for job in jobs if play.state(job) == "queued"]
+    assert waiting
+    asked = []
+    for _ in range(4):
+        play.now = max(play.now, play.out.wake_at)
+        play.cycle()
+        asked += play.asked()
+        play.settle()
+    assert ONE in asked
+    play.hardware[ONE].processes, play.hardware[ONE].used = (), 5
+    play.look(ONE)
+    play.settle()
+    assert play.state(waiting[0]) == "starting"

@@ -122,3 +122,28 @@ def test_a_fraction_that_sleeps_starts_on_what_others_give_back_of_a_gpu():
     play.ends(parts[0])
     assert play.started == [smaller]
     assert play.state(larger) == "queued"
+
+
+def test_who_slept_while_others_reserved_is_not_forgotten_once_they_reserve_elsewhere():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xT4"), rules=Rules(reservations=2))
+    running = play.submit(a_job(2, type="T4", limit=25 * HOUR), a_job(1, limit=HOUR / 2), a_job(1, limit=HOUR))
+    play.starts(*running)
+    _, other = play.submit(a_job(2, priority=10, type="H100"), a_job(2, priority=9, type="H100", cpus=1))
+    (sleeper,) = play.submit(a_job(1, type="H100"))
+    play.cancel(other)
+    play.ends(running[1])
+    assert play.state(sleeper) == "queued"
+    play.submit(a_job(2, type="T4", priority=20), a_job(2, type="T4", priority=20, cpus=1))
+    assert play.state(sleeper) == "starting", "what is free is nobody's now"
+
+
+def test_who_sleeps_beside_a_reservation_is_told_what_is_missing_once_others_have_it():
+    play = a_cluster(gpus="2xH100")
+    (first,) = play.submit(a_job(1, limit=2 * HOUR))
+    play.starts(first)
+    (wide,) = play.submit(a_job(2, priority=10, limit=HOUR))
+    (sleeper,) = play.submit(a_job(1, cpus=1))
+    assert play.why(sleeper) == YieldsTo(wide, play.reserved.at)
+    play.submit(a_job(1, limit=HOUR / 2, cpus=2))
+    play.submit(a_job(2, cpus=3))
+    assert isinstance(play.why(sleeper), NoCapacity)
