@@ -66,6 +66,7 @@ class Preemption:
     """Who may be preempted in one cycle, and who was.
 
     `look_at` is when somebody who is spared now, for having run too briefly, has run for long enough.
+    `hoped`: whoever asked last might have found somebody to preempt. If not, nobody who comes later in line will.
     """
 
     def __init__(self, world: World, out: Outcome) -> None:

@@ -3,7 +3,8 @@
 Jobs are considered in the policy's order. What fits starts; what does not closes its demand for this cycle, for
 nobody after it in the same demand fits either. The first jobs that capacity blocks reserve, and who could delay them
 is passed over. Whoever has waited longest reserves too, once that is longer than anybody should: see `Rules`;
-and who has waited so long for a quota has it kept: see `patience`.
+and who has waited so long for a quota has it kept: see `patience`. Demands of which nobody can start are left out once
+nothing can be reserved any more: see `sleeping`.
 
 Cost: O(demands + lines passed over + starts x log lines), whatever the length of the queue.
 """

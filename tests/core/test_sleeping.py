@@ -71,7 +71,7 @@ def test_who_sleeps_starts_when_nothing_is_reserved_any_more():
     assert play.started == [jobs["long"]]
 
 
-def test_who_sleeps_starts_when_who_reserved_gets_other_gpus():
+def test_who_sleeps_starts_when_who_reserved_has_come_and_gone():
     play, jobs = a_full_cluster()
     play.ends(jobs["h"])
     assert play.started == [jobs["wide"]]

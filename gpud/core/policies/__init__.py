@@ -57,7 +57,10 @@ class Policy(Protocol):
         ...
 
     def wants(self, place: Place) -> bool:
-        """Take note that a waiting job is blocked; return whether somebody runs who may have to yield to it."""
+        """Take note that a waiting job is blocked; return whether somebody runs who may have to yield to it.
+
+        Asked in the policy's order: where the answer is False nobody who comes later is asked.
+        """
         ...
 
     def keeps_off(self, job: JobId) -> bool:
