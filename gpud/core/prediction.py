@@ -16,6 +16,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
+from typing import NamedTuple
 
 from gpud.core.bursts import ALONE, Burst
 from gpud.model.job import JobId
@@ -24,6 +25,7 @@ from gpud.model.units import Seconds, Timestamp
 
 RUNS = 20  # of which the mean is taken
 KEPT = 8_192
+_Run = tuple[Timestamp, JobId, str]  # since when, and of what name
 _since = itemgetter(0)
 # Of the very same kind of job, before they let one pass, and by how much it may exceed the longest of them. With the
 # mean in its place a job that changed its length delays others again and again; so it does once, and is known then.
@@ -67,6 +69,16 @@ class _Runs:
         return None if len(self.ran_ms) < ENOUGH else max(cut_ms, *self.ran_ms) / 1000
 
 
+class _Told(NamedTuple):
+    """An answer, which holds until a circle hears of another run, or one of those `beside` it runs for `late_s`."""
+
+    answer: tuple[Seconds, int, int]
+    circle: _Runs
+    heard: int
+    beside: Hashable
+    late_s: Seconds
+
+
 class Predictor:
     """What was learnt of runs. `assumed_s` is the answer where nothing is known at all; `now`: it is as of then."""
 
@@ -76,8 +88,9 @@ class Predictor:
         self._of: dict[Terms, tuple[_Runs, ...]] = {}  # those circles, of terms that were learnt of
         self._heard = 0  # runs, until now
         self._learns = True
-        self._running: dict[JobId, tuple[Hashable, tuple[Timestamp, JobId, str]]] = {}  # in which burst
-        self._came: dict[Hashable, list[tuple[Timestamp, JobId, str]]] = {}  # those: since when, and names; in order
+        self._told: dict[tuple[Terms, Burst], _Told] = {}
+        self._running: dict[JobId, tuple[Hashable, _Run]] = {}  # in which burst
+        self._came: dict[Hashable, list[_Run]] = {}  # those, in order
         self.now = Timestamp(0.0)
 
     def learn(self, terms: Terms, ran_s: Seconds, *, own_end: bool = True, burst: Burst = ALONE) -> bool:
@@ -112,7 +125,7 @@ class Predictor:
         kind.known_for -= kind.known_for > 0
         if len(self._circles) > KEPT + KEPT // 2 or len(self._of) > KEPT:
             last = sorted(self._circles.items(), key=lambda each: each[1].heard)[-KEPT:]
-            self._circles, self._of = dict(last), {}
+            self._circles, self._of, self._told = dict(last), {}, {}
         return kind
 
     def _circle(self, key: Hashable) -> _Runs:
@@ -153,28 +166,46 @@ class Predictor:
         """Return how long such a job is expected to run."""
         expected, limit_s = terms.estimate_s, terms.time_limit_s
         if expected is None:
-            expected = self._together(terms, burst)[0] if burst else self._before_s(terms)
+            expected = self._together(terms, burst)[0] if burst else self._before(terms)[0]
         return expected if limit_s is None else min(expected, limit_s)
 
-    def _before_s(self, terms: Terms) -> Seconds:
-        """Return how long a job of which its user says nothing is expected to run, but for what came with it."""
-        kind = self._kind(terms)
-        if kind is not None:
-            return kind.mean_s
-        for key in _keys(terms):
+    def _before(self, terms: Terms) -> tuple[Seconds, _Runs | None]:
+        """Return how long a job of which its user says nothing is expected to run, but for what came with it.
+
+        With it comes the circle that hears of every run which might change that, or of a burst; None: no single one.
+        """
+        circles = self._of.get(terms)
+        if circles is not None:
+            return circles[0].mean_s, circles[_WIDER[0]]
+        keys = _keys(terms)
+        for key, wider in zip(keys, _WIDER, strict=True):
             if key in self._circles:
-                return self._circles[key].mean_s
-        return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s
+                return self._circles[key].mean_s, self._circles.get(keys[wider])
+        return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s, None
 
     def _together(self, terms: Terms, burst: Burst) -> tuple[Seconds, int, int]:
         """Return the same with it, from how many of that, and whether it is of any name (1) or of the job's (0).
 
         What was expected before counts as much as one of them: few may be unlike the rest.
         """
-        expected = self._before_s(terms)
-        running = self._came.get((terms.user, terms.demand.gpu_weight, burst))
+        told = self._told.get((terms, burst))
+        if told is not None and told.circle.heard == told.heard:
+            running = self._came.get(told.beside)
+            if running is None or running[0][0] >= self.now - told.late_s:
+                return told.answer
+        expected, wider = self._before(terms)
+        beside = terms.user, terms.demand.gpu_weight, burst
+        running = self._came.get(beside)
         # Of an array's few, at first.
         overdue = running[: bisect_left(running, self.now - expected, key=_since)] if running else []
+        answer = self._with(terms, burst, expected, overdue)
+        if wider is not None and not overdue:
+            if len(self._told) > KEPT:
+                self._told.clear()
+            self._told[terms, burst] = _Told(answer, wider, wider.heard, beside, expected)
+        return answer
+
+    def _with(self, terms: Terms, burst: Burst, expected: Seconds, overdue: list[_Run]) -> tuple[Seconds, int, int]:
         for anyone, key in enumerate(_of_burst(terms, burst)):
             runs = self._circles.get(key)
             late = [2 * (self.now - since) for since, _, name in overdue if anyone or name == terms.name_group]
@@ -244,6 +275,10 @@ def _keys(terms: Terms) -> tuple[Hashable, ...]:
     user, name, tenant, gpus = terms.user, terms.name_group, terms.tenant, terms.demand.gpu_weight
     some = "GPUs" if gpus else "none"
     return (user, name, gpus), (user, name, some), (user, gpus), (user, some), (tenant, gpus, None), gpus, some
+
+
+# Where among them the one stands that each run is in which might change what is known by the first, the second ...
+_WIDER = (2, 3, 3, 3, 6, 6, 6)
 
 
 def _words(circle: int, terms: Terms) -> str:

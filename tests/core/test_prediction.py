@@ -1,6 +1,6 @@
 """How long jobs are expected to run: as those like them did."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, strategies as st
@@ -213,6 +213,46 @@ def test_who_runs_for_longer_than_expected_tells_that_of_those_that_came_with_it
     assert seen.seconds(terms(limit=120), 1) == 120
     seen.end(job_id(1))
     assert seen.seconds(terms(), 1) == 100
+
+
+KINDS = [(terms("ada", name, gpus), burst) for name, gpus, burst in product(("train", "eval"), (1, 2), (1, 2))]
+KINDS.append((terms("bob"), 1))
+HAPPENED = st.lists(
+    st.one_of(
+        st.tuples(st.just("learn"), st.sampled_from(KINDS), st.sampled_from([1.0, 5.0, 50.0])),
+        st.tuples(st.just("begin"), st.sampled_from(KINDS), st.integers(1, 9)),
+        st.tuples(st.just("end"), st.none(), st.integers(1, 9)),
+        st.tuples(st.just("later"), st.none(), st.sampled_from([1.0, 10.0])),
+    ),
+    max_size=25,
+)
+
+
+def tell(predictor, what, kind, much):
+    """Let something happen to a predictor."""
+    match what:
+        case "learn":
+            predictor.learn(kind[0], much, burst=kind[1])
+        case "begin":
+            predictor.end(job_id(much))
+            predictor.begin(job_id(much), *kind, predictor.now)
+        case "end":
+            predictor.end(job_id(much))
+        case "later":
+            predictor.now += much
+
+
+@given(HAPPENED)
+def test_what_was_asked_before_changes_no_answer(happened):
+    often = after(assumed=9.0)
+    for count, event in enumerate(happened, 1):
+        tell(often, *event)
+        never = after(assumed=9.0)
+        for each in happened[:count]:
+            tell(never, *each)
+        for kind in KINDS:
+            assert often.expect(*kind) == never.expect(*kind)
+            assert often.seconds(*kind) == never.seconds(*kind)
 
 
 def test_those_that_came_together_are_known_for_it_after_a_restart():
