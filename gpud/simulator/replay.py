@@ -94,6 +94,8 @@ def engine_for(
     rules = Rules().changed(said) if policy in POLICIES else _RULES.get(policy, _YARDSTICK)
     world = World(Fcfs(), rules, "simulated")
     world.tenants = {tenant.name: tenant for tenant in tenants}
+    if policy not in POLICIES:  # yardsticks know all, or ask for nothing: they learn nothing
+        world.predictor, world.bursts = world.predictor.twin(), world.bursts.twin()
     if policy in ORACLES:
         jobs = [_told(job, at) for at, job in enumerate(jobs, 1)]
     runs = runs_of(jobs, ground.physics)
