@@ -52,9 +52,11 @@ def _over(text: str) -> float:
     return value
 
 
-_LEFT_OUT = (
+_PARTS = ("jobs", "unfinished", "refused", "skipped")  # into which a trace's jobs fall
+_TOLD = (
     ("skipped", "never ran, and are left out"),
     ("refused", "were refused: they never fit these GPUs"),
+    ("rounded", "span nodes, and were rounded up to the same number of GPUs on each"),
 )
 
 
@@ -232,13 +234,13 @@ def _show(session: Session, results: list[dict[str, Any]], metrics: list[str], *
         click.echo("\n".join(simulation.packed(results) if packed else simulation.tables(results, metrics)))
     if not results:
         note("no job that ran has ended there since then; further back: --since 8w")
-    left_out = [
-        f"{result['trace']}: {result[key]} of {_taken(result) + result['refused'] + result['skipped']} jobs {why}"
+    told = [
+        f"{result['trace']}: {result[key]} of {sum(result.get(part, 0) for part in _PARTS)} jobs {why}"
         for result in results
-        for key, why in _LEFT_OUT
+        for key, why in _TOLD
         if result.get(key)
     ]
-    for words in dict.fromkeys(left_out):
+    for words in dict.fromkeys(told):
         note(words)
 
 

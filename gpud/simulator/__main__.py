@@ -60,6 +60,7 @@ def _replay(asked: argparse.Namespace) -> dict[str, Any] | None:
         "policy": asked.policy,
         **figures(engine),
         "skipped": trace.skipped,
+        "rounded": trace.rounded,
         "wall_s": wall_s,
     }
     if asked.series:

@@ -59,6 +59,8 @@ def pack(
         "gpus": gpus,
         "saturate": over,
         "seeds": seeds,
+        "jobs": len(demands),
+        "rounded": trace.rounded,
         "gpu_allocation_percent": 100 * fmean(end for end, _ in runs),
         "gpu_allocation_percent_sd": 100 * pstdev(end for end, _ in runs),
         "gpu_allocation_percent_at_100": 100 * fmean(full for _, full in runs),

@@ -27,6 +27,7 @@ from gpud.model.units import Mib, Seconds
 MILLI = 1000  # thousandths of a CPU, or of a GPU
 _NEEDED = ("submit_s", "duration_s", "gpus")
 _TERMS_OF = ("gpus", "gpu_mem_gb", "cpus", "mem_gb", "user", "tenant", "name", "gpu_type", "estimate_s", "time_limit_s")
+_GPUS = "a number of GPUs"
 _DIGITS = re.compile(r"\d+")
 _SWF_FIELDS = 18
 _LARGEST = 1e15
@@ -55,12 +56,14 @@ class TraceJob:
 class Trace:
     """Jobs in the order in which they come. `skipped` counts those that never ran, and say nothing of a schedule.
 
-    `tenants` have the shares that they have where the jobs ran.
+    `rounded` counts those that span nodes with more GPUs than it says, see `spread_over`; `tenants` have the shares
+    that they have where the jobs ran.
     """
 
     name: str
     jobs: list[TraceJob] = field(default_factory=list)
     skipped: int = 0
+    rounded: int = 0
     tenants: tuple[Tenant, ...] = ()
 
 
@@ -155,7 +158,8 @@ class Row:
 
 
 def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
-    trace = Trace(place.name)
+    jobs: list[TraceJob] = []
+    rounded = 0
     known: dict[tuple[str, ...], Terms] = {}
     demands: dict[Demand, Demand] = {}  # each only once: what is looked up by the very same is found at once
     alike: dict[Terms, Terms] = {}
@@ -167,10 +171,12 @@ def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
             demand = _demand(row, per_node)
             terms = _terms(row, demands.setdefault(demand, demand), uids)
             terms = known[key] = alike.setdefault(terms, terms)
+        if terms.demand.nodes > 1:
+            rounded += terms.demand.gpus != row.needed("gpus", _GPUS)
         submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
         priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
-        trace.jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))
-    return trace
+        jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))
+    return Trace(place.name, jobs, rounded=rounded)
 
 
 def _terms(row: Row, demand: Demand, uids: dict[str, int]) -> Terms:
@@ -187,15 +193,15 @@ def _terms(row: Row, demand: Demand, uids: dict[str, int]) -> Terms:
 
 
 def _demand(row: Row, per_node: int) -> Demand:
-    asked = row.needed("gpus", "a number of GPUs")
+    asked = row.needed("gpus", _GPUS)
     part = 0 < asked < 1
     if not part and asked != int(asked):
         raise row.wrong("gpus", "whole GPUs, or a part of one (0.5)")
     cpus = row.number("cpus", "a number of CPUs")
-    gpus = 1 if part else int(asked)
+    nodes, gpus = spread_over(1 if part else int(asked), per_node)
     return Demand(
         gpus=gpus,
-        nodes=spread_over(gpus, per_node),
+        nodes=nodes,
         share_permille=max(1, round(asked * MILLI)) if part else None,
         gpu_memory_mib=_mib(row.number("gpu_mem_gb", "GiB")),
         gpu_type=row.text("gpu_type") or None,
@@ -208,31 +214,38 @@ def _mib(gib: float | None) -> Mib | None:
     return Mib(max(1, round(gib * 1024))) if gib else None
 
 
-def spread_over(gpus: int, per_node: int) -> int:
-    """Return the fewest nodes with `per_node` GPUs each that can give the same number of GPUs each."""
+def spread_over(gpus: int, per_node: int) -> tuple[int, int]:
+    """Return the fewest nodes with `per_node` GPUs each that hold a job, and its GPUs: the same number on each.
+
+    A number that cannot be the same on each is rounded up. (To spread 11 over as many nodes as divide it evenly would
+    take 11 of them, and the job would fit nowhere.)
+    """
     if gpus <= per_node or not per_node:
-        return 1
-    return next(nodes for nodes in range(-(-gpus // per_node), gpus + 1) if not gpus % nodes)
+        return 1, gpus
+    nodes = -(-gpus // per_node)
+    return nodes, -(-gpus // nodes) * nodes
 
 
 def _swf(place: Path, lines: Iterable[str], per_node: int) -> Trace:
     jobs: list[TraceJob] = []
-    skipped = 0
+    skipped = rounded = 0
     known: dict[tuple[float, ...], Terms] = {}
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith(";"):
             continue
         said = _swf_fields(place, number, words)
-        gpus = int(said[7] if said[7] > 0 else said[4])
-        if said[3] < 0 or gpus <= 0:
+        asked = int(said[7] if said[7] > 0 else said[4])
+        if said[3] < 0 or asked <= 0:
             skipped += 1  # cancelled before it started
             continue
+        nodes, gpus = spread_over(asked, per_node)
+        rounded += gpus != asked
         key = (gpus, said[8], said[11], said[12], said[13])
         terms = known.get(key)
         if terms is None:
             terms = known[key] = Terms(
-                demand=Demand(gpus=gpus, nodes=spread_over(gpus, per_node)),
+                demand=Demand(gpus=gpus, nodes=nodes),
                 uid=1000 + max(0, int(said[11])),
                 user=_swf_name("user", said[11]),
                 tenant=_swf_name("group", said[12]),
@@ -240,7 +253,7 @@ def _swf(place: Path, lines: Iterable[str], per_node: int) -> Trace:
                 estimate_s=said[8] if said[8] > 0 else None,
             )
         jobs.append(TraceJob(said[1], said[3], terms))
-    return Trace(place.name, jobs, skipped)
+    return Trace(place.name, jobs, skipped, rounded)
 
 
 def _swf_fields(place: Path, number: int, words: list[str]) -> list[float]:

@@ -157,6 +157,18 @@ def test_what_is_refused_is_always_said_and_a_failure_where_it_is_all(tmp_path):
     assert "2 of 2 jobs were refused" in every.stderr
 
 
+def test_gangs_that_are_rounded_up_run_and_are_told(tmp_path):
+    trace = written(tmp_path / "t.csv", (0, 10, 11), (0, 10, 16), (0, 10, 2))
+    some = gpuctl("simulate", trace, "--cluster", "8x8xV100", "--json")
+    huge = gpuctl("simulate", written(tmp_path / "h.csv", (0, 9, 10**15 - 1)), "--cluster", "8x8xV100", status=1)
+    packed = gpuctl("simulate", trace, "--cluster", "8x8xV100", "--saturate", "1", "--seeds", "1")
+
+    assert json.loads(some.stdout)[0]["jobs"] == 3
+    why = "span nodes, and were rounded up to the same number of GPUs on each"
+    assert some.stderr == packed.stderr == f"gpuctl: t.csv: 1 of 3 jobs {why}\n"
+    assert "1 of 1 jobs were refused" in huge.stderr
+
+
 def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):
     rows = [(0, 5000, 1), (1000, 10, 1)]
     words = [written(tmp_path / "t.csv", *rows), "--cluster", "1x1xV100", "--policy", "las,fcfs", "--json"]

@@ -100,6 +100,20 @@ def test_a_line_that_is_not_swf_is_named(tmp_path):
         read_trace(str(place), per_node=8)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "rounded_to"),
+    [(8, 1, 8), (11, 2, 12), (12, 2, 12), (16, 2, 16), (17, 3, 18), (64, 8, 64), (10**15 - 1, 125 * 10**12, 10**15)],
+)
+def test_a_gang_takes_the_fewest_nodes_that_hold_it_with_as_many_gpus_on_each(tmp_path, gpus, nodes, rounded_to):
+    swf = tmp_path / "t.swf"
+    swf.write_text(f"1 10 5 100 4 -1 -1 {gpus} 600 -1 1 3 2 9 1 1 -1 -1\n")
+    for path in (written(tmp_path / "t.csv", (0, 10, gpus)), str(swf)):
+        trace = read_trace(path, per_node=8)
+
+        demand = trace.jobs[0].terms.demand
+        assert (demand.nodes, demand.gpus, trace.rounded) == (nodes, rounded_to, gpus != rounded_to)
+
+
 def test_a_cluster_is_a_specification_or_a_file(tmp_path):
     rows = [("a", 8, "V100M32", 96, 384), ("b", 0, "", 32, 64)]
     first, second = read_cluster(written(tmp_path / "n.csv", *rows, columns="node,gpus,gpu_type,cpus,mem_gb"))
