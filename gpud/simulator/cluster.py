@@ -20,7 +20,7 @@ _SIZE_IN_NAME = re.compile(r"(?:M|-)(\d+)(?:GB)?$")
 
 def read_cluster(spec: str) -> tuple[Node, ...]:
     """Return the nodes of a specification or of a file. Raises TraceError."""
-    if spec.endswith((".csv", ".csv.gz")) or Path(spec).is_file():
+    if spec.lower().endswith((".csv", ".csv.gz")) or Path(spec).is_file():
         return _read(Path(spec))
     try:
         nodes = parse_nodes(spec, NodeName("sim-1"))

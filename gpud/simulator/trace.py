@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from math import nan
 from pathlib import Path
 from typing import TextIO
 
@@ -29,7 +30,12 @@ _NEEDED = ("submit_s", "duration_s", "gpus")
 _TERMS_OF = ("gpus", "gpu_mem_gb", "cpus", "mem_gb", "user", "tenant", "name", "gpu_type", "estimate_s", "time_limit_s")
 _GPUS = "a number of GPUs"
 _DIGITS = re.compile(r"\d+")
-_SWF_FIELDS = 18
+_SWF_FIELDS = (
+    *("job number", "submit time", "wait time", "run time", "allocated processors", "CPU time", "used memory"),
+    *("requested processors", "requested time", "requested memory", "status", "user", "group", "executable", "queue"),
+    *("partition", "preceding job", "think time"),
+)
+_SWF_WHOLE = frozenset({"allocated processors", "requested processors", "user", "group", "executable"})
 _LARGEST = 1e15
 
 
@@ -72,7 +78,8 @@ def read_trace(path: str, *, per_node: int) -> Trace:
     place = Path(path)
     try:
         with opened(place) as lines:
-            trace = _swf(place, lines, per_node) if ".swf" in place.suffixes else _csv(place, lines, per_node)
+            kinds = [suffix.lower() for suffix in place.suffixes]
+            trace = _swf(place, lines, per_node) if ".swf" in kinds else _csv(place, lines, per_node)
     except (OSError, EOFError) as error:
         raise TraceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except csv.Error as error:
@@ -85,7 +92,7 @@ def read_trace(path: str, *, per_node: int) -> Trace:
 
 def opened(place: Path) -> TextIO:
     """Return a file's text, unpacked where it ends in .gz."""
-    if place.suffix == ".gz":
+    if place.suffix.lower() == ".gz":
         return gzip.open(place, "rt", newline="", encoding="utf-8-sig", errors="replace")
     return place.open(newline="", encoding="utf-8-sig", errors="replace")
 
@@ -134,10 +141,7 @@ class Row:
         text = self.text(column)
         if not text:
             return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        value = _number(text)
         if not least <= value <= _LARGEST:
             bound = f", {_LARGEST:g} at most" if value > _LARGEST else f" of {least:g} or more" if least >= 0 else ""
             raise self.wrong(column, f"{what}{bound}")
@@ -155,6 +159,14 @@ class Row:
         text = self.text(column)
         found = repr(text[:40]) if text else "nothing"
         return TraceError(f"{self.place.name}, line {self.line}, column {column}: {found}, expected {expected}")
+
+
+def _number(text: str) -> float:
+    """Return a number, NaN for what is none: also 1_000, and digits of other scripts, which Python would take."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else nan
+    except ValueError:
+        return nan
 
 
 def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
@@ -257,14 +269,17 @@ def _swf(place: Path, lines: Iterable[str], per_node: int) -> Trace:
 
 
 def _swf_fields(place: Path, number: int, words: list[str]) -> list[float]:
-    if len(words) != _SWF_FIELDS:
-        raise TraceError(f"{place.name}, line {number}: {len(words)} fields, expected the {_SWF_FIELDS} of SWF")
-    said = []
-    for column, word in enumerate(words, 1):
-        try:
-            said.append(float(word))
-        except ValueError:
-            raise TraceError(f"{place.name}, line {number}, field {column}: {word[:40]!r}, expected a number") from None
+    if len(words) != len(_SWF_FIELDS):
+        raise TraceError(f"{place.name}, line {number}: {len(words)} fields, expected the {len(_SWF_FIELDS)} of SWF")
+    said = [_number(word) for word in words]
+    for name, value in zip(_SWF_FIELDS, said, strict=True):
+        whole = name in _SWF_WHOLE
+        if not -_LARGEST <= value <= _LARGEST or (whole and value != int(value)):
+            column = _SWF_FIELDS.index(name)
+            expected = f"a {'whole ' * whole}number" + f", {_LARGEST:g} at most" * (value > _LARGEST)
+            raise TraceError(
+                f"{place.name}, line {number}, field {column + 1} ({name}): {words[column][:40]!r}, expected {expected}"
+            )
     return said
 
 

@@ -1,5 +1,7 @@
 """What traces and clusters are read as, and what is said of those that are none."""
 
+import re
+
 import pytest
 from replaying import written
 
@@ -65,6 +67,8 @@ def test_a_swf_file_counts_processors_as_gpus_and_leaves_out_what_never_ran(tmp_
         ("submit_s,duration_s,gpus\n0,-1,1\n", "t.csv, line 2, column duration_s: '-1', expected seconds"),
         ("submit_s,gpus,duration_s,gpus\n0,1,1,1\n", "t.csv, line 1: the column gpus stands there twice"),
         ("\x00\x1b[31m\x07,gpus\n0,1\n", "t.csv is not text"),
+        ("submit_s,duration_s,gpus\n1_000,1,1\n", "t.csv, line 2, column submit_s: '1_000', expected seconds"),
+        ("submit_s,duration_s,gpus\n0,\u0661,1\n", "t.csv, line 2, column duration_s: '\u0661', expected seconds"),
         ("submit_s,duration_s,gpus\n0,1,1.5\n", "t.csv, line 2, column gpus: '1.5', expected whole GPUs, or a part"),
     ],
 )
@@ -112,6 +116,30 @@ def test_a_gang_takes_the_fewest_nodes_that_hold_it_with_as_many_gpus_on_each(tm
 
         demand = trace.jobs[0].terms.demand
         assert (demand.nodes, demand.gpus, trace.rounded) == (nodes, rounded_to, gpus != rounded_to)
+
+
+@pytest.mark.parametrize(
+    ("field", "word", "expected"),
+    [
+        ("8 (requested processors)", "inf", "a whole number, 1e+15 at most"),
+        ("5 (allocated processors)", "0.5", "a whole number"),
+        ("12 (user)", "nan", "a whole number"),
+        ("2 (submit time)", "nan", "a number"),
+        ("2 (submit time)", "-inf", "a number"),
+        ("4 (run time)", "nan", "a number"),
+        ("4 (run time)", "1e16", "a number, 1e+15 at most"),
+        ("9 (requested time)", "1_000", "a number"),
+    ],
+)
+def test_a_number_that_swf_cannot_mean_is_named_with_its_field(tmp_path, field, word, expected):
+    words = ["1", "10", "5", "100", "4", "-1", "-1", "8", "600", "-1", "1", "3", "2", "9", "1", "1", "-1", "-1"]
+    words[int(field.partition(" ")[0]) - 1] = word
+    place = tmp_path / "T.SWF"  # in capitals, from where there is no other way
+    place.write_text("; ok\n" + " ".join(words) + "\n")
+
+    said = f"T.SWF, line 2, field {field}: {word!r}, expected {expected}"
+    with pytest.raises(TraceError, match=f"^{re.escape(said)}$"):
+        read_trace(str(place), per_node=8)
 
 
 def test_a_cluster_is_a_specification_or_a_file(tmp_path):
