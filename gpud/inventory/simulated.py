@@ -21,7 +21,7 @@ from gpud.model.units import Mib, Timestamp
 
 CPUS_PER_GPU = 16
 MEMORY_PER_GPU_MIB = 128 * 1024
-_GPUS_MAX = 65_536
+GPUS_MAX = 65_536
 _SLICES = 7  # of a GPU that MIG splits
 _TERM = re.compile(
     r"(?:(?:(?P<nodes>\d{1,6})x)?(?P<gpus>\d{1,6})x)?(?P<model>[a-z][^:]*)(?P<instances>(?::[\dx]*\d+g\.\d+gb)*)",
@@ -85,8 +85,8 @@ def parse_nodes(spec: str, node: NodeName) -> tuple[Node, ...]:
         model = _model(match["model"])
         plan = model, _instances(model, match["instances"].lower())
         nodes, gpus = (int(match[group] or 1) for group in ("nodes", "gpus"))
-        if not 0 < nodes * gpus <= _GPUS_MAX:
-            raise ValueError(f"{term.strip()!r}: a simulated machine has from 1 to {_GPUS_MAX} GPUs")
+        if not 0 < nodes * gpus <= GPUS_MAX:
+            raise ValueError(f"{term.strip()!r}: a simulated machine has from 1 to {GPUS_MAX} GPUs")
         if match["nodes"]:
             machines += [[plan] * gpus] * nodes
         else:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpud.model.gpu import Node
 from gpud.model.units import Timestamp
-from gpud.simulator.cluster import joined, per_node, read_cluster
+from gpud.simulator.cluster import gpu_count, joined, per_node, read_cluster
 from gpud.simulator.history import read_history
 from gpud.simulator.metrics import curves, figures, rounded
 from gpud.simulator.packing import pack
@@ -77,7 +77,10 @@ def _read(asked: argparse.Namespace, *, together: bool = False) -> tuple[Trace, 
     else:
         trace = None
     nodes = joined(nodes) if together else nodes
-    return trace or read_trace(asked.trace, per_node=per_node(nodes)), nodes
+    trace = trace or read_trace(asked.trace, per_node=per_node(nodes))
+    if asked.cluster is not None and not gpu_count(nodes) and all(job.terms.demand.gpus for job in trace.jobs):
+        raise TraceError(f"{asked.cluster}: there is no GPU, and every job of {trace.name} asks for one")
+    return trace, nodes
 
 
 class _Progress:

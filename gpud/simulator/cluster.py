@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from gpud.inventory.simulated import CATALOGUE, parse_nodes
+from gpud.inventory.simulated import CATALOGUE, GPUS_MAX, parse_nodes
 from gpud.model.gpu import Gpu, GpuId, Node, NodeName
 from gpud.model.units import Mib
 from gpud.simulator.trace import MILLI, TraceError, opened, rows
@@ -50,13 +50,17 @@ def gpu_count(nodes: tuple[Node, ...]) -> int:
 
 
 def _read(place: Path) -> tuple[Node, ...]:
-    nodes = []
+    nodes: list[Node] = []
+    left = GPUS_MAX
     try:
         with opened(place) as lines:
             for row in rows(place, lines, ("node", "gpus")):
                 count = row.needed("gpus", "a number of GPUs")
                 if count != int(count):
                     raise row.wrong("gpus", "whole GPUs")
+                left -= int(count)
+                if left < 0:
+                    raise row.wrong("gpus", f"{GPUS_MAX} GPUs at most in all")
                 name, kind = row.text("node"), row.text("gpu_type") or "GPU"
                 gib = row.number("gpu_mem_gb", "GiB", least=1) or _memory_gib(kind)
                 cpus, memory = row.number("cpus", "a number of CPUs"), row.number("mem_gb", "GiB")

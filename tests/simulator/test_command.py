@@ -169,6 +169,17 @@ def test_gangs_that_are_rounded_up_run_and_are_told(tmp_path):
     assert "1 of 1 jobs were refused" in huge.stderr
 
 
+def test_a_cluster_without_gpus_is_one_for_jobs_without_and_an_error_where_every_job_wants_one(tmp_path):
+    cluster = written(tmp_path / "n.csv", ("a", 0), ("b", 0), columns="node,gpus")
+    trace, mixed = (written(tmp_path / name, (0, 10, 1), (5, 10, gpus)) for name, gpus in (("t.csv", 1), ("m.csv", 0)))
+    cluster_of_cpus = written(tmp_path / "c.csv", ("a", 0, 4), columns="node,gpus,cpus")
+
+    refused = gpuctl("simulate", trace, "--cluster", cluster, status=2)
+    assert refused.stderr == f"gpuctl: {cluster}: there is no GPU, and every job of t.csv asks for one\n"
+    (said,) = json.loads(gpuctl("simulate", mixed, "--cluster", cluster_of_cpus, "--json").stdout)
+    assert (said["jobs"], said["unfinished"]) == (1, 1)
+
+
 def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):
     rows = [(0, 5000, 1), (1000, 10, 1)]
     words = [written(tmp_path / "t.csv", *rows), "--cluster", "1x1xV100", "--policy", "las,fcfs", "--json"]

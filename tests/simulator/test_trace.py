@@ -156,6 +156,10 @@ def test_a_cluster_is_a_specification_or_a_file(tmp_path):
     assert per_node(read_cluster("2x8xH100,4xL40S")) == 8
     with pytest.raises(TraceError, match=r"n\.csv: the node 'a' stands there twice"):
         read_cluster(written(tmp_path / "n.csv", ("a", 1), ("a", 2), columns="node,gpus"))
+    most = r"n\.csv, line 4, column gpus: '[e\d]+', expected 65536 GPUs at most in all"
+    for last in ("1", "1e9"):
+        with pytest.raises(TraceError, match=most):
+            read_cluster(written(tmp_path / "n.csv", ("a", 8), ("b", 65_528), ("c", last), columns="node,gpus"))
     with pytest.raises(TraceError, match="no simulated GPU 'V101'"):
         read_cluster("8x8xV101")
     with pytest.raises(TraceError, match=r"cannot read .*: No such file"):
