@@ -157,7 +157,8 @@ def release(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
 def requeue(session: Session, /, jobs: tuple[str, ...], **filters: Any) -> None:
     """Run jobs again from the start, under the same id; one that runs is stopped first.
 
-    Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them.
+    Without JOB, ended jobs are meant where a state says so: --mine --state failed; the newest 1000 of them. What has
+    ended does not run again where no more jobs may wait (max_queued).
     """
     ended = "none of these waits or runs; what has ended is named by its state: --state failed"
     none = "no such jobs" if jobs else "no such jobs, or others have their keys" if filters["state"] else ended

@@ -315,11 +315,15 @@ def _of_jobs(world: World, out: Outcome, asked: Command) -> Changed:
         case _:
             raise TypeError(asked)
     gone: set[JobId] = set()
+    if isinstance(asked, Requeue):
+        out.count(world)  # how many wait is asked of the books
+    else:
+        act = partial(jobs.every, act=act)
     if isinstance(asked, Cancel):
         gone = arrays.drop_named(world, out, named, asked.by)
     elif isinstance(asked, Hold | Release | SetPriority):
         arrays.unfold_named(world, out, named)
-    notes = [(job, None if job in gone else jobs.every(world, out, job, act)) for job in named]
+    notes = [(job, None if job in gone else act(world, out, job)) for job in named]
     notes += requeue_finished(world, out, finished)
     changed_jobs = tuple(job for job, note in notes if note is None)
     if isinstance(asked, Release):

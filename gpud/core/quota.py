@@ -33,7 +33,7 @@ def refuses(world: World, terms: Terms, now: Timestamp, jobs: int = 1, of_tenant
 
     `of_tenant` is how many of them are this job's tenant's; None: all.
     """
-    return impossible(world, terms, now) or _too_many(world, terms, jobs, jobs if of_tenant is None else of_tenant)
+    return impossible(world, terms, now) or full(world, terms, jobs, jobs if of_tenant is None else of_tenant)
 
 
 def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
@@ -248,7 +248,8 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     return Refused("never_fits", message, "see whose they are: gpuctl gpus")
 
 
-def _too_many(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | None:
+def full(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | None:
+    """Return why so many more jobs may not wait, `of_tenant` of them of this job's tenant; None where they may."""
     limits, books, tenant = world.rules.limits, world.books, world.tenants.get(terms.tenant)
     most_of_tenant = limits.queued_per_tenant if tenant is None or tenant.max_queued is None else tenant.max_queued
     if most_of_tenant is None and limits.queued is None and limits.queued_per_user is None:

@@ -2,23 +2,35 @@
 
 One that was to come after others waits again for those that have not ended. Where one of them has ended otherwise
 than it must, it waits for nothing: who asks for it now wants it now.
+
+What is over queues anew, and may do so where a submit of it may: an array as a whole. What runs has its place.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from gpud.core import jobs
+from gpud.core import jobs, quota
 from gpud.core.ends import follow
 from gpud.core.outcome import Outcome
 from gpud.core.world import Array, World
 from gpud.model.array import IndexSet, index_set
 from gpud.model.changes import Unfolded
 from gpud.model.job import End, JobId, StopCause, Stopping, array_of, format_job, index_of
-from gpud.model.spec import LoadedJob, Park, Place
+from gpud.model.spec import LoadedJob, Park, Place, Terms
 
 
 def requeue(world: World, out: Outcome, job: JobId) -> str | None:
+    """Run a job that is not over again, or all of such an array; return why nothing was done, if so."""
+    array = world.arrays.get(job)
+    if array is not None and not array.state.pending:  # of what is pending nothing more comes back
+        crowded = _crowded(world, array.terms, len(array.state.dropped))
+        if crowded is not None:
+            return crowded
+    return jobs.every(world, out, job, _requeue)
+
+
+def _requeue(world: World, out: Outcome, job: JobId) -> str | None:
     """Stop a running job and queue it again, in its old place; return why nothing was done, if so.
 
     What was cancelled of an array before it started is pending again.
@@ -33,6 +45,11 @@ def requeue(world: World, out: Outcome, job: JobId) -> str | None:
     array = world.arrays.get(array_of(job))
     if array is None:
         return jobs.OVER
+    index = index_of(job)
+    if index is not None and index in array.state.dropped:
+        crowded = _crowded(world, array.terms, 1)
+        if crowded is not None:
+            return crowded
     place = Place(
         priority=array.place.priority,
         queued_us=world.moment_us(out.now),
@@ -125,6 +142,9 @@ def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | No
         return "is queued already"
     loaded = world.recent.as_it_is(loaded)
     array = world.arrays.get(key)
+    crowded = _crowded(world, loaded.terms, _more(loaded, array))
+    if crowded is not None:
+        return crowded
     before = loaded.place
     place = Place(priority=before.priority, queued_us=world.moment_us(out.now), not_before=before.not_before)
     if array is not None:
@@ -156,6 +176,20 @@ def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | No
     return None
 
 
+def _more(loaded: LoadedJob, array: Array | None) -> int:
+    """Return how many jobs wait more once one waits again that was over: all that was cancelled of an array."""
+    if index_of(loaded.job) is not None:
+        return 1
+    state = loaded.array if array is None else array.state
+    return 1 if state is None else len(state.dropped)
+
+
+def _crowded(world: World, terms: Terms, more: int) -> str | None:
+    """Return why so many jobs of these terms may not wait again, if so."""
+    refused = quota.full(world, terms, more, more) if more else None
+    return None if refused is None else f"is not run again: {refused.message}"
+
+
 def _comes_after(world: World, loaded: LoadedJob) -> bool:
     """Have an ended job, or its array, wait again for what it was to come after; return whether there is anything."""
     key = array_of(loaded.job)
@@ -184,6 +218,7 @@ def _take_up(world: World, out: Outcome, array: Array, job: JobId, place: Place)
             world.after.turn(element, None)
         counts = state.counted(End.CANCELLED, -len(state.dropped))
         array.state = replace(state, pending=state.dropped, dropped=IndexSet(), counts=counts)
+        world.books.pend(key, array.terms, len(array.state.pending))
     else:
         array.state = replace(
             state,

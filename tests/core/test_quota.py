@@ -3,7 +3,7 @@ from itertools import cycle
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from playbook import Play, a_cluster, a_job, a_node, an_empty_cluster
+from playbook import Play, a_cluster, a_job, a_node, an_empty_cluster, element
 from tallies import counted, recounted
 from tenancy import History, a_job_of, change, create, delete
 
@@ -95,6 +95,63 @@ def test_two_submits_in_one_batch_do_not_slip_past_a_limit_together():
     accepted = play.submit(a_job(array="0"), a_job(array="0"), a_job())
 
     assert len(accepted) == 1
+
+
+@pytest.mark.parametrize(
+    ("rules", "whose"),
+    [
+        (limited(queued=3), "the queue"),
+        (limited(queued_per_user=3), "user ada"),
+        (limited(queued_per_tenant=3), "tenant vision"),
+    ],
+)
+def test_what_is_over_comes_back_into_the_queue_as_a_submit_would(rules, whose):
+    play = a_cluster(gpus="1xH100", rules=rules)
+    play.pause()
+    arrays = []
+    for _ in range(3):
+        arrays += play.submit(a_job_of("vision", array="0-2"))
+        play.cancel(arrays[-1])
+    (job,) = play.submit(a_job_of("vision"))
+    play.cancel(job)
+    three = f"is not run again: {whose} has 3 of 3 jobs waiting, and these are 3 more"
+    one = f"is not run again: {whose} has 3 of 3 jobs waiting, and this is one more"
+
+    assert play.requeue(ended=[*arrays, job]) == [three, three, one]
+    assert play.requeue(ended=[element(arrays[1], 2)]) == [one]
+
+    assert play.world.books.all.queued == 3
+    assert play.refused(a_job_of("vision")).startswith(f"{whose} has 3 of 3 jobs waiting")
+    play.cancel(arrays[0])
+    assert play.requeue(ended=[job, element(arrays[1], 2)]) == []
+    assert play.requeue(ended=[arrays[0]]) == [
+        f"is not run again: {whose} has 2 of 3 jobs waiting, and these are 3 more"
+    ]
+
+
+def test_of_an_array_that_runs_nothing_is_stopped_where_what_was_cancelled_may_not_wait():
+    play = a_cluster(gpus="1xH100", rules=limited(queued_per_user=300))
+    (array,) = play.submit(a_job(array="0-200"))
+    play.starts(element(array, 0))
+    play.cancel(*(element(array, index) for index in range(1, 201)))
+    play.submit(a_job(array="0-100"))
+
+    assert play.requeue(array) == ["is not run again: user ada has 101 of 300 jobs waiting, and these are 200 more"]
+    assert play.state(element(array, 0)) == "running"
+    assert play.requeue(element(array, 1), element(array, 2)) == []
+    assert play.world.books.all.queued == 103
+
+
+def test_what_runs_goes_back_to_the_queue_however_full_it_is():
+    play = a_cluster(gpus="1xH100", rules=limited(queued_per_user=1))
+    (job,) = play.submit(a_job(retries=1))
+    play.starts(job)
+    play.submit(a_job())
+
+    assert play.requeue(job) == []
+    play.ends(job)
+
+    assert play.running == [job], "it has its old place"
 
 
 # -- when its turn comes
