@@ -149,15 +149,20 @@ def _soonest(world: World, room: Room, gpus: int, now: Timestamp) -> float | Non
     return None
 
 
-def _returns(world: World, node: NodeState, now: Timestamp) -> Iterator[tuple[Timestamp, Allocation]]:
-    """Yield what a node gets back, in order: as its jobs end, and as GPUs settle after the end of one."""
+def returns(
+    world: World, node: NodeState, now: Timestamp, yielding: Collection[JobId] = ()
+) -> Iterator[tuple[Timestamp, Allocation]]:
+    """Yield what a node gets back, in order: as its jobs end, and as GPUs settle after the end of one.
+
+    What those have that are `yielding` it gets back at once.
+    """
     late = []
     for state in node.gpus:
         if state.released_at is not None and condition(world, state, now) is Condition.RELEASING:
             share = _whole(node, state.gpu.id)
             late.append((Timestamp(state.released_at + RELEASE_S), share))
     for end, job, limit in _ends(world, node):
-        late.append((Timestamp(_corrected(end, limit, now)), node.held[job]))
+        late.append((now if job in yielding else Timestamp(_corrected(end, limit, now)), node.held[job]))
     late.sort(key=_first)
     yield from late
 
@@ -179,7 +184,7 @@ def _earliest_on(
     part = None if bound > now else fit(terms.demand, future, hold)
     if part is not None:
         return now, part
-    for at, back in _returns(world, room.node, now):
+    for at, back in returns(world, room.node, now):
         future.give_back(back)
         if at < bound:
             continue
@@ -189,13 +194,15 @@ def _earliest_on(
     return None
 
 
-def left_at(world: World, part: Allocation, at: Timestamp, now: Timestamp) -> Hold | None:
+def left_at(
+    world: World, part: Allocation, at: Timestamp, now: Timestamp, yielding: Collection[JobId] = ()
+) -> Hold | None:
     """Return what is left of a node once a part of it is taken at that moment; None if it is not all there then."""
     room = world.spaces.rooms.get(part.node)
     if room is None:
         return None
     future = room.copy()
-    for back_at, back in _returns(world, room.node, now):
+    for back_at, back in returns(world, room.node, now, yielding):
         if back_at > at:
             break
         future.give_back(back)

@@ -54,18 +54,20 @@ class Claim:
 
 
 class Passing(Enum):
-    """Who may use before its moment what another has reserved: who is over by then, as is told in one of three ways."""
+    """Who may use before its moment what another has reserved: who is over by then, as is told in one of these ways."""
 
     LIKELY = "half of the last jobs of its like took no longer"
     LONGEST = "no job of its like took longer, with a margin"
     LIMIT = "its time limit"
+    NOBODY = "nobody: whoever was stopped for it may be gone any moment"
 
 
 @value(kw_only=True)
 class Reservation:
     """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
 
-    `passing`: who may use them before. `taken`: jobs were preempted for it.
+    `passing`: who may use them before. `taken`: jobs were preempted for it. `yielding`: these will be, once that is
+    `stops_at`.
     """
 
     job: JobId
@@ -73,3 +75,10 @@ class Reservation:
     allocation: Allocation
     passing: Passing = Passing.LONGEST
     taken: bool = False
+    yielding: frozenset[JobId] = frozenset()
+    stops_at: Timestamp = Timestamp(inf)
+
+    @property
+    def clear_at(self) -> Timestamp:
+        """Return when who uses it before must be over: those who give way may be gone as soon as they are told."""
+        return min(self.at, self.stops_at)

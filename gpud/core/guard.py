@@ -53,7 +53,7 @@ class Guard:
         """Put a reservation in force; False if what it names will not be there in time, beside what others reserved."""
         holds: dict[NodeName, Hold] = {}
         for part in reservation.allocation.parts:
-            hold = left_at(self._world, part, reservation.at, self._now)
+            hold = left_at(self._world, part, reservation.at, self._now, reservation.yielding)
             if hold is None:
                 return False
             holds[part.node] = hold
@@ -75,7 +75,8 @@ class Guard:
         for other in later:
             count(other.holds, reservation.allocation)
         likely = reservation.passing is Passing.LIKELY  # then there is no telling by its length
-        self._horizons_s[len(self.claimed)] = inf if likely else reservation.at - self._now - STARTING_S
+        horizon_s = -inf if reservation.passing is Passing.NOBODY else reservation.clear_at - self._now - STARTING_S
+        self._horizons_s[len(self.claimed)] = inf if likely else horizon_s
         self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
         self._merged.clear()
         by_terms = self._bound is not None and borrower is None and not likely
@@ -105,7 +106,7 @@ class Guard:
                 each.claim.forbids(terms, self._now, end)
                 if each.claim is not None
                 else each.reservation is not None
-                and over_by[each.reservation.passing] > each.at
+                and over_by[each.reservation.passing] > each.reservation.clear_at
                 and not (own and each.borrower not in {None, terms.tenant})
             )
         )
@@ -195,6 +196,8 @@ class Guard:
 
 def passing_s(world: World, job: JobId, terms: Terms, now: Timestamp, passing: Passing = Passing.LONGEST) -> Seconds:
     """Return for how long at most a job that starts now may keep GPUs from who waits for them, to be let pass."""
+    if passing is Passing.NOBODY:
+        return inf
     if passing is Passing.LIMIT:
         return inf if terms.time_limit_s is None else terms.time_limit_s
     since = world.books.oldest(terms)

@@ -4,7 +4,11 @@ A blocked job may preempt jobs that are clearly beneath it: by priority, where t
 own order; or because they run on what is guaranteed to its tenant. Of all sets of victims that make room on one node
 (on as many as it needs, for a gang) the one is taken whose members stand worst with the policy, then the one that
 loses the fewest GPU-seconds. Nobody is preempted before they have run for `Rules.preempt_after_s`. What they held is
-reserved for whom they were preempted for; they get their grace, and go back to their place in the queue.
+reserved for whom they were preempted for, and nobody else has it, however soon they are gone; they get their grace, and
+go back to their place in the queue.
+
+Where those who may give way do not suffice yet, for having run too briefly, or since others must end first who do not
+give way, what they will leave is reserved for the moment at which they can: who comes in between has it until then.
 
 A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
 
@@ -14,18 +18,19 @@ Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and fo
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from operator import itemgetter
-from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
+from gpud.core.backfill import expected_end
 from gpud.core.claims import Passing, Reservation
+from gpud.core.condition import RELEASE_S
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
-from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
+from gpud.core.victims import Cost, Option, Victim, cheapest, give_back, lost_s, protected
 from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
@@ -36,30 +41,6 @@ MOST = 64  # for so many is it done in one cycle: the others come to it a moment
 MOMENT_S: Seconds = 1.0
 _first = itemgetter(0)
 _first_two = itemgetter(0, 1)
-_Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
-
-
-class _Victim(NamedTuple):
-    """A running job that may have to give way; they sort as they are taken.
-
-    `stands` is how it does with the policy, the lower the worse. `borrowed`: it gives way to this job only because its
-    tenant borrowed.
-    """
-
-    stands: float
-    lost_s: Seconds
-    job: JobId
-    active: ActiveJob
-    borrowed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """What preempting on one node would cost, whom, and what it gives."""
-
-    cost: _Cost
-    victims: list[_Victim]
-    part: Allocation
 
 
 class Preemption:
@@ -77,7 +58,7 @@ class Preemption:
         self._asked: bool | None = None
         self._running: list[tuple[float, ActiveJob]] | None = None
         self._worst = -inf  # of those
-        self._leaving: set[NodeName] = set()  # nodes of those who are being stopped
+        self._leaving: dict[NodeName, None] = {}  # nodes of those who are being stopped
         self.look_at: Timestamp | None = None
         self.hoped = self.possible
 
@@ -101,16 +82,17 @@ class Preemption:
             running = [active for active in actives if isinstance(active.state, Running)]
             for active in actives if len(running) < len(actives) else ():
                 if isinstance(active.state, Stopping):
-                    self._leaving.update(part.node for part in active.state.allocation.parts)
+                    self._leaving.update(dict.fromkeys(part.node for part in active.state.allocation.parts))
             holding = self._world.policy.holding(running, self._out.now) if self._own else [0.0] * len(running)
             self._running = list(zip(holding, running, strict=True))
             self._worst = max(holding, default=-inf)
         return self._running
 
-    def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms], Holds]) -> Reservation | None:
+    def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms, Seconds], Holds]) -> Reservation | None:
         """Stop the jobs that must give way to this one and return what is reserved for it; None where none may.
 
-        `others` tells what others leave of the nodes to a job of these terms.
+        Or return what may be reserved for it, for when they can be stopped. `others` tells what others leave of the
+        nodes to a job of these terms that starts within so long.
         """
         world = self._world
         if not self.possible:
@@ -128,19 +110,51 @@ class Preemption:
         oldest = self._out.now - world.rules.preempt_after_s
         beneath = self._beneath(terms, waiting.place)
         old = sorted(victim for victim in beneath if victim.active.since <= oldest)
-        found = self._make_room(job, terms, old, others(terms)) if old else None
+        found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._leaving else None
+        self._served += found is not None
+        if found is None and beneath and world.policy.reserves:
+            found = self._plan(job, terms, sorted(beneath), others(terms, _lingers_s(beneath)))
         spared = (victim.active.since for victim in beneath if victim.active.since > oldest)
-        since = min(spared, default=None) if found is None else None
+        since = min(spared, default=None) if found is None or found.yielding else None
         if since is not None:
             self._look_again(Timestamp(since + world.rules.preempt_after_s))
-        self._served += found is not None
         return found
+
+    def carry_out(self, kept: Reservation, terms: Terms) -> Reservation | None:
+        """Stop those who were to give way from now on; None where somebody need not any more, or it is too early."""
+        world, waiting = self._world, self._world.waiting(kept.job)
+        if waiting is None or kept.stops_at > self._out.now:
+            self._look_again(kept.stops_at)
+            return None
+        victims = [each for each in self._beneath(terms, waiting.place) if each.job in kept.yielding]
+        run = [job for job in kept.yielding if job in world.active and job not in self._gone]
+        if len(victims) < len([job for job in run if not isinstance(world.active[job].state, Stopping)]):
+            return None
+        self._stop(victims)
+        going = [state.kill_at for job in run if isinstance(state := world.active[job].state, Stopping)]
+        at = max([kept.at, *going])
+        return replace(kept, at=at, passing=Passing.NOBODY, taken=True, yielding=frozenset(), stops_at=Timestamp(inf))
+
+    def gone_at(self, kept: Reservation) -> Timestamp | None:
+        """Return when those will be gone, as far as is known, who have what is reserved; None where nobody goes."""
+        world, now = self._world, self._out.now
+        states = [world.gpus[gpu] for gpu in kept.allocation.all_gpus if gpu in world.gpus]
+        holders = {holder for state in states for holder in state.holders}
+        ends = [expected_end(world, world.active[job], now) for job in holders]
+        settled = [state.released_at + RELEASE_S for state in states if state.released_at is not None]
+        return max((at for at in [*ends, *map(Timestamp, settled)] if at > now), default=None)
+
+    def _stop(self, victims: Iterable[Victim]) -> None:
+        for victim in victims:
+            jobs.stop(self._world, self._out, victim.active, StopCause.PREEMPTED)
+            self._gone.add(victim.active.job)
+            self._leaving.update(dict.fromkeys(part.node for part in victim.active.state.allocation.parts))
 
     def _look_again(self, at: Timestamp) -> None:
         self.look_at = at if self.look_at is None else min(self.look_at, at)
 
-    def _make_room(self, job: JobId, terms: Terms, among: list[_Victim], holds: Holds) -> Reservation | None:
-        beneath: dict[NodeName, list[_Victim]] = {}
+    def _make_room(self, job: JobId, terms: Terms, among: list[Victim], holds: Holds) -> Reservation | None:
+        beneath: dict[NodeName, list[Victim]] = {}
         gpus: Counter[NodeName] = Counter()
         for victim in among:
             for part in victim.active.state.allocation.parts:
@@ -152,14 +166,14 @@ class Preemption:
         least = [
             (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
             for order, (name, room) in enumerate(rooms.items())
-            if (count > 1 or name in beneath)
+            if (count > 1 or name in beneath or name in self._leaving)
             and (len(room.free) + gpus[name] >= wanted or name in self._leaving)  # else there cannot be enough
         ]
-        found: list[tuple[_Cost, int, _Option]] = []
+        found: list[tuple[Cost, int, Option]] = []
         for stands, order, name in sorted(least):
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
-            option = self._cheapest(terms, rooms[name], beneath.get(name, []), holds.get(name))
+            option = cheapest(self._world, terms, rooms[name], beneath.get(name, []), holds.get(name))
             if option is not None:
                 insort(found, (option.cost, order, option), key=_first_two)
         if len(found) < count:
@@ -168,42 +182,102 @@ class Preemption:
         victims = list({each.active.job: each for option in chosen for each in option.victims}.values())
         if count > 1 and not self._may_all(terms, victims):
             return None
-        for victim in victims:
-            jobs.stop(self._world, self._out, victim.active, StopCause.PREEMPTED)
-            self._gone.add(victim.active.job)
-            self._leaving.update(part.node for part in victim.active.state.allocation.parts)
-        if not victims and not quota.guaranteed(self._world, terms):
-            return None
+        self._stop(victims)
         gone = {victim.active.job for victim in victims}
-        return self._kept(job, gone, sorted((option.part for option in chosen), key=lambda part: part.node))
+        return self._kept(job, terms, gone, [option.part for option in chosen])
 
-    def _kept(self, job: JobId, victims: set[JobId], parts: list[Allocation]) -> Reservation | None:
+    def _kept(self, job: JobId, terms: Terms, victims: set[JobId], parts: list[Allocation]) -> Reservation | None:
         """Return what these leave to a job, and those who are being stopped already; None where nobody is.
 
-        For whom they are is not known any more after a restart. If it were not kept for who is guaranteed it, others
-        would have it reserved, and more would be stopped.
+        For whom they are is not known any more after a restart. If it were not kept for whom they may have been
+        stopped, others would have it reserved, and more would be stopped.
         """
         world = self._world
         holders = {holder for part in parts for gpu in part.gpus for holder in world.gpus[gpu].holders}
-        going = [state for each in victims | holders if isinstance(state := world.active[each].state, Stopping)]
-        if not going:
+        going = [active for each in victims | holders if isinstance((active := world.active[each]).state, Stopping)]
+        if not victims and not quota.guaranteed(world, terms):
+            waiting = world.waiting(job)
+            if waiting is None or not any(self._gave_way(each, terms, waiting.place) for each in going):
+                return None
+        kill_at = [each.state.kill_at for each in going if isinstance(each.state, Stopping)]
+        if not kill_at:
             return None
-        first, *rest = parts
         return Reservation(
             job=job,
-            at=max(state.kill_at for state in going),  # sooner they may still be there
-            allocation=replace(first, rest=tuple(rest)) if rest else first,
-            passing=Passing.LIMIT,
+            at=max(kill_at),  # sooner they may still be there
+            allocation=_joined(parts),
+            passing=Passing.NOBODY,
             taken=True,
         )
 
-    def _beneath(self, terms: Terms, place: Place) -> list[_Victim]:
+    def _plan(self, job: JobId, terms: Terms, beneath: list[Victim], holds: Holds) -> Reservation | None:
+        """Return what a job may have once those beneath it can be stopped; None where that is never enough."""
+        world, count = self._world, terms.demand.nodes
+        by_node: dict[NodeName, list[Victim]] = {}
+        for victim in beneath:
+            for part in victim.active.state.allocation.parts:
+                by_node.setdefault(part.node, []).append(victim)
+        rooms = world.spaces.rooms
+        found: list[tuple[Timestamp, Cost, NodeName, Option]] = []
+        for name in rooms if count > 1 else by_node.keys() & rooms.keys():
+            planned = self._plan_on(terms, rooms[name], by_node.get(name, []), holds.get(name))
+            if planned is not None:
+                found.append((planned[0], planned[1].cost, name, planned[1]))
+        if len(found) < count:
+            return None
+        chosen = sorted(found, key=itemgetter(0, 1, 2))[:count]
+        victims = list({each.job: each for _, _, _, option in chosen for each in option.victims}.values())
+        if not victims or (count > 1 and not self._may_all(terms, victims)):
+            return None
+        stops_at = max(at for at, *_ in chosen)
+        return Reservation(
+            job=job,
+            at=Timestamp(stops_at + _lingers_s(victims)),
+            allocation=_joined([option.part for *_, option in chosen]),
+            passing=Passing.LIMIT,
+            yielding=frozenset(victim.job for victim in victims),
+            stops_at=stops_at,
+        )
+
+    def _plan_on(
+        self, terms: Terms, room: Room, beneath: list[Victim], hold: Hold | None
+    ) -> tuple[Timestamp, Option] | None:
+        """Return when, and how, there is room on one node as others end and those beneath a job give way."""
+        world, now = self._world, self._out.now
+        future, giving = room.copy(), {victim.job for victim in beneath}
+        stays = [world.active[job] for job in room.node.held if job not in giving]
+        ends = [(expected_end(world, each, now), each) for each in stays if not isinstance(each.state, Stopping)]
+        for at, active in [(now, None), *sorted(ends, key=_first)]:
+            if active is not None:
+                give_back(future, active)
+            option = cheapest(self._world, terms, future, beneath, hold)
+            if option is not None:
+                old_at = [victim.active.since + world.rules.preempt_after_s for victim in option.victims]
+                return Timestamp(max([at, *old_at])), option
+        return None
+
+    def _gave_way(self, active: ActiveJob, terms: Terms, place: Place) -> bool:
+        """Return whether a job that is being stopped may have been preempted for this one."""
+        state = active.state
+        preempted = isinstance(state, Stopping) and state.cause is StopCause.PREEMPTED
+        return preempted and self._outranks(place, terms, active)
+
+    def _outranks(self, place: Place, terms: Terms, active: ActiveJob) -> bool:
+        """Return whether a job gives way to another for its priority."""
+        world = self._world
+        return (
+            world.policy.reserves  # else two orders, its own and this, could preempt in turns
+            and active.job in world.preemptible
+            and (not world.policy.personal or active.terms.user == terms.user)
+            and place.priority >= active.place.priority + world.rules.preempt_margin
+        )
+
+    def _beneath(self, terms: Terms, place: Place) -> list[Victim]:
         """Return those who run that this job may preempt, had they run for long enough."""
-        world, rules = self._world, self._world.rules
+        world = self._world
         standing = world.policy.standing(place) if self._own else inf
         by_order = not world.preemptible and not world.tenants  # and for no other reason
-        found: list[_Victim] = []
-        by_priority = world.policy.reserves  # else two orders, its own and this, could preempt in turns
+        found: list[Victim] = []
         running = self._runs()
         if by_order:
             running = [each for each in running if each[0] > standing] if self._worst > standing else []
@@ -211,24 +285,13 @@ class Preemption:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
-            yields = (
-                by_priority
-                and active.job in world.preemptible
-                and (not world.policy.personal or active.terms.user == terms.user)
-                and place.priority >= active.place.priority + rules.preempt_margin
-            )
-            own = (yields or (said is not False and standing < holding)) and not self._protected(terms, active)
+            yields = self._outranks(place, terms, active)
+            own = (yields or (said is not False and standing < holding)) and not protected(self._world, terms, active)
             if own or (world.tenants and quota.may_reclaim(world, terms, active)):
-                found.append(_Victim(-holding, lost_s(active, self._out.now), active.job, active, borrowed=not own))
+                found.append(Victim(-holding, lost_s(active, self._out.now), active.job, active, borrowed=not own))
         return found
 
-    def _protected(self, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
-        """Return whether a job runs on what is guaranteed to its tenant, and another's that is not would take it."""
-        if not self._world.tenants or victim.terms.tenant == terms.tenant:
-            return False
-        return quota.keeps(self._world, victim, beside) and not quota.guaranteed(self._world, terms)
-
-    def _may_all(self, terms: Terms, victims: list[_Victim]) -> bool:
+    def _may_all(self, terms: Terms, victims: list[Victim]) -> bool:
         """Return whether a gang may preempt on all its nodes at once what it may preempt on each."""
         actives = [victim.active for victim in victims]
         return all(
@@ -237,59 +300,13 @@ class Preemption:
             if victim.borrowed
         )
 
-    def _cheapest(self, terms: Terms, room: Room, beneath: list[_Victim], hold: Hold | None) -> _Option | None:
-        """Return what making room on one node would cost; nothing, where there is room already, or will be.
 
-        Victims are taken as they stand, then those that turn out not to be needed are let off, who stands best first.
-        """
-        future = self._without_leaving(room)
-        if (enough := fit(terms.demand, future, hold)) is not None:
-            return _Option((-inf, 0.0), [], enough)
-        chosen: list[_Victim] = []
-        part = None
-        for victim in beneath:
-            beside = [each.active for each in chosen]
-            if victim.borrowed and not quota.may_reclaim(self._world, terms, victim.active, beside):
-                continue  # its tenant would be left with less than its own guarantee
-            if self._protected(terms, victim.active, beside):
-                continue
-            chosen.append(victim)
-            _give_back(future, victim.active)
-            part = fit(terms.demand, future, hold)
-            if part is not None:
-                break
-        if part is None:
-            return None
-        for victim in list(reversed(chosen)) if len(chosen) > 1 else ():
-            rest = [each for each in chosen if each is not victim]
-            less = self._without(terms, room, rest, hold) if rest else None
-            if less is not None:
-                chosen, part = rest, less
-        return _Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
-
-    def _without(self, terms: Terms, room: Room, victims: list[_Victim], hold: Hold | None) -> Allocation | None:
-        """Return what a job would get on a node without these."""
-        future = self._without_leaving(room)
-        for victim in victims:
-            _give_back(future, victim.active)
-        return fit(terms.demand, future, hold)
-
-    def _without_leaving(self, room: Room) -> Room:
-        """Return a node's room without those who are being stopped: they go as it is, nobody else has to."""
-        future = room.copy()
-        for job in room.node.held:
-            active = self._world.active[job]
-            if isinstance(active.state, Stopping):
-                _give_back(future, active)
-        return future
+def _lingers_s(victims: Iterable[Victim]) -> Seconds:
+    """Return how long the last of them may still be there once they are stopped."""
+    return max([victim.active.terms.grace_s for victim in victims], default=0.0) + jobs.KILL_SLACK_S
 
 
-def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
-    """Return the GPU-seconds that are thrown away when a job is preempted now; a little for one without GPUs."""
-    return max(0.0, now - active.since) * (active.gpu_weight or 0.01)
-
-
-def _give_back(room: Room, active: ActiveJob) -> None:
-    for part in active.state.allocation.parts:
-        if part.node == room.name:
-            room.give_back(part)
+def _joined(parts: list[Allocation]) -> Allocation:
+    """Return one allocation of several nodes' parts."""
+    first, *rest = sorted(parts, key=lambda part: part.node)
+    return replace(first, rest=tuple(rest)) if rest else first

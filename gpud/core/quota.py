@@ -160,8 +160,8 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
 
 
 def promised(world: World) -> list[Terms]:
-    """Return the terms of the waiting jobs that have GPUs as soon as those who were stopped for them are gone."""
-    waiting = (world.waiting(job) for job, kept in world.reservations.items() if kept.taken)
+    """Return the terms of the waiting jobs that have GPUs as soon as those who give way to them are gone."""
+    waiting = (world.waiting(job) for job, kept in world.reservations.items() if kept.taken or kept.yielding)
     return [each.terms for each in waiting if each is not None]
 
 

@@ -15,7 +15,7 @@ from gpud.core.world import World
 from gpud.model.gpu import NodeName
 from gpud.model.job import JobId
 from gpud.model.spec import Terms
-from gpud.model.units import Timestamp
+from gpud.model.units import Seconds, Timestamp
 
 WINDOW_TRIES = 4  # windows in a row that a reservation is looked for after
 
@@ -76,6 +76,18 @@ class Reserving:
         others = [each for each in later if line(each.job) not in {None, line(job)}]
         return self._guard.sparing(others) if others else None
 
+    def sooner(self, terms: Terms, plan: Reservation, before: Timestamp) -> Reservation | None:
+        """Return what to reserve for who will preempt: what it has reserved already for that, if that is no later.
+
+        None where it would not be before that moment, nor before others end by themselves; or a claim forbids it.
+        """
+        kept = self.kept.get(plan.job)
+        if kept is not None and kept.yielding and self._now < kept.stops_at and kept.at <= plan.at:
+            plan = kept
+        own = self.soonest(plan.job, terms, self._guard)
+        soon = plan.at < (before if own is None else min(before, own.at))
+        return plan if soon and self._guard.permits(terms, plan) else None
+
     def keep(self, reservation: Reservation, passing: Passing) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""
         if reservation.passing is not passing:
@@ -85,6 +97,9 @@ class Reserving:
         self.made[reservation.job] = reservation
         return True
 
-    def others(self, terms: Terms) -> Holds:
-        """Return what claims, and everybody's reservations until now, leave to a job."""
-        return self._guard.holds(self._guard.standing_at(terms, self._now) + self._guard.reserved)
+    def others(self, terms: Terms, latest_s: Seconds) -> Holds:
+        """Return what claims, and everybody's reservations until now, leave to a job that starts within so long."""
+        standing_at = self._guard.standing_at
+        standing = standing_at(terms, self._now)
+        later = [each for each in standing_at(terms, Timestamp(self._now + latest_s)) if each not in standing]
+        return self._guard.holds((*standing, *later, *self._guard.reserved))

@@ -11,9 +11,10 @@ Cost: O(demands + lines passed over + starts x log lines), whatever the length o
 
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.claims import Claim, Passing
+from gpud.core.claims import Claim, Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
@@ -27,8 +28,10 @@ from gpud.core.world import World
 from gpud.model.gpu import Allocation
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
+from gpud.model.units import Timestamp
 
 CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
+NEVER = Timestamp(inf)
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
 
@@ -276,11 +279,18 @@ class _Round:
             preempted = True
         return (preempted and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
 
-    def _preempt(self, job: JobId, terms: Terms) -> bool:
-        """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
+    def _preempt(self, job: JobId, terms: Terms, before: Timestamp = NEVER) -> bool:
+        """Stop those that must give way to a job, and keep what they have for it; False where none may be.
+
+        Where that can only be later, keep it for then, if that is before others end by themselves.
+        """
         preempting = self.preemption.preempt(job, terms, self.reserving.others)
+        waits = preempting is not None and self._waits(preempting)
+        if preempting is not None and preempting.yielding:
+            preempting = None if waits and self.slots <= 0 else self.reserving.sooner(terms, preempting, before)
         if preempting is None or not self.guard.reserve(preempting):
             return False
+        self.slots -= waits
         if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
             job = arrays.unfold_first(self.world, self.out, job)
             preempting = replace(preempting, job=job)
@@ -302,11 +312,27 @@ class _Round:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
         world = self.world
         for job, kept in list(self.kept.items()) if self.kept else ():
-            line = world.queue.line(job) if kept.taken else None
+            line = world.queue.line(job) if kept.taken or (kept.yielding and not self._waits(kept)) else None
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
             if self._serve(job, line.terms) is None:
-                self.reserving.keep(kept, kept.passing)
+                self._go_on(job, line.terms, kept)
+
+    def _waits(self, kept: Reservation) -> bool:
+        """Return whether those who give way to a job do not only run too briefly: others must end first."""
+        return bool(kept.yielding) and kept.stops_at > self.now + self.world.rules.preempt_after_s
+
+    def _go_on(self, job: JobId, terms: Terms, kept: Reservation) -> None:
+        """Keep what was preempted for a job until it is there; preempt what was to be, once that can be."""
+        keep = self.reserving.keep
+        if kept.taken:
+            keep(replace(kept, at=self.preemption.gone_at(kept) or kept.at), kept.passing)
+            return
+        done = self.preemption.carry_out(kept, terms)
+        if done is not None:
+            keep(done, done.passing)
+        elif kept.stops_at > self.now and not self._preempt(job, terms, kept.at):
+            keep(kept, kept.passing)
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from playbook import NOON, a_cluster, a_job, element
+from playbook import NOON, a_cluster, a_job, a_node, element
 from tenancy import a_job_of, create, reserve
 
 from gpud.core.policies import POLICIES
@@ -207,3 +207,103 @@ def test_the_first_in_line_starts_after_a_window_before_who_would_last_for_longe
     first, later = play.submit(a_job(4, limit=300), a_job(1, limit=3_600))
     assert round(play.world.reservations[first].at - NOON) == 60
     assert play.state(later) == "queued"
+
+
+@pytest.mark.parametrize("late_s", [1, 600])
+def test_what_those_leave_who_gave_way_nobody_else_has_however_short_and_however_late_the_last_is(late_s):
+    play = a_cluster(gpus="2xH100")
+    early, late = all_running(play, 2, estimate=1e5)
+    play.later(3600)
+    shorts = play.submit(*(a_job(1, limit=5, estimate=5) for _ in range(3)))
+    (urgent,) = play.submit(a_job(2, priority=9))
+    assert stopping(play) == [early, late]
+    play.ends(early, signal=15)
+    for _ in range(3):
+        play.later(late_s)
+        assert [play.state(job) for job in (early, *shorts)] == ["queued"] * 4
+    play.ends(late, signal=15)
+    assert play.state(urgent) == "starting"
+
+
+@pytest.mark.parametrize("by_guarantee", [True, False])
+def test_short_jobs_one_after_the_other_do_not_keep_out_whom_they_have_to_give_way_to(by_guarantee):
+    play = a_cluster(gpus="3xH100", rules=Rules(preempt_after_s=60))
+    if by_guarantee:
+        create(play, "vision", guaranteed_gpus=3)
+        create(play, "guests")
+    spec = a_job_of("guests") if by_guarantee else a_job(1)
+    guests = play.submit(*(preemptible(spec) for _ in range(40)))
+    play.starts(*play.running)
+    play.later(50)
+    old, *young = play.running
+    play.ends(*young)
+    play.starts(*(job for job in play.running if job != old))
+    (asked,) = play.submit(a_job_of("vision", 3) if by_guarantee else a_job(3, priority=5))
+    for _ in range(4):
+        play.later(20)
+        going, stays = stopping(play), [job for job in play.running if job not in stopping(play)]
+        play.ends(*stays[1:2])
+        play.ends(*going, signal=15)
+        play.starts(*(job for job in play.running if job in guests and "starting" in play.state(job)))
+    assert play.state(asked) in {"starting", "running"}
+
+
+def test_who_will_preempt_once_others_end_starts_then_and_no_other_is_let_pass_for_longer():
+    play = a_cluster(gpus="4xH100")
+    (stays,) = play.submit(a_job(1, limit=200))
+    (gives,) = play.submit(preemptible(a_job(2, limit=7200, grace=2.0)))
+    play.starts(stays, gives)
+    play.later(100)
+    (urgent,) = play.submit(a_job(4, priority=9, limit=600))
+    long, short = play.submit(a_job(1, limit=3600), a_job(1, limit=30))
+    assert [play.state(job) for job in (long, short)] == ["queued", "starting"]
+    assert play.world.reservations[urgent].at < play.now + 200
+    play.starts(short)
+    play.later(60)
+    play.ends(short)
+    assert stopping(play) == []
+    play.ends(stays)
+    assert stopping(play) == [gives]
+    play.ends(gives, signal=15)
+    assert play.state(urgent) == "starting"
+
+
+@pytest.mark.parametrize(("limit", "victims"), [(60, 0), (20, 2)])
+def test_nobody_is_preempted_for_who_would_run_into_a_window_once_they_are_gone(limit, victims):
+    play = a_cluster(gpus="2xH100")
+    all_running(play, 2, limit=2000, grace=20.0)
+    play.later(600)
+    reserve(play, "n1-H100-0", "n1-H100-1", at=100, until=200)
+    (urgent,) = play.submit(a_job(2, priority=9, limit=limit))
+    assert len(stopping(play)) == victims
+    play.ends(*stopping(play), signal=15)
+    assert play.state(urgent) == ("starting" if victims else "queued")
+
+
+def test_a_restart_while_those_of_a_gang_and_of_another_go_takes_nobody_else():
+    play = a_cluster(a_node("n1", gpus="4xH100"), a_node("n2", gpus="4xH100"))
+    all_running(play, 8, estimate=1e5)
+    play.later(3600)
+    (gang,) = play.submit(a_job(4, nodes=2, priority=5))
+    (other,) = play.submit(a_job(2, priority=4))
+    victims = stopping(play)
+    assert len(victims) == 6
+    play = play.restarted()
+    assert stopping(play) == victims
+    play.ends(*victims, signal=15)
+    assert [play.state(gang), play.state(other)] == ["starting", "starting"]
+
+
+def test_who_waits_for_others_to_end_before_any_give_way_reserves_only_as_one_of_so_many():
+    play = a_cluster(a_node("n1", gpus="3xH100"), a_node("n2", gpus="3xH100"))
+    stay = play.submit(*(a_job(1, limit=9000, spread=True) for _ in range(2)))
+    give = play.submit(*(preemptible(a_job(1, limit=20000, spread=True)) for _ in range(2)))
+    play.starts(*stay, *give)
+    play.later(100)
+    for _ in range(4):
+        play.submit(a_job(3, priority=5, limit=600))
+        play.later(10)
+        assert [(kept.yielding <= set(give), kept.taken) for kept in play.world.reservations.values()] == [(True, False)]
+    assert play.world.reservations.keys() == {min(play.world.reservations)}
+    (passes,) = play.submit(a_job(1, limit=7200))
+    assert play.state(passes) == "starting"

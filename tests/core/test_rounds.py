@@ -81,7 +81,7 @@ def test_nobody_wakes_gpud_under_las_while_nobody_has_more_than_who_waits():
     (job,) = play.running
     play.starts(job)
     assert cycles(play, FIRST_LEVEL_S / 2 - 1.0) == 0
-    assert 0 < cycles(play, 2 * PREEMPT_AFTER_S) < 10  # it comes to the next level, and yields
+    assert 0 < cycles(play, 2 * PREEMPT_AFTER_S) < 15  # it comes to the next level, and yields, and is late to go
     assert play.state(job) == "stopping(preempted)"
 
 
