@@ -303,7 +303,9 @@ def test_who_waits_for_others_to_end_before_any_give_way_reserves_only_as_one_of
     for _ in range(4):
         play.submit(a_job(3, priority=5, limit=600))
         play.later(10)
-        assert [(kept.yielding <= set(give), kept.taken) for kept in play.world.reservations.values()] == [(True, False)]
+        assert [(kept.yielding <= set(give), kept.taken) for kept in play.world.reservations.values()] == [
+            (True, False)
+        ]
     assert play.world.reservations.keys() == {min(play.world.reservations)}
     (passes,) = play.submit(a_job(1, limit=7200))
     assert play.state(passes) == "starting"
