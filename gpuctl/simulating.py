@@ -1,20 +1,25 @@
 """Simulations as processes of their own, as many at a time as there are CPUs; their progress and their results.
 
-gpuctl knows nothing of scheduling: `python -m gpud.simulator` decides, and prints JSON lines.
+gpuctl knows nothing of scheduling: `python -m gpud.simulator` decides, and prints JSON lines. Ctrl-C is gpuctl's, which
+ends them: each of them on its own would show where it was.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from gpuctl.errors import GpuctlError, UsageError
 
 _WRONG_INPUT = 2
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Simulations:
@@ -33,14 +38,18 @@ class Simulations:
     def results(self) -> list[dict[str, Any] | None]:
         """Return the results, None where there was nothing to replay. Whatever ends it, no simulator runs on.
 
-        Raises UsageError for what a simulator does not take, GpuctlError where one fails.
+        Raises UsageError for what a simulator does not take, GpuctlError where one fails, SystemExit when told to end.
+        The main thread alone may call it.
         """
-        pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)))
-        try:
-            return [future.result() for future in [pool.submit(self._run, at) for at in range(len(self._calls))]]
-        finally:
-            self._give_up()
-            pool.shutdown(cancel_futures=True)
+        with _unwound_by_signals():
+            pool = ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0)), initializer=_heed_no_interrupt)
+            try:
+                return [future.result() for future in [pool.submit(self._run, at) for at in range(len(self._calls))]]
+            finally:
+                for number in (signal.SIGINT, *_ENDING):  # once is enough; not SIG_IGN, which a child would inherit
+                    signal.signal(number, lambda *_: None)
+                self._give_up()
+                pool.shutdown(cancel_futures=True)
 
     def _run(self, at: int) -> dict[str, Any] | None:
         process = self._start(self._calls[at])
@@ -73,4 +82,27 @@ class Simulations:
         with self._lock:
             self._given_up = True
             for process in self._running:
-                process.terminate()
+                process.kill()
+
+
+@contextmanager
+def _unwound_by_signals() -> Iterator[None]:
+    """Let what ends gpuctl be an exception, unless it is ignored (nohup); put back afterwards what was there."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
+    try:
+        for number in _ENDING:
+            if before[number] is signal.SIG_DFL:
+                signal.signal(number, _end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signal module's signature
+    raise SystemExit(128 + number)
+
+
+def _heed_no_interrupt() -> None:
+    """Block Ctrl-C in this thread: the processes that it starts inherit that, and gpuctl ends them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

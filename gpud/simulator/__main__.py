@@ -7,6 +7,7 @@
 import argparse
 import gc
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -121,4 +122,6 @@ def _say(line: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGPIPE):  # who interrupts it, or reads no more, asks for no traceback
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(main())

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from subprocess import PIPE
 from xml.etree import ElementTree as ET
 
+import psutil
 import pytest
+from gpud_process import until
 from replaying import a_mix, written
 
 from gpud.model.units import Timestamp
@@ -178,6 +182,34 @@ def test_a_cluster_without_gpus_is_one_for_jobs_without_and_an_error_where_every
     assert refused.stderr == f"gpuctl: {cluster}: there is no GPU, and every job of t.csv asks for one\n"
     (said,) = json.loads(gpuctl("simulate", mixed, "--cluster", cluster_of_cpus, "--json").stdout)
     assert (said["jobs"], said["unfinished"]) == (1, 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_ends_a_simulation_ends_all_of_it_without_a_word(tmp_path, number, status):
+    trace = written(tmp_path / "t.csv", *a_mix(30_000, gpus=(1, 2, 4)), columns=COLUMNS)
+    words = [sys.executable, "-m", "gpuctl", "simulate", trace, "--cluster", "1x8xV100", "--policy", "sjf,las,fcfs"]
+    with subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True) as gpuctl:
+        simulators = until(lambda: psutil.Process(gpuctl.pid).children())
+        until(lambda: all(each.cpu_times().user > 0.5 for each in simulators))
+        if number == signal.SIGINT:
+            os.killpg(gpuctl.pid, number)  # as a terminal does
+        else:
+            gpuctl.send_signal(number)
+        said = "".join(gpuctl.communicate(timeout=60))
+
+    assert (said.strip(), gpuctl.returncode) == ("", status)  # Click ends the line on which ^C stands
+    assert psutil.wait_procs(simulators, timeout=0)[1] == []
+
+
+def test_a_simulator_whose_reader_left_ends_without_a_word(tmp_path):
+    trace = written(tmp_path / "t.csv", *a_mix(30_000, gpus=(1, 2, 4)), columns=COLUMNS)
+    words = [sys.executable, "-m", "gpud.simulator", trace, "--cluster", "1x8xV100", "--policy", "sjf"]
+    with subprocess.Popen(words, stdout=PIPE, stderr=PIPE, text=True) as simulator:
+        assert "progress" in simulator.stdout.readline()
+        simulator.stdout.close()
+        assert simulator.stderr.read() == ""
+
+    assert simulator.returncode == -signal.SIGPIPE
 
 
 def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):
