@@ -193,8 +193,9 @@ def _check(
     if not history and context.get_parameter_source("since") is ParameterSource.COMMANDLINE:
         raise UsageError("--since is for the history", hint="--history; of a trace: --until")
     for name in (*traces, *([] if cluster is None else [cluster])):
-        if _is_pipe(name):
-            raise UsageError(f"{name} is a pipe, and each policy reads what it is given by itself", hint="write a file")
+        what = "standard input" if name == "-" else "a pipe" if _is_pipe(name) else None
+        if what is not None:
+            raise UsageError(f"{name} is {what}, and each policy reads what it is given by itself", hint="write a file")
     if drawing is not None:
         _check_writable(drawing)
 

@@ -22,7 +22,7 @@ from gpud.simulator.metrics import curves, figures, rounded
 from gpud.simulator.packing import pack
 from gpud.simulator.replay import GROUNDS, check_policy, engine_for
 from gpud.simulator.settings import read_settings, read_shares
-from gpud.simulator.trace import Trace, TraceError, read_trace
+from gpud.simulator.trace import Trace, TraceError, check_lengths, read_trace
 
 _TELL_S = 0.1
 
@@ -51,6 +51,7 @@ def _replay(asked: argparse.Namespace) -> dict[str, Any] | None:
         return None
     if asked.saturate is not None:
         return pack(trace, nodes, asked.placement, asked.saturate, asked.seeds, _Progress())
+    check_lengths(trace)
     tenants = read_shares(asked.share, policies, trace)
     engine = engine_for(asked.policy, trace.jobs, nodes, ground, said=said, tenants=tenants, series=asked.series)
     began = time.perf_counter()

@@ -81,16 +81,11 @@ def engine_for(
     tenants: Sequence[Tenant] = (),
     series: bool = False,
 ) -> Engine:
-    """Return a replay that can be run; `said` is for gpud's own policies. Raises TraceError.
+    """Return a replay that can be run, of jobs that have lengths; `said` is for gpud's own policies.
 
-    It is raised for an unknown policy, and for jobs without length.
+    Raises TraceError for a policy that there is not.
     """
     check_policy(policy)
-    unknown = next((at for at, job in enumerate(jobs, 1) if job.duration_s is None), None)
-    if unknown is not None:
-        raise TraceError(
-            f"job {unknown} of the trace has no duration_s", "a trace without times can be packed: --saturate"
-        )
     rules = Rules().changed(said) if policy in POLICIES else _RULES.get(policy, _YARDSTICK)
     world = World(Fcfs(), rules, "simulated")
     world.tenants = {tenant.name: tenant for tenant in tenants}

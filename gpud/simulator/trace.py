@@ -50,12 +50,16 @@ class TraceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TraceJob:
-    """One job: when it comes, what it says of itself, and (None: the trace does not say) how long it will run."""
+    """One job: when it comes, what it says of itself, and (None: the trace does not say) how long it will run.
+
+    `line` is where it stands in its file, 0 for one that stands in none.
+    """
 
     submit_s: Seconds
     duration_s: Seconds | None
     terms: Terms
     priority: int = 0
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,16 @@ def read_trace(path: str, *, per_node: int) -> Trace:
     return trace
 
 
+def check_lengths(trace: Trace) -> None:
+    """Raise TraceError, with the first line of the file, where jobs do not say how long they run."""
+    lines = [job.line for job in trace.jobs if job.duration_s is None]
+    if lines:
+        raise TraceError(
+            f"{trace.name}, line {min(lines)}, column duration_s: nothing, expected seconds",
+            "a trace without times can be packed: --saturate",
+        )
+
+
 def opened(place: Path) -> TextIO:
     """Return a file's text, unpacked where it ends in .gz."""
     if place.suffix.lower() == ".gz":
@@ -115,8 +129,8 @@ def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator
             f"{place.name}, line 1: no column {missing[0]}", f"expected {','.join(needed)},... found {have}"
         )
     for values in reader:
-        if not values:
-            continue
+        if not any(map(str.strip, values)):
+            continue  # empty, or spaces and commas, as spreadsheets leave behind the last
         if len(values) != len(header):
             raise TraceError(
                 f"{place.name}, line {reader.line_num}: {len(values)} columns, expected {len(header)} as in its header"
@@ -187,7 +201,7 @@ def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
             rounded += terms.demand.gpus != row.needed("gpus", _GPUS)
         submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
         priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
-        jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority)))
+        jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority), row.line))
     return Trace(place.name, jobs, rounded=rounded)
 
 
@@ -264,7 +278,7 @@ def _swf(place: Path, lines: Iterable[str], per_node: int) -> Trace:
                 name_group=_swf_name("program", said[13]),
                 estimate_s=said[8] if said[8] > 0 else None,
             )
-        jobs.append(TraceJob(said[1], said[3], terms))
+        jobs.append(TraceJob(said[1], said[3], terms, line=number))
     return Trace(place.name, jobs, skipped, rounded)
 
 

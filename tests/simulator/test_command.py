@@ -101,6 +101,7 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp
         (["TRACE"], "name the GPUs"),
         ([], "name a trace"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "sfj"], "there is no policy 'sfj'"),
+        (["-", "--cluster", "8x8xV100"], "- is standard input, and each policy reads"),
         (["TRACE", "--cluster", "8x8xV101"], "no simulated GPU 'V101'"),
         (["TRACE", "--cluster", "-1x2"], "'-1x2' is no simulated machine"),
         (["TRACE", "--cluster", "8x8xV100", "--policy", "-sjf"], "there is no policy '-sjf'"),
@@ -210,6 +211,14 @@ def test_a_simulator_whose_reader_left_ends_without_a_word(tmp_path):
         assert simulator.stderr.read() == ""
 
     assert simulator.returncode == -signal.SIGPIPE
+
+
+def test_the_first_line_without_a_length_is_named_where_it_stands_in_the_file(tmp_path):
+    trace = written(tmp_path / "t.csv", (60, 10, 1), (90, "", 1), (50, "", 1))
+    done = gpuctl("simulate", trace, "--cluster", "1x1xV100", status=2)
+
+    assert "t.csv, line 3, column duration_s: nothing, expected seconds" in done.stderr
+    assert "--saturate" in done.stderr
 
 
 def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):

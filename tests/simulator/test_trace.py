@@ -96,6 +96,14 @@ def test_columns_may_be_in_capitals_with_what_a_spreadsheet_puts_between(tmp_pat
     assert (job.duration_s, job.terms.demand.gpus, job.terms.user) == (5, 2, "Ada")
 
 
+def test_lines_of_nothing_but_spaces_and_commas_are_no_jobs(tmp_path):
+    place = tmp_path / "t.csv"
+    place.write_text("submit_s,duration_s,gpus\n\n   \n0,1,1\n,,\n , ,\t\n,,,,,\n")
+
+    (job,) = read_trace(str(place), per_node=8).jobs
+    assert job.line == 4
+
+
 def test_a_line_that_is_not_swf_is_named(tmp_path):
     place = tmp_path / "t.swf"
     place.write_text("; ok\n1 2 3\n")
