@@ -116,6 +116,7 @@ def update(
     """Change what waiting jobs ask for; they keep their place. What is not named stays as it is.
 
     Of a running job the time limit, the priority and whom it tells can be changed: gpuctl update 12 --time-limit +2h.
+    It is not prolonged into a reservation of others that it ends before now.
     Of an array it is what has not started that changes. `none` takes away what was asked for: --gpu-type none,
     --after none, --begin none, --notify none. --group says which jobs are meant; to put them into another, say
     --to-group.

@@ -2,24 +2,31 @@
 
 A job that waits goes to the line of its new terms, since when it queues is kept: it was not asked for anew. Of an
 array it is what has not started that changes. What is asked for is judged as a submit is, for all before any changes.
-What it comes after, its group and its key are an array's as a whole, and the latter two until it begins.
+What it comes after, its group and its key are an array's as a whole, and the latter two until it begins. What runs is
+not prolonged into what is set aside for others by then: it was let in because it would be over.
 """
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
+from math import inf
 
 from gpud.core import jobs
+from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused, never_fits
 from gpud.core.arrays import unfold_named
+from gpud.core.claims import ClaimKind
 from gpud.core.commands import Changed, Update
 from gpud.core.ends import follow, overlooked
 from gpud.core.groups import Key
 from gpud.core.outcome import Outcome
 from gpud.core.quota import impossible
+from gpud.core.windows import claims
 from gpud.core.world import Array, World
 from gpud.model.changes import Change, Queued, Reprioritised, Rewritten, TermsPut, Told
 from gpud.model.effects import SetLimit
 from gpud.model.job import Demand, End, JobId, Stopping, array_of, format_job, index_of
 from gpud.model.spec import Park, Place, Terms
+from gpud.model.units import Seconds, format_duration
 
 
 def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
@@ -29,7 +36,7 @@ def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
         refused = never_fits(world, terms.demand) or impossible(world, terms, out.now)
         if refused is not None:
             return refused
-    refused = _goes_round(world, asked) or _key_taken(world, asked)
+    refused = _goes_round(world, asked) or _key_taken(world, asked) or _runs_into(world, out, asked, wanted)
     if refused is not None:
         return refused
     unfold_named(world, out, wanted)
@@ -90,6 +97,37 @@ def _key_taken(world: World, asked: Update) -> Refused | None:
             hint = "a key names one job: give it another with --key"
             return Refused("refused", f"job {format_job(rival)} has the key {key!r} in group {group!r}", hint)
     return None
+
+
+def _runs_into(world: World, out: Outcome, asked: Update, wanted: dict[JobId, Terms]) -> Refused | None:
+    """Return into what that is set aside for others a running job would be prolonged, if one would.
+
+    One that may run that long already, and so was there first, may do so for longer.
+    """
+    now, running = out.now, () if asked.waiting_only else _prolonged(world, wanted)
+    for active, limit_s in running:
+        had_s, gpus = active.terms.time_limit_s, active.state.allocation.all_gpus
+        for claim in claims(world, now):
+            if claim.kind is not ClaimKind.WINDOW or claim.at <= now or claim.gpus.isdisjoint(gpus):
+                continue
+            may_s = claim.at - active.since
+            if claim.binds(active.terms) and (had_s or inf) <= may_s < limit_s:
+                begins = f"reservation {claim.name}, which begins in {format_duration(claim.at - now)}"
+                longest = f"its time limit may be {format_duration(may_s // 1)} at most"
+                said = f"job {format_job(active.job)} would run into {begins}"
+                return Refused("refused", said, f"{longest}; see for whom: gpuctl reserve list")
+    return None
+
+
+def _prolonged(world: World, wanted: dict[JobId, Terms]) -> Iterator[tuple[ActiveJob, Seconds]]:
+    """Yield the running jobs that may run for longer then, elements among them, and for how long."""
+    for job, terms in wanted.items():
+        array, active = world.arrays.get(job), world.active.get(job)
+        ran = [active] if active is not None else []
+        if array is not None and terms.time_limit_s != array.terms.time_limit_s:
+            ran = [world.active[each] for each in array.elements if each in world.active]
+        limit_s = inf if terms.time_limit_s is None else terms.time_limit_s
+        yield from ((each, Seconds(limit_s)) for each in ran if limit_s > (each.terms.time_limit_s or inf))
 
 
 def _never(world: World, asked: Update, job: JobId) -> str | None:

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from playbook import a_cluster, a_job, a_node
+from playbook import a_cluster, a_job, a_node, element
 from tenancy import a_job_of, change, create, delete, reserve, unreserve
 
 from gpud.core.backfill import STARTING_S
+from gpud.core.commands import Changed, Update
 from gpud.core.rules import Rules
 from gpud.core.waits import Barred, NoCapacity
 from gpud.core.windows import claims, misnamed, named_by
@@ -118,6 +120,53 @@ def test_what_runs_when_a_window_opens_runs_on():
     play.later(120.0)
 
     assert isinstance(play.world.active[job].state, Running)
+
+
+def prolonged(play, job, limit_s):
+    """Give a running job another time limit; return why not, or ""."""
+    terms = play.world.active[job].terms
+    reply = play._ask(Update(1, ((job, replace(terms, time_limit_s=limit_s)),), ("its time limit",), (job,)))
+    return "" if isinstance(reply, Changed) else f"{reply.message}; {reply.hint}"
+
+
+@pytest.mark.parametrize("limit_s", [HOUR + 1, DAY, None])
+def test_what_runs_is_not_prolonged_into_what_is_set_aside_for_others(limit_s):
+    play = a_cluster(gpus="4xH100")
+    (job,) = play.submit(a_job(2, limit=600.0))
+    play.starts(job)
+    assert reserve(play, GPUS[1], at=HOUR, until=2 * HOUR, users=["bob"]) == 1
+    play.later(60)
+
+    assert prolonged(play, job, limit_s) == (
+        "job 1 would run into reservation 1, which begins in 59m; "
+        "its time limit may be 1h at most; see for whom: gpuctl reserve list"
+    )
+    assert play.world.active[job].terms.time_limit_s == 600.0
+    assert prolonged(play, job, HOUR) == ""
+    assert prolonged(play, job, 60.0) == ""
+
+
+def test_what_runs_may_be_prolonged_where_a_reservation_is_for_it_elsewhere_or_was_in_its_way_before():
+    play = a_cluster(gpus="4xH100")
+    first, second, third = play.submit(a_job(limit=600.0), a_job(limit=2 * HOUR), a_job())
+    play.starts(first, second, third)
+    reserve(play, *GPUS[1:], at=HOUR, until=2 * HOUR)
+    reserve(play, GPUS[0], at=HOUR, until=2 * HOUR, users=["ada"])
+
+    assert [prolonged(play, job, DAY) for job in (first, second, third)] == ["", "", ""]
+
+
+def test_elements_that_run_are_not_prolonged_by_way_of_their_array():
+    play = a_cluster(gpus="1xH100")
+    (array,) = play.submit(a_job(array="0-1", limit=600.0))
+    play.starts(element(array, 0))
+    reserve(play, GPUS[0], at=HOUR, until=2 * HOUR)
+    terms = replace(play.world.arrays[array].terms, time_limit_s=DAY)
+
+    reply = play._ask(Update(1, ((array, terms),), ("its time limit",), (array,)))
+
+    assert reply.message == "job 1_0 would run into reservation 1, which begins in 1h"
+    assert play.world.arrays[array].terms.time_limit_s == 600.0
 
 
 def test_other_gpus_are_given_out_meanwhile():
