@@ -54,6 +54,7 @@ def create(session: Session, /, targets: tuple[str, ...], begin: float | None, e
 
     No job of anybody else that could run into that time starts on them; what runs there is not stopped.
     """
+    begin, end = None if begin is None else int(begin), int(end)  # whole ones gpud keeps; and now is not to come
     fields = {"at": begin, "whose": list(more["whose"]), "reason": more["reason"]}
     said = {key: each for key, each in fields.items() if each}
     answer = session.request("reserve", targets=gpus_meant(targets), until=end, **said)

@@ -76,6 +76,15 @@ def test_what_cannot_be_done_is_said_with_its_exit_status(gpuctl, words, status,
     assert said in done.stderr
 
 
+def test_a_reservation_is_told_in_the_same_words_as_it_is_listed(gpuctl):
+    for number, (begin, end) in enumerate((("900.4s", "1800.6s"), ("950.6s", "1850.4s")), 1):
+        said = gpuctl("reserve", "0", "--from", begin, "--to", end).stderr
+        heading, *rows = gpuctl.ok("reserve", "list").splitlines()
+        listed = next(row for row in rows if row.startswith(f"{number} "))
+        first, last = listed[heading.index("FROM") : heading.index("GPUS")].rstrip().split("  ")
+        assert f"reservation {number}, {first} to {last};" in said
+
+
 def test_gpus_are_reserved_shown_as_such_and_given_back(gpuctl):
     gpuctl.ok("tenant", "create", "vision")
     gpuctl.ok("reserve", "0,1", "--from", "1h", "--to", "3h", "--for", "vision", "--for", ME, "--reason", "deadline")
