@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 import click
 
 from gpuctl import session
+from gpuctl.client import Client
 from gpuctl.parse import COUNT, DURATION, PRIORITY, Parsed, gpus_meant
 from gpuctl.render import tenants as render
 from gpuctl.session import Session, note
@@ -51,7 +52,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--max-queued", {"type": _LIMIT, "metavar": "N|none", "help": "Jobs that may wait at once."}),
     ("--gpu-type", {"multiple": True, "metavar": "PATTERN|none", "help": "A GPU type it may use; may be repeated."}),
     ("--gpu-hours", {"type": _HOURS, "metavar": "H|none", "help": "GPU-hours that it may use in each window."}),
-    ("--window", {"type": DURATION, "help": "How long such a window is (7d)."}),
+    ("--window", {"type": DURATION, "help": "How long such a window is (7d); another begins at once, at 0 hours."}),
     ("--share", {"type": Parsed("X", _share), "help": "Its weight under the policy fair_share (1)."}),
     ("--boost", {"type": PRIORITY, "help": "What is added to the priority of its jobs."}),
     ("--gpus", {"metavar": "GPU,...|none", "help": "GPUs that are its own alone: 0-3, or NODE:0,NODE:2."}),
@@ -138,11 +139,20 @@ def delete(session: Session, name: str) -> None:
 
 def _put(session: Session, op: str, name: str, values: dict[str, Any], done: str) -> None:
     with session.connect() as client:
+        window_s = _window_s(client, name) if op == "tenant_set" and values["window"] is not None else None
         changed = client.request(op, name=name, **_fields(values))["changed"]
         if session.json:
             session.print_json(client.request("tenants", name=name)["tenants"][0])
         else:
             note(done if changed else f"tenant {name} was so already")
+            if window_s is not None and window_s != _window_s(client, name):
+                note("a window of that length has begun now: 0 GPU-hours are used of it")
+
+
+def _window_s(client: Client, name: str) -> float:
+    """Return how long a tenant's windows are."""
+    window_s: float = client.request("tenants", name=name)["tenants"][0]["window_s"]
+    return window_s
 
 
 def _fields(values: dict[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,15 @@ def test_what_cannot_be_done_is_said_with_its_exit_status(gpuctl, words, status,
     assert said in done.stderr
 
 
+def test_another_window_begins_with_no_hours_used_and_that_is_said(gpuctl):
+    gpuctl.ok("tenant", "create", "vision", "--gpu-hours", "5", "--window", "2d")
+    anew = "a window of that length has begun now: 0 GPU-hours are used of it"
+
+    assert anew in gpuctl("tenant", "set", "vision", "--window", "1d").stderr
+    assert anew not in gpuctl("tenant", "set", "vision", "--window", "1d", "--share", "2").stderr
+    assert anew not in gpuctl("tenant", "set", "vision", "--share", "3").stderr
+
+
 def test_a_reservation_is_told_in_the_same_words_as_it_is_listed(gpuctl):
     for number, (begin, end) in enumerate((("900.4s", "1800.6s"), ("950.6s", "1850.4s")), 1):
         said = gpuctl("reserve", "0", "--from", begin, "--to", end).stderr
