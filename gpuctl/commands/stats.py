@@ -14,8 +14,10 @@ from gpuctl.session import Session
 def stats(session: Session) -> None:
     """Show how long the queue is and was, how busy the GPUs were, and what deciding costs.
 
-    Waits are from submission to the first start, turnarounds from submission to the end: what half of the jobs took at
-    most, nine in ten, and 99 in a hundred. Of very many jobs a sample is looked at, and said so.
+    Waits are from submission, or the --begin time where that is later, to the first start: time held counts, and time
+    behind other jobs (--after). Turnarounds are from submission to the end. What half of the jobs took at most, nine in
+    ten, and 99 in a hundred. Of very many jobs a sample is looked at, and said so. STARTS, and `ended` of --json, count
+    attempts: a job that was tried again counts more than once.
     """
     found = reply(session.request("stats"))
     if session.json:

@@ -30,7 +30,9 @@ def usage(session: Session, by: str, since: float | None, *, csv: bool) -> None:
     """Show GPU-hours, waits and utilisation by user, tenant, GPU or group.
 
     Counted by the hour, from readings while jobs ran; IDLE is what was held while the GPU showed 0 %. Jobs that run
-    count until now, in their group once they have ended. The configuration's gpu_hour_price adds what it cost.
+    count until now, in their group once they have ended. ATTEMPTS are those that ended: a job that was tried again has
+    several. WAIT is the mean from submission, or a later --begin, to the first start, time held or behind others
+    (--after) included. The configuration's gpu_hour_price adds what it cost.
     """
     if csv and session.json:
         raise UsageError("--csv and --json are two forms of the same", hint="leave out one of the two")

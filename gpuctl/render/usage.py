@@ -24,7 +24,7 @@ _COLUMNS = (
     Column("IDLE", right=True),
     Column("FOREIGN", right=True),
     Column("ENERGY", right=True, spare=True),
-    Column("ENDED", right=True),
+    Column("ATTEMPTS", right=True),
     Column("WAIT", right=True),
     Column("COST", right=True),
 )

@@ -47,6 +47,8 @@ class Past:
 
     `lost_gpu_s` is what attempts had that were preempted. `waits_s`, of jobs that started for the first time, and
     `turnarounds_s`, of jobs that ran and ended, are percentiles (`PERCENTS`) of one in `every` of them; None of nobody.
+    A wait begins with the submission, or a later begin time: until when a job was held, or behind others, only its
+    events tell, and a week has too many of them to be read.
     """
 
     since: Timestamp

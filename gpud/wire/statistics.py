@@ -59,11 +59,11 @@ class Percentiles(TypedDict):
 class PeriodMap(TypedDict):
     """What happened in the last `seconds` of a "hour", "day" or "week": fewer where gpud has no longer a history.
 
-    `wait_s`: from submission (or the begin time asked for) to the first start, of jobs that started; `turnaround_s`:
-    from submission to the end, of jobs that ran and ended. Both are taken from one in `sampled_every` jobs; None: of
-    nobody. `ended` counts attempts. `gpu_s` is GPU-time that jobs held; `utilization` is that by what the GPUs that
-    were there had to give; None without GPUs.
-    `lost_gpu_s` is what attempts had that were preempted.
+    `wait_s`: from submission (or the begin time asked for, where that is later) to the first start, of jobs that
+    started, time held or behind other jobs included; `turnaround_s`: from submission to the end, of jobs that ran and
+    ended. Both are taken from one in `sampled_every` jobs; None: of nobody. `starts` and `ended` count attempts.
+    `gpu_s` is GPU-time that jobs held; `utilization` is that by what the GPUs that were there had to give; None without
+    GPUs. `lost_gpu_s` is what attempts had that were preempted.
     """
 
     period: str
@@ -102,8 +102,8 @@ class UsageMap(TypedDict):
     """What a user, tenant, GPU or group had: GPU-seconds, and of those that were measured how they went.
 
     `utilization` is the mean over `measured_gpu_s`, from 0 to 1, and `idle_gpu_s` the part of them at 0 %: None and 0
-    where nothing was measured. `ended` counts attempts, `wait_s` is the mean wait for a first start. `gpu` names a
-    GPU's model. `cost` is None where no prices are configured.
+    where nothing was measured. `ended` counts attempts, `wait_s` is the mean wait for a first start, counted as in
+    `stats`. `gpu` names a GPU's model. `cost` is None where no prices are configured.
     """
 
     name: str

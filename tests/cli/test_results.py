@@ -211,7 +211,7 @@ def test_a_line_of_usage_has_a_bar_on_a_terminal_and_a_cost_where_prices_are_kno
 
     _, _, heading, ada, bob = page.lines(found, bars=True)
 
-    assert heading.split() == ["USER", "GPU-HOURS", "OF", "ALL", "BUSY", "IDLE", "ENERGY", "ENDED", "WAIT", "COST"]
+    assert heading.split() == ["USER", "GPU-HOURS", "OF", "ALL", "BUSY", "IDLE", "ENERGY", "ATTEMPTS", "WAIT", "COST"]
     assert ada.split() == ["ada", "10.00", "█" * 20, "50%", "50%", "1.00", "1.0", "kWh", "7", "1m30s", "25.00"]
     assert bob.split()[:6] == ["bob", "2.50", "█" * 5, "12%", "-", "-"]
     assert "█" not in "".join(page.lines(found, bars=False))

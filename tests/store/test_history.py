@@ -54,7 +54,9 @@ def test_waits_are_until_the_first_start_and_from_the_begin_time_that_was_asked_
     store.commit([added(1), *attempt(again, 10, 20, cause=StopCause.PREEMPTED), *attempt(again, 500, 600, number=2)])
     store.commit(lived(2, 0, 100, 200, begin_at=T0 + 90))
     (past,) = reader.past([T0], [])
-    assert (past.waits_s, past.starts, past.lost_gpu_s) == ((10.0, 10.0, 10.0), 3, 20.0)
+    (spent,) = reader.spent("user", T0)
+    assert (spent.attempts, spent.starts, spent.wait_s) == (3, 2, 20.0), "one definition for stats and usage"
+    assert (past.ended, past.waits_s, past.starts, past.lost_gpu_s) == (3, (10.0, 10.0, 10.0), 3, 20.0)
 
 
 def test_what_still_runs_has_waited_too(store, reader):
