@@ -26,7 +26,7 @@ from gpud.model.changes import Change, Queued, Reprioritised, Rewritten, TermsPu
 from gpud.model.effects import SetLimit
 from gpud.model.job import Demand, End, JobId, Stopping, array_of, format_job, index_of
 from gpud.model.spec import Park, Place, Terms
-from gpud.model.units import Seconds, format_duration
+from gpud.model.units import Seconds, Timestamp, format_duration
 
 
 def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
@@ -39,10 +39,18 @@ def update(world: World, out: Outcome, asked: Update) -> Changed | Refused:
     refused = _goes_round(world, asked) or _key_taken(world, asked) or _runs_into(world, out, asked, wanted)
     if refused is not None:
         return refused
+    if asked.begin_at is not None:
+        asked = _kept(asked, asked.begin_at if asked.begin_at > out.now else None)
     unfold_named(world, out, wanted)
     notes = {job: _update(world, out, asked, job, terms) for job, terms in wanted.items()}
     done = tuple(job for job, note in notes.items() if note is None)
     return Changed(done, tuple((job, note) for job, note in notes.items() if note is not None))
+
+
+def _kept(asked: Update, begin_at: Timestamp | None) -> Update:
+    """Return an update with its begin time among what the store keeps: waits count from it, a requeue keeps to it."""
+    submitted = *asked.rewrite.submitted, ("begin_at", begin_at)
+    return replace(asked, rewrite=replace(asked.rewrite, submitted=submitted))
 
 
 def _terms(world: World, job: JobId, terms: Terms, asked: Update) -> Terms:
@@ -237,7 +245,7 @@ def _wait(world: World, out: Outcome, asked: Update, job: JobId, terms: Terms, p
     world.reservations.pop(job, None)  # that was for what it asked before
     if asked.priority is not None:
         place = replace(place, priority=asked.priority)
-    if asked.begin_at is not None and place.attempt == 1:
+    if asked.begin_at is not None and (place.attempt == 1 or place.park is Park.BEGIN):  # not a delay of retries
         place = replace(place, not_before=asked.begin_at)
         if place.park in {None, Park.BEGIN}:
             place = jobs.unheld(world, job, place, out.now)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 from gpud_process import Gpud, lives, until
@@ -99,6 +100,21 @@ def test_who_is_changed_keeps_the_place_in_the_queue(gpud):
     gpud.ask("cancel", select={"jobs": [*holders, first, second]}, force=True)
     for job in (*holders, first, second):
         gpud.ended(job)
+
+
+def test_another_begin_is_the_one_that_is_told_and_none_takes_it_away(gpud):
+    job = gpud.submit("true", begin_at=time.time() + 7200)
+    soon = time.time() + 3600
+    assert changed(gpud, job, begin_at=soon)["changed"] == [job]
+    assert gpud.job(job)["begin_at"] == pytest.approx(soon, abs=1)
+    gpud.ask("cancel", select={"jobs": [job]})
+    gpud.ask("requeue", select={"jobs": [job]})
+    assert "begins in 1h" in gpud.job(job)["reason"] or "begins in 59m" in gpud.job(job)["reason"]
+
+    assert changed(gpud, job, begin_at=time.time())["changed"] == [job]
+
+    assert gpud.ended(job)["state"] == "completed"
+    assert gpud.job(job)["begin_at"] is None
 
 
 def test_what_a_job_comes_after_can_be_others_and_never_itself(gpud):
