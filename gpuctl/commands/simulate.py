@@ -118,7 +118,7 @@ _TOLD = (
     "metrics",
     metavar="KEY,...",
     type=Parsed("KEY", _metrics),
-    help="Only these figures, by their JSON keys.",
+    help="Only these figures, by their JSON keys; docs/simulate.md says what they are.",
 )
 @click.option("--plot", "drawing", metavar="FILE", help="Draw queue, use and waits into an SVG file.")
 @session.options

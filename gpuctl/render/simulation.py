@@ -28,12 +28,13 @@ _FIGURES = (
     ("jobs", "jobs"),
     ("refused", "refused: never fit"),
     ("unfinished", "not finished"),
+    ("timed_out", "ended by their time limit"),
     ("wall_s", "simulated in, s"),
 )
 _HEADING = ("trace", "policy", "gpus")  # stand above every table
 KEYS = (*_HEADING, *(key for key, _ in _FIGURES))
 _PARTS = frozenset({"utilization", "fragmentation"})
-_UNLESS_ZERO = frozenset({"refused", "unfinished"})
+_UNLESS_ZERO = frozenset({"refused", "unfinished", "timed_out"})
 _TENANTS_MOST = 12
 
 

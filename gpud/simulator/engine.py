@@ -46,6 +46,7 @@ class Run:
     spec: JobSpec
     weight: float  # in GPUs; of who shares by memory, from the start on: the part that it has of what it got
     refused: bool = False
+    timed_out: bool = False  # its own time limit ended it
     started_at: Timestamp | None = None  # for the first time
     ended_at: Timestamp | None = None
     left_s: Seconds = 0.0  # work
@@ -236,7 +237,7 @@ class Engine:
         run.since, run.end = None, 0
         self.meter.busy -= run.weight
         if how.signal is None:
-            run.ended_at = now
+            run.ended_at, run.timed_out = now, how.timed_out
         else:
             self.meter.waiting += 1
         return Exited(job, run.attempt, how)

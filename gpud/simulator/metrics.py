@@ -1,8 +1,9 @@
 """What a replay comes to, in figures with their units in their names.
 
 Wait is all the time that a job was there and its own work was not done: before its start, between preemptions, and for
-work that had to be done again. Slowdown is bounded at 10 s, so that a job of no length has one. Fragmentation is the
-part of the GPUs that stood idle while somebody waited; fairness is Jain's index of the tenants' mean slowdowns (of
+work that had to be done again. A job that its own time limit ends has ended at that moment. Slowdown is bounded at
+10 s, so that a job of no length has one. Fragmentation is the part that stood idle of the GPUs' time during which
+somebody waited, not of the makespan; fairness is Jain's index of the tenants' mean slowdowns (of
 the users', where there is but one tenant): 1 where all wait alike, 1/n where one of n does all the waiting.
 """
 
@@ -30,6 +31,7 @@ def figures(engine: Engine) -> dict[str, Any]:
         "jobs": len(done),
         "refused": refused,
         "unfinished": len(engine.runs) - len(done) - refused,
+        "timed_out": sum(run.timed_out for run in done),
         "gpus": meter.gpus,
         "avg_jct_s": _mean(jcts),
         **{f"p{part}_jct_s": _percentile(jcts, part) for part in (50, 90, 99)},

@@ -49,8 +49,9 @@ YARDSTICKS: dict[str, Callable[[Ground], Policy]] = {
     "tiresias": lambda ground: Tiresias(ground.every_s),
 }
 
-# Yardsticks know no bound on waiting, and give no moment to who was just started. What is smallest first, and what
-# preempts, needs no reservation either; what is first come, first served is nothing without.
+# Yardsticks know no bound on waiting, and give no moment to who was just started. What preempts needs no reservation
+# either. `easy-oracle` and `sjf-oracle` do not preempt: they keep EASY's, for the first in their order that does not
+# fit, without which small jobs would keep a large one waiting however early in that order it stands.
 _YARDSTICK = Rules(starvation_s=0.0, preempt_after_s=0.0, reservations=0)
 _RULES = {
     "easy-oracle": Rules(starvation_s=0.0),

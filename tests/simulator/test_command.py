@@ -22,7 +22,7 @@ COLUMNS = "submit_s,duration_s,gpus,user"
 KEYS = {
     *("trace", "policy", "jobs", "gpus", "avg_jct_s", "p50_jct_s", "p90_jct_s", "p99_jct_s", "makespan_s", "wall_s"),
     *("avg_wait_s", "p50_wait_s", "p90_wait_s", "p99_wait_s", "max_wait_s", "wait_by_gpus", "avg_slowdown"),
-    *("utilization", "fragmentation", "preemptions", "lost_gpu_s", "fairness", "tenants"),
+    *("timed_out", "utilization", "fragmentation", "preemptions", "lost_gpu_s", "fairness", "tenants"),
 }
 
 
@@ -219,6 +219,18 @@ def test_the_first_line_without_a_length_is_named_where_it_stands_in_the_file(tm
 
     assert "t.csv, line 3, column duration_s: nothing, expected seconds" in done.stderr
     assert "--saturate" in done.stderr
+
+
+def test_jobs_that_their_own_time_limit_ends_are_counted_where_there_are_any(tmp_path):
+    columns = "submit_s,duration_s,gpus,time_limit_s"
+    words = ["--cluster", "1x1xV100", "--policy", "fcfs"]
+    some = [written(tmp_path / "t.csv", (0, 100, 1, 10), (0, 20, 1, 20), columns=columns), *words]
+    none = gpuctl("simulate", written(tmp_path / "n.csv", (0, 10, 1, 10), columns=columns), *words)
+
+    (said,) = json.loads(gpuctl("simulate", *some, "--json").stdout)
+    assert (said["jobs"], said["timed_out"], said["makespan_s"]) == (2, 1, 30)
+    assert "ended by their time limit" in gpuctl("simulate", *some).stdout
+    assert "time limit" not in none.stdout
 
 
 def test_a_setting_is_written_as_gpud_takes_it_and_counts_for_the_policies_that_have_it(tmp_path):
