@@ -69,6 +69,12 @@ class Preemption:
         return bool(world.preemptible or world.tenants) or world.policy.preemptive
 
     @property
+    def _entitled(self) -> bool:
+        """Return whether anybody may have to give way for another reason than the policy's own order."""
+        world = self._world
+        return bool(world.preemptible or world.tenants) and world.policy.reserves
+
+    @property
     def _own(self) -> bool:
         """Return whether the policy has reasons of its own now."""
         if self._asked is None:
@@ -112,7 +118,7 @@ class Preemption:
         old = sorted(victim for victim in beneath if victim.active.since <= oldest)
         found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._leaving else None
         self._served += found is not None
-        if found is None and beneath and world.policy.reserves:
+        if found is None and beneath and self._entitled:
             found = self._plan(job, terms, sorted(beneath), others(terms, _lingers_s(beneath)))
         spared = (victim.active.since for victim in beneath if victim.active.since > oldest)
         since = min(spared, default=None) if found is None or found.yielding else None
@@ -166,7 +172,7 @@ class Preemption:
         least = [
             (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
             for order, (name, room) in enumerate(rooms.items())
-            if (count > 1 or name in beneath or name in self._leaving)
+            if (count > 1 or name in beneath or (name in self._leaving and self._entitled))
             and (len(room.free) + gpus[name] >= wanted or name in self._leaving)  # else there cannot be enough
         ]
         found: list[tuple[Cost, int, Option]] = []
