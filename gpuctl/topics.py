@@ -112,7 +112,7 @@ sjf          who is expected to take the shortest time
 las          who has had the least GPU-time; preempts
 
 Under each but las: a job that cannot start has GPUs kept free for it, and others pass it only where that cannot delay
-it. Who has waited for a day (`starvation`) is kept GPUs free under every policy; under las only who has not run yet.
+it. Who has waited for an hour (`starvation`) is kept GPUs free under every policy; under las only who has not run yet.
 `gpuctl simulate` tells what another policy would have done. See docs/policies.md in the repository.
 """
 

@@ -15,7 +15,7 @@ RESERVATIONS = Parameter(
     "reservations", Kind.COUNT, 1, "how many blocked jobs GPUs are kept free for, which no other job may delay"
 )
 STARVATION = Parameter(
-    "starvation", Kind.DURATION, 86_400.0, "wait after which GPUs are kept free for a job under every policy; 0: none"
+    "starvation", Kind.DURATION, 3_600.0, "wait after which GPUs are kept free for a job under every policy; 0: none"
 )
 PREEMPTIBLE = Parameter("preemptible", Kind.FLAG, 0, "whether jobs that do not say give way to a higher priority")
 PREEMPT_AFTER = Parameter("preempt_after", Kind.DURATION, 60.0, "how long a job runs before it can be preempted")

@@ -544,7 +544,7 @@ def test_who_went_around_the_queue_comes_later_in_it():
     first = play.submit(a_job())
     running(play, *first)
     eve, bob = play.submit(a_job(user="eve"), a_job(user="bob"))
-    play.later(3600)
+    play.later(1800)
     play.ends(*first)
     play.later(1)
     play.settle()
