@@ -82,7 +82,7 @@ def earliest(
 
 def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     """Return when an active job will be over, as far as anything is known."""
-    return Timestamp(_corrected(told_end(world, active), _limit_end(active), now))
+    return Timestamp(_corrected(told_end(world, active), limit_end(active), now))
 
 
 def _corrected(end: float, limit: float, now: Timestamp) -> float:
@@ -98,7 +98,7 @@ def _corrected(end: float, limit: float, now: Timestamp) -> float:
     return min(again, limit) if limit > now else again
 
 
-def _limit_end(active: ActiveJob) -> float:
+def limit_end(active: ActiveJob) -> float:
     """Return when an active job is stopped for its time limit; never (inf) where it has none, or is stopped already."""
     limit_s = active.terms.time_limit_s
     match active.state:
@@ -126,7 +126,7 @@ def _ends(world: World, node: NodeState) -> list[tuple[float, JobId, float]]:
     """Return when a node's jobs would end, soonest first, and their limits. Kept until one of them changes."""
     if node.ends is None:
         actives = ((job, world.active[job]) for job in node.held)
-        node.ends = sorted((told_end(world, active), job, _limit_end(active)) for job, active in actives)
+        node.ends = sorted((told_end(world, active), job, limit_end(active)) for job, active in actives)
     return node.ends
 
 

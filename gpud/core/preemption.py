@@ -24,7 +24,7 @@ from operator import itemgetter
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import expected_end, limit_end
 from gpud.core.claims import Passing, Reservation
 from gpud.core.condition import RELEASE_S
 from gpud.core.holds import Holds
@@ -136,6 +136,10 @@ class Preemption:
         run = [job for job in kept.yielding if job in world.active and job not in self._gone]
         if len(victims) < len([job for job in run if not isinstance(world.active[job].state, Stopping)]):
             return None
+        states = [world.gpus[gpu] for gpu in kept.allocation.all_gpus if gpu in world.gpus]
+        stay = {holder for state in states for holder in state.holders} - kept.yielding
+        if any(limit_end(world.active[job]) > kept.at for job in stay):
+            return None  # who was to end before overruns: they would give way in vain
         self._stop(victims)
         going = [state.kill_at for job in run if isinstance(state := world.active[job].state, Stopping)]
         at = max([kept.at, *going])

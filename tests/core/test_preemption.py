@@ -309,3 +309,14 @@ def test_who_waits_for_others_to_end_before_any_give_way_reserves_only_as_one_of
     assert play.world.reservations.keys() == {min(play.world.reservations)}
     (passes,) = play.submit(a_job(1, limit=7200))
     assert play.state(passes) == "starting"
+
+
+def test_nobody_is_stopped_for_who_waits_for_another_that_overruns_its_estimate():
+    play = a_cluster(gpus="4xH100")
+    (stays,) = play.submit(a_job(1, estimate=200))
+    (gives,) = play.submit(preemptible(a_job(2, limit=72000, grace=2.0)))
+    play.starts(stays, gives)
+    play.later(100)
+    play.submit(a_job(4, priority=9, limit=600))
+    play.later(3600)
+    assert play.state(gives) == "running"
