@@ -206,6 +206,30 @@ def left_at(
         if back_at > at:
             break
         future.give_back(back)
+    return _left(future, part)
+
+
+def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp | None:
+    """Return when all that is named is there, as far as is known; None if others' ends do not bring it."""
+    found = [_back_at(world, part, now) for part in allocation.parts]
+    there = [at for at in found if at is not None]
+    return max(there) if len(there) == len(found) else None
+
+
+def _back_at(world: World, part: Allocation, now: Timestamp) -> Timestamp | None:
+    room = world.spaces.rooms.get(part.node)
+    if room is None or _left(room, part) is not None:
+        return None if room is None else now
+    future = room.copy()
+    for at, back in returns(world, room.node, now):
+        future.give_back(back)
+        if _left(future, part) is not None:
+            return at
+    return None
+
+
+def _left(future: Room, part: Allocation) -> Hold | None:
+    """Return what is left of a node once a part of it is taken; None if it is not all there."""
     free = {state.gpu.id for state in future.free}
     left: dict[GpuId, int] = {}
     for share in part.shares:

@@ -66,8 +66,7 @@ class Passing(Enum):
 class Reservation:
     """What a blocked job will get: named devices at `at`, its earliest start. Nothing that comes later may delay it.
 
-    `passing`: who may use them before. `taken`: jobs were preempted for it. `yielding`: these will be, once that is
-    `stops_at`.
+    `passing`: who may use them before. `taken`: jobs were preempted for it. `yielding`: these are to be, at `stops_at`.
     """
 
     job: JobId

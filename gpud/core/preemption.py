@@ -8,7 +8,7 @@ reserved for whom they were preempted for, and nobody else has it, however soon 
 go back to their place in the queue.
 
 Where those who may give way do not suffice yet, for having run too briefly, or since others must end first who do not
-give way, what they will leave is reserved for the moment at which they can: who comes in between has it until then.
+give way, a job that may reserve does so for the moment at which they can: who comes in between has it until then.
 
 A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
 
@@ -19,28 +19,39 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import groupby
 from math import inf
 from operator import itemgetter
+from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end, limit_end
+from gpud.core.backfill import expected_end
 from gpud.core.claims import Passing, Reservation
-from gpud.core.condition import RELEASE_S
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
 from gpud.core.victims import Cost, Option, Victim, cheapest, give_back, lost_s, protected
 from gpud.core.world import World
-from gpud.model.gpu import Allocation, NodeName
+from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
-MOST = 64  # for so many is it done in one cycle: the others come to it a moment later, and nobody waits for an answer
+# So many looks at a node may be had in one cycle by those for whom others are stopped: whoever is left comes to it a
+# moment later, and nobody waits for an answer.
+MOST = 8192
 MOMENT_S: Seconds = 1.0
 _first = itemgetter(0)
 _first_two = itemgetter(0, 1)
+
+
+class _Leaves(NamedTuple):
+    """From when on a job is not in the way any more: it has ended, or gives way, as a victim."""
+
+    at: Timestamp
+    active: ActiveJob
+    victim: Victim | None
 
 
 class Preemption:
@@ -54,11 +65,13 @@ class Preemption:
         self._world = world
         self._out = out
         self._gone: set[JobId] = set()
-        self._served = 0
+        self._looks = 0  # at nodes, for whoever asked last
+        self._served = 0  # looks for those for whom others were stopped
         self._asked: bool | None = None
         self._running: list[tuple[float, ActiveJob]] | None = None
         self._worst = -inf  # of those
         self._leaving: dict[NodeName, None] = {}  # nodes of those who are being stopped
+        self._left: dict[GpuId, NodeName] = {}  # of those, what nobody has for whom they are
         self.look_at: Timestamp | None = None
         self.hoped = self.possible
 
@@ -88,17 +101,20 @@ class Preemption:
             running = [active for active in actives if isinstance(active.state, Running)]
             for active in actives if len(running) < len(actives) else ():
                 if isinstance(active.state, Stopping):
-                    self._leaving.update(dict.fromkeys(part.node for part in active.state.allocation.parts))
+                    self._leave_what_they_have(active)
+            for kept in self._world.reservations.values() if self._left else ():
+                self._take(kept)
             holding = self._world.policy.holding(running, self._out.now) if self._own else [0.0] * len(running)
             self._running = list(zip(holding, running, strict=True))
             self._worst = max(holding, default=-inf)
         return self._running
 
-    def preempt(self, job: JobId, terms: Terms, others: Callable[[Terms, Seconds], Holds]) -> Reservation | None:
-        """Stop the jobs that must give way to this one and return what is reserved for it; None where none may.
+    def find(
+        self, job: JobId, terms: Terms, others: Callable[[Terms, Seconds], Holds]
+    ) -> tuple[Reservation, list[Victim]] | None:
+        """Return what is to be reserved for a job, and who must give way to it now; None where none may.
 
-        Or return what may be reserved for it, for when they can be stopped. `others` tells what others leave of the
-        nodes to a job of these terms that starts within so long.
+        `others` tells what others leave of the nodes to a job of these terms that starts within so long.
         """
         world = self._world
         if not self.possible:
@@ -106,80 +122,110 @@ class Preemption:
         waiting = world.waiting(job)
         wants = waiting is not None and world.policy.wants(waiting.place) and self._own
         self.hoped = bool(world.preemptible or world.tenants or wants)
-        if not self.hoped:
-            return None
-        if waiting is None or quota.over(world, terms, self._out.now, quota.promised(world)) is not None:
-            return None
-        if self._served >= MOST:
+        if self.hoped and self._served >= MOST:
             self._look_again(Timestamp(self._out.now + MOMENT_S))
             return None
-        oldest = self._out.now - world.rules.preempt_after_s
-        beneath = self._beneath(terms, waiting.place)
-        old = sorted(victim for victim in beneath if victim.active.since <= oldest)
-        found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._leaving else None
-        self._served += found is not None
-        if found is None and beneath and self._entitled:
-            found = self._plan(job, terms, sorted(beneath), others(terms, _lingers_s(beneath)))
-        spared = (victim.active.since for victim in beneath if victim.active.since > oldest)
-        since = min(spared, default=None) if found is None or found.yielding else None
-        if since is not None:
-            self._look_again(Timestamp(since + world.rules.preempt_after_s))
+        beneath = self._may_preempt(job, terms) if self.hoped else None
+        if beneath is None:
+            return None
+        now = self._out.now
+        old = sorted(victim for victim in beneath if self._old_at(victim) <= now)
+        found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._left else None
+        spared = (at for victim in beneath if found is None and (at := self._old_at(victim)) > now)
+        old_at = min(spared, default=None)
+        if old_at is not None:
+            self._look_again(old_at)
         return found
 
-    def carry_out(self, kept: Reservation, terms: Terms) -> Reservation | None:
-        """Stop those who were to give way from now on; None where somebody need not any more, or it is too early."""
-        world, waiting = self._world, self._world.waiting(kept.job)
-        if waiting is None or kept.stops_at > self._out.now:
-            self._look_again(kept.stops_at)
-            return None
-        victims = [each for each in self._beneath(terms, waiting.place) if each.job in kept.yielding]
-        run = [job for job in kept.yielding if job in world.active and job not in self._gone]
-        if len(victims) < len([job for job in run if not isinstance(world.active[job].state, Stopping)]):
-            return None
-        states = [world.gpus[gpu] for gpu in kept.allocation.all_gpus if gpu in world.gpus]
-        stay = {holder for state in states for holder in state.holders} - kept.yielding
-        if any(limit_end(world.active[job]) > kept.at for job in stay):
-            return None  # who was to end before overruns: they would give way in vain
-        self._stop(victims)
-        going = [state.kill_at for job in run if isinstance(state := world.active[job].state, Stopping)]
-        at = max([kept.at, *going])
-        return replace(kept, at=at, passing=Passing.NOBODY, taken=True, yielding=frozenset(), stops_at=Timestamp(inf))
-
-    def gone_at(self, kept: Reservation) -> Timestamp | None:
-        """Return when those will be gone, as far as is known, who have what is reserved; None where nobody goes."""
-        world, now = self._world, self._out.now
-        states = [world.gpus[gpu] for gpu in kept.allocation.all_gpus if gpu in world.gpus]
-        holders = {holder for state in states for holder in state.holders}
-        ends = [expected_end(world, world.active[job], now) for job in holders]
-        settled = [state.released_at + RELEASE_S for state in states if state.released_at is not None]
-        return max((at for at in [*ends, *map(Timestamp, settled)] if at > now), default=None)
-
-    def _stop(self, victims: Iterable[Victim]) -> None:
+    def stop(self, victims: Iterable[Victim], kept: Reservation) -> None:
+        """Stop those who give way, for whom what they leave is kept."""
         for victim in victims:
             jobs.stop(self._world, self._out, victim.active, StopCause.PREEMPTED)
-            self._gone.add(victim.active.job)
-            self._leaving.update(dict.fromkeys(part.node for part in victim.active.state.allocation.parts))
+            self._gone.add(victim.job)
+            self._leave_what_they_have(victim.active)
+        self._take(kept)
+        self._served += self._looks
+
+    def _leave_what_they_have(self, active: ActiveJob) -> None:
+        for part in active.state.allocation.parts:
+            self._leaving[part.node] = None
+            self._left.update(dict.fromkeys(part.gpus, part.node))
+
+    def _take(self, kept: Reservation) -> None:
+        for gpu in kept.allocation.all_gpus if kept.taken else ():
+            self._left.pop(gpu, None)
+
+    def plan(self, job: JobId, terms: Terms, others: Callable[[Terms, Seconds], Holds]) -> Reservation | None:
+        """Return what a job may have for whom nobody can be stopped yet; None where nobody will be, but others end.
+
+        It is for the moment at which those who give way have run for long enough, and those who do not have ended.
+        Nobody is bound by it to give way: whoever's turn it is then is decided then.
+        """
+        entitled = self._entitled or quota.guaranteed(self._world, terms)
+        beneath = self._may_preempt(job, terms) if entitled and self._served < MOST else None
+        if not beneath:
+            return None
+        count, by_node = terms.demand.nodes, _by_node(beneath)
+        rooms, holds = self._world.spaces.rooms, others(terms, _lingers_s(beneath))
+        wanted = 0 if terms.demand.shared else terms.demand.gpus // count
+        bounds: list[tuple[Timestamp, NodeName, list[_Leaves]]] = []
+        for name in rooms if count > 1 else by_node.keys() & rooms.keys():
+            leave = self._leave(rooms[name], by_node.get(name, []))
+            bound = _bound(rooms[name], leave, wanted)
+            if bound is not None:
+                bounds.append((max(bound, self._out.now), name, leave))
+        found: list[tuple[Timestamp, NodeName, Option]] = []
+        for bound, name, leave in sorted(bounds, key=_first_two):
+            if len(found) >= count and bound >= found[count - 1][0]:
+                break
+            planned = self._plan_on(terms, rooms[name], leave, bound, holds.get(name))
+            if planned is not None:
+                insort(found, (planned[0], name, planned[1]), key=_first_two)
+        chosen = [option for *_, option in found[:count]]
+        victims, parts = _victims(chosen), [option.part for option in chosen]
+        stops_at = found[count - 1][0] if len(found) >= count else self._out.now
+        if stops_at <= self._out.now or not victims or (count > 1 and not self._may_all(terms, victims)):
+            return None
+        return Reservation(
+            job=job,
+            at=max([Timestamp(stops_at + _lingers_s(victims)), *(state.kill_at for _, state in self._going(parts))]),
+            allocation=_joined(parts),
+            yielding=frozenset(victim.job for victim in victims),
+            stops_at=stops_at,
+        )
+
+    def _may_preempt(self, job: JobId, terms: Terms) -> list[Victim] | None:
+        """Return those who run that a job may preempt, had they run for long enough; None where it may not start."""
+        world, waiting = self._world, self._world.waiting(job)
+        beside = () if quota.unlimited(world) else quota.promised(world)
+        if waiting is None or quota.over(world, terms, self._out.now, beside) is not None:
+            return None
+        return self._beneath(terms, waiting.place)
+
+    def _old_at(self, victim: Victim) -> Timestamp:
+        """Return when a job has run for long enough to give way."""
+        return Timestamp(victim.active.since + self._world.rules.preempt_after_s)
 
     def _look_again(self, at: Timestamp) -> None:
         self.look_at = at if self.look_at is None else min(self.look_at, at)
 
-    def _make_room(self, job: JobId, terms: Terms, among: list[Victim], holds: Holds) -> Reservation | None:
-        beneath: dict[NodeName, list[Victim]] = {}
-        gpus: Counter[NodeName] = Counter()
-        for victim in among:
-            for part in victim.active.state.allocation.parts:
-                beneath.setdefault(part.node, []).append(victim)
-                gpus[part.node] += len(part.shares)
+    def _make_room(
+        self, job: JobId, terms: Terms, among: list[Victim], holds: Holds
+    ) -> tuple[Reservation, list[Victim]] | None:
+        beneath = _by_node(among)
+        gpus = Counter(part.node for each in among for part in each.active.state.allocation.parts for _ in part.shares)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
         wanted = 0 if terms.demand.shared else terms.demand.gpus // count
+        left = set(self._left.values()) if self._entitled else set[NodeName]()
         # The least that a node may cost: nothing, where enough may be there without victims, else who stands worst.
         least = [
             (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
             for order, (name, room) in enumerate(rooms.items())
-            if (count > 1 or name in beneath or (name in self._leaving and self._entitled))
+            if (count > 1 or name in beneath or name in left)
             and (len(room.free) + gpus[name] >= wanted or name in self._leaving)  # else there cannot be enough
         ]
         found: list[tuple[Cost, int, Option]] = []
+        self._looks = len(least)
         for stands, order, name in sorted(least):
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
@@ -189,88 +235,76 @@ class Preemption:
         if len(found) < count:
             return None
         chosen = [option for _, _, option in found[:count]]
-        victims = list({each.active.job: each for option in chosen for each in option.victims}.values())
+        victims = _victims(chosen)
         if count > 1 and not self._may_all(terms, victims):
             return None
-        self._stop(victims)
-        gone = {victim.active.job for victim in victims}
-        return self._kept(job, terms, gone, [option.part for option in chosen])
+        kept = self._kept(job, terms, victims, [option.part for option in chosen])
+        return None if kept is None else (kept, victims)
 
-    def _kept(self, job: JobId, terms: Terms, victims: set[JobId], parts: list[Allocation]) -> Reservation | None:
+    def _kept(self, job: JobId, terms: Terms, victims: list[Victim], parts: list[Allocation]) -> Reservation | None:
         """Return what these leave to a job, and those who are being stopped already; None where nobody is.
 
         For whom they are is not known any more after a restart. If it were not kept for whom they may have been
         stopped, others would have it reserved, and more would be stopped.
         """
-        world = self._world
-        holders = {holder for part in parts for gpu in part.gpus for holder in world.gpus[gpu].holders}
-        going = [active for each in victims | holders if isinstance((active := world.active[each]).state, Stopping)]
+        world, going = self._world, self._going(parts)
         if not victims and not quota.guaranteed(world, terms):
             waiting = world.waiting(job)
-            if waiting is None or not any(self._gave_way(each, terms, waiting.place) for each in going):
+            if waiting is None or not any(self._gave_way(each, state, terms, waiting.place) for each, state in going):
                 return None
-        kill_at = [each.state.kill_at for each in going if isinstance(each.state, Stopping)]
-        if not kill_at:
+        gone_at = [state.kill_at for _, state in going]
+        if victims:
+            gone_at.append(Timestamp(self._out.now + _lingers_s(victims)))
+        if not gone_at:
             return None
         return Reservation(
             job=job,
-            at=max(kill_at),  # sooner they may still be there
+            at=max(gone_at),  # sooner they may still be there
             allocation=_joined(parts),
             passing=Passing.NOBODY,
             taken=True,
+            yielding=frozenset(victim.job for victim in victims),
         )
 
-    def _plan(self, job: JobId, terms: Terms, beneath: list[Victim], holds: Holds) -> Reservation | None:
-        """Return what a job may have once those beneath it can be stopped; None where that is never enough."""
-        world, count = self._world, terms.demand.nodes
-        by_node: dict[NodeName, list[Victim]] = {}
-        for victim in beneath:
-            for part in victim.active.state.allocation.parts:
-                by_node.setdefault(part.node, []).append(victim)
-        rooms = world.spaces.rooms
-        found: list[tuple[Timestamp, Cost, NodeName, Option]] = []
-        for name in rooms if count > 1 else by_node.keys() & rooms.keys():
-            planned = self._plan_on(terms, rooms[name], by_node.get(name, []), holds.get(name))
-            if planned is not None:
-                found.append((planned[0], planned[1].cost, name, planned[1]))
-        if len(found) < count:
-            return None
-        chosen = sorted(found, key=itemgetter(0, 1, 2))[:count]
-        victims = list({each.job: each for _, _, _, option in chosen for each in option.victims}.values())
-        if not victims or (count > 1 and not self._may_all(terms, victims)):
-            return None
-        stops_at = max(at for at, *_ in chosen)
-        return Reservation(
-            job=job,
-            at=Timestamp(stops_at + _lingers_s(victims)),
-            allocation=_joined([option.part for *_, option in chosen]),
-            passing=Passing.LIMIT,
-            yielding=frozenset(victim.job for victim in victims),
-            stops_at=stops_at,
-        )
+    def _going(self, parts: list[Allocation]) -> list[tuple[ActiveJob, Stopping]]:
+        """Return those who are being stopped on these GPUs."""
+        world = self._world
+        holders = {holder for part in parts for gpu in part.gpus for holder in world.gpus[gpu].holders}
+        actives = [world.active[job] for job in holders]
+        return [(active, state) for active in actives if isinstance(state := active.state, Stopping)]
+
+    def _leave(self, room: Room, beneath: list[Victim]) -> list[_Leaves]:
+        """Return from when on those on a node are not in the way any more, in order, who give way and who do not."""
+        world, now, giving = self._world, self._out.now, {victim.job: victim for victim in beneath}
+        leave = []
+        for job in room.node.held:
+            active, victim = world.active[job], giving.get(job)
+            if not isinstance(active.state, Stopping):  # for these everybody waits
+                ends_at = expected_end(world, active, now)
+                old_at = ends_at if victim is None else max(now, self._old_at(victim))
+                leave.append(_Leaves(min(ends_at, old_at), active, victim if old_at < ends_at else None))
+        return sorted(leave, key=_first)
 
     def _plan_on(
-        self, terms: Terms, room: Room, beneath: list[Victim], hold: Hold | None
+        self, terms: Terms, room: Room, leave: list[_Leaves], bound: Timestamp, hold: Hold | None
     ) -> tuple[Timestamp, Option] | None:
-        """Return when, and how, there is room on one node as others end and those beneath a job give way."""
-        world, now = self._world, self._out.now
-        future, giving = room.copy(), {victim.job for victim in beneath}
-        stays = [world.active[job] for job in room.node.held if job not in giving]
-        ends = [(expected_end(world, each, now), each) for each in stays if not isinstance(each.state, Stopping)]
-        for at, active in [(now, None), *sorted(ends, key=_first)]:
-            if active is not None:
-                give_back(future, active)
-            option = cheapest(self._world, terms, future, beneath, hold)
+        """Return when, not before that bound, there is room on one node as others end and give way, and how."""
+        future, giving = room.copy(), list[Victim]()
+        now: tuple[Timestamp, list[_Leaves]] = (self._out.now, [])
+        for at, those in [now, *((at, list(those)) for at, those in groupby(leave, key=_first))]:
+            for _, active, victim in those:
+                if victim is None:
+                    give_back(future, active)
+                else:
+                    giving.append(victim)
+            option = cheapest(self._world, terms, future, sorted(giving), hold) if at >= bound else None
             if option is not None:
-                old_at = [victim.active.since + world.rules.preempt_after_s for victim in option.victims]
-                return Timestamp(max([at, *old_at])), option
+                return at, option
         return None
 
-    def _gave_way(self, active: ActiveJob, terms: Terms, place: Place) -> bool:
+    def _gave_way(self, active: ActiveJob, state: Stopping, terms: Terms, place: Place) -> bool:
         """Return whether a job that is being stopped may have been preempted for this one."""
-        state = active.state
-        preempted = isinstance(state, Stopping) and state.cause is StopCause.PREEMPTED
-        return preempted and self._outranks(place, terms, active)
+        return state.cause is StopCause.PREEMPTED and self._outranks(place, terms, active)
 
     def _outranks(self, place: Place, terms: Terms, active: ActiveJob) -> bool:
         """Return whether a job gives way to another for its priority."""
@@ -309,6 +343,33 @@ class Preemption:
             for at, victim in enumerate(victims)
             if victim.borrowed
         )
+
+
+def _by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:
+    """Return who is on which node, in the order in which they come."""
+    by_node: dict[NodeName, list[Victim]] = {}
+    for victim in victims:
+        for part in victim.active.state.allocation.parts:
+            by_node.setdefault(part.node, []).append(victim)
+    return by_node
+
+
+def _victims(options: Iterable[Option]) -> list[Victim]:
+    """Return those who give way on several nodes, each once."""
+    return list({victim.job: victim for option in options for victim in option.victims}.values())
+
+
+def _bound(room: Room, leave: list[_Leaves], gpus: int) -> Timestamp | None:
+    """Return a moment before which a node cannot have that many GPUs; None if it never has."""
+    held, leaving = room.node.held, {active.job for _, active, _ in leave}
+    missing = gpus - len(room.free) - sum(len(part.shares) for job, part in held.items() if job not in leaving)
+    if missing <= 0:
+        return Timestamp(0.0)
+    for at, active, _ in leave:
+        missing -= len(held[active.job].shares)
+        if missing <= 0:
+            return at
+    return None
 
 
 def _lingers_s(victims: Iterable[Victim]) -> Seconds:

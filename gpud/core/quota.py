@@ -134,12 +134,15 @@ def owed(world: World) -> frozenset[str]:
 
 
 def keeps(world: World, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
-    """Return whether a job runs within its tenant's guarantee, once those `beside` it are gone."""
+    """Return whether its tenant would have less than its guarantee without a job, once those `beside` it are gone.
+
+    Who takes more from it would give it back as soon as the tenant asks for it, and so in turns.
+    """
     known, theirs = world.tenants.get(victim.terms.tenant), victim.terms.tenant
     if known is None or not known.guaranteed_gpus:
         return False
     gone = sum(each.milli for each in beside if each.terms.tenant == theirs and each.job != victim.job)
-    return borrows(world, theirs) <= gone
+    return borrows(world, theirs) < gone + victim.milli
 
 
 def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:

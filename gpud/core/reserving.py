@@ -31,11 +31,20 @@ class Reserving:
         self.made: dict[JobId, Reservation] = {}
         world.reservations = self.made
 
-    def claim(self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST) -> bool:
-        """Reserve the earliest start there is for a job, or what it has reserved already if that is no later."""
+    def claim(
+        self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST, plan: Reservation | None = None
+    ) -> bool:
+        """Reserve the earliest start there is for a job, or what it has reserved already if that is no later.
+
+        Or that for which others are to give way, if that is sooner than all who are in the way end by themselves.
+        """
+        if plan is not None and self._guard.permits(terms, plan):
+            own = self.soonest(job, terms, self._guard)
+            if (own is None or plan.at < own.at) and self.keep(plan, passing):
+                return True
         kept, spared = self.kept.get(job), self.sparing(job)
-        # Else it was for the end of a job that overruns, or somebody has claimed what it names since then.
-        if kept is not None and kept.at > self._now and self._guard.permits(terms, kept):
+        # Else it was for the end of a job that overruns, or who was to give way need not; or somebody has claimed it.
+        if kept is not None and kept.at > self._now and not kept.yielding and self._guard.permits(terms, kept):
             sooner = self._world.sooner
             among = sooner if terms.demand.nodes == 1 else None
             better = self.soonest(job, terms, spared or self._guard, among) if sooner else None
@@ -75,18 +84,6 @@ class Reserving:
         line, later = self._world.queue.line, [each for each in self.kept.values() if each.job not in self.made]
         others = [each for each in later if line(each.job) not in {None, line(job)}]
         return self._guard.sparing(others) if others else None
-
-    def sooner(self, terms: Terms, plan: Reservation, before: Timestamp) -> Reservation | None:
-        """Return what to reserve for who will preempt: what it has reserved already for that, if that is no later.
-
-        None where it would not be before that moment, nor before others end by themselves; or a claim forbids it.
-        """
-        kept = self.kept.get(plan.job)
-        if kept is not None and kept.yielding and self._now < kept.stops_at and kept.at <= plan.at:
-            plan = kept
-        own = self.soonest(plan.job, terms, self._guard)
-        soon = plan.at < (before if own is None else min(before, own.at))
-        return plan if soon and self._guard.permits(terms, plan) else None
 
     def keep(self, reservation: Reservation, passing: Passing) -> bool:
         """Put a reservation in force; False if it is for now, or its GPUs will not be there in time."""

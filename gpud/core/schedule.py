@@ -11,10 +11,10 @@ Cost: O(demands + lines passed over + starts x log lines), whatever the length o
 
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
-from math import inf
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.claims import Claim, Passing, Reservation
+from gpud.core.backfill import back_at
+from gpud.core.claims import Claim, Passing
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
@@ -28,10 +28,9 @@ from gpud.core.world import World
 from gpud.model.gpu import Allocation
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
-from gpud.model.units import Timestamp
 
 CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
-NEVER = Timestamp(inf)
+MOST_OWED = 16  # demands of tenants that reserve what is guaranteed to these, however many others reserve
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
 
@@ -77,6 +76,7 @@ class _Round:
         self.preemption = Preemption(world, out)
         self.slots = world.rules.reservations if world.policy.reserves else 0
         self.tries = RESERVE_TRIES
+        self.owed = MOST_OWED
         self.reserving = Reserving(world, self.guard, self.now)
         self.kept, self.made = self.reserving.kept, self.reserving.made
         self.sleeping: Sleeping | None = None  # once whoever is blocked can neither reserve nor preempt
@@ -189,6 +189,7 @@ class _Round:
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
         self.kept.pop(job, None)  # of an array: the next element is another job
+        self.made.pop(job, None)
         world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):
@@ -269,7 +270,7 @@ class _Round:
             if not (preempts and self._preempt(job, terms)):
                 if self.slots > 0 and self.tries > 0:
                     self.tries -= 1
-                    if not self.reserving.claim(job, terms):
+                    if not self._claim_start(job, terms, preempts=preempts):
                         if made and self.reserving.soonest(job, terms, Guard(world, self.now)) is not None:
                             self.slots = 0  # what others reserve after it would be its own once these have started
                         return False
@@ -279,23 +280,24 @@ class _Round:
             preempted = True
         return (preempted and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
 
-    def _preempt(self, job: JobId, terms: Terms, before: Timestamp = NEVER) -> bool:
-        """Stop those that must give way to a job, and keep what they have for it; False where none may be.
-
-        Where that can only be later, keep it for then, if that is before others end by themselves.
-        """
-        preempting = self.preemption.preempt(job, terms, self.reserving.others)
-        waits = preempting is not None and self._waits(preempting)
-        if preempting is not None and preempting.yielding:
-            preempting = None if waits and self.slots <= 0 else self.reserving.sooner(terms, preempting, before)
-        if preempting is None or not self.guard.reserve(preempting):
+    def _preempt(self, job: JobId, terms: Terms) -> bool:
+        """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
+        found = self.preemption.find(job, terms, self.reserving.others)
+        if found is None or not self.guard.reserve(found[0]):
             return False
-        self.slots -= waits
+        preempting, victims = found
+        self.preemption.stop(victims, preempting)
         if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
             job = arrays.unfold_first(self.world, self.out, job)
-            preempting = replace(preempting, job=job)
-        self.made[job] = preempting
+        self.made[job] = replace(preempting, job=job, yielding=frozenset())
         return True
+
+    def _claim_start(
+        self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST, *, preempts: bool = True
+    ) -> bool:
+        """Reserve a job's earliest start: once others have ended, or can be stopped for it."""
+        plan = self.preemption.plan(job, terms, self.reserving.others) if preempts else None
+        return self.reserving.claim(job, terms, passing, plan)
 
     def _serve(self, job: JobId, terms: Terms) -> bool | None:
         """Start a job out of turn; None if it does not fit, False if its GPUs must be looked at first."""
@@ -312,27 +314,20 @@ class _Round:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
         world = self.world
         for job, kept in list(self.kept.items()) if self.kept else ():
-            line = world.queue.line(job) if kept.taken or (kept.yielding and not self._waits(kept)) else None
+            line = world.queue.line(job) if kept.taken else None
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
-            if self._serve(job, line.terms) is None:
-                self._go_on(job, line.terms, kept)
-
-    def _waits(self, kept: Reservation) -> bool:
-        """Return whether those who give way to a job do not only run too briefly: others must end first."""
-        return bool(kept.yielding) and kept.stops_at > self.now + self.world.rules.preempt_after_s
-
-    def _go_on(self, job: JobId, terms: Terms, kept: Reservation) -> None:
-        """Keep what was preempted for a job until it is there; preempt what was to be, once that can be."""
-        keep = self.reserving.keep
-        if kept.taken:
-            keep(replace(kept, at=self.preemption.gone_at(kept) or kept.at), kept.passing)
-            return
-        done = self.preemption.carry_out(kept, terms)
-        if done is not None:
-            keep(done, done.passing)
-        elif kept.stops_at > self.now and not self._preempt(job, terms, kept.at):
-            keep(kept, kept.passing)
+            at = back_at(world, kept.allocation, self.now)
+            if at is None:
+                continue  # some of it has failed, say
+            taken = replace(kept, at=at)
+            if at > self.now:
+                self.reserving.keep(taken, kept.passing)
+            elif not self.guard.permits(line.terms, taken):
+                continue
+            elif not self._give(job, line.terms, kept.allocation, self.guard.binding(job, line.terms)):
+                self.made[job] = kept  # its GPUs are looked at first
+                self.looking.add(line.terms.demand)
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
@@ -359,7 +354,7 @@ class _Round:
             served = self._serve(job, terms)
             # To starve gives no right to preempt, and takes none: only who is clearly beneath it yields to it.
             if served is None and not self._preempt(job, terms):
-                self.reserving.claim(job, terms, Passing.LIMIT if world.rail.strict_at <= self.now else Passing.LIKELY)
+                self._claim_start(job, terms, Passing.LIMIT if world.rail.strict_at <= self.now else Passing.LIKELY)
             if not served:
                 return
             world.rail.job = None
@@ -390,7 +385,10 @@ class _Round:
         served = self._serve(job, terms)
         if served is not None:
             return served
-        if not self._preempt(job, terms):
-            self.vain.add((terms.tenant, terms.demand))
-            return False
-        return True
+        if self._preempt(job, terms):
+            return True
+        self.vain.add((terms.tenant, terms.demand))
+        if self.owed > 0 and job not in self.made:
+            self.owed -= 1
+            self._claim_start(job, terms)
+        return False
