@@ -5,6 +5,7 @@ The deciding itself needs none of it: a cycle knows that something does not fit,
 Cost: O(GPUs + active jobs).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gpud.core import quota
@@ -12,7 +13,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, expected_end
 from gpud.core.books import milli
 from gpud.core.claims import Claim, Reservation
-from gpud.core.condition import Condition, condition, is_drained
+from gpud.core.condition import Condition, condition, is_closed, is_drained
 from gpud.core.fleet import GpuState
 from gpud.core.guard import passing_s
 from gpud.core.placement import admits
@@ -33,13 +34,15 @@ _TAKEN = (Condition.BUSY, Condition.SHARED)
 class Blocker:
     """An active job that has what another needs, on these GPUs; `ends_at` is when it is expected to end.
 
-    `yields_at`: when it will have run for long enough to give way to the other, where it may have to.
+    `yields_at`: when it will have run for long enough to give way to the other, where it may have to; `yields`: it has
+    run for so long, and is to be stopped for the other at `yields_at`, when there will be room.
     """
 
     job: JobId
     gpus: tuple[GpuId, ...]
     ends_at: Timestamp
     yields_at: Timestamp | None = None
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +97,11 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
             share = share_of(demand, size) if now_is is Condition.SHARED else None
             left = None if share is None else Mib(size - state.declared_mib)
             if share is None or share > (left or 0):
-                holders += [(state.node, holder, gpu) for holder in state.holders]
-                if left is not None or gpu in claimed or is_drained(world, state):  # its holder would end in vain
-                    denied.append(Denied(state=state, condition=now_is, left_mib=left, claim=claimed.get(gpu)))
+                claim, drained = claimed.get(gpu), is_drained(world, state)
+                free_it = () if drained else _releasing(world, state, claim, now)
+                holders += [(state.node, holder, gpu) for holder in free_it]
+                if left is not None or claim is not None or drained:
+                    denied.append(Denied(state=state, condition=now_is, left_mib=left, claim=claim))
                 continue
         elif now_is is not Condition.FREE:
             denied.append(Denied(state=state, condition=now_is))
@@ -123,15 +128,15 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     waiting = world.waiting(job)
     blockers = _in_order(world, held, now)
     if waiting is not None:
-        at = {each.job: _yields_at(world, terms, waiting.place, each.job, now) for each in blockers}
-        blockers = [each if at[each.job] is None else replace(each, yields_at=at[each.job]) for each in blockers]
+        kept = world.reservations.get(job)
+        blockers = [_yielding(world, terms, waiting.place, each, kept, now) for each in blockers]
     return Obstacles(blockers, denied, len(fitting))
 
 
 def over_quota(world: World, wait: OverQuota, now: Timestamp) -> list[Blocker]:
     """Return the jobs that count towards a limit, the soonest to end first."""
-    if wait.until is not None:
-        return []  # GPU-hours that were used do not come back
+    if wait.until is not None or wait.never:
+        return []  # GPU-hours that were used do not come back; and nobody's end raises a limit
     kind, _, name = wait.whose.partition(" ")
     counted = {
         job: _gpus(active)
@@ -172,6 +177,16 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
     return Exposure(at=at, priority=priority, policy=policy, borrowed=borrowed)
 
 
+def _yielding(
+    world: World, terms: Terms, place: Place, blocker: Blocker, kept: Reservation | None, now: Timestamp
+) -> Blocker:
+    """Say of a job in the way when it gives way to a waiting one that has `kept` this, or may have to."""
+    at = _yields_at(world, terms, place, blocker.job, now)
+    if at is None and kept is not None and blocker.job in kept.yielding:
+        return replace(blocker, yields_at=Timestamp(max(now, kept.stops_at)), yields=True)
+    return blocker if at is None else replace(blocker, yields_at=at)
+
+
 def _yields_at(world: World, terms: Terms, place: Place, job: JobId, now: Timestamp) -> Timestamp | None:
     """Return when a job may have to give way to a waiting one, where it has not run for long enough yet."""
     active = world.active[job]
@@ -186,6 +201,15 @@ def _yields_at(world: World, terms: Terms, place: Place, job: JobId, now: Timest
         or (exposed.borrowed and quota.may_reclaim(world, terms, active))
     )
     return exposed.at if yields else None
+
+
+def _releasing(world: World, state: GpuState, claim: Claim | None, now: Timestamp) -> Iterable[JobId]:
+    """Return those whose end would give a GPU to a job that the claim binds; of one too sick for new jobs, none."""
+    if is_closed(world, state):
+        return ()
+    if claim is None:
+        return state.holders
+    return [holder for holder in state.holders if claim.until <= expected_end(world, world.active[holder], now)]
 
 
 def _beside(world: World, job: JobId, demand: Demand, denied: Denied) -> Denied:

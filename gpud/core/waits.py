@@ -85,6 +85,11 @@ class OverQuota:
     wanted: float = 0.0
     until: Timestamp | None = None
 
+    @property
+    def never(self) -> bool:
+        """Return whether more is asked for than the limit would allow to somebody who had nothing."""
+        return self.wanted > self.limit
+
 
 @value()
 class Guaranteed:

@@ -209,9 +209,7 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
     for each in blockers[:shown]:
         active = world.active[each.job]
         where = _places(world, each.gpus) if each.gpus else f"CPUs of {active.state.allocation.node}"
-        yields = (
-            "" if each.yields_at is None else f"; may have to give way in {format_duration(each.yields_at - scene.now)}"
-        )
+        yields = _gives_way(each, scene.now)
         lines.append(f"{_named(world, each.job)} holds {where}: {_ends(world, active, scene.now)}{yields}")
     lines += _more(len(blockers) - shown, "such job")
     left = room - len(lines)
@@ -220,6 +218,15 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
         for reason, gpus in list(reasons.items())[:left]
     ]
     return lines + told + _more(len(reasons) - left, "reason")
+
+
+def _gives_way(blocker: Blocker, now: Timestamp) -> str:
+    """Return when a job in the way gives way, or may have to, to stand behind its end."""
+    if blocker.yields_at is None:
+        return ""
+    wait_s = blocker.yields_at - now
+    soon = f"in {format_duration(wait_s)}" if wait_s > 0 else "now"
+    return f"; {'has' if blocker.yields else 'may have'} to give way {soon}"
 
 
 def _more(count: int, word: str) -> list[str]:

@@ -134,6 +134,8 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
         case After(first=first):
             knows = "whether that fails" if first.when is When.FAILED else "when that ends"
             return None, f"it comes after job {format_job(first.job)}, and nobody knows {knows}"
+        case OverQuota(never=True):
+            return None, "it asks for more than its quota ever allows"
         case OverQuota():
             return None, "nobody knows when there is quota for it"
         case _:

@@ -132,6 +132,10 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
         said = f"{plural(wait.gpus, 'GPU')} {are} guaranteed to others, and tenant {wait.tenant} may not borrow"
         return "quota", said, f"to let it: gpuctl tenant set {wait.tenant} --borrow"
     kind, _, name = wait.whose.partition(" ")
+    if wait.never:
+        said = f"{wait.whose} may have {plural(wait.limit, 'GPU') if wait.limit else 'none'} at once"
+        hint = f"it cannot start under that limit: gpuctl cancel {written}"
+        return "quota", f"{plural(wait.wanted, 'GPU')} asked for; {said}", hint
     used, limit = f"{wait.used:.4g}" if wait.used < 1000 else f"{wait.used:.0f}", f"{wait.limit:.15g}"
     lacks = f"; it needs {wait.wanted:g}" if wait.used < wait.limit else ""
     if wait.until is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from playbook import NOON, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
-from tenancy import a_job_of, create, reserve
+from tenancy import a_job_of, change, create, reserve
 
 from gpud.core.commands import ChoosePolicy
 from gpud.core.rules import Rules
@@ -298,6 +298,45 @@ def test_over_a_quota_the_numbers_are_told_and_whose_jobs_would_have_to_end():
     assert [each["job"] for each in found["blockers"]] == ["1"]
 
 
+def test_only_whose_end_would_give_a_gpu_that_the_job_may_have_is_in_its_way():
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",)),)))
+    create(play, "own", gpus=("n1-H100-0",))
+    own, debug, one, two = play.submit(
+        a_job_of("own", limit=60), a_job(pool="debug", limit=60), a_job(limit=600), a_job(limit=900)
+    )
+    play.starts(own, debug, one, two)
+    waits, inside = play.submit(a_job(limit=60), a_job(pool="debug", limit=60))
+
+    assert play.gpus(own) + play.gpus(debug) == ["n1-H100-0", "n1-H100-3"]
+    assert [each["job"] for each in told(play, waits)["blockers"]] == ["3", "4"]
+    assert [each["job"] for each in told(play, inside)["blockers"]] == ["2"]
+
+    play.drain(*play.gpus(one))
+    assert [each["job"] for each in told(play, waits)["blockers"]] == ["4"]
+
+
+@pytest.mark.parametrize(("until", "blockers"), [(300, ["1"]), (1800, [])])
+def test_who_outlasts_a_reservation_of_his_gpu_is_in_the_way_and_who_ends_before_is_not(until, blockers):
+    play = a_cluster(gpus="1xH100")
+    play.starts(*play.submit(a_job(limit=600)))
+    reserve(play, "n1-H100-0", until=until)
+    (waits,) = play.submit(a_job(limit=60))
+    assert [each["job"] for each in told(play, waits)["blockers"]] == blockers
+
+
+def test_who_asks_for_more_than_a_quota_ever_allows_is_told_that_it_cannot_start():
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", max_gpus=2)
+    play.starts(*play.submit(a_job_of("vision")))
+    (waits,) = play.submit(a_job_of("vision", 2))
+    change(play, "vision", max_gpus=1)
+
+    found = told(play, waits)
+    assert found["reason"] == "2 GPUs asked for; tenant vision may have 1 GPU at once"
+    assert found["hint"] == "it cannot start under that limit: gpuctl cancel 2"
+    assert found["blockers"] == []
+
+
 def test_a_throttled_array_is_told_which_elements_run():
     play = a_cluster(gpus="4xH100")
     (array,) = play.submit(a_job(array="0-9%2"))
@@ -329,6 +368,17 @@ def test_who_waits_for_another_to_have_run_long_enough_to_give_way_is_told_when(
     (waits,) = play.submit(a_job(priority=priority))
     gives_way = details(play, waits).endswith("no time limit; may have to give way in 1m")
     assert gives_way is bool(priority)
+
+
+def test_who_has_run_long_enough_and_is_stopped_when_others_end_is_told_to_have_to_give_way():
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True))
+    safe = a_job(limit=600)
+    play.starts(*play.submit(a_job(limit=3600), replace(safe, terms=replace(safe.terms, preemptible=False))))
+    play.later(61)
+    (waits,) = play.submit(a_job(2, priority=5))
+
+    assert details(play, waits).splitlines()[-2].endswith("GPU 1: ends within 8m59s")
+    assert "ends within 58m59s; has to give way in 8m59s" in details(play, waits)
 
 
 def test_who_had_its_share_under_las_is_told_so_also_while_nobody_waits():
