@@ -125,9 +125,9 @@ class Guard:
 
     @property
     def last(self) -> tuple[JobId, Timestamp]:
-        """Return who reserved last, and for when."""
+        """Return who reserved last, and by when whoever passes must be over."""
         kept = next(each.reservation for each in reversed(self.claimed) if each.reservation is not None)
-        return kept.job, kept.at
+        return kept.job, kept.clear_at
 
     def standing(self, binding: tuple[int, ...]) -> tuple[int, ...]:
         """Return those that are nobody's reservation: waiting for an end will not lift them."""

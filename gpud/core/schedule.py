@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core import arrays, jobs, patience, quota
 from gpud.core.backfill import back_at
-from gpud.core.claims import Claim, Passing
+from gpud.core.claims import Claim, Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
@@ -83,6 +83,7 @@ class _Round:
         # What was found not to fit under these claims; and why, if it is not for lack of anything.
         self.closed: dict[tuple[Group, tuple[int, ...]], Wait | None] = {}
         self.looking: set[Demand] = set()
+        self.unseen: dict[JobId, Reservation] = {}  # what is there of it, and looked at first
         self.vain: set[tuple[str, Demand]] = set()  # for which nobody can be preempted
         self.tried: dict[Line, int] = {}  # how many of a line have been blocked
         # Heads of groups, and (with their lines) blocked jobs behind them that may reserve too.
@@ -121,6 +122,7 @@ class _Round:
                     heapify(heads)
         world.sooner.clear()
         world.early = False
+        self.made.update(self.unseen)
         if not len(queue):
             return
         starves_at = None if world.rail.job is not None else world.rail.again_at
@@ -189,7 +191,6 @@ class _Round:
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
         self.kept.pop(job, None)  # of an array: the next element is another job
-        self.made.pop(job, None)
         world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):
@@ -213,7 +214,7 @@ class _Round:
         if len(standing) < len(binding) and world.spaces.fits(demand, self.guard.holds(standing)):
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
-            wait = YieldsTo(claimed.reservation.job, claimed.at)
+            wait = YieldsTo(claimed.reservation.job, claimed.reservation.clear_at)
             more = self._reserve(line, job, preempts=False)
             if not standing and not more and self.guard.binds_all(line.group, binding):
                 world.blocked[demand] = wait
@@ -326,7 +327,7 @@ class _Round:
             elif not self.guard.permits(line.terms, taken):
                 continue
             elif not self._give(job, line.terms, kept.allocation, self.guard.binding(job, line.terms)):
-                self.made[job] = kept  # its GPUs are looked at first
+                self.unseen[job] = kept
                 self.looking.add(line.terms.demand)
 
     def _serve_patient(self) -> None:

@@ -78,7 +78,7 @@ def _found(world: World, job: JobId, demand: Demand) -> Wait:
     if not bound or bound[0] >= len(world.reservations) or not world.spaces.fits(demand):
         return Full()
     kept = list(world.reservations.values())[bound[0]]
-    return YieldsTo(kept.job, kept.at)
+    return YieldsTo(kept.job, kept.clear_at)
 
 
 def _lack(world: World, terms: Terms, now: Timestamp) -> NoCapacity:

@@ -69,8 +69,8 @@ def words(wait: Wait, now: Timestamp, written: str, *, soon: bool = False, guess
             number = format_job(job)
             then = f"in {format_duration(at - now)}"
             starts = "is to start soon" if soon else f"may start {then}" if guess else f"is to start {then}"
-            hint = "a time limit that ends before then lets it pass: --time-limit"
-            return "yields", f"would delay job {number}, which {starts}", hint
+            passes = None if soon else "a time limit that ends before then lets it pass: --time-limit"
+            return "yields", f"would delay job {number}, which {starts}", passes
         case Looking():
             return "looking", "its GPUs are being looked at", None
         case Next():

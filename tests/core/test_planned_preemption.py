@@ -1,7 +1,7 @@
 """Who may preempt and cannot yet: what is kept for it meanwhile, and what is decided only once it can."""
 
 import pytest
-from playbook import NOON, a_cluster, a_job, a_node
+from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_real_cluster
 from tenancy import a_job_of, create, reserve
 from test_preemption import all_running, preemptible, stopping
 
@@ -180,3 +180,30 @@ def test_a_guarantee_and_a_priority_do_not_preempt_in_turns(jobs):
         play.starts(*(job for job in play.running if play.state(job) == "starting"))
 
     assert stops <= 4
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_what_victims_left_is_kept_until_it_has_been_looked_at(readable):
+    play = a_real_cluster("2xH100")
+    victims = play.submit(*(preemptible(a_job(1)) for _ in range(2)))
+    play.settle()
+    play.starts(*victims)
+    play.later(3600)
+    (urgent,) = play.submit(a_job(2, priority=5))
+    assert stopping(play) == list(victims)
+    play.ends(victims[0], signal=15)
+    play.settle()
+    play.later(10)
+    play.ends(victims[1], signal=15)
+    play.look(*play.asked())
+    assert play.asked() == ["n1-H100-0"], "it was free for a while"
+
+    (later,) = play.submit(a_job(1, priority=9, limit=5))
+    if not readable:
+        play.hardware[play.asked()[0]] = Hardware(broken="not answering")
+        play.look()
+        assert (play.state(later), play.state(urgent)) == ("starting", "queued"), "nobody waits for what may never be"
+        return
+    play.settle()
+
+    assert (play.state(urgent), play.state(later)) == ("starting", "queued")
