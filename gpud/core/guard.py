@@ -18,10 +18,11 @@ from gpud.core.space import Spaces
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import Allocation, NodeName
-from gpud.model.job import JobId
+from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
+CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
 _NOTHING: Holds = {}
 
 
@@ -145,6 +146,18 @@ class Guard:
     def permits(self, terms: Terms, kept: Reservation) -> bool:
         """Return whether no claim, nobody's reservation, forbids a job what it has reserved."""
         return leaves(self.holds(self.standing_at(terms, kept.at)), kept.allocation)
+
+    def decisive(self, demand: Demand, standing: tuple[int, ...]) -> Claim:
+        """Return the claim without which there would be room; the first, where several are in the way together."""
+        one = standing[0]
+        for index in standing[:CLAIMS_TRIED] if len(standing) > 1 else ():
+            others = tuple(each for each in standing if each != index)
+            if self._world.spaces.fits(demand, self.holds(others)):
+                one = index
+                break
+        claim = self.claimed[one].claim
+        assert claim is not None  # noqa: S101 - it stands
+        return claim
 
     def over_at(self, standing: tuple[int, ...]) -> Timestamp | None:
         """Return when the first of these claims is over, if one ever is."""

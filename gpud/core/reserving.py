@@ -72,17 +72,18 @@ class Reserving:
             at = then
         return None
 
-    def sparing(self, job: JobId) -> Guard | None:
+    def sparing(self, job: JobId, *, alike: bool = False) -> Guard | None:
         """Return the claims with what others keep that come after a job: who has reserved too leaves them that.
 
-        Its like, which stand behind it in line, do not count: they would start no sooner for its waiting; nor who is
-        in no line any more. None where nobody does, or something ended so early that everybody may have something
-        else, in their order.
+        Who is in no line any more does not count; nor do its like, unless that is asked: they stand behind it in line,
+        and would start no sooner for its waiting. None where nobody does, or something ended so early that everybody
+        may have something else, in their order.
         """
         if self._world.rules.reservations < 2 or self._world.early or job not in self.kept:
             return None
         line, later = self._world.queue.line, [each for each in self.kept.values() if each.job not in self.made]
-        others = [each for each in later if line(each.job) not in {None, line(job)}]
+        own = None if alike else line(job)
+        others = [each for each in later if each.job != job and line(each.job) not in {None, own}]
         return self._guard.sparing(others) if others else None
 
     def keep(self, reservation: Reservation, passing: Passing) -> bool:

@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core import arrays, jobs, patience, quota
 from gpud.core.backfill import back_at
-from gpud.core.claims import Claim, Passing, Reservation
+from gpud.core.claims import Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
 from gpud.core.preemption import Preemption
@@ -29,7 +29,6 @@ from gpud.model.gpu import Allocation
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Terms
 
-CLAIMS_TRIED = 8  # when it is asked which of them keeps a job off
 MOST_OWED = 16  # demands of tenants that reserve what is guaranteed to these, however many others reserve
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
 
@@ -156,15 +155,10 @@ class _Round:
             return True
         if closed not in self.closed:
             allocation = self.guard.best(terms, binding)
-            spared = None if allocation is None else self.reserving.sparing(job)
-            if spared is not None:
-                sparing = spared.best(terms, spared.binding(job, terms))
-                if sparing is None and self.kept[job].at > self.now:
-                    self._reserve(line, job, preempts=False)
-                    if job in self.made:
-                        self._set_aside(line, YieldsTo(*spared.last))
-                        return True
-                allocation = sparing or allocation
+            if allocation is not None and job in self.kept:
+                allocation = self._sparing(line, job, allocation)
+                if allocation is None:
+                    return True
         if allocation is None:
             self.closed[closed] = None
             more = self._no_room(line, job, binding)
@@ -172,6 +166,21 @@ class _Round:
                 self.sleeping = Sleeping(world, self.guard)
             return more
         return self._give(job, terms, allocation, binding)
+
+    def _sparing(self, line: Line, job: JobId, allocation: Allocation) -> Allocation | None:
+        """Return what who fits gets, so that others have what they reserved; None where it waits for its own."""
+        spared = None
+        for alike in (True, False):
+            spared = self.reserving.sparing(job, alike=alike)
+            found = None if spared is None else spared.best(line.terms, spared.binding(job, line.terms))
+            if found is not None:
+                return found
+        if spared is not None and self.kept[job].at > self.now:
+            self._reserve(line, job, preempts=False)
+            if job in self.made:
+                self._set_aside(line, YieldsTo(*spared.last))
+                return None
+        return allocation
 
     def _give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
         """Start a job; False if its GPUs must be looked at first, and are given to nobody meanwhile."""
@@ -227,20 +236,8 @@ class _Round:
             world.blocked[demand] = Full()
             return False
         free = bool(standing) and world.spaces.fits(demand)
-        self._set_aside(line, Barred(self._claim(demand, standing)) if free else Full())
+        self._set_aside(line, Barred(self.guard.decisive(demand, standing)) if free else Full())
         return True
-
-    def _claim(self, demand: Demand, standing: tuple[int, ...]) -> Claim:
-        """Return the claim without which there would be room; the first, where several are in the way together."""
-        one = standing[0]
-        for index in standing[:CLAIMS_TRIED] if len(standing) > 1 else ():
-            others = tuple(each for each in standing if each != index)
-            if self.world.spaces.fits(demand, self.guard.holds(others)):
-                one = index
-                break
-        claim = self.guard.claimed[one].claim
-        assert claim is not None  # noqa: S101 - it stands
-        return claim
 
     def _set_aside(self, line: Line, wait: Wait) -> None:
         self.world.queue.set_aside(line, wait)

@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from math import inf
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from playbook import NOON, Hardware, a_cluster, a_job, a_node, a_process, a_real_cluster, an_end, element
 
 from gpud.core.commands import Cancel
@@ -390,6 +390,17 @@ arrivals = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), needs, st.f
 
 
 @settings(max_examples=150, deadline=None)
+@example(  # of two alike the first takes what the second has reserved
+    2,
+    "2xH100",
+    [
+        *[(0.0, {"gpus": 0, "limit": 5.0}, False)] * 3,
+        (0.0, {"gpus": 1, "limit": 10.0}, False),
+        (0.0, {"gpus": 3, "limit": 10.0}, False),
+        (0.0, {"gpus": 2, "limit": 5.0, "nodes": 2}, False),
+        *[(0.0, {"gpus": 2, "limit": 20.0, "nodes": 2}, True)] * 2,
+    ],
+)
 @given(
     st.integers(2, 4),
     thirds,
