@@ -121,6 +121,9 @@ class _Round:
                     heapify(heads)
         world.sooner.clear()
         world.early = False
+        if self.sleeping is None:  # else those who sleep know it by its place
+            for job in [each for each in self.made if each not in queue]:
+                del self.made[job]  # it has started elsewhere
         self.made.update(self.unseen)
         if not len(queue):
             return
