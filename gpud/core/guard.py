@@ -115,6 +115,8 @@ class Guard:
     def sparing(self, kept: Iterable[Reservation]) -> "Guard":
         """Return one in which these are in force as well, as far as they can be."""
         guard = Guard(self._world, self._now, [replace(each, holds=merge([each.holds])) for each in self.claimed])
+        guard._horizons_s |= self._horizons_s
+        guard._bound = None if self._bound is None else {}
         for each in kept:
             guard.reserve(each)
         return guard

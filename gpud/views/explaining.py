@@ -191,7 +191,8 @@ def _unsaid(scene: Scene, row: JobRow, theirs: Reservation) -> list[str]:
 def _when(scene: Scene, kept: Reservation) -> str:
     """Return in how long a reservation begins, to stand behind a sentence; nothing where that is a guess, or past."""
     known = kept.at > scene.now and not kept.taken and not is_late(scene.forecast, kept.job)
-    return f" in {format_duration(kept.at - scene.now)}" if known else ""
+    wait_s = kept.at - scene.now - (KILL_SLACK_S if kept.yielding else 0.0)
+    return f" in {format_duration(wait_s)}" if known else ""
 
 
 def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> list[str]:

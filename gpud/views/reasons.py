@@ -45,7 +45,8 @@ def in_words(
         kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
         late = is_late(forecast, wait.job)
         soon = (late and wait.at <= now + OVERRUN_S) or (kept is not None and kept.taken)
-        return words(wait, now, written, soon=soon, guess=late or is_unknown(forecast, wait.job))
+        stops = kept is not None and bool(kept.yielding)
+        return words(wait, now, written, soon=soon, guess=late or is_unknown(forecast, wait.job), stops=stops)
     return words(wait, now, written)
 
 

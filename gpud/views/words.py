@@ -40,10 +40,13 @@ _OUT = {
 }
 
 
-def words(wait: Wait, now: Timestamp, written: str, *, soon: bool = False, guess: bool = False) -> Words:
+def words(
+    wait: Wait, now: Timestamp, written: str, *, soon: bool = False, guess: bool = False, stops: bool = False
+) -> Words:
     """Return (code, sentence, hint) for a reason. `written` is the job's id, for the hint.
 
-    `soon`: whoever it yields to waits for what may end any moment; `guess`: for what ends nobody knows when.
+    `soon`: whoever it yields to waits for what may end any moment; `guess`: for what ends nobody knows when; `stops`:
+    for those who are to be stopped then.
     """
     match wait:
         case Held(reason):
@@ -69,8 +72,9 @@ def words(wait: Wait, now: Timestamp, written: str, *, soon: bool = False, guess
             number = format_job(job)
             then = f"in {format_duration(at - now)}"
             starts = "is to start soon" if soon else f"may start {then}" if guess else f"is to start {then}"
+            which = f"for which others are stopped {then}" if stops else f"which {starts}"
             passes = None if soon else "a time limit that ends before then lets it pass: --time-limit"
-            return "yields", f"would delay job {number}, which {starts}", passes
+            return "yields", f"would delay job {number}, {which}", passes
         case Looking():
             return "looking", "its GPUs are being looked at", None
         case Next():

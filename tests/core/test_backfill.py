@@ -401,6 +401,19 @@ arrivals = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 7.0]), needs, st.f
         *[(0.0, {"gpus": 2, "limit": 20.0, "nodes": 2}, True)] * 2,
     ],
 )
+@example(  # what comes after it has something reserved as well
+    3,
+    "2xH100",
+    [
+        *[(0.0, {"gpus": 0, "limit": 5.0}, False)] * 3,
+        (0.0, {"gpus": 2, "limit": 20.0, "nodes": 2}, False),
+        (0.0, {"gpus": 2, "limit": 5.0, "nodes": 2, "type": "T4"}, False),
+        (0.0, {"gpus": 1, "limit": 17.0, "share_permille": 250}, False),
+        (0.0, {"gpus": 4, "limit": 5.0, "nodes": 2}, False),
+        (0.0, {"gpus": 2, "limit": 10.0, "nodes": 2}, False),
+        (0.0, {"gpus": 1, "limit": 10.0, "share_permille": 250}, False),
+    ],
+)
 @given(
     st.integers(2, 4),
     thirds,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playbook import NOON, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
 from tenancy import a_job_of, change, create, reserve
+from test_preemption import preemptible
 
 from gpud.core.commands import ChoosePolicy
 from gpud.core.rules import Rules
@@ -138,6 +139,21 @@ def test_who_yields_is_told_to_whom_and_which_gpus():
     assert "job 2 of bob is to have GPU 0, GPU 1 in 10m5s" in found["details"]
     assert [each["reason"] for each in found["gpus"]] == ["free, but reserved for job 2 of bob, in 10m5s"]
     assert told(play, wide)["yields_to"] is None
+
+
+def test_who_yields_to_one_for_whom_others_are_stopped_is_told_by_when_it_must_be_over():
+    play = a_cluster(gpus="4xH100")
+    (stays,) = play.submit(a_job(1, limit=200))
+    (gives,) = play.submit(preemptible(a_job(2, limit=7200, priority=-5)))
+    play.starts(stays, gives)
+    play.later(100)
+    play.submit(a_job(4, user="bob"))
+    (late,) = play.submit(a_job(limit=150))
+
+    assert told(play, late)["reason"] == "would delay job 3, for which others are stopped in 1m40s"
+    assert "job 3 of bob is to have GPU 0, GPU 1, GPU 2, GPU 3 in 2m10s" in details(play, late)
+    (short,) = play.submit(a_job(limit=90))
+    assert play.state(short) == "starting"
 
 
 def test_who_yields_without_a_time_limit_is_told_for_how_long_it_is_taken_to_run():
