@@ -202,7 +202,9 @@ class _Round:
 
     def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
         world = self.world
-        self.kept.pop(job, None)  # of an array: the next element is another job
+        kept = self.kept.pop(job, None)  # of an array: the next element is another job
+        if kept is not None:  # from now on it is known when that ends: others may have something sooner
+            world.sooner.update(part.node for part in (*kept.allocation.parts, *allocation.parts))
         world.patience.forget(job)
         active = jobs.start(world, self.out, job, terms, allocation)
         if world.policy.started(active, self.now):
