@@ -10,6 +10,7 @@ runs for each line of the same tenant or user.
 
 from math import inf
 
+from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end
 from gpud.core.parts import milli
@@ -25,6 +26,16 @@ def shut(world: World, line: Line, wait: Wait) -> None:
     """Take note of a line that is over a quota."""
     if line.head is not None and world.rules.starvation_s and _for_gpus(wait):
         world.patience.due = min(world.patience.due, _due(world, job_of(line.head)))
+
+
+def open_shut(world: World) -> None:
+    """Let lines in again that were over a quota of somebody who has less now."""
+    if world.shut and quota.opens_to_all(world):
+        world.eased |= world.shut.keys()
+    for who in world.eased & world.shut.keys():
+        for line in world.shut.pop(who):
+            world.queue.let_in(line)
+    world.eased.clear()
 
 
 def keep(world: World, now: Timestamp) -> None:

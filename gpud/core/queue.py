@@ -98,13 +98,16 @@ class Group:
 class Longest:
     """Who had waited longest of each line at one moment: a heap by since when they queue. See `starvation`.
 
-    `bound_s` is how long anybody should wait, as of then; from `strict_s` on their reservation is.
+    `bound_s` is how long anybody should wait, as of then; from `strict_s` on their reservation is. `gangs` are those on
+    several nodes, in order, who come first after `gang_s`, where there is room.
     """
 
     at: Timestamp
     bound_s: Seconds
     strict_s: Seconds
+    gang_s: Seconds
     heads: list[tuple[int, JobId, Line]]
+    gangs: list[tuple[int, JobId, Line]]
 
 
 @dataclass(slots=True)

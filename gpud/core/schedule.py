@@ -21,7 +21,7 @@ from gpud.core.preemption import Preemption
 from gpud.core.queue import Group, Head, Line, job_of, owner_of
 from gpud.core.reserving import Reserving
 from gpud.core.sleeping import Sleeping
-from gpud.core.starvation import starving
+from gpud.core.starvation import gangs, starving
 from gpud.core.survey import refresh, stale
 from gpud.core.waits import Barred, Full, Looking, Wait, YieldsTo
 from gpud.core.world import World
@@ -43,7 +43,7 @@ def schedule(world: World, out: Outcome) -> None:
     world.aside.clear()
     patience.keep(world, out.now)
     if world.eased:
-        _open_shut(world)
+        patience.open_shut(world)
     world.rethink_at = None
     if world.paused is not None or not len(queue):
         world.reservations.clear()
@@ -52,16 +52,6 @@ def schedule(world: World, out: Outcome) -> None:
     if world.policy.refresh(out.now):
         queue.rank_anew()
     _Round(world, out).run()
-
-
-def _open_shut(world: World) -> None:
-    """Let lines in again that were over a quota of somebody who has less now."""
-    if world.shut and quota.opens_to_all(world):
-        world.eased |= world.shut.keys()
-    for who in world.eased & world.shut.keys():
-        for line in world.shut.pop(who):
-            world.queue.let_in(line)
-    world.eased.clear()
 
 
 class _Round:
@@ -92,6 +82,7 @@ class _Round:
         world, queue = self.world, self.world.queue
         self._serve_preemptors()
         self._serve_patient()
+        self._serve_gangs()
         self._serve_starving()
         self._serve_guaranteed()
         heads = self.heads = queue.heads()
@@ -344,6 +335,13 @@ class _Round:
         """Return whether no quota is in a job's way, nor somebody who waits for one."""
         world = self.world
         return quota.over(world, terms, self.now) is None and patience.yields(world, job, terms, self.now) is None
+
+    def _serve_gangs(self) -> None:
+        """Start those on several nodes that have waited for long, where as many are free: since who starved ended."""
+        full: set[Demand] = set()
+        for job, terms in gangs(self.world, self.now):
+            if terms.demand not in full and job not in self.made and self._may(job, terms):
+                full |= set() if self._serve(job, terms) else {terms.demand}
 
     def _serve_starving(self) -> None:
         """Start who has waited longest, if that is too long, or reserve for it before everybody else."""

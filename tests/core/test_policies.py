@@ -127,7 +127,7 @@ def test_sjf_goes_on_with_what_came_with_a_short_one_before_what_came_with_a_lon
     assert standing(play) == monday[1:]  # they stand in one line again
 
 
-@pytest.mark.parametrize(("waited_h", "passes"), [(1.5, False), (1.9, True), (2.1, False)])
+@pytest.mark.parametrize(("waited_h", "passes"), [(2.4, False), (2.6, True), (3.2, False)])
 def test_whoever_has_waited_too_long_is_passed_by_who_is_likely_short_and_later_by_nobody(waited_h, passes):
     play = a_cluster(gpus="2xH100", rules=Rules(starvation_s=HOUR))
     play.submit(a_job(user="eve", estimate=3 * HOUR))
@@ -149,6 +149,25 @@ def las_of(first_level: float, level_factor: float) -> Las:
     policy = described.make(values, world_of(Rules(), "boot"))
     assert isinstance(policy, Las)
     return policy
+
+
+def test_who_waits_for_several_nodes_goes_on_where_another_has_ended_before_what_is_shorter():
+    play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"), rules=Rules(starvation_s=HOUR))
+    choose(play, "sjf")
+    (first,) = play.submit(a_job(2, nodes=2, limit=5 * HOUR))
+    play.starts(first)
+    (second,) = play.submit(a_job(2, nodes=2, limit=HOUR))
+    shorts = play.submit(*(a_job(user="bob", limit=0.1 * HOUR) for _ in range(4)))
+    play.later(4 * HOUR)
+    (third,) = play.submit(a_job(2, nodes=2, limit=HOUR))
+    play.later(0.5 * HOUR)
+
+    play.ends(first)
+    assert play.started == [second], "it has waited for more than half as long as all that waits takes"
+    play.starts(second)
+    play.ends(second)
+    assert play.started == list(shorts[:2])
+    assert play.state(third) == "queued"
 
 
 levels = st.builds(las_of, st.sampled_from([1.0, 900.0, 14_400.0]), st.sampled_from([1.5, 2.0, 4.0, 16.0]))
