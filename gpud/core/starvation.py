@@ -9,7 +9,8 @@ preempts, and nobody reserves, the bound is half of that: it is for who has not 
 Nodes that are kept free for a job on several of them run empty until the last is, which costs about as much as the job.
 When it ends they are all free at once, and another that has waited for `GANG` of that bound goes on there.
 
-Cost: a look at every line and at all that runs, once in `AGAIN_S` at most; O(log lines) for each who is found.
+Cost: a look at every line and at all that runs, once in `AGAIN_S` at most, and less often where the bound is long;
+O(log lines) for each who is found.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
 
 AGAIN_S: Seconds = 60.0
+LOOKS = 128  # in the time of a bound that is long
 DRAINED = 2.0  # times as long as all that is queued takes should nobody wait
 STRICT = 1.25
 GANG = 0.25
@@ -81,8 +83,8 @@ def gangs(world: World, now: Timestamp) -> Iterator[tuple[JobId, Terms]]:
 
 def _latest(world: World, now: Timestamp) -> Longest:
     """Return who has waited longest, as of a moment ago."""
-    longest = world.rail.longest
-    if longest is None or now >= longest.at + min(AGAIN_S, world.rules.starvation_s / 8):
+    longest, again_s = world.rail.longest, min(AGAIN_S, world.rules.starvation_s / 8)
+    if longest is None or now >= longest.at + max(again_s, longest.bound_s / LOOKS):
         longest = world.rail.longest = _look(world, now)
     return longest
 
@@ -96,7 +98,7 @@ def _look(world: World, now: Timestamp) -> Longest:
     ]
     reserves, every_s = world.policy.reserves, world.rules.starvation_s
     most_s = _drained_after_s(world, lines, now) * (DRAINED if reserves else 1.0)
-    gangs = sorted(head for head in heads if head[2].terms.demand.nodes > 1) if reserves else []
+    wide = sorted(head for head in heads if head[2].terms.demand.nodes > 1) if reserves else []
     heapify(heads)
     return Longest(
         at=now,
@@ -104,7 +106,7 @@ def _look(world: World, now: Timestamp) -> Longest:
         strict_s=max(every_s, STRICT * most_s),
         gang_s=max(every_s, GANG * most_s),
         heads=heads,
-        gangs=gangs,
+        gangs=wide,
     )
 
 
