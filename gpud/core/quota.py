@@ -235,9 +235,10 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     able = (state for state in world.gpus.values() if state.node in open_to and suits(demand, state.gpu))
     counts = Counter(state.node for state in able if state.gpu.id not in closed)
     each = -(-demand.gpus // demand.nodes)
-    if sum(1 for count in counts.values() if count >= each) >= demand.nodes:
+    enough = sum(1 for count in counts.values() if count >= each)
+    if enough >= demand.nodes:
         return None
-    most = max(counts.values(), default=0)
+    most = max(counts.values(), default=0) if demand.nodes == 1 else enough
     names = ", ".join(f"{claim.kind} {claim.name}" for claim in standing if not claim.only)
     tenant = world.tenants.get(terms.tenant)
     types = ""
@@ -247,6 +248,8 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     if demand.pool is not None:
         where = f"pool {demand.pool} has"
     asked = f"{each} GPUs of one node are" if each > 1 else "a GPU is"
+    if demand.nodes > 1:
+        asked = f"{demand.nodes} nodes with {plural(each, 'GPU')} each are"
     message = f"{asked} asked for; {types}{where} {most or 'none'} that suit"
     return Refused("never_fits", message, "see whose they are: gpuctl gpus")
 

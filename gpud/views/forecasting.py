@@ -136,7 +136,7 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
             return None, f"it comes after job {format_job(first.job)}, and nobody knows {knows}"
         case OverQuota(never=True):
             return None, "it asks for more than its quota ever allows"
-        case OverQuota():
+        case OverQuota(until=None):
             return None, "nobody knows when there is quota for it"
         case _:
             return None, "nothing that is expected to end makes room for it"

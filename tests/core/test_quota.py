@@ -892,3 +892,11 @@ def assert_within(play: Play, *, accepted: bool) -> None:
                 assert books.meters[tenant.name].hours(play.now) < tenant.gpu_hours
     if accepted:
         assert everybody.queued is None or books.all.queued <= everybody.queued
+
+
+def test_a_gang_for_which_too_few_nodes_are_left_beside_a_pool_is_told_how_many_there_are():
+    nodes = [a_node(name, gpus="8xH100") for name in ("n1", "n2")]
+    rules = Rules(pools=(Pool(name="debug", gpus=("n2:7",)),))
+    play = a_cluster(*nodes, rules=rules)
+    said = "2 nodes with 8 GPUs each are asked for; beside those for pool debug there are 1 that suit"
+    assert play.refused(a_job(16, nodes=2)).startswith(said)
