@@ -2,7 +2,7 @@
 
 Jobs with equal terms stand in one line (where the policy asks for it, one for each burst: see `bursts`, until there
 are `MOST_SPLIT` lines), ordered by the policy's key. A waiting job is one packed integer (order, then
-the line's number, then the job's key) in its line's heap, and the same integer again in a dict by job; everything
+the job's key, then its line's number) in its line's heap, and the same integer again in a dict by job; everything
 else about it stays in the store until it starts. An entry counts while the dict holds that very object, so what
 leaves from the middle, or comes back elsewhere, needs no search: its old entry is skipped when it surfaces, or swept
 out once there are more of its kind than others.
@@ -159,7 +159,7 @@ class Queue:
         if job in self._entries:
             self.remove(job)
         line = self._line(job, terms)
-        entry = self._entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
+        entry = self._entries[job] = (order << _JOB_BITS | job) << _LINE_BITS | line.number
         heappush(line.heap, entry)
         line.count += 1
         line.last = max(line.last, entry)
@@ -173,7 +173,7 @@ class Queue:
         for job, terms, order in jobs:
             if line is None or line.terms is not terms or self._burst is not None:
                 line = self._line(job, terms)
-            entry = entries[job] = (order << _LINE_BITS | line.number) << _JOB_BITS | job
+            entry = entries[job] = (order << _JOB_BITS | job) << _LINE_BITS | line.number
             line.heap.append(entry)
         for line in self._lines:
             line.count, line.last = len(line.heap), max(line.heap)
@@ -350,7 +350,7 @@ class Queue:
         return line.lasts_s == lasts_s and bool(line.heap)
 
     def _line_of(self, entry: int) -> Line:
-        return self._lines[entry >> _JOB_BITS & _LINE_MASK]
+        return self._lines[entry & _LINE_MASK]
 
     def _alive(self, line: Line) -> Iterator[int]:
         return (entry for entry in line.heap if self._entries.get(job_of(entry)) is entry)
@@ -383,7 +383,7 @@ class Queue:
 
 def job_of(entry: int) -> JobId:
     """Return the job of a packed entry."""
-    return JobId(entry & _JOB_MASK)
+    return JobId(entry >> _LINE_BITS & _JOB_MASK)
 
 
 def owner_of(terms: Terms) -> Owner:

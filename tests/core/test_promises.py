@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hypothesis import HealthCheck, given, note, settings, strategies as st
+from hypothesis import HealthCheck, example, given, note, settings, strategies as st
 from ledger import picture
 from playbook import Hardware, Play, a_cluster, a_job, a_node, a_process, a_start, an_end, element
 
@@ -298,8 +298,21 @@ def test_the_same_inputs_give_the_same_outcomes(story):
     assert cycle(world, inputs, now) == cycle(other, inputs, now)
 
 
+EQUALS_OF_TWO_LINES = [
+    *[("ask",)] * 3,
+    ("submit", [{"gpus": 1}, {"gpus": 1, "priority": 5, "retries": 2, "retry_on": ("oom",), "array": "3,5,9%1"}]),
+    ("end", 0, {"code": 0}),
+    ("release", 1, 5),
+    ("end", 0, {"signal": 9, "finding": "out of memory", "rss": 20_000}),
+    ("pause",),
+    ("end", 0, {"code": 0}),
+    ("later", 3.0),
+]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(steps, min_size=10, max_size=40))
+@example(EQUALS_OF_TWO_LINES)
 def test_a_restart_starts_what_the_old_one_would_have_started(story):
     run = Run(a_small_fleet(simulated=True))
     for step in story:
