@@ -156,7 +156,7 @@ def logs(session: Session, follow: bool, lines: int) -> None:
     if session.json:
         session.print_json({"output": log.path, "lines": log.lines()})
         return
-    changes = Changes([log.path])
+    changes = Changes([log.path], reader=1)
     shown(log)
     try:
         while follow:

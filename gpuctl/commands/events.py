@@ -7,6 +7,7 @@ import click
 
 from gpuctl import session
 from gpuctl.client import Client, ConnectionLostError
+from gpuctl.following.logs import Changes
 from gpuctl.following.waiting import await_back
 from gpuctl.parse import POSITIVE, jobs_argument
 from gpuctl.render.plain import is_time
@@ -37,14 +38,20 @@ def events(session: Session, jobs: tuple[str, ...], follow: bool, limit: int | N
 
 def _follow(session: Session, client: Client, last: int, narrowed: dict[str, Any]) -> None:
     while True:
+        changes = Changes((), [client.fileno()], reader=1)
         try:
             client.request("subscribe", since=last, **narrowed)
-            for message in client.events():
-                if "event" in message:
-                    last = message["event"]["seq"]
-                    _print(session, [message["event"]])
+            while True:
+                if not client.has_pushed():
+                    changes.wait()
+                for message in client.pushed(wait=False):
+                    if "event" in message:
+                        last = message["event"]["seq"]
+                        _print(session, [message["event"]])
         except ConnectionLostError as lost:
             await_back(client, lost)
+        finally:
+            changes.close()
 
 
 def _print(session: Session, events: Iterable[dict[str, Any]]) -> None:

@@ -46,7 +46,7 @@ def logs(session: Session, job: str | None, follow: bool, lines: int | None, att
             session.print_json(said if lines is None else said | {"lines": _last_lines(answer["job"], lines)})
         elif follow:
             say_if_waiting(answer["job"])
-            ended = Follower(client, job, lines=lines).follow()["job"]
+            ended = Follower(client, job, lines=lines, reader=1).follow()["job"]
             if ended["state"] != "completed":
                 note(written_end(ended))
         else:

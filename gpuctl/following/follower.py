@@ -110,6 +110,7 @@ class Follower:
     """Copies a job's output to stdout, or another descriptor, and its errors, where they go elsewhere, to stderr.
 
     `skip` says for a file how many bytes of it are older than the job; `lines` how many old ones to begin with.
+    Without the `reader` of a descriptor it ends, also while there is nothing to copy.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Follower:
         lines: int | None = None,
         interrupts: Interrupts | None = None,
         descriptor: int = 1,
+        reader: int | None = None,
     ) -> None:
         self._client = client
         self._job = job
@@ -128,6 +130,7 @@ class Follower:
         self._lines = lines
         self._interrupts = interrupts
         self._descriptor = descriptor
+        self._reader = reader
         self._logs: dict[str, tuple[Log, int]] = {}
         self._waits = self._started = False
         self._stuck = Stuck()
@@ -166,7 +169,7 @@ class Follower:
     def _until_told(self, paths: list[str]) -> None:
         """Show output until gpud tells of a change, or an interrupt was handed on."""
         told = self._client.fileno()
-        changes = Changes(paths, [told, *([self._interrupts.wake] if self._interrupts else [])])
+        changes = Changes(paths, [told, *([self._interrupts.wake] if self._interrupts else [])], self._reader)
         try:
             while True:
                 self._show()

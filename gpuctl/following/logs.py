@@ -6,12 +6,13 @@ size is looked at four times a second.
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import stat
 from collections.abc import Iterable, Iterator
 
-from gpuctl.errors import GpuctlError
+from gpuctl.errors import GpuctlError, ReaderLeftError
 from gpuctl.session import note
 from gpud.wire import address
 
@@ -113,14 +114,18 @@ class Log:
 class Changes:
     """Wakes up when one of some files grew, or came to be, or when a descriptor of `also` is readable.
 
-    What was written before this was made, or before `wait` returned, is to be read then.
+    What was written before this was made, or before `wait` returned, is to be read then. `reader`: a descriptor
+    whose reader is waited with, while there is nothing to write to them.
     """
 
-    def __init__(self, paths: Iterable[str], also: Iterable[int] = ()) -> None:
+    def __init__(self, paths: Iterable[str], also: Iterable[int] = (), reader: int | None = None) -> None:
         self._poll = select.poll()
         self._also = frozenset(also)
         for descriptor in self._also:
             self._poll.register(descriptor, select.POLLIN)
+        self._reader = reader
+        if reader is not None:
+            self._poll.register(reader, 0)  # which tells of an end all the same: poll(2)
         self._unwatched = set(paths)
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._inotify: int = self._libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
@@ -129,9 +134,14 @@ class Changes:
         self._sure = self._watch()
 
     def wait(self, within_s: float | None = None) -> frozenset[int]:
-        """Wait for the next change, for ever or so long; return those of `also` that are readable."""
+        """Wait for the next change, for ever or so long; return those of `also` that are readable.
+
+        Raises ReaderLeftError.
+        """
         least = [each for each in (within_s, None if self._sure else _LOOK_EVERY_S) if each is not None]
         ready = {fd for fd, _ in self._poll.poll(min(least) * 1000 if least else None)}
+        if self._reader in ready:
+            raise ReaderLeftError(os.strerror(errno.EPIPE))
         if self._inotify in ready:
             os.read(self._inotify, _CHUNK)
         self._sure = self._watch()

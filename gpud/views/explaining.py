@@ -30,7 +30,7 @@ from gpud.store.rows import JobRow
 from gpud.views.forecasting import is_late, outlook
 from gpud.views.gpus import health_reason
 from gpud.views.jobs import Scene, gpu_names
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_words, never_starts
 from gpud.views.words import claimed
 
 _LINES = 20
@@ -46,10 +46,13 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
     last = row.reason if private else None
     told_reason = last if active is not None or not private else _ending(row)
     code, reason, hint = row.state, told_reason, None
-    if wait is not None:
-        code, reason, hint = in_words(world, row.job, wait, now, last, forecast=scene.forecast)
-    kept = world.reservations.get(row.job) if wait is not None else None
     expected_at, unknown = outlook(scene.forecast, row.job, wait, now)
+    if wait is not None:
+        never = never_starts(world, row.job, wait, now, deep=deep)
+        if never is not None:
+            expected_at, unknown = None, "it cannot start here"
+        code, reason, hint = in_words(world, row.job, wait, now, last, forecast=scene.forecast, never=never)
+    kept = world.reservations.get(row.job) if wait is not None else None
     told: dict[str, object] = {
         "id": format_job(row.job),
         "state": row.state,

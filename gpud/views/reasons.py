@@ -3,11 +3,11 @@
 A job is refused at the door where it can never fit; one that was queued before any GPU was seen learns it here.
 """
 
-from gpud.core.admit import never_fits
+from gpud.core.admit import Refused, never_fits
 from gpud.core.backfill import OVERRUN_S
 from gpud.core.forecast import Forecast
 from gpud.core.quota import impossible
-from gpud.core.waits import Held, NoCapacity, RetriesAt, Wait, YieldsTo
+from gpud.core.waits import Barred, Held, NoCapacity, OverQuota, RetriesAt, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.job import Demand, JobId, format_job
 from gpud.model.units import Timestamp, format_size
@@ -23,22 +23,24 @@ def in_words(
     last: str | None = None,
     *,
     forecast: Forecast | None = None,
+    never: Refused | None = None,
 ) -> Words:
-    """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more."""
+    """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more.
+
+    `never` is why it cannot start at all, where that was asked (see `never_starts`).
+    """
     written, waiting = format_job(job), world.waiting(job)
     if isinstance(wait, Held) and wait.reason is None and last:
         return "held", last, None
     if isinstance(wait, RetriesAt):
         code, sentence, hint = words(wait, now, written)
         return code, f"{sentence}: {last}" if last else sentence, hint
+    never = never or never_starts(world, job, wait, now)
+    if never is not None:
+        hint = f"it cannot start here: gpuctl cancel {written}"
+        return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
     if isinstance(wait, NoCapacity) and waiting is not None:
         demand = waiting.terms.demand
-        never = never_fits(world, demand)
-        if never is None and wait.suitable < demand.gpus:  # a tenant has them as its own by now
-            never = impossible(world, waiting.terms, now)
-        if never is not None:
-            hint = f"it cannot start here: gpuctl cancel {written}"
-            return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
         if wait.short is not None or not demand.gpus:
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, YieldsTo):
@@ -48,6 +50,21 @@ def in_words(
         stops = kept is not None and bool(kept.yielding)
         return words(wait, now, written, soon=soon, guess=late or is_unknown(forecast, wait.job), stops=stops)
     return words(wait, now, written)
+
+
+def never_starts(world: World, job: JobId, wait: Wait, now: Timestamp, *, deep: bool = False) -> Refused | None:
+    """Return why a job that waits cannot start, as the fleet and its rules are by now; None where it can.
+
+    `deep`: also where only a look at every GPU tells, for one job that somebody asks about.
+    """
+    waiting = world.waiting(job)
+    if waiting is None or not (isinstance(wait, NoCapacity) or (deep and isinstance(wait, Barred | OverQuota))):
+        return None
+    demand = waiting.terms.demand
+    never = never_fits(world, demand)
+    if never is None and (deep or (isinstance(wait, NoCapacity) and wait.suitable < demand.gpus)):
+        never = impossible(world, waiting.terms, now)  # a pool, or a tenant, has them by now
+    return never
 
 
 def _short(world: World, demand: Demand, wait: NoCapacity) -> str:

@@ -287,6 +287,16 @@ def test_logs_follow_from_before_the_start_to_the_end(gpuctl):
     assert gpuctl.ok("logs", "-n", "0") == ""
 
 
+@pytest.mark.parametrize("words", [("logs", "-f", "1"), ("events", "-f")])
+def test_who_follows_for_a_reader_that_left_ends_though_nothing_happens(gpuctl, words):
+    gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", "echo ready; exec sleep 60")
+    with gpuctl.start(*words) as follower:
+        assert follower.stdout.readline()
+        follower.stdout.close()  # as `| head -1` does
+        assert follower.wait(timeout=30) == 141  # 128 + SIGPIPE
+        assert follower.stderr.read() == ""
+
+
 def test_logs_of_a_job_between_two_attempts_are_those_of_the_last(gpuctl):
     job = gpuctl.ok("submit", "-g", "0", "--", "sh", "-c", "echo ready; exec sleep 60")
     until(lambda: gpuctl("logs", job).stdout == "ready\n")

@@ -200,3 +200,30 @@ def test_limits_and_pools_come_from_the_configuration_and_may_change_while_gpud_
     job = gpud.submit("sleep", "60", gpus=1)
     assert gpud.running(job)["allocation"][0]["gpu_indices"] == [1]
     assert gpud.ask("gpus")["gpus"][0]["kept_for"] == ["pool debug"]
+
+
+def test_why_says_that_a_pool_made_since_left_too_few_gpus_whatever_else_keeps_the_job(a_gpud, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text('simulate = "4xRTX4090"\n')
+    gpud = a_gpud("--config", str(file))
+    gpud.ask("tenant_create", name="vision", users=[ME], gpu_hours=1e-6)
+    gpud.ask("pause")
+    wide = gpud.submit("sleep", "60", gpus=4)
+
+    file.write_text('simulate = "4xRTX4090"\n[pool.debug]\ngpus = [3]\n')
+    gpud.signal(1)  # HUP
+    until(lambda: gpud.ask("gpus")["gpus"][3]["kept_for"] == ["pool debug"])
+    gpud.ask("resume")
+    until(lambda: gpud.job(wide)["reason"] == "what is free is for pool debug")
+    message = "4 GPUs of one node are asked for; beside those for pool debug there are 3 that suit"
+    assert told(gpud, wide) == ("never_fits", message, "it cannot start here")
+
+    gpud.ended(gpud.submit("sleep", "0.1", gpus=1))
+    until(lambda: "GPU-hours" in gpud.job(wide)["reason"])
+    assert told(gpud, wide) == ("never_fits", message, "it cannot start here")
+
+
+def told(gpud, job):
+    (why,) = gpud.ask("why", job=job)["jobs"]
+    assert why["expected_start_at"] is None
+    return why["code"], why["reason"], why["expected_start_unknown"]
