@@ -58,7 +58,8 @@ def never_starts(world: World, job: JobId, wait: Wait, now: Timestamp, *, deep: 
     `deep`: also where only a look at every GPU tells, for one job that somebody asks about.
     """
     waiting = world.waiting(job)
-    if waiting is None or not (isinstance(wait, NoCapacity) or (deep and isinstance(wait, Barred | OverQuota))):
+    asks = deep and (isinstance(wait, Barred) or (isinstance(wait, OverQuota) and not wait.never))
+    if waiting is None or not (asks or isinstance(wait, NoCapacity)):
         return None
     demand = waiting.terms.demand
     never = never_fits(world, demand)
