@@ -97,6 +97,7 @@ def carry_over(before: World, world: World, lost: Iterable[Change] = ()) -> None
             now.heard_at, now.health = state.heard_at, state.health
             now.baseline_mib, now.released_at = state.baseline_mib, state.released_at
     world.care = before.care
+    world.rethink_at = Timestamp(0.0)  # under other settings somebody may start, though nothing happened
     foreign.owe(world, lost)
     known = before.samples.tallies.items()
     world.samples.tallies = {job: tallies for job, tallies in known if job in world.active}

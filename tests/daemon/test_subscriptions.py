@@ -181,6 +181,18 @@ def test_a_reload_changes_the_order_and_keeps_the_queue(configured):
     assert gpud.job(late)["started_at"] < gpud.job(early)["started_at"]
 
 
+def test_who_may_start_under_other_settings_starts_at_the_reload(configured):
+    gpud, file = configured
+    gpud.ask("reserve", targets=["0", "1"], at=time.time() + 3600, until=time.time() + 7200, whose=[], reason="work")
+    job = gpud.submit("true", gpus=1)
+    assert "would run into reservation" in gpud.job(job)["reason"]
+
+    file.write_text('simulate = "2xH100"\nassumed_runtime = "30m"\n')
+    reload(gpud)
+
+    assert gpud.ended(job)["exit_code"] == 0
+
+
 def test_a_wrong_setting_at_a_reload_changes_nothing(configured):
     gpud, file = configured
     file.write_text('simulate = "2xH100"\naging_per_huor = 0.0\n')
