@@ -378,7 +378,7 @@ class Requests:
         found = await self._gpud.reader.run(lambda reader: reader.finished(ended))
         again = tuple(loaded for loaded in found.values() if loaded is not None)
         select = message["select"]
-        if not select.get("jobs"):
+        if select.get("state"):
             again = meant(self._gpud.world, again, cancelled=End.CANCELLED in select.get("state", ()))
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)

@@ -234,8 +234,11 @@ def _is_behind(world: World, state: GpuState) -> bool:
 
 
 def _look_at_real(world: World, out: Outcome) -> Timestamp | None:
-    """Ask for looks at GPUs that are not on paper, as above; return when to ask for the next, if ever."""
-    wakes: list[Timestamp] = []
+    """Ask for looks at GPUs that are not on paper, as above; return when to ask for the next, if ever.
+
+    Where one is due, those go along that were looked at half as long ago, so that many do not wake us one by one.
+    """
+    looks: list[tuple[GpuState, Seconds]] = []
     wanted = [wait.gpus for wait in world.blocked.values() if isinstance(wait, Looking)]
     soon = {gpu for gpus in wanted for gpu in gpus}
     # What one job waits for is looked at together: one by one, the first would be stale when the last is fresh.
@@ -252,11 +255,13 @@ def _look_at_real(world: World, out: Outcome) -> Timestamp | None:
                 every_s = LOOK_BLOCKED_S
             else:
                 continue
-            if state.asked_at is None or state.gpu.id in together or _due(state, every_s, out.now):
+            looks.append((state, every_s))
+    if together or any(_due(state, every_s, out.now) for state, every_s in looks):
+        for state, every_s in looks:
+            if state.gpu.id in together or _due(state, every_s / 2, out.now):
                 state.asked_at = out.now
                 out.look(state.node, state.gpu.id)
-            wakes.append(Timestamp(state.asked_at + every_s))
-    return min(wakes, default=None)
+    return min((Timestamp((state.asked_at or out.now) + every_s) for state, every_s in looks), default=None)
 
 
 def _due(state: GpuState, every_s: Seconds, now: Timestamp) -> bool:

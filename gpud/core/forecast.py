@@ -109,7 +109,7 @@ class Forecast:
         world = taken.world
         assert world is not None  # noqa: S101 - it was filled
         for active in world.active.values():
-            end, known = _lasts_until(world, active, self.now)
+            end, known = lasts_until(world, active, self.now)
             self._end(active.job, active.place.attempt, end)
             if not known:
                 self._unsure[active.job] = active.job
@@ -196,7 +196,7 @@ class Forecast:
         """Take note of a start; of an array the first counts, and of a job that is preempted later too."""
         gpus = active.state.allocation.all_gpus
         whose = dict.fromkeys((active.job, array_of(active.job)))
-        roots = [*map(self._behind.get, whose), root, *map(self._roots.get, gpus)]
+        roots = [*map(self._behind.get, whose), *map(self._roots.get, gpus), root]
         late = next((each for each in roots if each in self._overdue), None)
         root = next((each for each in roots if each is not None and each not in self._overdue), None)
         for job in whose:
@@ -236,7 +236,7 @@ def _waits(array: Array) -> bool:
     return bool(array.state.pending) or array.running < len(array.elements)
 
 
-def _lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:
+def lasts_until(world: World, active: ActiveJob, now: Timestamp) -> tuple[Timestamp, bool]:
     """Return when an active job ends, and whether anything is known of that."""
     end = expected_end(world, active, now)
     if isinstance(active.state, Stopping):

@@ -32,7 +32,7 @@ _TAKEN = (Condition.BUSY, Condition.SHARED)
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """An active job that has what another needs, on these GPUs; `ends_at` is when it is expected to end.
+    """An active job that has what another needs, on these GPUs (none: `holds`); `ends_at` is when it should end.
 
     `yields_at`: when it will have run for long enough to give way to the other, where it may have to; `yields`: it has
     run for so long, and is to be stopped for the other at `yields_at`, when there will be room.
@@ -43,6 +43,7 @@ class Blocker:
     ends_at: Timestamp
     yields_at: Timestamp | None = None
     yields: bool = False
+    holds: str = "CPUs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +119,20 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     for name, holder, gpu in holders:
         if ready.get(name, enough) < enough:  # elsewhere its end would give nothing that is missing
             held.setdefault(holder, []).append(gpu)
-    for name in open_to if not demand.gpus or any(each.short for each in denied) else ():
-        if not demand.gpus or rooms[name].lacks(demand) is not None:
-            for holder, part in world.nodes[name].held.items():
-                if part.cpus or part.memory_mib:
-                    held.setdefault(holder, list(part.gpus))
+    with_gpus = {name for name, _, _ in holders} | {name for name, count in ready.items() if count or not demand.gpus}
+    of_memory: set[JobId] = set()
+    for name in open_to & with_gpus:
+        for holder, part in world.nodes[name].held.items():
+            cpus = part.cpus > 0 and 0 < demand.cpus_counted > rooms[name].cpus
+            if cpus or (part.memory_mib > 0 and 0 < demand.memory_mib > rooms[name].memory_mib):
+                held.setdefault(holder, list(part.gpus))
+                of_memory |= set() if cpus else {holder}
     fitting = {name for name, count in ready.items() if count >= enough and rooms[name].lacks(demand) is None}
     denied = [_beside(world, job, demand, each) if each.state.node in fitting else each for each in denied]
     waiting = world.waiting(job)
-    blockers = _in_order(world, held, now)
+    blockers = [
+        replace(each, holds="memory") if each.job in of_memory else each for each in _in_order(world, held, now)
+    ]
     if waiting is not None:
         kept = world.reservations.get(job)
         blockers = [_yielding(world, terms, waiting.place, each, kept, now) for each in blockers]
@@ -168,12 +174,14 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
     by_priority = world.policy.reserves and active.job in world.preemptible
     priority = place.priority + rules.preempt_margin if by_priority else None
     # Not `policy.preempts`: a policy counts who asked it; nor `holding`, which is as of when somebody last waited.
-    holding = world.policy.standing(replace(place, attained_s=active.attained_s(now)))
-    policy = terms.preemptible is not False and holding > world.policy.standing(Place())
+    policy_at = None if terms.preemptible is False else world.policy.yields_at(active, now)
     borrowed = milli(terms.demand) > 0 and quota.borrowed(world, terms.tenant, now) > 0
-    if priority is None and not policy and not borrowed:
-        return None
     at = Timestamp(max(now, active.since + rules.preempt_after_s))
+    if priority is None and not borrowed:
+        if policy_at is None:
+            return None
+        at = max(at, policy_at)
+    policy = policy_at is not None and policy_at <= at
     return Exposure(at=at, priority=priority, policy=policy, borrowed=borrowed)
 
 
@@ -194,7 +202,7 @@ def _yields_at(world: World, terms: Terms, place: Place, job: JobId, now: Timest
     if exposed is None or exposed.at <= now:
         return None
     alike = not world.policy.personal or active.terms.user == terms.user
-    standing, has = world.policy.standing(place), replace(active.place, attained_s=active.attained_s(now))
+    standing, has = world.policy.standing(place), replace(active.place, attained_s=active.attained_s(exposed.at))
     yields = (
         (exposed.priority is not None and alike and place.priority >= exposed.priority)
         or (exposed.policy and standing < world.policy.standing(has))

@@ -268,7 +268,8 @@ def full(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | Non
         if most is not None and tally.queued + more > most:
             many = "this is one" if more == 1 else f"these are {more}"
             message = f"{whose} has {tally.queued} of {plural(most, 'job')} waiting, and {many} more"
-            return Refused("refused", message, "submit it when some have started", full=True)
+            hint = "submit it when some have started" if most else "see the limits: gpuctl config, gpuctl tenant list"
+            return Refused("refused", message, hint, full=most > 0)
     return None
 
 

@@ -163,7 +163,7 @@ def _requeue_finished(world: World, out: Outcome, loaded: LoadedJob) -> str | No
     note = _take_up(world, out, array, job, replace(place, attempt=1))
     if note is not None and index_of(job) is None:
         world.after.forget(job)
-        return "has started all its elements; name those that are to run again"
+        return "has started all its elements; name those that are to run again, or how they ended: --state failed"
     if note is None or loaded.end is None:
         return note
     world.arrays[key] = array

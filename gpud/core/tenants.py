@@ -29,9 +29,7 @@ def change(world: World, out: Outcome, asked: Asked) -> Reply:
             taken = _taken(world, window)
             if taken is not None:
                 return taken
-            number = max(world.windows, default=0) + 1
-            windows.open_window(world, out, replace(window, number=number))
-            return Reserved(number)
+            return Reserved(windows.open_window(world, out, window))
         case DeleteReservation(_, number, by):
             if windows.close_window(world, out, number, by=by):
                 return Done(changed=True)
@@ -64,14 +62,22 @@ def restore(world: World, settings: Mapping[str, Any]) -> None:
     world.books.restore(tenants, settings.get("gpu_hours") or {})
     kept = [window_from(plain) for plain in settings.get("windows") or ()]
     world.windows = {window.number: window for window in kept}
+    world.last_window = max(settings.get(windows.LAST) or 0, *world.windows, 0)
     world.standing = None
 
 
 def _taken(world: World, window: Window) -> Refused | None:
-    """Return which other reservation would keep those off for whom GPUs are to be set aside.
+    """Return which other reservation, or whose own they are, would keep those off for whom GPUs are to be set aside.
 
     Maintenance may be laid over any.
     """
+    for tenant in world.tenants.values() if window.users or window.tenants else ():
+        own = [gpu for gpu in window.gpus if gpu in tenant.gpus]
+        members = set(window.users) & set(tenant.users) or (window.users and tenant.groups)
+        if own and tenant.name not in window.tenants and not members:
+            state = world.gpus[own[0]]
+            message = f"GPU {state.node}:{state.gpu.index} is tenant {tenant.name}'s own: nobody else could use it"
+            return Refused("refused", message, f"see what is: gpuctl tenant show {tenant.name}")
     mine = {*window.users, *window.tenants}
     for other in world.windows.values() if mine else ():
         theirs, common = {*other.users, *other.tenants}, [gpu for gpu in window.gpus if gpu in other.gpus]

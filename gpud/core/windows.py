@@ -8,6 +8,7 @@ Cost: O(windows) a call; O(GPUs x pools and tenants) after a change.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from gpud.core.claims import Claim, ClaimKind
 from gpud.core.fleet import GpuState
@@ -19,6 +20,8 @@ from gpud.model.gpu import Gpu, GpuId
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp
 from gpud.model.window import Pool, Window, plain_window
+
+LAST = "last_reservation"  # the setting that keeps the newest number
 
 
 def claims(world: World, now: Timestamp) -> tuple[Claim, ...]:
@@ -80,9 +83,11 @@ def named_by(gpus: Iterable[GpuState], word: str) -> list[GpuState]:
 
 
 def open_window(world: World, out: Outcome, window: Window) -> int:
-    """Set GPUs aside; return the number that the window has got."""
-    world.windows[window.number] = window
+    """Set GPUs aside; return the number that the window has got, which none had before."""
+    world.last_window += 1
+    window = world.windows[world.last_window] = replace(window, number=world.last_window)
     _put(world, out)
+    out.changes.append(SettingPut(LAST, world.last_window))
     told = {
         "reservation": window.number,
         "begins_at": window.at,

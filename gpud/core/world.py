@@ -121,7 +121,7 @@ class World:
         self.standing: tuple[Claim, ...] | None = None  # None: to be made anew, see `windows`
         # What those withhold of each node: see `backfill`.
         self.withheld: tuple[tuple[Claim, ...], dict[Claim, dict[NodeName, Hold]]] | None = None
-        self.next_number = 1
+        self.next_number, self.last_window = 1, 0  # of the next job; of the newest window, also one that is over
         self.boot = boot
         self.queued_us = 0  # the last moment at which a job queued
         self.alarms = Alarms()

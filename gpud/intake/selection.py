@@ -158,16 +158,17 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
 
     Raises Wrong: `no_such_job` for one named alone that there is not, `no_such_group`, `not_permitted` for one that is
     another's, or for all that are another's. What else only filters select is narrowed to one's own instead, and has
-    not ended, unless `ended` may be meant and a state that is an end is named: then the newest of both.
+    not ended, unless `ended` may be meant and a state that is an end is named: then the newest of both, and of an array
+    that is named its elements, too.
     """
     words = parse_jobs(list(dict.fromkeys(select.get("jobs", []))))
     states = checked_states(select.get("state", ()))
     mine, user, group = select.get("mine", False), select.get("user"), select.get("group")
     if not words and not states and not mine and user is None and group is None:
         raise Wrong("no jobs are named", "name jobs (12, 12_7, 3-9) or select them: --mine, --user, --state, --group")
+    ended = ended and not states.isdisjoint(ENDED)
     if not words:
         own_only = mine or not may_all
-        ended = ended and not states.isdisjoint(frozenset(End))
         if own_only and user not in {None, me.name}:
             if not mine:
                 raise Wrong(f"jobs of {user!r} are not yours", "only their owner may", "not_permitted")
@@ -186,7 +187,12 @@ def resolve(reader: Reader, select: Selection, me: Owner, *, may_all: bool, ende
         job, owner = another
         raise Wrong(f"job {format_job(job)} is {owner}'s", "only its owner may", "not_permitted")
     found = {}
-    for row, key in _meant(words, reader.standings(JobQuery(spans=spans, limit=_MANY))[0]):
+    meant = [*_meant(words, reader.standings(JobQuery(spans=spans, limit=_MANY))[0])]
+    if ended:
+        whole = tuple(merged(word.span for word in words if word.elements is None))
+        rows = reader.standings(JobQuery(spans=whole, states=states, limit=_MANY))[0]
+        meant += [(row, row.job) for row in rows if index_of(row.job) is not None]
+    for row, key in meant:
         state = row.state if row.job == key else _state_within(row, key)
         wanted = user in {None, row.terms.user} and not (mine and row.terms.uid != me.uid)
         wanted &= group in {None, row.group}

@@ -128,7 +128,7 @@ def _prospects(scene: Scene, active: ActiveJob) -> list[str]:
     """Return when an active job will be over, and what may take its GPUs away before."""
     world, now = scene.world, scene.now
     if isinstance(active.state, Stopping):
-        left = active.state.kill_at - now
+        left = active.state.kill_at - KILL_SLACK_S - now
         again = active.state.cause in {StopCause.PREEMPTED, StopCause.REQUEUED}
         return [
             f"it has {format_duration(left)} at most to end" if left > 0 else "it has not ended in time: it is killed",
@@ -212,7 +212,7 @@ def _lines(scene: Scene, found: Obstacles, mine: Sequence[GpuId], used: int) -> 
     lines = []
     for each in blockers[:shown]:
         active = world.active[each.job]
-        where = _places(world, each.gpus) if each.gpus else f"CPUs of {active.state.allocation.node}"
+        where = _places(world, each.gpus) if each.gpus else f"{each.holds} of {active.state.allocation.node}"
         yields = _gives_way(each, scene.now)
         lines.append(f"{_named(world, each.job)} holds {where}: {_ends(world, active, scene.now)}{yields}")
     lines += _more(len(blockers) - shown, "such job")
@@ -275,7 +275,8 @@ def _denial(scene: Scene, denied: Denied) -> str:
         what = "" if denied.short is None else f"{denied.short} there {'are' if denied.short == 'CPUs' else 'is'} "
         return f"free, but {what}reserved for {_named(scene.world, kept.job)}{soon}"
     if denied.short is not None:
-        return f"free, but there are too few {denied.short} on {state.node}".replace("few memory", "little memory")
+        little = "are too few CPUs" if denied.short == "CPUs" else "is too little memory"
+        return f"free, but there {little} on {state.node}"
     return "free, but not enough alone"
 
 

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import time
 
-from gpud.core.backfill import expected_end
-from gpud.core.forecast import Forecast
+from gpud.core.forecast import Forecast, lasts_until
 from gpud.core.groups import Group
 from gpud.core.waits import After, Held, NoGpus, OverQuota, Paused, Unmet, Wait
 from gpud.core.world import World
@@ -90,9 +89,9 @@ def group_end(world: World, forecast: Forecast | None, group: Group) -> Timestam
 
 
 def next_end(world: World, now: Timestamp) -> Timestamp | None:
-    """Return when the first of what runs is expected to end; None where nothing runs, or would start then."""
-    ends = (expected_end(world, active, now) for active in world.active.values())
-    return min(ends, default=None) if world.paused is None else None
+    """Return when the first of what runs is expected to end; None where nobody can tell, or that starts nobody."""
+    ends = (lasts_until(world, active, now) for active in world.active.values())
+    return min((at for at, known in ends if known), default=None) if world.paused is None else None
 
 
 def is_late(forecast: Forecast | None, job: JobId) -> bool:
@@ -118,6 +117,8 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
             return None, "all starts are paused"
         case NoGpus():
             return None, "there is no GPU to be seen"
+        case OverQuota(never=True):
+            return None, "it asks for more than its quota ever allows"
     found = None if forecast is None else forecast.expected(job)
     if found is None:
         return None, "it is being worked out: ask again"
@@ -134,8 +135,6 @@ def outlook(forecast: Forecast | None, job: JobId, wait: Wait | None, now: Times
         case After(first=first):
             knows = "whether that fails" if first.when is When.FAILED else "when that ends"
             return None, f"it comes after job {format_job(first.job)}, and nobody knows {knows}"
-        case OverQuota(never=True):
-            return None, "it asks for more than its quota ever allows"
         case OverQuota(until=None):
             return None, "nobody knows when there is quota for it"
         case _:

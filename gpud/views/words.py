@@ -22,7 +22,7 @@ from gpud.core.waits import (
     Wait,
     YieldsTo,
 )
-from gpud.model.job import format_job
+from gpud.model.job import End, format_job
 from gpud.model.spec import Dependency, When
 from gpud.model.units import Timestamp, format_duration, plural
 
@@ -59,7 +59,8 @@ def words(
             more = "" if not others else f", and for {others} more"
             return "after", f"waits for job {format_job(job)} ({state}) {_WHEN[when]}{more}", None
         case Unmet(Dependency(job), _):
-            hint = f"to start it anyway: gpuctl release {written}; to try that again: gpuctl requeue {format_job(job)}"
+            again = f"gpuctl requeue {format_job(job)}{' --state failed' if wait.end is End.FAILED else ''}"
+            hint = f"to start it anyway: gpuctl release {written}; to try that again: {again}"
             return "unmet", unmet_words(wait.dependency, wait.end), hint
         case Throttled(limit):
             return "throttled", f"its array runs at most {limit} at once", None

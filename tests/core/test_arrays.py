@@ -278,7 +278,9 @@ def test_what_was_dropped_runs_after_the_array_was_over():
 def test_an_array_of_which_all_ran_is_not_run_again_as_a_whole():
     play, array = a_running_array("0-1")
     play.ends(*play.running)
-    assert play.requeue(ended=[array]) == ["has started all its elements; name those that are to run again"]
+    assert play.requeue(ended=[array]) == [
+        "has started all its elements; name those that are to run again, or how they ended: --state failed"
+    ]
     assert not play.world.arrays
 
 

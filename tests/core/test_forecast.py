@@ -219,6 +219,18 @@ def test_who_runs_for_twice_as_long_as_expected_is_taken_to_run_to_its_limit_or_
     assert forecast(lab).expected(job) == (Expected(behind=long) if limit is None else Expected(NOON + limit))
 
 
+def test_of_several_of_which_nobody_knows_when_they_end_the_one_on_the_gpu_that_is_waited_for_is_named():
+    lab = a_lab(a_node(gpus="2xH100"))
+    first, second = lab.submit(a_job(1, estimate=60.0), a_job(1, estimate=60.0))
+    gpus = [lab.world.active[job].state.allocation.gpus[0] for job in (first, second)]
+    waits = [*lab.submit(*(a_job(1, estimate=60.0, gpu_ids=(gpu,)) for gpu in gpus))]
+
+    lab.now += HOUR  # both run for longer than anybody knows: both are expected to end at the same moment
+    found = forecast(lab)
+
+    assert [found.expected(job) for job in waits] == [Expected(behind=first), Expected(behind=second)]
+
+
 def test_who_yields_is_told_that_it_is_soon_only_where_all_that_is_waited_for_may_end_any_moment():
     lab = a_lab(a_node(gpus="3xH100"))
     lab.submit(a_job(1, estimate=60.0), a_job(1, estimate=10 * HOUR))

@@ -178,6 +178,28 @@ def test_after_an_end_a_gpu_is_releasing_until_a_look_shows_it_gone():
     assert play.state(job) == "starting"
 
 
+def test_gpus_that_were_given_back_one_after_the_other_are_looked_at_together():
+    play = a_real_cluster("3xH100")
+    jobs = play.submit(a_job(), a_job(), a_job())
+    play.settle()
+    play.starts(*jobs)
+    for gpu in play.hardware:
+        play.hardware[gpu] = Hardware(used=40_000)  # memory that does not come back
+    for job in jobs:
+        play.ends(job)
+        play.later(0.15)
+    play.submit(a_job(3))
+
+    until, wakes = play.now + 10.0, 0
+    while play.now < until:
+        play.now = play.out.wake_at
+        play.cycle()
+        play.settle()
+        wakes += 1
+
+    assert 15 <= wakes <= 25, "twice a second"
+
+
 def test_a_look_from_before_the_end_releases_nothing():
     play = a_real_cluster("1xH100")
     (job,) = play.submit(a_job())

@@ -287,6 +287,17 @@ def test_what_is_short_beside_gpus_is_named_with_those_who_have_it():
     assert [each["job"] for each in told(play, none)["blockers"]] == ["1"]
 
 
+def test_what_is_short_is_named_also_where_gpus_are_and_of_whom_it_is_said_what_they_have():
+    play = a_cluster(gpus="2xH100", cpus=8)
+    play.starts(*play.submit(a_job(0, cpus=6, limit=60), a_job(2, limit=10), a_job(0, cpus=1, ram=500)))
+    cpus, memory = play.submit(a_job(cpus=4), a_job(0, ram=200))
+
+    assert [each["job"] for each in told(play, cpus)["blockers"]] == ["2", "1", "3"]
+    assert "job 1 of ada holds CPUs of n1" in details(play, cpus)
+    assert [each["job"] for each in told(play, memory)["blockers"]] == ["3"]
+    assert "job 3 of ada holds memory of n1" in details(play, memory)
+
+
 def test_where_only_cpus_are_short_only_those_who_have_them_and_for_whom_they_are_kept_are_named():
     play = a_cluster(gpus="4xH100", cpus=8)
     play.starts(*play.submit(a_job(cpus=6, limit=60), a_job()))
@@ -373,7 +384,7 @@ def test_a_running_job_is_told_who_may_preempt_it_and_a_preempted_one_for_whom()
     assert "job 1 of ada holds GPU 1: being stopped, killed within 30s" in details(play, urgent)
     found = told(play, first)
     assert found["reason"] == "being stopped: preempted, for job 3 of bob"
-    assert "it goes back to its place in the queue" in found["details"]
+    assert found["details"][-2:] == ["it has 30s at most to end", "it goes back to its place in the queue"]
     assert told(a_running(), JobId(1 << 24))["details"][-1] == "nobody may preempt it"
 
 
@@ -400,7 +411,12 @@ def test_who_has_run_long_enough_and_is_stopped_when_others_end_is_told_to_have_
 def test_who_had_its_share_under_las_is_told_so_also_while_nobody_waits():
     play = a_running()
     play._ask(ChoosePolicy(1, "las", (("first_level", 600.0),)))
-    assert details(play, play.running[0]).endswith("nobody may preempt it")
+    assert details(play, play.running[0]).endswith(
+        "may be preempted in 10m by one that stands better with the policy las"
+    )
+    (waits,) = play.submit(a_job(4))
+    assert "may have to give way in 10m" in details(play, waits)
+    play.cancel(waits)
     play.later(601)
     assert details(play, play.running[0]).endswith("by one that stands better with the policy las")
 

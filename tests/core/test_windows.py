@@ -233,6 +233,20 @@ def test_reservations_survive_a_restart_with_their_numbers():
 
     assert after.world.windows == play.world.windows
     assert reserve(after, GPUS[0], until=DAY) == 3
+    unreserve(after, 3)
+    assert reserve(after.restarted(), GPUS[0], until=DAY) == 4, "what is deleted leaves its number to nobody else"
+
+
+def test_what_is_a_tenants_own_is_set_aside_for_its_own_people_or_for_maintenance_alone():
+    play = a_cluster(gpus="4xH100")
+    create(play, "vision", gpus=GPUS[:2], users=("ada",))
+    create(play, "language")
+
+    for whose in ({"tenants": ["language"]}, {"users": ["bob"]}):
+        assert "GPU n1:1 is tenant vision's own" in reserve(play, *GPUS[1:], until=DAY, **whose).message
+
+    for day, whose in enumerate(({"tenants": ["language", "vision"]}, {"users": ["ada"]}, {})):
+        assert reserve(play, *GPUS[1:], at=day * DAY, until=(day + 1) * DAY, **whose) == day + 1
 
 
 # -- GPUs and types of tenants

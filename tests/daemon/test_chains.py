@@ -31,6 +31,23 @@ def test_a_chain_goes_on_although_gpud_is_killed_between_its_links(gpud):
     assert gpud.job(second)["started_at"] >= gpud.job(first)["ended_at"]
 
 
+def test_what_failed_of_an_array_runs_again_by_the_hint_of_who_waits_for_it(gpud):
+    gate = gpud.work / "gate"
+    array = gpud.submit("sh", "-c", f'[ "$GPUD_ARRAY_INDEX" != 1 ] || [ -e {gate} ]', gpus=0, array="0-2")
+    second = gpud.submit("true", gpus=0, after=after(array))
+    gpud.ended(array)
+    (why,) = gpud.ask("why", job=second)["jobs"]
+    assert why["hint"].endswith(f"gpuctl requeue {array} --state failed")
+    refused = gpud.ask("requeue", select={"jobs": [array]})
+    assert refused["notes"][array].endswith("name those that are to run again, or how they ended: --state failed")
+    gate.touch()
+
+    assert gpud.ask("requeue", select={"jobs": [array], "state": ["failed"]})["changed"] == [f"{array}_1"]
+
+    assert gpud.ended(second)["state"] == "completed"
+    assert [gpud.job(f"{array}_{index}")["attempt"] for index in range(3)] == [1, 2, 1]
+
+
 def test_a_singleton_comes_after_all_of_its_name_that_have_not_ended(gpud):
     first, end = a_job_that_waits(gpud, 3, name="alone")
     second, other = (gpud.submit("true", name=name, after={"singleton": []}) for name in ("alone", "another"))

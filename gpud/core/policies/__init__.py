@@ -75,6 +75,10 @@ class Policy(Protocol):
         """Return how each of these running jobs stands among all."""
         ...
 
+    def yields_at(self, active: ActiveJob, now: Timestamp) -> Timestamp | None:
+        """Return from when on a running job may have to yield to one that had nothing; None: not for all it knows."""
+        ...
+
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return when time alone will have changed what should run; None: never."""
         ...

@@ -128,6 +128,10 @@ class Las(Steady):
         levels = self._levels
         return [levels[active.job] for active in running]
 
+    def yields_at(self, active: ActiveJob, now: Timestamp) -> Timestamp | None:
+        """Return when it leaves the first level, or now; without GPUs it stays where it is."""
+        return now if self.level(active.attained_s(now)) else self._crosses.get(active.job)
+
     def wake_at(self, now: Timestamp) -> Timestamp | None:
         """Return when somebody who runs may have to yield."""
         if self._wanted:

@@ -59,6 +59,10 @@ class Steady:
         """Return 0 for each: nobody stands worse."""
         return [0.0] * len(running)
 
+    def yields_at(self, active: ActiveJob, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
+        """Return None: nobody yields."""
+        return None
+
     def wake_at(self, now: Timestamp) -> Timestamp | None:  # noqa: ARG002 - see above
         """Return None: time changes nothing."""
         return None
