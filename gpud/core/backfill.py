@@ -112,14 +112,12 @@ def limit_end(active: ActiveJob) -> float:
 
 def told_end(world: World, active: ActiveJob) -> float:
     """Return when an active job would be over if it took as long as expected; it may have passed."""
-    runs_s = world.expects_s[active.job]
-    match active.state:
-        case Starting(since=since):
-            return since + STARTING_S + runs_s
-        case Running(since=since):
-            return since + runs_s
-        case Stopping(kill_at=kill_at):
-            return kill_at  # however long it was expected to run: it is what can be relied on
+    state = active.state
+    if isinstance(state, Running):
+        return state.since + world.expects_s[active.job]
+    if isinstance(state, Stopping):
+        return state.kill_at  # however long it was expected to run: it is what can be relied on
+    return state.since + STARTING_S + world.expects_s[active.job]
 
 
 def _ends(world: World, node: NodeState) -> list[tuple[float, JobId, float]]:

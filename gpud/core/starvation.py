@@ -16,7 +16,6 @@ O(log lines) for each who is found.
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
-from gpud.core import census
 from gpud.core.backfill import told_end
 from gpud.core.queue import Line, Longest, job_of
 from gpud.core.world import World
@@ -135,8 +134,9 @@ def _counts(world: World, job: JobId) -> bool:
 
 def _drained_after_s(world: World, lines: list[Line], now: Timestamp) -> Seconds:
     """Return how long all GPUs together would need for everything that is queued, and for what still runs."""
-    gpus = census.present(world)
+    gpus = world.census[-1][1] if world.census else 0
     lasts_s = world.predictor.seconds
     waiting = sum(line.count * line.terms.demand.gpu_weight * lasts_s(line.terms, line.burst) for line in lines)
-    running = sum(active.gpu_weight * max(0.0, told_end(world, active) - now) for active in world.active.values())
+    left = [(active.milli, told_end(world, active) - now) for active in world.active.values()]
+    running = sum([milli * left_s for milli, left_s in left if left_s > 0]) / 1000
     return (waiting + running) / gpus if gpus else 0.0

@@ -133,7 +133,7 @@ def _bare(world: World, parked: Iterable[JobId], now: Timestamp) -> World:
     twin.set_policy(world.policy.twin(twin))
     twin.books.restore(world.tenants.values(), world.books.spent())
     twin.after = world.after.twin(parked)
-    twin.rail = replace(world.rail, longest=None)
+    twin.rail, twin.census = replace(world.rail, longest=None), world.census
     twin.next_number, twin.queued_us = world.next_number, world.queued_us
     # Where a look may be awaited, which nothing tells of here, it is decided anew at once; else when time says so.
     twin.rethink_at = now if world.real else world.rethink_at
