@@ -16,7 +16,6 @@ Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and fo
 """
 
 from bisect import insort
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import groupby
@@ -31,7 +30,7 @@ from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
-from gpud.core.victims import Cost, Option, Victim, cheapest, give_back, lost_s, protected
+from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, protected
 from gpud.core.world import World
 from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
@@ -58,7 +57,8 @@ class Preemption:
     """Who may be preempted in one cycle, and who was.
 
     `look_at` is when somebody who is spared now, for having run too briefly, has run for long enough.
-    `hoped`: whoever asked last might have found somebody to preempt. If not, nobody who comes later in line will.
+    `possible`: anybody may ever have to give way. `hoped`: whoever asked last might have found somebody to preempt. If
+    not, nobody who comes later in line will.
     """
 
     def __init__(self, world: World, out: Outcome) -> None:
@@ -73,13 +73,7 @@ class Preemption:
         self._leaving: dict[NodeName, None] = {}  # nodes of those who are being stopped
         self._left: dict[GpuId, NodeName] = {}  # of those, what nobody has for whom they are
         self.look_at: Timestamp | None = None
-        self.hoped = self.possible
-
-    @property
-    def possible(self) -> bool:
-        """Return whether anybody may ever have to give way."""
-        world = self._world
-        return bool(world.preemptible or world.tenants) or world.policy.preemptive
+        self.possible = self.hoped = bool(world.preemptible or world.tenants) or world.policy.preemptive
 
     @property
     def _entitled(self) -> bool:
@@ -129,12 +123,11 @@ class Preemption:
         if beneath is None:
             return None
         now = self._out.now
-        old = sorted(victim for victim in beneath if self._old_at(victim) <= now)
+        young = [at for victim in beneath if (at := self._old_at(victim)) > now]
+        old = sorted([victim for victim in beneath if self._old_at(victim) <= now] if young else beneath)
         found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._left else None
-        spared = (at for victim in beneath if found is None and (at := self._old_at(victim)) > now)
-        old_at = min(spared, default=None)
-        if old_at is not None:
-            self._look_again(old_at)
+        if young and found is None:
+            self._look_again(min(young))
         return found
 
     def stop(self, victims: Iterable[Victim], kept: Reservation) -> None:
@@ -204,7 +197,7 @@ class Preemption:
 
     def _old_at(self, victim: Victim) -> Timestamp:
         """Return when a job has run for long enough to give way."""
-        return Timestamp(victim.active.since + self._world.rules.preempt_after_s)
+        return Timestamp(victim.since + self._world.rules.preempt_after_s)
 
     def _look_again(self, at: Timestamp) -> None:
         self.look_at = at if self.look_at is None else min(self.look_at, at)
@@ -213,25 +206,23 @@ class Preemption:
         self, job: JobId, terms: Terms, among: list[Victim], holds: Holds
     ) -> tuple[Reservation, list[Victim]] | None:
         beneath = _by_node(among)
-        gpus = Counter(part.node for each in among for part in each.active.state.allocation.parts for _ in part.shares)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
         wanted = 0 if terms.demand.shared else terms.demand.gpus // count
         left = set(self._left.values()) if self._entitled else set[NodeName]()
         # The least that a node may cost: nothing, where enough may be there without victims, else who stands worst.
         least = [
-            (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, order, name)
-            for order, (name, room) in enumerate(rooms.items())
-            if (count > 1 or name in beneath or name in left)
-            and (len(room.free) + gpus[name] >= wanted or name in self._leaving)  # else there cannot be enough
+            (beneath[name][0].stands if name in beneath and name not in self._leaving else -inf, name)
+            for name in (rooms if count > 1 else rooms.keys() & (beneath.keys() | left))
+            if name in self._leaving or _may_have(rooms[name], beneath.get(name, ()), wanted)
         ]
-        found: list[tuple[Cost, int, Option]] = []
+        found: list[tuple[Cost, NodeName, Option]] = []
         self._looks = len(least)
-        for stands, order, name in sorted(least):
+        for stands, name in sorted(least):
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
             option = cheapest(self._world, terms, rooms[name], beneath.get(name, []), holds.get(name))
             if option is not None:
-                insort(found, (option.cost, order, option), key=_first_two)
+                insort(found, (option.cost, name, option), key=_first_two)
         if len(found) < count:
             return None
         chosen = [option for _, _, option in found[:count]]
@@ -318,13 +309,16 @@ class Preemption:
 
     def _beneath(self, terms: Terms, place: Place) -> list[Victim]:
         """Return those who run that this job may preempt, had they run for long enough."""
-        world = self._world
+        world, now = self._world, self._out.now
         standing = world.policy.standing(place) if self._own else inf
-        by_order = not world.preemptible and not world.tenants  # and for no other reason
         found: list[Victim] = []
         running = self._runs()
-        if by_order:
+        if not world.preemptible and not world.tenants:  # it is by the policy's order, and for no other reason
             running = [each for each in running if each[0] > standing] if self._worst > standing else []
+            found = [
+                as_victim(-holding, active, now) for holding, active in running if active.terms.preemptible is not False
+            ]
+            return [each for each in found if each.job not in self._gone] if self._gone else found
         for holding, active in running:
             if active.job in self._gone:
                 continue
@@ -332,7 +326,7 @@ class Preemption:
             yields = self._outranks(place, terms, active)
             own = (yields or (said is not False and standing < holding)) and not protected(self._world, terms, active)
             if own or (world.tenants and quota.may_reclaim(world, terms, active)):
-                found.append(Victim(-holding, lost_s(active, self._out.now), active.job, active, borrowed=not own))
+                found.append(as_victim(-holding, active, now, borrowed=not own))
         return found
 
     def _may_all(self, terms: Terms, victims: list[Victim]) -> bool:
@@ -352,6 +346,16 @@ def _by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:
         for part in victim.active.state.allocation.parts:
             by_node.setdefault(part.node, []).append(victim)
     return by_node
+
+
+def _may_have(room: Room, beneath: Iterable[Victim], gpus: int) -> bool:
+    """Return whether a node may have that many GPUs once these gave way."""
+    missing = gpus - len(room.free)
+    for each in beneath if missing > 0 else ():
+        missing -= len(room.node.held[each.job].shares)
+        if missing <= 0:
+            break
+    return missing <= 0
 
 
 def _victims(options: Iterable[Option]) -> list[Victim]:

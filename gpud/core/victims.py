@@ -24,14 +24,15 @@ Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-sec
 class Victim(NamedTuple):
     """A running job that may have to give way; they sort as they are taken.
 
-    `stands` is how it does with the policy, the lower the worse. `borrowed`: it gives way to this job only because its
-    tenant borrowed.
+    `stands` is how it does with the policy, the lower the worse; `lost_s` are the GPU-seconds that are thrown away, a
+    little for one without GPUs. `borrowed`: it gives way to this job only because its tenant borrowed.
     """
 
     stands: float
     lost_s: Seconds
     job: JobId
     active: ActiveJob
+    since: Timestamp
     borrowed: bool = False
 
 
@@ -100,9 +101,11 @@ def _without_leaving(world: World, room: Room) -> Room:
     return future
 
 
-def lost_s(active: ActiveJob, now: Timestamp) -> Seconds:
-    """Return the GPU-seconds that are thrown away when a job is preempted now; a little for one without GPUs."""
-    return max(0.0, now - active.since) * (active.gpu_weight or 0.01)
+def as_victim(stands: float, active: ActiveJob, now: Timestamp, *, borrowed: bool = False) -> Victim:
+    """Return a running job as one that may have to give way now."""
+    since = active.since
+    lost_s = (now - since) * (active.milli / 1000 or 0.01) if since < now else 0.0
+    return Victim(stands, lost_s, active.job, active, since, borrowed)
 
 
 def give_back(room: Room, active: ActiveJob) -> None:

@@ -56,10 +56,8 @@ class Remaining(Smallest):
 
     def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
         """Return the work that is left of running ones."""
-        known = self._known
-        return [
-            weight * (run.left_s - (now - (run.since or now))) for run, weight in [known[each.job] for each in running]
-        ]
+        known = map(self._known.__getitem__, [each.job for each in running])
+        return [weight * (run.left_s - (now - (run.since or now))) for run, weight in known]
 
     def started(self, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
         """Take note of who runs; no line ranks anew."""

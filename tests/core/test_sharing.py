@@ -8,9 +8,9 @@ from hypothesis import given, strategies as st
 from playbook import SIZES, Hardware, Play, a_cluster, a_job, a_node, a_process, a_real_cluster
 
 from gpud.core.condition import Condition, condition
-from gpud.core.preemption import lost_s
 from gpud.core.room import share_of
 from gpud.core.rules import Limits, Rules
+from gpud.core.victims import as_victim
 from gpud.model.gpu import GpuId, Node, ProcessIdentity, Share, nominal_mib
 from gpud.model.job import Demand, JobId
 from gpud.model.units import Mib, Timestamp
@@ -68,7 +68,8 @@ def test_a_part_by_memory_is_charged_as_that_wherever_something_is_charged():
     play.later(1_000.0)
     active = play.world.active[job]
 
-    assert (active.attained_s(play.now), lost_s(active, play.now)) == pytest.approx((500.0, 500.0), abs=0.1)
+    lost_s = as_victim(0.0, active, play.now).lost_s
+    assert (active.attained_s(play.now), lost_s) == pytest.approx((500.0, 500.0), abs=0.1)
     play.ends(job, code=0)
     assert play.ledger.gpu_s[job] == pytest.approx(500.0, abs=0.1)
     assert play.world.usage.account(active.terms.tenant, "ada", play.now).used_s == pytest.approx(500.0, rel=0.01)
