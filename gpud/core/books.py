@@ -134,25 +134,31 @@ class Books:
 
     # -- what runs
 
-    def enter(self, before: ActiveJob | None, active: ActiveJob) -> None:
-        """Count a job that became active, or one that was and is in another state now."""
-        terms, starts = active.terms, before is None
-        if before is not None and before.terms is not terms:  # it may be of another name now
-            self._unlike(before)
+    def enter(self, active: ActiveJob) -> None:
+        """Count a job that became active."""
+        terms, weight = active.terms, active.milli
+        leaving = weight if isinstance(active.state, Stopping) else 0
         self._alike.setdefault(_kind(terms), {})[active.job] = active.since
-        stops = isinstance(active.state, Stopping) and (before is None or not isinstance(before.state, Stopping))
-        if starts or stops:
-            weight = active.milli
-            for tally in self._tallies(terms):
-                if starts:
-                    tally.running += 1
-                    tally.milli += weight
-                if stops:
-                    tally.leaving += weight
+        for tally in self._tallies(terms):
+            tally.running += 1
+            tally.milli += weight
+            tally.leaving += leaving
         meter = self.meters.get(terms.tenant)
         if meter is not None:
-            if before is not None:
-                meter.add(before, -1)
+            meter.add(active, 1)
+
+    def change(self, before: ActiveJob, active: ActiveJob) -> None:
+        """Count an active job that is in another state now, or of other terms."""
+        terms, since = active.terms, active.since
+        if before.terms is not terms or before.since != since:
+            self._unlike(before)  # it may be of another name now
+            self._alike.setdefault(_kind(terms), {})[active.job] = since
+        if isinstance(active.state, Stopping) and not isinstance(before.state, Stopping):
+            for tally in self._tallies(terms):
+                tally.leaving += active.milli
+        meter = self.meters.get(terms.tenant)
+        if meter is not None:
+            meter.add(before, -1)
             meter.add(active, 1)
 
     def oldest(self, terms: Terms) -> Timestamp | None:

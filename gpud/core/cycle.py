@@ -87,7 +87,7 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
         stirred = True
     for each in inputs:
         stirred |= _TAKES.get(type(each), _command)(world, out, each)
-    stirred |= _blame_late(world, out)
+    stirred |= bool(world.real) and _blame_late(world, out)
     if out.surveyed:
         census.take(world, out)
     if stirred:
@@ -127,7 +127,7 @@ def _end(world: World, out: Outcome, seen: Exited) -> bool:
 
 def _submit(world: World, out: Outcome, asked: Submit) -> bool:
     submits.submit(world, out, asked)
-    return True
+    return world.rules.backfill or not world.blocked  # else it stands behind who does not fit, and passes nobody
 
 
 def _submit_many(world: World, out: Outcome, asked: SubmitMany) -> bool:
@@ -217,8 +217,6 @@ def _look_around(world: World, out: Outcome) -> None:
 
 def _blame_late(world: World, out: Outcome) -> bool:
     """See which GPUs that starts wait for have not answered when others have: who can go elsewhere need not wait."""
-    if not world.real:
-        return False
     waited = {gpu for wait in world.blocked.values() if isinstance(wait, Looking) for gpu in wait.gpus}
     late = [state for gpu in sorted(waited) if _due(state := world.gpus[gpu], LOOK_RELEASING_S, out.now)]
     late = [state for state in late if "late" not in state.health.faults and _is_behind(world, state)]

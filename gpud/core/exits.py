@@ -25,7 +25,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     if active is None:
         return
     _note_early(world, active, out.now)
-    terms, ran_s = active.terms, ended.at - active.since
+    terms, since = active.terms, active.since
+    ran_s = ended.at - since
     burst = world.bursts.of(job, terms)
     world.leave(job)
     world.books.spend(active, ended.at)
@@ -33,12 +34,12 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     clean = cause is None and (ended.exit_code == 0 or ended.timed_out)
     if world.real:
         _release(world, out, active)
-    gpu_s = max(0.0, ended.at - active.since) * active.gpu_weight
+    gpu_s = max(0.0, ran_s) * active.gpu_weight
     uses = sampling.end(world, job)
     out.changes.append(AttemptEnded(job, seen.attempt, ended, cause, terms.uid, terms.tenant, gpu_s, uses))
     if ended.containers is not None:
         out.changes.append(Told(out.now, "containers", {"reason": ended.containers, "attempt": seen.attempt}, job))
-    out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, active.since, ended.at)
+    out.changes += world.usage.charge(terms.tenant, terms.user, gpu_s, since, ended.at)
     if world.predictor.learn(terms, ran_s, own_end=clean, burst=burst):
         world.queue.lengths_anew(owner_of(terms))
     if clean:

@@ -218,7 +218,7 @@ def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str 
     """Change a job's priority; of a running one it counts when it queues again. Return why nothing was done, if so."""
     active = world.active.get(job)
     if active is not None:
-        world.enter(replace(active, place=replace(active.place, priority=priority)))
+        world.change(replace(active, place=replace(active.place, priority=priority)))
         out.changes.append(Reprioritised(job, out.now, priority))
         return None
     place = alone(world, out, job)
@@ -302,5 +302,5 @@ def wait(
 
 
 def _move(world: World, out: Outcome, active: ActiveJob, state: Running | Stopping, by: str | None = None) -> None:
-    world.enter(ActiveJob(active.job, active.terms, active.place, state, active.milli))
+    world.change(ActiveJob(active.job, active.terms, active.place, state, active.milli))
     out.changes.append(Moved(active.job, out.now, active.place.attempt, state, by or None))

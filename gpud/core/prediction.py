@@ -148,11 +148,10 @@ class Predictor:
         return told or any(key in self._circles for key in _keys(terms))
 
     def begin(self, job: JobId, terms: Terms, burst: Burst, since: Timestamp) -> None:
-        """Take note of a job that runs."""
-        if burst:
-            key, run = (terms.user, terms.demand.gpu_weight, burst), (since, job, terms.name_group)
-            self._running[job] = key, run
-            insort(self._came.setdefault(key, []), run)
+        """Take note of a job of a burst that runs."""
+        key, run = (terms.user, terms.demand.gpu_weight, burst), (since, job, terms.name_group)
+        self._running[job] = key, run
+        insort(self._came.setdefault(key, []), run)
 
     def end(self, job: JobId) -> None:
         """Take note that it does no more."""

@@ -46,15 +46,20 @@ def begin(world: World, active: ActiveJob) -> None:
 
 def end(world: World, job: JobId) -> tuple[GpuUse, ...]:
     """Return what was seen of an attempt that is over, and look no more."""
-    uses = world.samples.uses(job)
-    world.samples.due.silence(job)
-    world.samples.tallies.pop(job, None)
+    samples = world.samples
+    samples.due.silence(job)
+    if job not in samples.tallies:
+        return ()
+    uses = samples.uses(job)
+    del samples.tallies[job]
     return uses
 
 
 def look(world: World, out: Outcome) -> Timestamp | None:
     """Ask for the looks that are due; return when the next one is, if any ever is."""
     due = world.samples.due
+    if not world.rules.sample_every_s and not world.samples.tallies:
+        return None
     for job in due.due(out.now):
         active = world.active.get(job)
         if active is None or not world.rules.sample_every_s:

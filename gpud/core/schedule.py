@@ -58,9 +58,7 @@ class _Round:
     """One pass over the queue. `slots` is how many more blocked jobs may reserve."""
 
     def __init__(self, world: World, out: Outcome) -> None:
-        self.world = world
-        self.out = out
-        self.now = out.now
+        self.world, self.out, self.now = world, out, out.now
         self.guard = Guard(world, out.now)
         self.preemption = Preemption(world, out)
         self.slots = world.rules.reservations if world.policy.reserves else 0
@@ -80,11 +78,7 @@ class _Round:
 
     def run(self) -> None:
         world, queue = self.world, self.world.queue
-        self._serve_preemptors()
-        self._serve_patient()
-        self._serve_gangs()
-        self._serve_starving()
-        self._serve_guaranteed()
+        self._serve_out_of_turn()
         heads = self.heads = queue.heads()
         self.preemption.hoped = self.preemption.possible
         while heads:
@@ -113,7 +107,7 @@ class _Round:
         world.sooner.clear()
         world.early = False
         if self.sleeping is None:  # else those who sleep know it by its place
-            for job in [each for each in self.made if each not in queue]:
+            for job in [each for each in self.made if each not in queue] if self.made else ():
                 del self.made[job]  # it has started elsewhere
         self.made.update(self.unseen)
         if not len(queue):
@@ -215,7 +209,7 @@ class _Round:
         runs is, nobody may, and the job may reserve.
         """
         world, demand = self.world, line.terms.demand
-        standing = self.guard.standing(binding)
+        standing = self.guard.standing(binding) if binding else ()
         if len(standing) < len(binding) and world.spaces.fits(demand, self.guard.holds(standing)):
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
@@ -256,9 +250,9 @@ class _Round:
 
         Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
         """
-        if self.sleeping is not None:
-            return False
         world, made = self.world, self.made
+        if self.sleeping is not None or not (made or self.slots > 0 or self.preemption.possible):
+            return False
         preempted = job in made and made[job].taken
         while job not in made and job in world.queue and not arrays.full(world, job, made):
             if not (preempts and self._preempt(job, terms)):
@@ -304,10 +298,23 @@ class _Round:
             self.looking.add(terms.demand)
         return given
 
+    def _serve_out_of_turn(self) -> None:
+        """Start those who come before all others, whatever the policy says of them."""
+        world = self.world
+        if self.kept:
+            self._serve_preemptors()
+        if world.patience.kept:
+            self._serve_patient()
+        if world.rules.starvation_s:
+            self._serve_gangs()
+            self._serve_starving()
+        if world.tenants:
+            self._serve_guaranteed()
+
     def _serve_preemptors(self) -> None:
         """Start those for whom others were preempted, whoever's turn it is, or keep for them what is theirs."""
         world = self.world
-        for job, kept in list(self.kept.items()) if self.kept else ():
+        for job, kept in list(self.kept.items()):
             line = world.queue.line(job) if kept.taken else None
             if line is None or line.aside is not None or quota.over(world, line.terms, self.now) is not None:
                 continue
@@ -326,7 +333,7 @@ class _Round:
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""
         world = self.world
-        for job in dict.fromkeys(world.patience.kept.values()) if world.patience.kept else ():
+        for job in dict.fromkeys(world.patience.kept.values()):
             line = world.queue.line(job)
             if line is not None and line.aside is None and quota.over(world, line.terms, self.now) is None:
                 self._serve(job, line.terms)
@@ -362,8 +369,6 @@ class _Round:
 
     def _serve_guaranteed(self) -> None:
         """Give tenants what is guaranteed to them, in the policy's order, before anybody borrows it or keeps it."""
-        if not self.world.tenants:
-            return
         owed, queue = quota.owed(self.world), self.world.queue
         lines = [line for line in queue.lines() if line.terms.tenant in owed and line.aside is None] if owed else []
         heads = [(line.rank, line.head, line) for line in lines if line.head is not None]

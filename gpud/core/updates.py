@@ -218,7 +218,7 @@ def _update_active(world: World, out: Outcome, asked: Update, job: JobId, terms:
     if asked.rewrite != type(asked.rewrite)():
         out.changes.append(Rewritten(job, out.now, asked.rewrite))
     changed = terms != active.terms
-    world.enter(replace(active, terms=terms, place=place))
+    world.change(replace(active, terms=terms, place=place))
     world.ends_sooner(active)
     world.expects_s[job] = world.predictor.seconds(terms, world.bursts.of(job, terms))
     if asked.priority is not None:

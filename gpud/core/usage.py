@@ -13,6 +13,7 @@ from gpud.model.changes import UsePut
 from gpud.model.units import Seconds, Timestamp
 
 HALF_LIFE_S: Seconds = 7 * 86_400.0
+_LOG_2 = log(2)
 
 
 class Usage:
@@ -49,11 +50,10 @@ class Usage:
 
     def charge(self, tenant: str, user: str, gpu_s: Seconds, since: Timestamp, until: Timestamp) -> list[UsePut]:
         """Add GPU-seconds that were used evenly between two moments; return what to keep."""
-        rate = log(2) / self.half_life_s
-        decay = rate * max(0.0, until - since)
+        decay = _LOG_2 / self.half_life_s * max(0.0, until - since)
         # The integral of exp(-rate x age) over the time that it ran.
         used_s = gpu_s * (-expm1(-decay) / decay if decay else 1.0)
-        return [self._add(tenant, whose, used_s, until) for whose in (user, None)]
+        return [self._add(tenant, user, used_s, until), self._add(tenant, None, used_s, until)]
 
     def _add(self, tenant: str, user: str | None, used_s: Seconds, at: Timestamp) -> UsePut:
         """Add to an account what had been used by some moment, which may be before its last change."""

@@ -155,22 +155,27 @@ class World:
     # -- who holds what
 
     def enter(self, active: ActiveJob) -> None:
-        """Record that a job is active, in the state it has now."""
-        before = self.active.get(active.job)
+        """Record that a job is active now."""
+        job, terms = active.job, active.terms
+        self.active[job] = active
+        self.books.enter(active)
+        burst = self.bursts.of(job, terms)
+        if burst:
+            self.predictor.begin(job, terms, burst, active.since)
+        self.expects_s[job] = self.predictor.seconds(terms, burst)
+        if self.rules.preemptible if terms.preemptible is None else terms.preemptible:
+            self.preemptible[job] = None
+        self._hold(active)
+        if index_of(job) is not None:
+            self.arrays[array_of(job)].running += 1
+
+    def change(self, active: ActiveJob) -> None:
+        """Record that an active job is in another state now, or that its user says something else of it."""
+        self.books.change(self.active[active.job], active)
         self.active[active.job] = active
-        self.books.enter(before, active)
-        if before is not None:
-            self._end_differs(active)
-        else:
-            burst = self.bursts.of(active.job, active.terms)
-            self.predictor.begin(active.job, active.terms, burst, active.since)
-            self.expects_s[active.job] = self.predictor.seconds(active.terms, burst)
-            said = active.terms.preemptible
-            if self.rules.preemptible if said is None else said:
-                self.preemptible[active.job] = None
-            self._hold(active)
-            if index_of(active.job) is not None:
-                self.arrays[array_of(active.job)].running += 1
+        for part in active.state.allocation.parts:
+            if part.node in self.nodes:
+                self.nodes[part.node].changed()
 
     def leave(self, job: JobId) -> ActiveJob:
         """Record that a job is active no more, and return it as it was."""
@@ -180,7 +185,8 @@ class World:
         self.predictor.end(job)
         self.preemptible.pop(job, None)
         self.alarms.silence(job)
-        self.eased |= {active.terms.tenant, active.terms.user}
+        if self.shut:
+            self.eased |= {active.terms.tenant, active.terms.user}
         self._let_go(active)
         if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
@@ -213,11 +219,6 @@ class World:
     def ends_sooner(self, active: ActiveJob) -> None:
         """Remember where something may be free earlier than reservations were made for."""
         self.sooner.update(part.node for part in active.state.allocation.parts)
-
-    def _end_differs(self, active: ActiveJob) -> None:
-        for part in active.state.allocation.parts:
-            if part.node in self.nodes:
-                self.nodes[part.node].changed()
 
     # -- how long jobs take
 

@@ -86,7 +86,7 @@ def test_who_is_called_otherwise_while_it_runs_says_no_more_of_those_of_its_old_
     (job,) = play.submit(a_job())
     play.starts(job)
     active, books = play.world.active[job], play.world.books
-    play.world.enter(replace(active, terms=replace(active.terms, name_group="other")))
+    play.world.change(replace(active, terms=replace(active.terms, name_group="other")))
     assert books.oldest(active.terms) is None
     assert books.oldest(play.world.active[job].terms) == active.since
     play.ends(job)
