@@ -101,7 +101,7 @@ class Groups:
 
     def of(self, job: JobId) -> Group | None:
         """Return the group of a job that has not ended; an element is in its array's."""
-        return self._of.get(array_of(job))
+        return self._of.get(array_of(job)) if self._of else None
 
     def members(self, group: Group) -> Iterable[JobId]:
         """Return the jobs and arrays of a group that have not ended."""

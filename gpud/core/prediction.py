@@ -176,8 +176,8 @@ class Predictor:
         circles = self._of.get(terms)
         if circles is not None:
             return circles[0].mean_s, circles[_WIDER[0]]
-        keys = _keys(terms)
-        for key, wider in zip(keys, _WIDER, strict=True):
+        keys = _keys(terms) if self._circles else ()
+        for key, wider in zip(keys, _WIDER, strict=False):
             if key in self._circles:
                 return self._circles[key].mean_s, self._circles.get(keys[wider])
         return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s, None

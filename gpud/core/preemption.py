@@ -31,7 +31,7 @@ from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
 from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, protected
-from gpud.core.world import World
+from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
 from gpud.model.spec import Place, Terms
@@ -119,7 +119,7 @@ class Preemption:
         if self.hoped and self._served >= MOST:
             self._look_again(Timestamp(self._out.now + MOMENT_S))
             return None
-        beneath = self._may_preempt(job, terms) if self.hoped else None
+        beneath = self._may_preempt(terms, waiting) if self.hoped else None
         if beneath is None:
             return None
         now = self._out.now
@@ -155,7 +155,8 @@ class Preemption:
         Nobody is bound by it to give way: whoever's turn it is then is decided then.
         """
         entitled = self._entitled or quota.guaranteed(self._world, terms)
-        beneath = self._may_preempt(job, terms) if entitled and self._served < MOST else None
+        waiting = self._world.waiting(job) if entitled and self._served < MOST else None
+        beneath = self._may_preempt(terms, waiting)
         if not beneath:
             return None
         count, by_node = terms.demand.nodes, _by_node(beneath)
@@ -187,9 +188,9 @@ class Preemption:
             stops_at=stops_at,
         )
 
-    def _may_preempt(self, job: JobId, terms: Terms) -> list[Victim] | None:
+    def _may_preempt(self, terms: Terms, waiting: Parked | None) -> list[Victim] | None:
         """Return those who run that a job may preempt, had they run for long enough; None where it may not start."""
-        world, waiting = self._world, self._world.waiting(job)
+        world = self._world
         beside = () if quota.unlimited(world) else quota.promised(world)
         if waiting is None or quota.over(world, terms, self._out.now, beside) is not None:
             return None

@@ -208,10 +208,6 @@ class Queue:
                 del self._by_owner[owner_of(line.terms)]
         return True
 
-    def terms(self, job: JobId) -> Terms:
-        """Return the terms of a job in a line. Raises KeyError if it stands in none."""
-        return self._line_of(self._entries[job]).terms
-
     def order(self, job: JobId) -> int:
         """Return the order with which a job was added. Raises KeyError if it stands in no line."""
         return self._entries[job] >> _JOB_BITS + _LINE_BITS
@@ -327,7 +323,7 @@ class Queue:
             group = self._groups.get(terms.demand)
             if group is None:
                 group = self._groups[terms.demand] = Group(terms)
-            elif group.terms != terms:
+            elif group.terms is not terms and group.terms != terms:
                 group.terms = terms if not group.lines else None
             group.lines += 1
             line = self._by_kind[kind] = Line(number, kind, group, self._rank(*kind), self._lasts(terms))

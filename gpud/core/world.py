@@ -242,7 +242,7 @@ class World:
             if place.not_before is not None and place.park in {Park.BEGIN, Park.RETRY}:
                 self.alarms.set(place.not_before, job)
             return
-        array = self.arrays.get(array_of(job))
+        array = self.arrays.get(array_of(job)) if self.arrays else None
         if array is not None and index_of(job) is not None:
             self.places[job] = place
             if terms is not array.terms and terms != array.terms:
@@ -285,15 +285,16 @@ class World:
         if parked is not None:
             return parked
         place = self.places.get(job)
-        array, index = self.arrays.get(array_of(job)), index_of(job)
+        array = self.arrays.get(array_of(job)) if self.arrays else None
         if array is not None:
+            index, pending = index_of(job), array.state.pending
             if index is not None and place is not None:
                 return Parked(self.own_terms.get(job, array.terms), place)
-            pending = array.state.pending
             return Parked(array.terms, array.place) if (pending if index is None else index in pending) else None
-        if job not in self.queue:
+        line = self.queue.line(job)
+        if line is None:
             return None
-        return Parked(self.queue.terms(job), place or Place(queued_us=self.queue.order(job)))
+        return Parked(line.terms, place or Place(queued_us=self.queue.order(job)))
 
     def queued_since_us(self, job: JobId) -> int:
         """Return since when a job that stands in a line queues, in microseconds."""

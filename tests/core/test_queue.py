@@ -314,7 +314,7 @@ def test_the_queue_is_a_sorted_list(story):
     assert [queue.position(job_of(entry)) for entry in entries] == list(range(1, len(entries) + 1))
     heads = firsts(queue)
     for entry in entries:
-        demand = queue.terms(job_of(entry)).demand
+        demand = queue.line(job_of(entry)).terms.demand
         assert heads[demand] <= entry
         assert queue.order(job_of(entry)) == model[job_of(entry)][0]
     while heads:
