@@ -81,7 +81,8 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     # A reservation whose moment has come and gone was for a job that overruns: it moves.
     stirred = bool(world.reservations) and any(kept.at <= now for kept in world.reservations.values())
     stirred |= world.rethink_at is not None and world.rethink_at <= now
-    stirred |= tenants.turn(world, out)
+    if world.windows or world.tenants:
+        stirred |= tenants.turn(world, out)
     for job in world.alarms.due(now):
         jobs.come_due(world, out, job)
         stirred = True
@@ -91,11 +92,14 @@ def cycle(world: World, inputs: Sequence[Input], now: Timestamp) -> Outcome:
     if out.surveyed:
         census.take(world, out)
     if stirred:
-        hold_failing(world, out)
-        settle(world, out)
+        if world.groups.due:
+            hold_failing(world, out)
+        if out.touched or world.after.unsettled:
+            settle(world, out)
         schedule(world, out)
     out.changes += world.usage.lifted()
-    submits.answer(world, out)
+    if out.told:
+        submits.answer(world, out)
     _look_around(world, out)
     out.close(world)
     return out

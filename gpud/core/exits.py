@@ -24,7 +24,8 @@ def exited(world: World, out: Outcome, seen: Exited) -> None:
     active = jobs.current(world, job, seen.attempt)
     if active is None:
         return
-    _note_early(world, active, out.now)
+    if world.reservations:
+        _note_early(world, active, out.now)
     terms, since = active.terms, active.since
     ran_s = ended.at - since
     burst = world.bursts.of(job, terms)
@@ -109,7 +110,8 @@ def _again(world: World, active: ActiveJob, place: Place) -> Place:
 
 def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
     """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
-    if world.reservations and (early_s := told_end(world, active) - now) > 0:
+    early_s = told_end(world, active) - now
+    if early_s > 0:
         world.early |= early_s > STARTING_S
         world.ends_sooner(active)
 

@@ -13,8 +13,6 @@ from gpud.model.spec import Park
 
 def hold_failing(world: World, out: Outcome) -> None:
     """Hold the groups of which too many failed in this cycle."""
-    if not world.groups.due:
-        return
     due, world.groups.due = world.groups.due, {}
     for group in due:
         reason = world.groups.reason(group)

@@ -37,11 +37,14 @@ MOST = 2.0  # readings stand for so many times `sample_every_s` at most: more wa
 
 def begin(world: World, active: ActiveJob) -> None:
     """Look at a job's GPUs from now on, if it has any. What was known of an earlier attempt is forgotten."""
-    world.samples.tallies.pop(active.job, None)
-    if not world.samples.tallies:
-        world.samples.kept_at = max(world.samples.kept_at, active.since)
-    if world.rules.sample_every_s and active.state.allocation.all_shares:
-        world.samples.due.set(Timestamp(active.since + FIRST_S), active.job)
+    samples = world.samples
+    samples.tallies.pop(active.job, None)
+    if not world.rules.sample_every_s:
+        return
+    if not samples.tallies:
+        samples.kept_at = max(samples.kept_at, active.since)
+    if active.state.allocation.all_shares:
+        samples.due.set(Timestamp(active.since + FIRST_S), active.job)
 
 
 def end(world: World, job: JobId) -> tuple[GpuUse, ...]:

@@ -173,8 +173,9 @@ class Spaces:
         self._version += 1
         room.version = self._version
         self._log.append(name)
-        if room.counted != len(room.free):
-            self._count(room, len(room.free))
+        free = len(room.free)
+        if room.counted != free:
+            self._count(room, free)
         if len(self._log) > self._most:
             half = len(self._log) // 2
             del self._log[:half]

@@ -59,12 +59,15 @@ class Usage:
         """Add to an account what had been used by some moment, which may be before its last change."""
         account = self._accounts.get((tenant, user))
         if account is None:
-            return self._put(UsePut(tenant, user, used_s, 0.0, at))
-        if account.at > at:
+            account = UsePut(tenant, user, used_s, 0.0, at)
+        elif account.at > at:
             late = 0.5 ** ((account.at - at) / self.half_life_s)
-            return self._put(UsePut(tenant, user, account.used_s + used_s * late, account.lifted_s, account.at))
-        left = 0.5 ** ((at - account.at) / self.half_life_s)
-        return self._put(UsePut(tenant, user, account.used_s * left + used_s, account.lifted_s * left, at))
+            account = UsePut(tenant, user, account.used_s + used_s * late, account.lifted_s, account.at)
+        else:
+            left = 0.5 ** ((at - account.at) / self.half_life_s)
+            account = UsePut(tenant, user, account.used_s * left + used_s, account.lifted_s * left, at)
+        self._accounts[tenant, user] = account
+        return account
 
     def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:
         """Count an account as if that much had been used, at least."""

@@ -6,7 +6,8 @@ it at the full minute after something happened, as schedulers of real clusters d
 """
 
 from collections.abc import Sequence
-from math import floor
+from heapq import heappop, heappush
+from math import floor, inf
 
 from gpud.core.active import ActiveJob
 from gpud.core.policies.steady import Steady
@@ -40,14 +41,24 @@ class Remaining(Smallest):
         self._world = world
         self._every_s = every_s
         self._known: dict[JobId, tuple[Run, float]] = {}  # of who runs, and its weight
+        self._most: list[tuple[float, JobId]] = []  # of who runs, a heap: minus what each has left, or had before
 
     def preempts(self, now: Timestamp) -> bool:
         """Return whether it is time to look who has more left."""
         return not self._every_s or not now % self._every_s
 
-    def wants(self, place: Place) -> bool:  # noqa: ARG002 - the protocol's shape
-        """Return True: who has most left of all that run may have more than any."""
-        return True
+    def wants(self, place: Place) -> bool:
+        """Return whether somebody who runs has more left. What is left of one who runs only ever becomes less."""
+        standing, now, most = self.standing(place), self._world.predictor.now, self._most
+        while most and -most[0][0] > standing:
+            job = most[0][1]
+            left = _left(*self._known[job], now) if job in self._known else -inf
+            if left > standing:
+                return True
+            heappop(most)
+            if job in self._known:
+                heappush(most, (-left, job))
+        return False
 
     def standing(self, place: Place) -> float:
         """Return the work that is left of a waiting job."""
@@ -57,12 +68,13 @@ class Remaining(Smallest):
     def holding(self, running: Sequence[ActiveJob], now: Timestamp) -> list[float]:
         """Return the work that is left of running ones."""
         known = map(self._known.__getitem__, [each.job for each in running])
-        return [weight * (run.left_s - (now - (run.since or now))) for run, weight in known]
+        return [weight * (run.left_s - (now - (run.since or now))) for run, weight in known]  # `_left`, of very many
 
-    def started(self, active: ActiveJob, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
+    def started(self, active: ActiveJob, now: Timestamp) -> bool:
         """Take note of who runs; no line ranks anew."""
         number = active.place.priority - 1
-        self._known[active.job] = self._runs[number], self._weights[number]
+        known = self._known[active.job] = self._runs[number], self._weights[number]
+        heappush(self._most, (-_left(*known, now), active.job))
         return False
 
     def ended(self, active: ActiveJob, gpu_s: Seconds, now: Timestamp) -> bool:  # noqa: ARG002 - the protocol's shape
@@ -75,3 +87,8 @@ class Remaining(Smallest):
         if not self._every_s or not now % self._every_s or not len(self._world.queue):
             return None
         return Timestamp(self._every_s * (floor(now / self._every_s) + 1))
+
+
+def _left(run: Run, weight: float, now: Timestamp) -> float:
+    """Return the work that is left of one who runs, or is about to."""
+    return weight * (run.left_s - (now - (run.since or now)))
