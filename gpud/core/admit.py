@@ -102,7 +102,7 @@ def _no_such_type(demand: Demand, gpus: list[Gpu]) -> _Words | None:
     pattern = demand.gpu_type
     if not demand.gpus or pattern is None or any(type_matches(pattern, gpu.name) for gpu in gpus):
         return None
-    return f"no GPU here is of type {pattern!r}", f"there are: {_types(gpus)}"
+    return f"no GPU here is of type {pattern!r}", f"there are: {types(gpus)}"
 
 
 def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> _Words | None:
@@ -174,6 +174,7 @@ def _are(count: int) -> str:
     return f"are {count}" if count > 1 else "is one" if count else "is none"
 
 
-def _types(gpus: list[Gpu]) -> str:
+def types(gpus: Iterable[Gpu]) -> str:
+    """Return how many GPUs there are of each type, in words."""
     names = Counter(gpu.name for gpu in gpus)
     return ", ".join(f"{count} x {name}" for name, count in sorted(names.items()))

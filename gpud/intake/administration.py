@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from gpud.core.admit import types
 from gpud.core.choice import in_force
 from gpud.core.commands import ChoosePolicy, Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
 from gpud.core.fleet import GpuState
+from gpud.core.placement import type_matches
 from gpud.core.policies import POLICIES
 from gpud.core.policies.parameters import Parameter
 from gpud.core.windows import named_by
@@ -136,6 +138,9 @@ def _tenant(world: World, message: Message, by: str) -> Make:
             values[key] = message[key]
     for kind in message.get("gpu_types", ()):
         check_text("the GPU type", kind, 200)
+        gpus = [state.gpu for state in world.gpus.values()]
+        if gpus and not any(type_matches(kind, gpu.name) for gpu in gpus):
+            raise Wrong(f"no GPU here is of type {kind!r}", f"there are: {types(gpus)}")
     for key in ("users", "groups", "gpu_types"):
         if key in message:
             values[key] = tuple(message[key])

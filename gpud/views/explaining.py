@@ -20,7 +20,6 @@ from gpud.core.lifecycle import said
 from gpud.core.obstacles import Blocker, Denied, Obstacles, exposure, gives_way_to, obstacles, of_array, over_quota
 from gpud.core.prediction import Prediction
 from gpud.core.waits import Barred, Guaranteed, NoCapacity, OverQuota, Throttled, Wait, YieldsTo
-from gpud.core.why import why
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
 from gpud.model.job import JobId, StopCause, Stopping, format_job
@@ -29,7 +28,7 @@ from gpud.model.units import Timestamp, format_duration, format_size
 from gpud.store.rows import JobRow
 from gpud.views.forecasting import is_late, outlook
 from gpud.views.gpus import health_reason
-from gpud.views.jobs import Scene, gpu_names
+from gpud.views.jobs import Scene, gpu_names, waits
 from gpud.views.reasons import in_words, never_starts
 from gpud.views.words import claimed
 
@@ -42,7 +41,8 @@ _NOTHING = Obstacles([], [], 0)
 def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private: bool = True) -> dict[str, object]:
     """Return why a job is where it is; `deep`: with all in its way; `private`: also what is its owner's alone."""
     world, now = scene.world, scene.now
-    wait, active = why(world, row.job, now), world.active.get(row.job)
+    wait = waits(scene, row)
+    active = None if wait is not None else world.active.get(row.job)
     last = row.reason if private else None
     told_reason = last if active is not None or not private else _ending(row)
     code, reason, hint = row.state, told_reason, None

@@ -10,7 +10,7 @@ from typing import cast
 
 from gpud.core.forecast import Forecast
 from gpud.core.queue import job_of
-from gpud.core.waits import Wait
+from gpud.core.waits import Next, Wait
 from gpud.core.why import why
 from gpud.core.world import World
 from gpud.launchers.logs import log_path
@@ -80,9 +80,17 @@ def positions(world: World) -> dict[JobId, int] | None:
     return {job_of(entry): place for place, (_, entry) in enumerate(sorted(world.queue.standing()), 1)}
 
 
+def waits(scene: Scene, row: JobRow) -> Wait | None:
+    """Return why a job waits, if it does so by its row: the world may be a commit ahead of what is durable."""
+    if row.array is None and row.state not in ("held", "queued"):
+        return None
+    wait = why(scene.world, row.job, scene.now)
+    return wait if row.array is not None or wait is not None else Next()
+
+
 def job_map(scene: Scene, row: JobRow, viewer: Viewer, place: int | None) -> Job:
     """Return a job as the protocol's page says."""
-    world, demand, wait = scene.world, row.terms.demand, why(scene.world, row.job, scene.now)
+    world, demand, wait = scene.world, row.terms.demand, waits(scene, row)
     expected_at, unknown = outlook(scene.forecast, row.job, wait, scene.now)
     run, ended, over = row.run, row.ended_at is not None, None if row.run is None else row.run.exit
     shown, started_at = viewer.may_read(row), None if run is None else _started_at(run)
