@@ -54,8 +54,9 @@ def earliest(
     looked = rooms.values() if among is None else [rooms[name] for name in sorted(among) if name in rooms]
     for room in [room for room in looked if each not in room.node.bounds]:  # kept until the node changes
         room.node.bounds[each] = _soonest(world, room, each, now)
-    found_of = [(room.node.bounds[each], order, room) for order, room in enumerate(looked)]
-    bounds = [(bound, order, room) for bound, order, room in found_of if bound is not None]
+    bounds = [
+        (bound, order, room) for order, room in enumerate(looked) if (bound := room.node.bounds[each]) is not None
+    ]
     heapify(bounds)
     found: list[tuple[Timestamp, int, Allocation]] = []
     while bounds and not (len(found) >= demand.nodes and found[demand.nodes - 1][0] <= bounds[0][0]):

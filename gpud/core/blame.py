@@ -8,8 +8,8 @@ from gpud.model.job import Exit, format_job
 
 def guest(world: World, active: ActiveJob, ended: Exit) -> str | None:
     """Return who was there that should not have been, if that may be why."""
-    _, there = world.care.guests.get(active.job, (None, None))
-    return there if _ran_out(ended) else None
+    found = world.care.guests.get(active.job)
+    return found[1] if found is not None and _ran_out(ended) else None
 
 
 def others(world: World, active: ActiveJob, ended: Exit) -> str:

@@ -50,9 +50,11 @@ class Bursts:
 
     def came(self, job: JobId, terms: Terms, at_us: int) -> None:
         """Take note of a job that queues, since that moment (microseconds); one that did before changes nothing."""
+        if not self._learns:
+            return
         who, job = (terms.user, terms.demand.gpu_weight), array_of(job)
         row = self._rows.get(who) or _Row()
-        if job <= row.last or not self._learns:
+        if job <= row.last:
             return
         self._rows[who] = row
         if at_us - row.at_us > PAUSE_S * 1_000_000:
@@ -68,6 +70,6 @@ class Bursts:
 
     def of(self, job: JobId, terms: Terms) -> Burst:
         """Return the burst in which a job came."""
-        row = self._rows.get((terms.user, terms.demand.gpu_weight))
+        row = self._rows.get((terms.user, terms.demand.gpu_weight)) if self._rows else None
         at = bisect_right(row.first, array_of(job)) if row is not None else 0
         return row.first[at - 1] if row is not None and at else ALONE

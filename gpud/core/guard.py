@@ -138,6 +138,8 @@ class Guard:
 
     def standing_at(self, terms: Terms, at: Timestamp) -> tuple[int, ...]:
         """Return the claims, nobody's reservation, that a job must respect if it starts then."""
+        if len(self._horizons_s) == len(self.claimed):
+            return ()
         end = Timestamp(at + STARTING_S + self._world.lasting_s(terms))
         return tuple(
             index

@@ -133,6 +133,8 @@ class Predictor:
 
     def _kind(self, terms: Terms) -> _Runs | None:
         """Return the last runs of the very same kind of job."""
+        if not self._circles:
+            return None
         known = self._of.get(terms)
         return self._circles.get(kind_of_run(terms)) if known is None else known[0]
 

@@ -197,15 +197,10 @@ class Queue:
             return False
         line = self._line_of(entry)
         line.count -= 1
-        self._settle(line)
-        if not line.count:
-            line.group.lines -= 1
-            del self._by_kind[line.terms, line.burst]
-            self._unused.append(line.number)
-            owned = self._by_owner[owner_of(line.terms)]
-            del owned[line]
-            if not owned:
-                del self._by_owner[owner_of(line.terms)]
+        if line.count:
+            self._settle(line)
+        else:
+            self._drop(line)
         return True
 
     def order(self, job: JobId) -> int:
@@ -331,6 +326,19 @@ class Queue:
             self._lines[number : number + 1] = [line]
             self._note_length(line)
         return line
+
+    def _drop(self, line: Line) -> None:
+        """Let a line go in which nobody stands any more."""
+        line.heap.clear()
+        line.head = None
+        line.group.lines -= 1
+        del self._by_kind[line.terms, line.burst]
+        self._unused.append(line.number)
+        owner = owner_of(line.terms)
+        owned = self._by_owner[owner]
+        del owned[line]
+        if not owned:
+            del self._by_owner[owner]
 
     def _note_length(self, line: Line) -> None:
         shortest = line.group.shortest

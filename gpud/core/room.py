@@ -158,7 +158,8 @@ class Room:
             if state is None or not state.comes_back:
                 continue
             if share_mib is None or shared.get(gpu) == state.kind.memory_mib - share_mib:
-                shared.pop(gpu, None)
+                if shared:
+                    shared.pop(gpu, None)
                 insort(self.free, state, key=_INDEX)
             elif gpu in shared:
                 shared[gpu] += share_mib

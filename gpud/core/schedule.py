@@ -62,8 +62,8 @@ class _Round:
         self.guard = Guard(world, out.now)
         self.preemption = Preemption(world, out)
         self.slots = world.rules.reservations if world.policy.reserves else 0
-        self.tries = RESERVE_TRIES
-        self.owed = MOST_OWED
+        self.tries, self.owed = RESERVE_TRIES, MOST_OWED
+        self.unlimited = quota.unlimited(world)
         self.reserving = Reserving(world, self.guard, self.now)
         self.kept, self.made = self.reserving.kept, self.reserving.made
         self.sleeping: Sleeping | None = None  # once whoever is blocked can neither reserve nor preempt
@@ -119,7 +119,7 @@ class _Round:
     def _is_idle(self) -> bool:
         """Return whether nothing is to be done any more for who does not fit. (Who is over a quota is shut out.)"""
         reserves, passed = self.slots > 0 and self.tries > 0, self.world.rules.backfill
-        return passed and not reserves and not self.preemption.hoped and quota.unlimited(self.world)
+        return passed and not reserves and not self.preemption.hoped and self.unlimited
 
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
@@ -127,11 +127,11 @@ class _Round:
         sleeping = self.sleeping
         if sleeping is not None and sleeping.again and sleeping.falls_asleep(line.group):
             return False
-        wait = quota.over(world, terms, self.now)
+        wait = None if self.unlimited and terms.demand.pool is None else quota.over(world, terms, self.now)
         if wait is not None:
             self._shut(line, wait)
             return True
-        wait = patience.yields(world, job, terms, self.now)
+        wait = patience.yields(world, job, terms, self.now) if world.patience.kept else None
         if wait is not None:
             self._set_aside(line, wait)
             return True
