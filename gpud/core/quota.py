@@ -244,13 +244,14 @@ def _nowhere(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     types = ""
     if tenant is not None and tenant.gpu_types:
         types = f"tenant {tenant.name} may use only {' and '.join(tenant.gpu_types)}: "
-    where = "there are" if not names else f"beside those for {names} there are"
+    there, suit = ("there is", "suits") if most == 1 else ("there are", "suit")
+    where = there if not names else f"beside those for {names} {there}"
     if demand.pool is not None:
         where = f"pool {demand.pool} has"
     asked = f"{each} GPUs of one node are" if each > 1 else "a GPU is"
     if demand.nodes > 1:
         asked = f"{demand.nodes} nodes with {plural(each, 'GPU')} each are"
-    message = f"{asked} asked for; {types}{where} {most or 'none'} that suit"
+    message = f"{asked} asked for; {types}{where} {most or 'none'} that {suit}"
     return Refused("never_fits", message, "see whose they are: gpuctl gpus")
 
 

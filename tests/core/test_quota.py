@@ -738,7 +738,7 @@ def test_a_pool_is_for_jobs_that_ask_for_it_and_those_get_nothing_else():
         (a_job(pool="debug", limit=3600.0), "pool debug is for jobs of 30m at most; --time-limit 30m"),
         (
             a_job(2, pool="debug", limit=60.0),
-            "2 GPUs of one node are asked for; pool debug has 1 that suit; see whose they are: gpuctl gpus",
+            "2 GPUs of one node are asked for; pool debug has 1 that suits; see whose they are: gpuctl gpus",
         ),
         (
             a_job(4),
@@ -898,5 +898,5 @@ def test_a_gang_for_which_too_few_nodes_are_left_beside_a_pool_is_told_how_many_
     nodes = [a_node(name, gpus="8xH100") for name in ("n1", "n2")]
     rules = Rules(pools=(Pool(name="debug", gpus=("n2:7",)),))
     play = a_cluster(*nodes, rules=rules)
-    said = "2 nodes with 8 GPUs each are asked for; beside those for pool debug there are 1 that suit"
+    said = "2 nodes with 8 GPUs each are asked for; beside those for pool debug there is 1 that suits"
     assert play.refused(a_job(16, nodes=2)).startswith(said)

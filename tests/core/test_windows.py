@@ -291,7 +291,7 @@ def test_who_fits_only_on_a_node_that_it_leaves_out_is_refused():
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xH100"))
     create(play, "vision", gpus=("n1-H100-0",))
     asked = play.refused(a_job(2, excluded_nodes=("n2",)))
-    assert asked.startswith("2 GPUs of one node are asked for; beside those for tenant vision there are 1 that suit")
+    assert asked.startswith("2 GPUs of one node are asked for; beside those for tenant vision there is 1 that suits")
 
 
 def test_a_tenants_jobs_go_to_its_own_gpus_first():
