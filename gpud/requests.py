@@ -379,7 +379,8 @@ class Requests:
         again = tuple(loaded for loaded in found.values() if loaded is not None)
         select = message["select"]
         if select.get("state"):
-            again = meant(self._gpud.world, again, cancelled=End.CANCELLED in select.get("state", ()))
+            cancelled, named = End.CANCELLED in select["state"], bool(select.get("jobs"))
+            again = meant(self._gpud.world, again, cancelled=cancelled, named=named)
         lost = tuple(
             (job, "cannot run again: its environment is not kept any more") for job in ended if not found.get(job)
         )

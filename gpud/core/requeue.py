@@ -82,12 +82,13 @@ def requeue_finished(world: World, out: Outcome, finished: Sequence[LoadedJob]) 
             yield array, "runs again without the elements that had started; name those that are to run again, too"
 
 
-def meant(world: World, finished: Sequence[LoadedJob], *, cancelled: bool) -> tuple[LoadedJob, ...]:
+def meant(world: World, finished: Sequence[LoadedJob], *, cancelled: bool, named: bool) -> tuple[LoadedJob, ...]:
     """Return whom one means who names the state in which they ended: of a key the newest, of an array its elements.
 
-    `cancelled`: also what was cancelled of an array before it started, of which only the array itself tells.
+    `cancelled`: also what was cancelled of an array before it started, of which only the array itself tells. `named`:
+    each was named; of a key that another has it is said then.
     """
-    rivals = _rivals(world, sorted(finished, key=lambda loaded: loaded.job))
+    rivals = {} if named else _rivals(world, sorted(finished, key=lambda loaded: loaded.job))
     begun = {array_of(loaded.job) for loaded in finished if index_of(loaded.job) is not None}
     return tuple(
         loaded
