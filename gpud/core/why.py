@@ -1,5 +1,6 @@
 """The reason of one waiting job, from what the last cycle decided."""
 
+from collections import Counter
 from collections.abc import Collection
 from math import inf
 
@@ -110,7 +111,7 @@ def _after(world: World, job: JobId) -> Wait:
 def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[GpuId] = ()) -> NoCapacity:
     """Return what is missing, on the node where the least is; GPUs that are `closed` to the job would not do."""
     out: dict[str, int] = {}
-    able = [state for state in suitable(world, demand) if state.gpu.id not in closed]
+    able = suitable(world, demand, closed)
     for state in able:
         now_is = condition(world, state, now)
         if now_is is Condition.BUSY and is_drained(world, state):
@@ -129,8 +130,11 @@ def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[Gp
     return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())))
 
 
-def suitable(world: World, demand: Demand) -> list[GpuState]:
-    """Return the GPUs that suit a demand, whatever is on them. GPUs of one kind are asked about once."""
+def suitable(world: World, demand: Demand, closed: Collection[GpuId] = ()) -> list[GpuState]:
+    """Return the GPUs that suit a demand, whatever is on them, on nodes that have enough which are not `closed` to it.
+
+    GPUs of one kind are asked about once.
+    """
     kinds: dict[tuple[object, ...], bool] = {}
     by_name = bool(demand.gpu_ids or demand.excluded_gpus)
     found = []
@@ -140,6 +144,7 @@ def suitable(world: World, demand: Demand) -> list[GpuState]:
         kind = (gpu.name, gpu.memory_total_mib, gpu.mig, gpu.split, gpu.id if by_name else None)
         if kind not in kinds:
             kinds[kind] = suits(demand, gpu)
-        if kinds[kind] and state.node not in elsewhere:
+        if kinds[kind] and state.node not in elsewhere and gpu.id not in closed:
             found.append(state)
-    return found
+    there, least = Counter(state.node for state in found), 1 if demand.shared else demand.gpus // demand.nodes
+    return [state for state in found if there[state.node] >= least]

@@ -258,11 +258,13 @@ def _denial(scene: Scene, denied: Denied) -> str:
     state, now = denied.state, scene.now
     if denied.left_mib is not None:
         return f"shared, with {format_size(denied.left_mib)} left"
-    if denied.condition is Condition.BUSY:
+    if denied.condition in {Condition.BUSY, Condition.SHARED}:
         why_not = health_reason(scene.world, state, denied.condition, now)
         out = ["drained" + (f": {why_not}" if why_not else "")] if is_drained(scene.world, state) else []
-        return ", and ".join(["busy", *([] if denied.claim is None else [claimed(denied.claim, now)]), *out])
-    if denied.condition not in {Condition.FREE, Condition.SHARED}:
+        return ", and ".join(
+            [denied.condition.value, *([] if denied.claim is None else [claimed(denied.claim, now)]), *out]
+        )
+    if denied.condition is not Condition.FREE:
         why_not = health_reason(scene.world, state, denied.condition, scene.now)
         worst = state.health.worst() if denied.condition is Condition.UNHEALTHY else None
         cure = "" if worst is None else f"; what clears it: {worst[1].clears}"

@@ -43,6 +43,9 @@ def in_words(
         demand = waiting.terms.demand
         if wait.short is not None or not demand.gpus:
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
+    if isinstance(wait, Barred) and waiting is not None and len(wait.claim.gpus) < waiting.terms.demand.gpus:
+        code, sentence, _ = words(wait, now, written)
+        return code, sentence, "see for whom each GPU is: gpuctl gpus"  # the pool is too small to ask for it
     if isinstance(wait, YieldsTo):
         kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
         late = is_late(forecast, wait.job)

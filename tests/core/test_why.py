@@ -298,6 +298,27 @@ def test_what_is_short_is_named_also_where_gpus_are_and_of_whom_it_is_said_what_
     assert "job 3 of ada holds memory of n1" in details(play, memory)
 
 
+def test_a_node_that_never_has_enough_is_neither_counted_nor_is_who_runs_there_in_the_way():
+    play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "4xH100"))
+    small, large = play.submit(a_job(2, limit=60), a_job(4, limit=600))
+    play.starts(small, large)
+    (waits,) = play.submit(a_job(4))
+    assert told(play, waits)["reason"] == "waits for 4 GPUs: 0 of 4 are free"
+    assert [each["job"] for each in told(play, waits)["blockers"]] == ["2"]
+
+
+def test_what_is_free_of_a_pool_that_is_too_small_is_no_reason_to_ask_for_it():
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",)),)))
+    play.starts(*play.submit(a_job(2, limit=60)))
+    two, one = play.submit(a_job(2), a_job(1, user="bob"))
+    play.starts(one)
+    assert told(play, two)["reason"] == "what is free is for pool debug"
+    assert told(play, two)["hint"] == "see for whom each GPU is: gpuctl gpus"
+    (shared,) = play.submit(a_job(share_mib=8 * 1024, pool="debug"))
+    play.starts(shared)
+    assert "GPU 3 is shared, and for pool debug" in details(play, two)
+
+
 def test_where_only_cpus_are_short_only_those_who_have_them_and_for_whom_they_are_kept_are_named():
     play = a_cluster(gpus="4xH100", cpus=8)
     play.starts(*play.submit(a_job(cpus=6, limit=60), a_job()))
