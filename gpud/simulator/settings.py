@@ -1,6 +1,7 @@
 """What is set for a replay, as people write it: parameters of policies, what deciding keeps to, shares of tenants."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from gpud.core import rules
@@ -33,12 +34,14 @@ def read_settings(words: Sequence[str], policies: Sequence[str]) -> dict[str, fl
 def read_shares(words: Sequence[str], policies: Sequence[str], trace: Trace) -> tuple[Tenant, ...]:
     """Return tenants with the shares that they have in a history, or that `NAME=SHARE` words give them.
 
-    Raises TraceError for those that no job is of.
+    Where nobody looks at shares, only those who have something else of their own. Raises TraceError for those that no
+    job is of.
     """
     if words and "fair_share" not in policies:
         raise TraceError("fair_share alone looks at shares", "--policy fair_share")
     there = {job.terms.tenant for job in trace.jobs} if words else set()
-    tenants = {each.name: each for each in trace.tenants if "fair_share" in policies}
+    fair = "fair_share" in policies
+    tenants = {each.name: each for each in trace.tenants if fair or each != Tenant(name=each.name, share=each.share)}
     for word in words:
         name, text = _parts(word, "vision=3")
         if name not in there:
@@ -49,7 +52,7 @@ def read_shares(words: Sequence[str], policies: Sequence[str], trace: Trace) -> 
             share = 0.0
         if not _SHARE_LEAST <= share <= _SHARE_MOST:
             raise TraceError(f"the share of {name} cannot be {text!r}", "write a number, from 0.001 to 1000000")
-        tenants[name] = Tenant(name=name, share=share)
+        tenants[name] = replace(tenants.get(name, Tenant(name=name)), share=share)
     return tuple(tenants.values())
 
 

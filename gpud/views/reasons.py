@@ -3,6 +3,8 @@
 A job is refused at the door where it can never fit; one that was queued before any GPU was seen learns it here.
 """
 
+from collections.abc import Sequence
+
 from gpud.core.admit import Refused, never_fits
 from gpud.core.backfill import OVERRUN_S
 from gpud.core.forecast import Forecast
@@ -76,12 +78,18 @@ def _short(world: World, demand: Demand, wait: NoCapacity) -> str:
     up = [node for node in world.nodes.values() if node.present and node.drained is None]
     nodes = [node for node in up if node.node.name == wait.node and demand.gpus] or up
     if wait.short == "memory":
+        room = [(node.node.memory_mib - node.memory_used_mib, node.node.memory_mib) for node in nodes]
+        free, most = _most([each for each in room if each[0] < demand.memory_mib] or room)
         wanted = format_size(demand.memory_mib)
-        free, most = max(
-            ((node.node.memory_mib - node.memory_used_mib, node.node.memory_mib) for node in nodes), default=(0, 0)
-        )
-        return f"waits for {wanted} of memory: {format_size(max(0, free))} of {format_size(most)} are free"
+        return f"waits for {wanted} of memory: {format_size(free)} of {format_size(most)} are free"
     count = demand.cpus_counted
     wanted = "a CPU" if count == 1 else f"{count} CPUs"
-    free, most = max(((node.node.cpus - node.cpus_used, node.node.cpus) for node in nodes), default=(0, 0))
-    return f"waits for {wanted}: {max(0, free)} of {most} are free"
+    cpus = [(node.node.cpus - node.cpus_used, node.node.cpus) for node in nodes]
+    free, most = _most([each for each in cpus if each[0] < count] or cpus)  # where there are enough other things lack
+    return f"waits for {wanted}: {free} of {most} are free"
+
+
+def _most(room: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return how much is free, and of how much, where most is."""
+    free, most = max(room, default=(0, 0))
+    return max(0, free), most

@@ -94,6 +94,27 @@ def test_a_gpud_s_own_history_is_replayed_on_its_own_gpus_or_on_others(gpud, tmp
     assert shares == [[("vision", 3)], [("vision", 7)]]
 
 
+def test_a_history_is_replayed_under_the_limits_of_its_tenants(gpud):
+    gpud.ask("tenant_create", name="vision", max_gpus=1)
+    for job in [gpud.submit("sleep", "0.5", gpus=1, tenant="vision") for _ in range(3)]:
+        gpud.ended(job)
+    words = ["--socket", gpud.socket, "simulate", "--history", "--policy", "fcfs,fifo", "--json"]
+
+    ran = json.loads(gpuctl(*words).stdout)
+
+    assert [each["makespan_s"] >= 1.5 and each["max_wait_s"] > 0.9 for each in ran] == [True, True]
+
+
+def test_in_a_history_a_job_comes_when_those_have_ended_that_it_came_after(gpud):
+    first = gpud.submit("sleep", "0.5")
+    array = gpud.submit("true", array="0-1", after={"success": [first]})
+    ended, _ = gpud.ended(first)["ended_at"], gpud.ended(array)
+
+    trace, _ = read_history(str(gpud.state / "gpud.db"), Timestamp(0.0), elsewhere=False)
+
+    assert [job.submit_s for job in trace.jobs[1:]] == [pytest.approx(ended, abs=0.01)] * 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
