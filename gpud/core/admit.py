@@ -76,7 +76,7 @@ def _simulated(node: NodeState) -> bool:
 
 def _too_few_nodes(demand: Demand, rooms: list[Room], able: int) -> _Words:
     labels = " ".join(f"{key}={value}" for key, value in demand.node_labels)
-    if labels and not able:
+    if labels and not able and not any(set(demand.node_labels) <= set(room.node.node.labels) for room in rooms):
         known = sorted({f"{key}={value}" for room in rooms for key, value in room.node.node.labels})
         return f"no node has the label {labels}", f"there are: {', '.join(known)}" if known else "no node has labels"
     what = f" with the label {labels}" if labels else ""

@@ -27,6 +27,8 @@ Link = Callable[[Slot], object]
 LINKS: tuple[Link, ...] = (attrgetter("nvlink"), attrgetter("pcie"), attrgetter("numa"))
 _NONE: frozenset[Slot] = frozenset()
 
+_Part = tuple[bool, bool, int, int, int, GpuId, Mib, Mib]
+
 
 def fit(demand: Demand, room: Room, hold: Hold | None = None) -> Allocation | None:
     """Return what one node gives to a demand, to each of its nodes if it is a gang; None if it does not fit."""
@@ -136,8 +138,9 @@ def _alike(able: list[Slot], count: int) -> list[Slot]:
 
 
 def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
-    """Return shares of as many GPUs: of those shared already first, the fullest first."""
-    found = sorted(_parts(demand, room))[:count]
+    """Return shares of as many GPUs: of those shared already first, the fullest first; to spread, the emptiest."""
+    parts = _parts(demand, room)
+    found = sorted(parts, key=_emptiest if demand.spread else None)[:count]
     if len(found) < count:
         return None
     if demand.share_mib is None:
@@ -145,7 +148,11 @@ def _in_parts(demand: Demand, room: Room, count: int) -> list[Share] | None:
     return [Share(gpu=gpu, memory_mib=share, milli=milli_of(share, total)) for *_, gpu, share, total in found]
 
 
-def _parts(demand: Demand, room: Room) -> Iterator[tuple[bool, bool, int, int, int, GpuId, Mib, Mib]]:
+def _emptiest(part: _Part) -> tuple[bool, int, tuple[int, int, GpuId, Mib, Mib]]:
+    return part[0], -part[2], part[3:]
+
+
+def _parts(demand: Demand, room: Room) -> Iterator[_Part]:
     """Yield what a share could be of: is it degraded, not shared yet, what would be left, ... the share, of what."""
     free = {state.gpu.id for state in room.free}
     for state in room.node.gpus if room.shared else room.free:

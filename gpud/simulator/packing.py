@@ -1,8 +1,8 @@
 """How full a cluster can be made: the experiment of Weng et al., "Beware of Fragmentation" (FGD), ATC'23.
 
-The jobs of a trace come in a random order, and random ones of them again, until so many times the cluster's GPUs were
-asked for; each is placed at once or not at all, and none ever leaves. What counts is the part of the GPUs that is given
-out in the end. The daemon's own placement decides; of a rule that knows what usually comes, the `mix` is the trace.
+The jobs of a trace come in a random order, and then random ones of them again, until so many times the cluster's GPUs
+were asked for; each is placed at once or not at all, and none ever leaves. What counts is the part of the GPUs that is
+given out in the end. The daemon's own placement decides; of a rule that knows what usually comes, the `mix` is the trace.
 """
 
 import time
@@ -77,13 +77,12 @@ def _spaces(nodes: Sequence[Node], placement: Placement) -> Spaces:
 
 
 def _arrivals(demands: Sequence[Demand], wanted: float, random: Random) -> list[Demand]:
-    """Return all demands in a random order, then random ones of them, until so many GPUs are asked for."""
-    arrivals = random.sample(demands, len(demands))
-    asked = sum(demand.gpu_weight for demand in arrivals)
+    """Return demands in a random order, each once and then random ones of them, until so many GPUs are asked for."""
+    once = random.sample(demands, len(demands))
+    arrivals, asked = list[Demand](), 0.0
     while asked < wanted:
-        again = random.choice(demands)
-        arrivals.append(again)
-        asked += again.gpu_weight
+        arrivals.append(once[len(arrivals)] if len(arrivals) < len(once) else random.choice(demands))
+        asked += arrivals[-1].gpu_weight
     return arrivals
 
 

@@ -75,6 +75,14 @@ def test_labels_keep_a_job_to_nodes_that_have_them():
     assert play.state(third) == "queued"
 
 
+def test_parts_that_are_spread_go_where_the_most_of_a_gpu_is_left():
+    play = a_cluster(gpus="2xA10")
+    packed = play.submit(*[a_job(share_mib=8 * 1024)] * 2)
+    spread = play.submit(*[a_job(share_mib=8 * 1024, spread=True)] * 2)
+    gpus = [play.world.active[job].state.allocation.all_gpus for job in (*packed, *spread)]
+    assert gpus[0] == gpus[1] != gpus[2] == gpus[3]
+
+
 def test_a_job_may_be_spread_instead_of_packed():
     play = two_nodes()
     jobs = play.submit(*[a_job(spread=True)] * 3)
@@ -107,6 +115,13 @@ REFUSALS = [
         "a node is asked for; there is none that is not excluded; see what there is: gpuctl nodes",
     ),
     (a_job(node_labels=(("rack", "c"),)), "no node has the label rack=c; there are: rack=b"),
+    (
+        a_job(node_labels=(("rack", "b"),), excluded_nodes=("n2",)),
+        (
+            "a node with the label rack=b is asked for; there is none that is not excluded; "
+            "see what there is: gpuctl nodes"
+        ),
+    ),
     (
         a_job(2, nodes=2, node_labels=(("rack", "b"),)),
         "2 nodes with the label rack=b are asked for; there is one; see what there is: gpuctl nodes",
