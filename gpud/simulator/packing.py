@@ -2,7 +2,8 @@
 
 The jobs of a trace come in a random order, and then random ones of them again, until so many times the cluster's GPUs
 were asked for; each is placed at once or not at all, and none ever leaves. What counts is the part of the GPUs that is
-given out in the end. The daemon's own placement decides; of a rule that knows what usually comes, the `mix` is the trace.
+given out in the end. The daemon's own placement decides; of a rule that knows what usually comes, the `mix` is the
+trace.
 """
 
 import time
