@@ -2,10 +2,11 @@
 
 The mean of the last runs of the same user's jobs of the same name on as many GPUs; where there are none, of ever wider
 circles, down to all jobs, though jobs without GPUs tell nothing of those with some. (Means beat medians and geometric
-means, which guess long jobs too short.) Narrower than all are those that came with the job (see `bursts`); of these who
-has run for longer than was expected counts before it ends, as half way through. What the user said comes first: an
-estimate is taken for the answer, a time limit bounds it. A prediction orders jobs; nobody is ever ended for it. Who may
-pass another that waits is judged more carefully, by the longest of those runs: see `passing_s`.
+means, which guess long jobs too short.) Narrower than all are those that came with the job (see `bursts`); of these
+who has run for longer than was expected counts before it ends, as half way through. What the user said comes first: an
+estimate is taken for the answer; a time limit bounds it, and says more than any runs but those of the user's jobs of
+that name. A prediction orders jobs; nobody is ever ended for it. Who may pass another that waits is judged more
+carefully, by the longest of those runs: see `passing_s`.
 
 Cost: about two microseconds to learn a run or to predict one. Memory: `KEPT` circles, the ones heard of last, and up to
 half as many until the others are swept out.
@@ -179,7 +180,7 @@ class Predictor:
         if circles is not None:
             return circles[0].mean_s, circles[_WIDER[0]]
         keys = _keys(terms) if self._circles else ()
-        for key, wider in zip(keys, _WIDER, strict=False):
+        for key, wider in zip(keys if terms.time_limit_s is None else keys[:_LIKE], _WIDER, strict=False):
             if key in self._circles:
                 return self._circles[key].mean_s, self._circles.get(keys[wider])
         return self.assumed_s if terms.time_limit_s is None else terms.time_limit_s, None
@@ -207,7 +208,7 @@ class Predictor:
         return answer
 
     def _with(self, terms: Terms, burst: Burst, expected: Seconds, overdue: list[_Run]) -> tuple[Seconds, int, int]:
-        for anyone, key in enumerate(_of_burst(terms, burst)):
+        for anyone, key in enumerate(_of_burst(terms, burst)[: None if terms.time_limit_s is None else 1]):
             runs = self._circles.get(key)
             late = [2 * (self.now - since) for since, _, name in overdue if anyone or name == terms.name_group]
             count = len(late) + (0 if runs is None else len(runs.ran_ms))
@@ -278,6 +279,7 @@ def _keys(terms: Terms) -> tuple[Hashable, ...]:
     return (user, name, gpus), (user, name, some), (user, gpus), (user, some), (tenant, gpus, None), gpus, some
 
 
+_LIKE = 2  # of those are of the user's own jobs of that name
 # Where among them the one stands that each run is in which might change what is known by the first, the second ...
 _WIDER = (2, 3, 3, 3, 6, 6, 6)
 

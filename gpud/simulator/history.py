@@ -83,10 +83,10 @@ def _tenant(tenant: Tenant, *, elsewhere: bool) -> Tenant:
 
 
 def _demand(demand: Demand, *, elsewhere: bool) -> Demand:
-    counted = replace(demand, cpus=MILLI * demand.cpus_counted, pool=None)
+    counted = replace(demand, cpus=MILLI * demand.cpus_counted, pool=None, node_labels=())  # labels are not stored
     if not elsewhere:
         return counted
-    return replace(counted, gpu_ids=(), excluded_gpus=(), excluded_nodes=(), node_labels=())
+    return replace(counted, gpu_ids=(), excluded_gpus=(), excluded_nodes=())
 
 
 def _simulated(node: Node) -> Node:

@@ -34,6 +34,13 @@ def test_where_nothing_is_known_the_limit_is_the_answer_or_what_is_assumed():
     assert after().expect(terms(limit=HOUR)) == Prediction(HOUR, "its time limit")
 
 
+def test_a_time_limit_says_more_than_runs_of_jobs_of_other_names():
+    seen = after((terms(name="quick"), 1.0))
+    assert seen.seconds(terms(name="train")) == 1.0
+    assert seen.expect(terms(name="train", limit=40.0)) == Prediction(40.0, "its time limit")
+    assert seen.seconds(terms(name="quick", gpus=2, limit=40.0)) == 1.0
+
+
 def test_an_estimate_beats_history_and_the_limit_bounds_both():
     seen = after((terms(), 100.0))
     assert seen.expect(terms(estimate=7.0)) == Prediction(7.0, "its estimate")
