@@ -48,7 +48,7 @@ from gpud.people.roles import SEES_ALL, check_right, right_of
 from gpud.server.connections import Peer
 from gpud.store.files import NO_ENVIRONMENT, StoreError
 from gpud.views.forecasting import next_end
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_a_sentence
 from gpud.wire.administration import ADMINISTRATION
 from gpud.wire.check import Wrong
 from gpud.wire.codec import Message
@@ -181,7 +181,7 @@ class Requests:
                 if there is not None:
                     told["there"] = there
                 elif pending.message.get("next") and job is not None:
-                    reason = None if wait is None else in_words(self._gpud.world, job, wait, self._gpud.clock())[1]
+                    reason = None if wait is None else in_a_sentence(self._gpud.world, job, wait, self._gpud.clock())
                     told |= {"position": position, "reason": reason}
                 peer.reply(request, told)
             case Submitted(jobs, some, held):

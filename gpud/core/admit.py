@@ -7,7 +7,7 @@ Cost: O(GPUs) for a demand that is new since the inventory changed.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gpud.core.fleet import NodeState
 from gpud.core.placement import admits, fit, to_be_had, type_matches
@@ -57,7 +57,7 @@ def _judge(world: World, demand: Demand) -> _Words | None:
         return _too_few_nodes(demand, rooms, open_to)
     return (
         _no_such_instance(demand, gpus)
-        or _no_such_type(demand, gpus)
+        or (no_such_type(demand.gpu_type, gpus) if demand.gpus and demand.gpu_type is not None else None)
         or _no_such_memory(demand, gpus)
         or _too_many(demand, rooms)
         or _too_much(demand, rooms)
@@ -98,11 +98,11 @@ def _no_such_instance(demand: Demand, gpus: list[Gpu]) -> _Words | None:
     return f"there is no MIG instance {demand.mig} here", hint
 
 
-def _no_such_type(demand: Demand, gpus: list[Gpu]) -> _Words | None:
-    pattern = demand.gpu_type
-    if not demand.gpus or pattern is None or any(type_matches(pattern, gpu.name) for gpu in gpus):
+def no_such_type(pattern: str, gpus: Sequence[Gpu]) -> _Words | None:
+    """Return what is wrong with a type that none of these GPUs is of, and which there are; None if one is."""
+    if any(type_matches(pattern, gpu.name) for gpu in gpus):
         return None
-    return f"no GPU here is of type {pattern!r}", f"there are: {types(gpus)}"
+    return f"no GPU here is of type {pattern!r}", f"there are: {_types(gpus)}"
 
 
 def _no_such_memory(demand: Demand, gpus: list[Gpu]) -> _Words | None:
@@ -174,7 +174,6 @@ def _are(count: int) -> str:
     return f"are {count}" if count > 1 else "is one" if count else "is none"
 
 
-def types(gpus: Iterable[Gpu]) -> str:
-    """Return how many GPUs there are of each type, in words."""
+def _types(gpus: Sequence[Gpu]) -> str:
     names = Counter(gpu.name for gpu in gpus)
     return ", ".join(f"{count} x {name}" for name, count in sorted(names.items()))

@@ -216,9 +216,7 @@ def _look_around(world: World, out: Outcome) -> None:
         wakes.append(tenants.wake_at(world))
     if world.real:
         wakes.append(_look_at_real(world, out))
-    for at in wakes:
-        if at is not None and (out.wake_at is None or at < out.wake_at):
-            out.wake_at = at
+    out.wake_at = min([at for at in wakes if at is not None], default=None)
 
 
 def _blame_late(world: World, out: Outcome) -> bool:

@@ -66,8 +66,7 @@ class Usage:
         else:
             left = 0.5 ** ((at - account.at) / self.half_life_s)
             account = UsePut(tenant, user, account.used_s * left + used_s, account.lifted_s * left, at)
-        self._accounts[tenant, user] = account
-        return account
+        return self._put(account)
 
     def lift(self, tenant: str, user: str | None, to_s: Seconds, now: Timestamp) -> None:
         """Count an account as if that much had been used, at least."""

@@ -166,7 +166,7 @@ class World:
         if self.rules.preemptible if terms.preemptible is None else terms.preemptible:
             self.preemptible[job] = None
         self._hold(active)
-        if self.arrays and index_of(job) is not None:
+        if index_of(job) is not None:
             self.arrays[array_of(job)].running += 1
 
     def change(self, active: ActiveJob) -> None:
@@ -188,7 +188,7 @@ class World:
         if self.shut:
             self.eased |= {active.terms.tenant, active.terms.user}
         self._let_go(active)
-        if self.arrays and index_of(job) is not None:
+        if index_of(job) is not None:
             self.arrays[array_of(job)].running -= 1
         return active
 
@@ -266,7 +266,7 @@ class World:
             self.alarms.silence(job)
         else:
             line = self.queue.line(job)
-            if self.arrays and index_of(job) is not None:
+            if index_of(job) is not None:
                 array = self.arrays[array_of(job)]
                 array.lined.pop(job, None)
                 terms = array.terms if job in self.places else None

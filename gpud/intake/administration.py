@@ -5,11 +5,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from gpud.core.admit import types
+from gpud.core.admit import no_such_type
 from gpud.core.choice import in_force
 from gpud.core.commands import ChoosePolicy, Command, DeleteReservation, DeleteTenant, Drain, Pause, PutTenant, Reserve
 from gpud.core.fleet import GpuState
-from gpud.core.placement import type_matches
 from gpud.core.policies import POLICIES
 from gpud.core.policies.parameters import Parameter
 from gpud.core.windows import named_by
@@ -138,9 +137,8 @@ def _tenant(world: World, message: Message, by: str) -> Make:
             values[key] = message[key]
     for kind in message.get("gpu_types", ()):
         check_text("the GPU type", kind, 200)
-        gpus = [state.gpu for state in world.gpus.values()]
-        if gpus and not any(type_matches(kind, gpu.name) for gpu in gpus):
-            raise Wrong(f"no GPU here is of type {kind!r}", f"there are: {types(gpus)}")
+        if world.gpus and (words := no_such_type(kind, [state.gpu for state in world.gpus.values()])):
+            raise Wrong(*words)
     for key in ("users", "groups", "gpu_types"):
         if key in message:
             values[key] = tuple(message[key])

@@ -51,7 +51,7 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
         never = never_starts(world, row.job, wait, now, deep=deep)
         if never is not None:
             expected_at, unknown = None, "it cannot start here"
-        code, reason, hint = in_words(world, row.job, wait, now, last, forecast=scene.forecast, never=never)
+        code, reason, hint = in_words(world, row.job, wait, now, last, never=never, forecast=scene.forecast)
     kept = world.reservations.get(row.job) if wait is not None else None
     told: dict[str, object] = {
         "id": format_job(row.job),

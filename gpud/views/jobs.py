@@ -22,7 +22,7 @@ from gpud.orders import default_log, progress_file, terminal_path
 from gpud.store.rows import AttemptRow, Event, GroupRow, JobRow
 from gpud.views.elements import elements_by_state
 from gpud.views.forecasting import group_end, outlook
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_a_sentence
 from gpud.wire.changes import Group
 from gpud.wire.messages import Event as EventMap, Job
 
@@ -238,7 +238,7 @@ def event_map(event: Event, viewer: Viewer) -> EventMap:
 def _reason(scene: Scene, row: JobRow, wait: Wait | None, *, shown: bool) -> str | None:
     if wait is not None:
         last = row.reason if shown else None
-        return in_words(scene.world, row.job, wait, scene.now, last, forecast=scene.forecast)[1]
+        return in_a_sentence(scene.world, row.job, wait, scene.now, last, forecast=scene.forecast)
     active = scene.world.active.get(row.job)
     if active is not None and isinstance(active.state, Stopping):
         return f"being stopped: {active.state.cause.value.replace('_', ' ')}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gpud.core.admit import Refused, never_fits
 from gpud.core.backfill import OVERRUN_S
+from gpud.core.claims import ClaimKind
 from gpud.core.forecast import Forecast
 from gpud.core.quota import impossible
 from gpud.core.waits import Barred, Held, NoCapacity, OverQuota, RetriesAt, Wait, YieldsTo
@@ -17,6 +18,13 @@ from gpud.views.forecasting import is_late, is_unknown
 from gpud.views.words import Words, words
 
 
+def in_a_sentence(
+    world: World, job: JobId, wait: Wait, now: Timestamp, last: str | None = None, *, forecast: Forecast | None = None
+) -> str:
+    """Return the reason of a job that waits; `last` is why it does not run any more."""
+    return in_words(world, job, wait, now, last, never=never_starts(world, job, wait, now), forecast=forecast)[1]
+
+
 def in_words(
     world: World,
     job: JobId,
@@ -24,12 +32,12 @@ def in_words(
     now: Timestamp,
     last: str | None = None,
     *,
+    never: Refused | None,
     forecast: Forecast | None = None,
-    never: Refused | None = None,
 ) -> Words:
     """Return (code, sentence, hint) for the reason of a job that waits; `last` is why it does not run any more.
 
-    `never` is why it cannot start at all, where that was asked (see `never_starts`).
+    `never` is what `never_starts` says of it.
     """
     written, waiting = format_job(job), world.waiting(job)
     if isinstance(wait, Held) and wait.reason is None and last:
@@ -37,7 +45,6 @@ def in_words(
     if isinstance(wait, RetriesAt):
         code, sentence, hint = words(wait, now, written)
         return code, f"{sentence}: {last}" if last else sentence, hint
-    never = never or never_starts(world, job, wait, now)
     if never is not None:
         hint = f"it cannot start here: gpuctl cancel {written}"
         return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
@@ -45,9 +52,10 @@ def in_words(
         demand = waiting.terms.demand
         if wait.short is not None or not demand.gpus:
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
-    if isinstance(wait, Barred) and waiting is not None and len(wait.claim.gpus) < waiting.terms.demand.gpus:
-        code, sentence, _ = words(wait, now, written)
-        return code, sentence, "see for whom each GPU is: gpuctl gpus"  # the pool is too small to ask for it
+    if isinstance(wait, Barred) and wait.claim.kind is ClaimKind.POOL and waiting is not None:
+        code, sentence, hint = words(wait, now, written)
+        asks = len(wait.claim.gpus) >= waiting.terms.demand.gpus  # of one that is too small nobody can
+        return code, sentence, hint if asks else "see for whom each GPU is: gpuctl gpus"
     if isinstance(wait, YieldsTo):
         kept = world.reservations.get(wait.job)  # those that are being stopped for it may end any moment
         late = is_late(forecast, wait.job)
@@ -63,14 +71,16 @@ def never_starts(world: World, job: JobId, wait: Wait, now: Timestamp, *, deep: 
     `deep`: also where only a look at every GPU tells, for one job that somebody asks about.
     """
     waiting = world.waiting(job)
-    asks = deep and (isinstance(wait, Barred) or (isinstance(wait, OverQuota) and not wait.never))
-    if waiting is None or not (asks or isinstance(wait, NoCapacity)):
+    if waiting is None:
         return None
-    demand = waiting.terms.demand
-    never = never_fits(world, demand)
-    if never is None and (deep or (isinstance(wait, NoCapacity) and wait.suitable < demand.gpus)):
-        never = impossible(world, waiting.terms, now)  # a pool, or a tenant, has them by now
-    return never
+    match wait:
+        case NoCapacity():
+            deep = deep or wait.suitable < waiting.terms.demand.gpus  # a pool, or a tenant, has them by now
+        case Barred() | OverQuota(never=False) if deep:
+            pass
+        case _:
+            return None
+    return never_fits(world, waiting.terms.demand) or (impossible(world, waiting.terms, now) if deep else None)
 
 
 def _short(world: World, demand: Demand, wait: NoCapacity) -> str:

@@ -307,6 +307,14 @@ def test_a_node_that_never_has_enough_is_neither_counted_nor_is_who_runs_there_i
     assert [each["job"] for each in told(play, waits)["blockers"]] == ["2"]
 
 
+def test_who_would_run_into_a_reservation_of_fewer_gpus_than_it_asks_for_is_hinted_at_a_time_limit():
+    play = a_cluster(gpus="4xH100")
+    reserve(play, "n1-H100-0", at=3600, until=7200)
+    (waits,) = play.submit(a_job(4))
+    assert "would run into reservation 1" in told(play, waits)["reason"]
+    assert told(play, waits)["hint"] == "a time limit that ends before then lets it pass: --time-limit"
+
+
 def test_what_is_free_of_a_pool_that_is_too_small_is_no_reason_to_ask_for_it():
     play = a_cluster(gpus="4xH100", rules=Rules(pools=(Pool(name="debug", gpus=("3",)),)))
     play.starts(*play.submit(a_job(2, limit=60)))
