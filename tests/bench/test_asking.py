@@ -26,7 +26,7 @@ from gpud.store.reader import Reader
 from gpud.store.rows import JobRow
 from gpud.views.explaining import why_map
 from gpud.views.jobs import Scene
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_a_sentence
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 
@@ -103,7 +103,7 @@ def test_why_of_one_job_and_the_reasons_of_five_thousand(budgets, request, rules
     def listing():
         anew()
         for job in waiting[:5000]:
-            in_words(world, job, why(world, job, NOW), NOW)
+            in_a_sentence(world, job, why(world, job, NOW), NOW)
 
     assert len(one()["details"]) >= 20
     one_ms, listing_ms = best_ms(one, rounds=5), best_ms(listing, rounds=2)

@@ -24,7 +24,7 @@ from gpud.model.observations import NodeSeen
 from gpud.model.spec import JobSpec
 from gpud.model.tenant import Limits
 from gpud.model.units import Timestamp
-from gpud.views.reasons import in_words
+from gpud.views.reasons import in_a_sentence
 
 HOUR = 3600.0
 
@@ -237,8 +237,8 @@ def test_who_yields_is_told_that_it_is_soon_only_where_all_that_is_waited_for_ma
     wide, small = lab.submit(a_job(3, estimate=60.0), a_job(1, estimate=20 * HOUR))
 
     lab.now += 100.0  # one of them is overdue; the third GPU is free
-    told = in_words(lab.world, small, why(lab.world, small, lab.now), lab.now, forecast=forecast(lab))
-    assert told[1].startswith(f"would delay job {number_of(wide)}, which may start in 9h58m")
+    told = in_a_sentence(lab.world, small, why(lab.world, small, lab.now), lab.now, forecast=forecast(lab))
+    assert told.startswith(f"would delay job {number_of(wide)}, which may start in 9h58m")
 
 
 def test_held_jobs_and_a_paused_queue_are_expected_at_no_time():
