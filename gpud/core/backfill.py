@@ -148,11 +148,11 @@ def _soonest(world: World, room: Room, gpus: int, now: Timestamp) -> float | Non
 
 
 def returns(
-    world: World, node: NodeState, now: Timestamp, yielding: Collection[JobId] = ()
+    world: World, node: NodeState, now: Timestamp, yielding: Collection[JobId] = (), *, leaving: bool = False
 ) -> Iterator[tuple[Timestamp, Allocation]]:
     """Yield what a node gets back, in order: as its jobs end, and as GPUs settle after the end of one.
 
-    What those have that are `yielding` it gets back at once.
+    What those have that are `yielding` it gets back at once. `leaving`: of the others only from who is being stopped.
     """
     late = []
     for state in node.gpus:
@@ -160,6 +160,8 @@ def returns(
             share = _whole(node, state.gpu.id)
             late.append((Timestamp(state.released_at + RELEASE_S), share))
     for end, job, limit in _ends(world, node):
+        if leaving and job not in yielding and not isinstance(world.active[job].state, Stopping):
+            continue
         late.append((now if job in yielding else Timestamp(_corrected(end, limit, now)), node.held[job]))
     late.sort(key=_first)
     yield from late
@@ -192,23 +194,24 @@ def _earliest_on(
     return None
 
 
-def left_at(
-    world: World, part: Allocation, at: Timestamp, now: Timestamp, yielding: Collection[JobId] = ()
-) -> Hold | None:
-    """Return what is left of a node once a part of it is taken at that moment; None if it is not all there then."""
+def left_at(world: World, kept: Reservation, part: Allocation, now: Timestamp) -> Hold | None:
+    """Return what is left of a node once its part of what is kept is taken; None if it is not all there then.
+
+    Where others were stopped for it, it is there as soon as they are gone, whoever else may have ended by then.
+    """
     room = world.spaces.rooms.get(part.node)
     if room is None:
         return None
     future = room.copy()
-    for back_at, back in returns(world, room.node, now, yielding):
-        if back_at > at:
+    for at, back in returns(world, room.node, now, kept.yielding, leaving=kept.taken):
+        if at > kept.at:
             break
         future.give_back(back)
     return _left(future, part)
 
 
 def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp | None:
-    """Return when all that is named is there, as far as is known; None if others' ends do not bring it."""
+    """Return when all that is named is there, once those are gone who are being stopped; None if it is not then."""
     found = [_back_at(world, part, now) for part in allocation.parts]
     there = [at for at in found if at is not None]
     return max(there) if len(there) == len(found) else None
@@ -219,7 +222,7 @@ def _back_at(world: World, part: Allocation, now: Timestamp) -> Timestamp | None
     if room is None or _left(room, part) is not None:
         return None if room is None else now
     future = room.copy()
-    for at, back in returns(world, room.node, now):
+    for at, back in returns(world, room.node, now, leaving=True):
         future.give_back(back)
         if _left(future, part) is not None:
             return at

@@ -90,10 +90,11 @@ class Patience:
 
     `kept` names a job for a tenant or a user ("tenant lab", "user ada"); `due` is when somebody who is over a quota now
     will have waited for too long. `at` is when what each of these jobs waits for was found to be there: it moves only
-    to an earlier time, until it has passed.
+    to an earlier time, until it has passed. `fresh`: it was never asked who is over a quota.
     """
 
     kept: dict[str, JobId] = field(default_factory=dict)
+    fresh: bool = True
     due: float = inf
     at: dict[JobId, Timestamp] = field(default_factory=dict)
 

@@ -54,7 +54,7 @@ class Guard:
         """Put a reservation in force; False if what it names will not be there in time, beside what others reserved."""
         holds: dict[NodeName, Hold] = {}
         for part in reservation.allocation.parts:
-            hold = left_at(self._world, part, reservation.at, self._now, reservation.yielding)
+            hold = left_at(self._world, reservation, part, self._now)
             if hold is None:
                 return False
             holds[part.node] = hold

@@ -4,8 +4,8 @@ Small jobs fit into what is left of a quota and a large one does not, so that it
 for `Rules.starvation_s` the quota is kept for it: others that count against it start only where they are over before
 what it waits for is there, or leave it enough. That is EASY backfilling (Lifka 1995) over a quota in place of GPUs.
 
-Cost: nothing until somebody has waited for so long; then a look at the lines over quotas in each cycle, and at what
-runs for each line of the same tenant or user.
+Cost: a look at every line after a restart; then nothing until somebody has waited for so long, and from then on a look
+at the lines over quotas in each cycle, and at what runs for each line of the same tenant or user.
 """
 
 from math import inf
@@ -14,7 +14,7 @@ from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import expected_end
 from gpud.core.parts import milli
-from gpud.core.queue import Line, job_of
+from gpud.core.queue import Line, job_of, owner_of
 from gpud.core.waits import OverQuota, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.job import JobId
@@ -23,7 +23,10 @@ from gpud.model.units import Timestamp
 
 
 def shut(world: World, line: Line, wait: Wait) -> None:
-    """Take note of a line that is over a quota."""
+    """Set a line aside that is over a quota, until its tenant or its user has less."""
+    world.queue.set_aside(line, wait)
+    for who in owner_of(line.terms):
+        world.shut.setdefault(who, {})[line] = None
     if line.head is not None and world.rules.starvation_s and _for_gpus(wait):
         world.patience.due = min(world.patience.due, _due(world, job_of(line.head)))
 
@@ -39,8 +42,17 @@ def open_shut(world: World) -> None:
 
 
 def keep(world: World, now: Timestamp) -> None:
-    """See for whom quotas are kept, before lines are let in again: for who has waited longest for each."""
+    """See for whom quotas are kept, before lines are let in again: for who has waited longest for each.
+
+    After a restart nobody is known to be over a quota: that is asked before others start.
+    """
     patience = world.patience
+    if patience.fresh:
+        patience.fresh = False
+        for line in world.queue.lines() if not quota.unlimited(world) else ():
+            wait = quota.over(world, line.terms, now)
+            if wait is not None:
+                shut(world, line, wait)
     for job in set(patience.kept.values()) if patience.kept else ():
         if world.queue.line(job) is None:
             patience.forget(job)

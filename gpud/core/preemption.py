@@ -221,7 +221,8 @@ class Preemption:
         for stands, name in sorted(least):
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
-            option = cheapest(self._world, terms, rooms[name], beneath.get(name, []), holds.get(name))
+            below = found[count - 1][0] if len(found) >= count else (inf, inf)
+            option = cheapest(self._world, terms, rooms[name], beneath.get(name, []), holds.get(name), below)
             if option is not None:
                 insort(found, (option.cost, name, option), key=_first_two)
         if len(found) < count:

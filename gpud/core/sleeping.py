@@ -27,7 +27,6 @@ class Sleeping:
         world.slept_for = reserved
         self._grown = world.spaces.grown()
         self._free: dict[Bound, Free] = {}
-        self.again = False  # something was given since it was asked who sleeps on
 
     def sleeps_on(self, group: Group) -> bool:
         """Return whether a demand sleeps still, or falls asleep."""

@@ -19,7 +19,7 @@ from gpud.core.active import ActiveJob
 from gpud.core.claims import Reservation
 from gpud.core.condition import Condition, condition
 from gpud.core.policies.fcfs import Fcfs
-from gpud.core.queue import Line, job_of
+from gpud.core.queue import Line, Longest, job_of
 from gpud.core.space import Spaces
 from gpud.core.world import Array, Parked, World
 from gpud.model.gpu import Gpu, Node, Reading, Unreadable
@@ -31,6 +31,8 @@ _USABLE = {Condition.FREE, Condition.BUSY, Condition.SHARED, Condition.SPLIT, Co
 _GROWTH = 4  # entries of a line are asked for in pieces, each so many times as long as all before
 _PIECE = 32  # jobs that are copied between two breaths
 _TIMED = {Park.BEGIN, Park.RETRY, Park.AFTER}
+
+_Waited = tuple[int, JobId, JobId]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,9 @@ class Snapshot:
     kept: list[tuple[JobId, Parked]] = field(default_factory=list)
     whole: bool = True
     reservations: dict[JobId, Reservation] = field(default_factory=dict)
+    longest: Longest | None = None
+    heads: list[_Waited] = field(default_factory=list)  # who waited longest, with the heads of their lines
+    gangs: list[_Waited] = field(default_factory=list)
     world: World | None = None
 
     @property
@@ -88,6 +93,9 @@ def snapshot(world: World, now: Timestamp, most: int) -> Snapshot:
         assert found is not None, job  # noqa: S101 - it stands in a line
         taken.waiting.append((job, found))
     taken.waiting += parked[:most]
+    longest = taken.longest = world.rail.longest
+    if longest is not None:
+        taken.heads, taken.gangs = _of_heads(longest.heads), _of_heads(longest.gangs)
     taken.world = _bare(world, [job for job, _ in parked], now)
     return taken
 
@@ -121,6 +129,20 @@ def fill(taken: Snapshot) -> Iterator[None]:
         world.throttle(job)
         world.books.pend(job, array.terms, len(array.state.pending))
     world.reservations = taken.reservations
+    if taken.longest is not None:
+        heads, gangs = _of_lines(world, taken.heads), _of_lines(world, taken.gangs)
+        heapify(heads)
+        world.rail.longest = replace(taken.longest, heads=heads, gangs=gangs)
+
+
+def _of_heads(waited: Iterable[tuple[int, JobId, Line]]) -> list[_Waited]:
+    return [(since_us, job, job_of(line.head)) for since_us, job, line in waited if line.head is not None]
+
+
+def _of_lines(world: World, waited: Iterable[_Waited]) -> list[tuple[int, JobId, Line]]:
+    """Return who waited longest with the lines that they have here; who has none is beyond what was copied."""
+    found = [(since_us, job, world.queue.line(head)) for since_us, job, head in waited]
+    return [(since_us, job, line) for since_us, job, line in found if line is not None]
 
 
 def _bare(world: World, parked: Iterable[JobId], now: Timestamp) -> World:

@@ -1,11 +1,15 @@
 """Who would have to give way on one node, so that there is room for a job, and what that would cost.
 
-Of those who may, as few as can be, and who stands worst with the policy; then those that lose the fewest GPU-seconds.
+Of those who may, who stands worst with the policy; of equals those that together lose the fewest GPU-seconds.
+
+Cost: of one node with few jobs a look at each set of them at most (`FITS`, `TRIED`); with many a look at each job.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 from gpud.core import quota
@@ -17,6 +21,10 @@ from gpud.model.gpu import Allocation
 from gpud.model.job import JobId, Stopping
 from gpud.model.spec import Terms
 from gpud.model.units import Seconds, Timestamp
+
+TRIED = 1024  # sets of victims on one node, and of those with as many GPUs as are missing
+FITS = 64
+_loss = attrgetter("lost_s", "job")
 
 Cost = tuple[float, Seconds]  # how well the best of the victims stands; GPU-seconds that they lose
 
@@ -52,10 +60,14 @@ def protected(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[Ac
     return quota.keeps(world, victim, beside) and not quota.guaranteed(world, terms)
 
 
-def cheapest(world: World, terms: Terms, room: Room, beneath: list[Victim], hold: Hold | None) -> Option | None:
+def cheapest(
+    world: World, terms: Terms, room: Room, beneath: list[Victim], hold: Hold | None, below: Cost = (inf, inf)
+) -> Option | None:
     """Return what making room on one node would cost; nothing, where there is room already, or will be.
 
-    Victims are taken as they stand, then those that turn out not to be needed are let off, who stands best first.
+    Victims are taken as they stand until there is room: nobody better is needed. Of all sets of those who stand no
+    better the one is taken that loses the least; where these are too many, or lose no less than `below`, those of the
+    first who are not needed are let off, who stands best first.
     """
     future = _without_leaving(world, room)
     if (enough := fit(terms.demand, future, hold)) is not None:
@@ -63,10 +75,7 @@ def cheapest(world: World, terms: Terms, room: Room, beneath: list[Victim], hold
     chosen: list[Victim] = []
     part = None
     for victim in beneath:
-        beside = [each.active for each in chosen]
-        if victim.borrowed and not quota.may_reclaim(world, terms, victim.active, beside):
-            continue  # its tenant would be left with less than its own guarantee
-        if protected(world, terms, victim.active, beside):
+        if not _gives_way(world, terms, victim, chosen):
             continue
         chosen.append(victim)
         give_back(future, victim.active)
@@ -75,12 +84,84 @@ def cheapest(world: World, terms: Terms, room: Room, beneath: list[Victim], hold
             break
     if part is None:
         return None
-    for victim in list(reversed(chosen)) if len(chosen) > 1 else ():
+    if len(chosen) > 1:
+        worst = chosen[-1].stands
+        alike = [each for each in beneath if each.stands <= worst]
+        least = _least(world, terms, room, alike, hold, inf if worst < below[0] else below[1])
+        chosen, part = least or _fewest(world, terms, room, chosen, part, hold)
+    return Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
+
+
+def _least(
+    world: World, terms: Terms, room: Room, among: list[Victim], hold: Hold | None, below_s: Seconds
+) -> tuple[list[Victim], Allocation] | None:
+    """Return whom of these it costs least to stop, and what a job gets then; None where no few sets tell, or lose less.
+
+    A set without as many GPUs as are missing is passed over at once.
+    """
+    gives = {job: len(part.shares) for job, part in room.node.held.items()}
+    leaving = sum(gives[job] for job in gives if isinstance(world.active[job].state, Stopping))
+    missing = 0 if terms.demand.shared else terms.demand.gpus // terms.demand.nodes - len(room.free) - leaving
+    if _bound_s(among, gives, missing) >= below_s:
+        return None
+    fits = 0
+    for lost_s, victims in _by_loss(sorted(among, key=_loss)):
+        if lost_s >= below_s or fits >= FITS:
+            break
+        if sum([gives[victim.job] for victim in victims]) < missing:
+            continue
+        fits += 1
+        if all(_gives_way(world, terms, each, [other for other in victims if other is not each]) for each in victims):
+            part = _without(world, terms, room, victims, hold)
+            if part is not None:
+                return victims, part
+    return None
+
+
+def _bound_s(among: list[Victim], gives: dict[JobId, int], missing: int) -> Seconds:
+    """Return what stopping these loses at least for so many GPUs: as if a part of a job could be stopped."""
+    least_s = 0.0
+    for each_s, gpus in sorted((each.lost_s / gpus, gpus) for each in among if (gpus := gives[each.job])):
+        if missing <= 0:
+            break
+        least_s += each_s * min(gpus, missing)
+        missing -= gpus
+    return least_s
+
+
+def _by_loss(victims: list[Victim]) -> Iterator[tuple[Seconds, list[Victim]]]:
+    """Yield what sets of victims lose, and the sets, in that order; `TRIED` at most. Who loses least comes first."""
+    heap: list[tuple[Seconds, int, tuple[int, ...]]] = [(victims[0].lost_s, 1, (0,))]
+    for _ in range(TRIED):
+        if not heap:
+            return
+        lost_s, count, chosen = heappop(heap)
+        yield lost_s, [victims[at] for at in chosen]
+        last = chosen[-1]
+        if last + 1 < len(victims):
+            more_s = victims[last + 1].lost_s
+            heappush(heap, (lost_s + more_s, count + 1, (*chosen, last + 1)))
+            heappush(heap, (lost_s - victims[last].lost_s + more_s, count, (*chosen[:-1], last + 1)))
+
+
+def _fewest(
+    world: World, terms: Terms, room: Room, chosen: list[Victim], part: Allocation, hold: Hold | None
+) -> tuple[list[Victim], Allocation]:
+    """Return who of these is needed: others are let off, who stands best first."""
+    for victim in reversed(chosen.copy()):
         rest = [each for each in chosen if each is not victim]
         less = _without(world, terms, room, rest, hold) if rest else None
         if less is not None:
             chosen, part = rest, less
-    return Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
+    return chosen, part
+
+
+def _gives_way(world: World, terms: Terms, victim: Victim, beside: list[Victim]) -> bool:
+    """Return whether a victim gives way beside others: its tenant is left with no less than its own guarantee."""
+    actives = [each.active for each in beside]
+    if victim.borrowed and not quota.may_reclaim(world, terms, victim.active, actives):
+        return False
+    return not protected(world, terms, victim.active, actives)
 
 
 def _without(world: World, terms: Terms, room: Room, victims: list[Victim], hold: Hold | None) -> Allocation | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end
 
 from gpud.core.choice import world_of
@@ -130,7 +130,22 @@ def a_spec(said, before):
     return spec if preemptible is None else replace(spec, terms=replace(spec.terms, preemptible=preemptible))
 
 
+ONE = {"gpus": 1, "user": "ada", "estimate": 20.0}
+FOUR = {"gpus": 4, "user": "ada", "estimate": 4_000.0}
+
+
 @settings(deadline=None)
+@example(  # two wait for longer than a day, and one is found to
+    ["4xH100"],
+    [
+        *([(0.0, ONE)] * 9),
+        *[(0.0, {**ONE, "estimate": 4_000.0}), (0.0, FOUR), (500.0, {**FOUR, "estimate": 90_000.0})],
+        *[(0.0, {**FOUR, "array": "0-3"}), (0.0, {**ONE, "priority": 3, "begin": 30.0, "after": "the one before"})],
+        *[(0.0, {**ONE, "gpus": 2, "estimate": 20_000.0}), (500.0, {**ONE, "gpus": 2, "estimate": 90_000.0})],
+    ],
+    "fair_share",
+    {},
+)
 @given(
     nodes,
     st.lists(st.tuples(st.sampled_from([0.0, 0.0, 10.0, 500.0]), specs), min_size=2, max_size=20),

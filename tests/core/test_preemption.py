@@ -1,16 +1,21 @@
 """Who gives way: when, once, and to whom."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from playbook import NOON, a_cluster, a_job, a_node, element
 from tenancy import a_job_of, create, reserve
 
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
+from gpud.core.waits import OverQuota, YieldsTo
 from gpud.model.job import array_of
 from gpud.model.tenant import Limits
 from gpud.model.window import Pool
+
+HOUR = 3600.0
 
 
 def preemptible(spec):
@@ -320,3 +325,104 @@ def test_nobody_is_stopped_for_who_waits_for_another_that_overruns_its_estimate(
     play.submit(a_job(4, priority=9, limit=600))
     play.later(3600)
     assert play.state(gives) == "running"
+
+
+def test_a_quota_is_kept_for_whom_others_are_stopped_until_these_are_gone():
+    play = a_cluster(
+        a_node("n1", "2xH100"), a_node("n2", "1xH100"), rules=Rules(preemptible=True, limits=Limits(gpus_per_user=2))
+    )
+    (victim,) = play.submit(a_job(2, user="eve"))
+    play.starts(victim)
+    play.later(HOUR)
+    urgent, small = play.submit(a_job(2, user="bob", priority=9), a_job(1, user="bob"))
+    (other,) = play.submit(a_job(1, user="ada"))
+    assert stopping(play) == [victim]
+    assert isinstance(play.why(small), YieldsTo)
+    assert play.state(other) == "starting"
+
+    play.later(1)
+    play.ends(victim, signal=15)
+    assert play.state(urgent) == "starting"
+    assert isinstance(play.why(small), OverQuota)
+
+
+def test_who_waits_for_a_quota_that_is_kept_has_it_once_it_is_not():
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True, limits=Limits(running_per_user=1)))
+    victims = all_running(play, 1, user="eve") + all_running(play, 1, user="max")
+    play.later(HOUR)
+    urgent, small = play.submit(a_job(2, user="bob", priority=9), a_job(0, cpus=1, user="bob"))
+    assert stopping(play) == victims
+    assert isinstance(play.why(small), YieldsTo)
+    play.cancel(urgent)
+    assert play.state(small) == "starting"
+
+
+def test_what_is_kept_for_whom_others_are_stopped_is_not_given_away_on_the_end_that_somebody_else_expects():
+    play = a_cluster(a_node("n1", "1xH100", cpus=4), rules=Rules(preemptible=True))
+    (victim,) = play.submit(a_job(0, cpus=1))
+    play.starts(victim)
+    play.later(HOUR)
+    (urgent,) = play.submit(a_job(1, share_permille=500, cpus=4, priority=5))
+    assert stopping(play) == [victim]
+    (beside,) = play.submit(a_job(1, share_permille=500, limit=9 * HOUR, estimate=20))
+    play.starts(beside)
+    (late,) = play.submit(a_job(1, share_permille=500, limit=9 * HOUR))
+    assert play.state(late) == "queued"
+    play.ends(victim, signal=15)
+    assert play.state(urgent) == "starting"
+
+
+def test_an_array_that_starves_stops_nobody_beyond_its_throttle():
+    play = a_cluster(gpus="4xH100", rules=Rules(preemptible=True, starvation_s=HOUR))
+    all_running(play, 4, estimate=60)
+    (array,) = play.submit(a_job(1, array="0-9%2", estimate=60))
+    play.later(2 * HOUR)
+    assert not stopping(play)
+    play.prioritise(5, array)
+    for _ in range(3):
+        assert len(stopping(play)) == 2
+        play.later(1)
+        play.submit(a_job(0, cpus=1))
+
+
+@pytest.mark.parametrize("ones", [4, 9])
+def test_those_are_stopped_that_together_lose_least_however_little_each_of_others_loses(ones):
+    play = a_cluster(gpus=f"{ones + 4}xH100", rules=Rules(preemptible=True))
+    for _ in range(ones):
+        all_running(play, 1)
+        play.later(HOUR)
+    (wide,) = play.submit(a_job(4))
+    play.starts(wide)
+    play.later(1.9 * HOUR)
+    play.submit(a_job(4, priority=9))
+    assert stopping(play) == [wide]  # 7.6 GPU-hours; the youngest four of the others have 13.6 together
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([1, 1, 2, 4]), st.sampled_from([60, 600, HOUR])), min_size=2, max_size=8),
+    st.sampled_from([1, 2, 4, 8]),
+)
+def test_no_other_set_of_victims_on_a_node_loses_less(jobs, wanted):
+    play = a_cluster(gpus="8xH100", rules=Rules(preemptible=True))
+    for gpus, later in jobs:
+        (job,) = play.submit(preemptible(a_job(gpus)))
+        if job in play.started:
+            play.starts(job)
+        play.later(later)
+    play.later(100)
+    running = [play.world.active[job] for job in play.running]
+    free = 8 - sum(len(each.state.allocation.all_gpus) for each in running)
+    play.submit(a_job(wanted, priority=9))
+
+    gone = stopping(play)
+    lost = {each.job: len(each.state.allocation.all_gpus) * (play.now - each.since) for each in running}
+    enough = (
+        those
+        for count in range(len(running) + 1)
+        for those in combinations(running, count)
+        if free + sum(len(each.state.allocation.all_gpus) for each in those) >= wanted
+    )
+    assert sum(lost[job] for job in gone) == pytest.approx(
+        min(sum(lost[each.job] for each in those) for those in enough)
+    )

@@ -394,6 +394,21 @@ def test_who_would_use_a_quota_that_is_kept_waits_behind_whom_it_is_kept_for():
     assert play.state(late) == "starting"
 
 
+def test_a_restart_forgets_of_nobody_that_a_quota_is_kept_for_them():
+    play = a_cluster(gpus="4xH100", rules=limited(gpus_per_user=2))
+    first, second = play.submit(a_job(1, limit=5_000), a_job(1, limit=9_000))
+    play.starts(first, second)
+    wide, small = play.submit(a_job(2, limit=600), a_job(1, limit=86_400))
+    play.later(play.world.rules.starvation_s + 100)
+    play.ends(first)
+    assert isinstance(play.why(small), YieldsTo)
+
+    again = play.restarted()
+    assert isinstance(again.why(small), YieldsTo)
+    again.ends(second)
+    assert again.state(wide) == "starting"
+
+
 # -- GPU-hours
 
 

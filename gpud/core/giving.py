@@ -1,0 +1,113 @@
+"""What one round gives to whom: starts, what is reserved, and who is stopped for it.
+
+A job that may start has it from here, whoever's turn it is (see `schedule` and `out_of_turn`).
+"""
+
+from dataclasses import replace
+
+from gpud.core import arrays, jobs, patience, quota
+from gpud.core.claims import Passing, Reservation
+from gpud.core.guard import Guard
+from gpud.core.outcome import Outcome
+from gpud.core.preemption import Preemption
+from gpud.core.queue import owner_of
+from gpud.core.reserving import Reserving
+from gpud.core.survey import stale
+from gpud.core.waits import Looking, YieldsTo
+from gpud.core.world import World
+from gpud.model.gpu import Allocation
+from gpud.model.job import Demand, JobId
+from gpud.model.spec import Terms
+
+
+class Giving:
+    """What is there to be given in one round, and what was.
+
+    `made` is what is reserved in this round, `unseen` what is there of it and looked at first, `looking` for which
+    demands GPUs are. `gave`: something was given since that was last said to be false.
+    """
+
+    def __init__(self, world: World, out: Outcome) -> None:
+        self.world, self.out, self.now = world, out, out.now
+        self.guard = Guard(world, out.now)
+        self.preemption = Preemption(world, out)
+        self.reserving = Reserving(world, self.guard, self.now)
+        self.kept, self.made = self.reserving.kept, self.reserving.made
+        self.unlimited = quota.unlimited(world)
+        self.looking: set[Demand] = set()
+        self.unseen: dict[JobId, Reservation] = {}
+        self.gave = False
+
+    def may(self, job: JobId, terms: Terms) -> bool:
+        """Return whether no quota is in a job's way, nor somebody who waits for one."""
+        return quota.over(self.world, terms, self.now) is None and self.yields(job, terms) is None
+
+    def yields(self, job: JobId, terms: Terms) -> YieldsTo | None:
+        """Return for whom a job waits whose quota it would use: who has waited for too long, or has others stopped."""
+        world = self.world
+        wait = patience.yields(world, job, terms, self.now) if world.patience.kept else None
+        if wait is not None or self.unlimited or not self.preemption.possible:
+            return wait
+        theirs = [
+            (waiting.terms, kept)
+            for kept in (*self.made.values(), *self.unseen.values())
+            if kept.taken and kept.job != job and (waiting := world.waiting(kept.job)) is not None
+        ]
+        if not theirs or quota.over(world, terms, self.now, [each for each, _ in theirs]) is None:
+            return None
+        _, kept = max(theirs, key=lambda each: (each[0].user == terms.user, each[0].tenant == terms.tenant))
+        return YieldsTo(kept.job, kept.clear_at)
+
+    def serve(self, job: JobId, terms: Terms) -> bool | None:
+        """Start a job out of turn; None if it does not fit, False if its GPUs must be looked at first."""
+        binding = self.guard.binding(job, terms)
+        allocation = self.guard.best(terms, binding)
+        if allocation is None:
+            return None
+        given = self.give(job, terms, allocation, binding)
+        if not given:
+            self.looking.add(terms.demand)
+        return given
+
+    def give(self, job: JobId, terms: Terms, allocation: Allocation, binding: tuple[int, ...]) -> bool:
+        """Start a job; False if its GPUs must be looked at first, and are given to nobody meanwhile."""
+        world, now = self.world, self.now
+        unseen = stale(world, terms.demand, allocation, now) if world.real else ()
+        world.spaces.take(allocation)
+        self.guard.took(binding, allocation)
+        self.gave = True
+        if unseen:
+            world.dirty.update(part.node for part in allocation.parts)
+            world.blocked[terms.demand] = Looking(tuple(unseen))
+            return False
+        self._start(job, terms, allocation)
+        return True
+
+    def _start(self, job: JobId, terms: Terms, allocation: Allocation) -> None:
+        world = self.world
+        kept = self.kept.pop(job, None)  # of an array: the next element is another job
+        if kept is not None:  # from now on it is known when that ends: others may have something sooner
+            world.sooner.update(part.node for part in (*kept.allocation.parts, *allocation.parts))
+        world.patience.forget(job)
+        active = jobs.start(world, self.out, job, terms, allocation)
+        if world.policy.started(active, self.now):
+            world.queue.rank_anew(owner_of(terms))
+
+    def preempt(self, job: JobId, terms: Terms) -> bool:
+        """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
+        found = self.preemption.find(job, terms, self.reserving.others)
+        if found is None or not self.guard.reserve(found[0]):
+            return False
+        preempting, victims = found
+        self.preemption.stop(victims, preempting)
+        if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
+            job = arrays.unfold_first(self.world, self.out, job)
+        self.made[job] = replace(preempting, job=job, yielding=frozenset())
+        return True
+
+    def claim_start(
+        self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST, *, preempts: bool = True
+    ) -> bool:
+        """Reserve a job's earliest start: once others have ended, or can be stopped for it."""
+        plan = self.preemption.plan(job, terms, self.reserving.others) if preempts else None
+        return self.reserving.claim(job, terms, passing, plan)
