@@ -41,6 +41,12 @@ def full(world: World, job: JobId, reserved: Iterable[JobId]) -> bool:
     return array is not None and sum(array_of(each) == array_of(job) for each in reserved) >= array.room
 
 
+def first(world: World, job: JobId, kept: Iterable[JobId]) -> JobId:
+    """Return who starts as an array is to: of no more than those for whom something is kept may start, one of these."""
+    theirs = [each for each in kept if each in world.arrays[job].elements and each in world.queue]
+    return theirs[0] if theirs and len(theirs) >= world.arrays[job].room else job
+
+
 def more(world: World, job: JobId) -> bool:
     """Return whether a job is an array with more than one element that may start now."""
     array = world.arrays.get(job)

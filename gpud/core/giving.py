@@ -44,10 +44,13 @@ class Giving:
 
     def yields(self, job: JobId, terms: Terms) -> YieldsTo | None:
         """Return for whom a job waits whose quota it would use: who has waited for too long, or has others stopped."""
+        return patience.yields(self.world, job, terms, self.now) or self.promised(job, terms)
+
+    def promised(self, job: JobId, terms: Terms) -> YieldsTo | None:
+        """Return who has others stopped, and would be over a quota if a job had started when these are gone."""
         world = self.world
-        wait = patience.yields(world, job, terms, self.now) if world.patience.kept else None
-        if wait is not None or self.unlimited or not self.preemption.possible:
-            return wait
+        if self.unlimited or not self.preemption.possible:
+            return None
         theirs = [
             (waiting.terms, kept)
             for kept in (*self.made.values(), *self.unseen.values())
@@ -80,6 +83,8 @@ class Giving:
             world.dirty.update(part.node for part in allocation.parts)
             world.blocked[terms.demand] = Looking(tuple(unseen))
             return False
+        if self.made and job in world.arrays:
+            job = arrays.first(world, job, [each for each, kept in self.made.items() if kept.taken])
         self._start(job, terms, allocation)
         return True
 

@@ -45,17 +45,20 @@ class OutOfTurn:
         world, giving = self._world, self._giving
         for job, kept in list(giving.kept.items()):
             line = world.queue.line(job) if kept.taken else None
-            if line is None or line.aside is not None or quota.over(world, line.terms, self._now) is not None:
-                continue
-            at = back_at(world, kept.allocation, self._now)
-            if at is None:
+            at = None if line is None else back_at(world, kept.allocation, self._now)
+            if line is None or at is None:
                 continue  # some of it has failed, say
             taken = replace(kept, at=at)
-            if at > self._now:
+            if at <= self._now and not giving.guard.permits(line.terms, taken) and kept.at > self._now:
+                taken = kept  # it is there sooner than a window is over
+            if taken.at > self._now:  # whatever quotas say: they count who is still to go
                 giving.reserving.keep(taken, kept.passing)
-            elif not giving.guard.permits(line.terms, taken):
                 continue
-            elif not giving.give(job, line.terms, kept.allocation, giving.guard.binding(job, line.terms)):
+            if line.aside is not None or quota.over(world, line.terms, self._now) is not None:
+                continue
+            if not giving.guard.permits(line.terms, taken):
+                continue
+            if not giving.give(job, line.terms, kept.allocation, giving.guard.binding(job, line.terms)):
                 giving.unseen[job] = kept
                 giving.looking.add(line.terms.demand)
 
@@ -64,7 +67,9 @@ class OutOfTurn:
         world = self._world
         for job in dict.fromkeys(world.patience.kept.values()):
             line = world.queue.line(job)
-            if line is not None and line.aside is None and quota.over(world, line.terms, self._now) is None:
+            if line is None or line.aside is not None or quota.over(world, line.terms, self._now) is not None:
+                continue
+            if self._giving.promised(job, line.terms) is None:
                 self._giving.serve(job, line.terms)
 
     def _serve_gangs(self) -> None:

@@ -61,7 +61,7 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
         _busy("", everybody, limits.running)
         or _busy(whose, user, limits.running_per_user)
         or _greedy(whose, user, limits.gpus_per_user, wanted)
-        or (None if tenant is None else _tenant_over(world, tenant, of_tenant, terms.demand, now))
+        or (None if tenant is None else _tenant_over(world, tenant, of_tenant, terms.demand, now, beside))
     )
 
 
@@ -274,7 +274,9 @@ def full(world: World, terms: Terms, jobs: int, of_tenant: int) -> Refused | Non
     return None
 
 
-def _tenant_over(world: World, tenant: Tenant, tally: Tally, demand: Demand, now: Timestamp) -> Wait | None:
+def _tenant_over(
+    world: World, tenant: Tenant, tally: Tally, demand: Demand, now: Timestamp, beside: Sequence[Terms]
+) -> Wait | None:
     books, whose, wanted = world.books, f"tenant {tenant.name}", milli(world, demand)
     running = world.rules.limits.running_per_tenant if tenant.max_running is None else tenant.max_running
     wait = _busy(whose, tally, running) or _greedy(whose, tally, tenant.max_gpus, wanted)
@@ -286,11 +288,11 @@ def _tenant_over(world: World, tenant: Tenant, tally: Tally, demand: Demand, now
         if used >= tenant.gpu_hours:
             return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
     if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
-        return _lent(world, tenant, demand, now)
+        return _lent(world, tenant, demand, now, beside)
     return None
 
 
-def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Wait | None:
+def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp, beside: Sequence[Terms]) -> Wait | None:
     """Return what keeps a tenant that may not borrow from GPUs of which others have guarantees.
 
     Pools, and what belongs to a tenant, are not what guarantees are given of; whose own is idle has that first.
@@ -300,13 +302,18 @@ def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp) -> Wait 
     idle = Counter(apart[state.gpu.id] for state in states if not state.holders)
     if demand.pool is not None or 1000 * idle[tenant.name] >= wanted:
         return None
+    more = Counter[str]()
+    for each in beside:
+        more[each.tenant] += milli(world, each.demand)
     kept = sum(
-        max(0, 1000 * (each.guaranteed_gpus - idle[each.name]) - books.of_tenant(each.name).milli)
+        max(0, 1000 * (each.guaranteed_gpus - idle[each.name]) - books.of_tenant(each.name).milli - more[each.name])
         for each in world.tenants.values()
         if each.name != tenant.name
     )
-    taken = books.all.milli - sum(
-        _held_of(world.active[job], state.gpu.id) for state in states for job in state.holders
+    taken = (
+        books.all.milli
+        + more.total()
+        - sum(_held_of(world.active[job], state.gpu.id) for state in states for job in state.holders)
     )
     there = 1000 * (census.present(world) - len(states))
     return Guaranteed(tenant.name, kept / 1000) if kept and taken + wanted + kept > there else None

@@ -426,3 +426,38 @@ def test_no_other_set_of_victims_on_a_node_loses_less(jobs, wanted):
     assert sum(lost[job] for job in gone) == pytest.approx(
         min(sum(lost[each.job] for each in those) for those in enough)
     )
+
+
+def test_of_an_array_that_has_no_more_room_those_for_whom_others_are_stopped_start_first_wherever_there_is_room():
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True))
+    (victim,) = all_running(play, 1)
+    (other,) = play.submit(a_job(1, priority=5))
+    play.starts(other)
+    play.later(HOUR)
+    (array,) = play.submit(a_job(1, array="0-3%1", priority=5))
+    assert stopping(play) == [victim]
+    play.ends(other)
+    assert play.state(element(array, 0)) == "starting"
+    play.ends(victim, signal=15)
+    assert play.state(victim) == "starting"
+
+
+def test_what_is_guaranteed_is_counted_once_those_are_gone_who_are_stopped_for_it():
+    ones = [a_node(f"n{number}", "1xH100") for number in (2, 3, 4)]
+    play = a_cluster(a_node("n1", "3xH100"), *ones, rules=Rules(preemptible=True))
+    fcfs = POLICIES["fcfs"]  # with it the victim is before whom it gave way to
+    play.world.set_policy(fcfs.make(fcfs.values({}), play.world))
+    create(play, "vision", guaranteed_gpus=3)
+    create(play, "nlp", guaranteed_gpus=3, borrow=False)
+    running = play.submit(
+        *(a_job_of(who, gpu_ids=(f"n1-H100-{at}",)) for at, who in enumerate(["nlp", "nlp", "vision"]))
+    )
+    play.starts(*running)
+    play.later(HOUR)
+    play.ends(running[1])
+    urgent, small = play.submit(a_job_of("nlp", 2, priority=5), a_job_of("nlp", 1))
+    assert stopping(play) == [running[0]]
+    play.submit(a_job_of("default", 0, cpus=1))
+    play.ends(running[0], signal=15)
+    assert play.state(urgent) == "starting"
+    assert play.state(small) == "starting"
