@@ -152,7 +152,9 @@ class Guard:
         return leaves(self.holds(self.standing_at(terms, kept.at)), kept.allocation)
 
     def decisive(self, demand: Demand, standing: tuple[int, ...]) -> Claim:
-        """Return the claim without which there would be room; the first, where several are in the way together."""
+        """Return the claim without which there would be room, the soonest over; of several together, too."""
+        ends = {index: claim.until for index in standing if (claim := self.claimed[index].claim) is not None}
+        standing = tuple(sorted(standing, key=ends.__getitem__))
         one = standing[0]
         for index in standing[:CLAIMS_TRIED] if len(standing) > 1 else ():
             others = tuple(each for each in standing if each != index)

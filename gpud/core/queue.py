@@ -216,6 +216,10 @@ class Queue:
         """Yield every line in which somebody stands."""
         yield from self._by_kind.values()
 
+    def demands(self) -> Iterator[Demand]:
+        """Yield every demand of which somebody stands in a line."""
+        yield from (group.demand for group in self._groups.values() if group.lines)
+
     def heads(self) -> list[Head]:
         """Return (rank, entry, group, None) of every demand, as a heap: of its `first`, or of who was before that."""
         emptied = [group for group in self._groups.values() if not group.lines]

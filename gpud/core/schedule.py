@@ -17,12 +17,13 @@ from gpud.core.guard import Guard
 from gpud.core.out_of_turn import OutOfTurn
 from gpud.core.outcome import Outcome
 from gpud.core.queue import Group, Head, Line, job_of
+from gpud.core.rivals import Rivals, Slots
 from gpud.core.sleeping import Sleeping
 from gpud.core.survey import refresh
 from gpud.core.waits import Barred, Full, Wait, YieldsTo
 from gpud.core.world import World
 from gpud.model.gpu import Allocation
-from gpud.model.job import JobId
+from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 
 RESERVE_TRIES = 16  # a job that waits for no end of another (a foreign process) is passed over; not for ever
@@ -40,24 +41,25 @@ def schedule(world: World, out: Outcome) -> None:
     if world.eased:
         patience.open_shut(world)
     world.rethink_at = None
+    if len(queue) and world.policy.refresh(out.now):
+        queue.rank_anew()
     if world.paused is not None or not len(queue):
         world.reservations.clear()
         return
     refresh(world, out.now)
-    if world.policy.refresh(out.now):
-        queue.rank_anew()
     _Round(world, out).run()
 
 
 class _Round:
-    """One pass over the queue. `slots` is how many more blocked jobs may reserve."""
+    """One pass over the queue."""
 
     def __init__(self, world: World, out: Outcome) -> None:
         self.world, self.now = world, out.now
         self.giving = giving = Giving(world, out)
         self.guard, self.preemption, self.reserving = giving.guard, giving.preemption, giving.reserving
         self.kept, self.made, self.looking, self.unlimited = giving.kept, giving.made, giving.looking, giving.unlimited
-        self.slots = world.rules.reservations if world.policy.reserves else 0
+        self.slots = Slots(world.rules.reservations if world.policy.reserves else 0)
+        self.waiting: set[Rivals] | None = None  # of all demands, once that is asked
         self.tries = RESERVE_TRIES
         self.sleeping: Sleeping | None = None  # once whoever is blocked can neither reserve nor preempt
         # What was found not to fit under these claims; and why, if it is not for lack of anything.
@@ -108,8 +110,17 @@ class _Round:
 
     def _is_idle(self) -> bool:
         """Return whether nothing is to be done any more for who does not fit. (Who is over a quota is shut out.)"""
-        reserves, passed = self.slots > 0 and self.tries > 0, self.world.rules.backfill
-        return passed and not reserves and not self.preemption.hoped and self.unlimited
+        if not self.world.rules.backfill or self.preemption.hoped or not self.unlimited:
+            return False
+        if self.waiting is None:
+            self.waiting = {self._rivals(demand) for demand in self.world.queue.demands()}
+        return self.tries <= 0 or not self.slots.any(self.waiting)
+
+    def _rivals(self, demand: Demand) -> Rivals:
+        return self.world.suiting.of(demand, self.world.gpus.values())
+
+    def _may_reserve(self, rivals: Rivals) -> bool:
+        return self.tries > 0 and self.slots.open(rivals)
 
     def _consider(self, line: Line, job: JobId) -> bool:
         """Start a line's first job, or say why not. Return whether the demand is still open to others."""
@@ -183,8 +194,8 @@ class _Round:
         if not standing and not more:
             world.blocked[demand] = Full()
             return False
-        free = bool(standing) and world.spaces.fits(demand)
-        self._set_aside(line, Barred(self.guard.decisive(demand, standing)) if free else Full())
+        claim = self.guard.decisive(demand, standing) if standing and world.spaces.fits(demand) else None
+        self._set_aside(line, Full() if claim is None or (claim.only and claim.pool) else Barred(claim))
         return True
 
     def _set_aside(self, line: Line, wait: Wait) -> None:
@@ -209,19 +220,25 @@ class _Round:
         Return whether others can have as much: of whom they may preempt, or since more of the blocked may reserve.
         """
         world, made = self.world, self.made
-        if self.sleeping is not None or not (made or self.slots > 0 or self.preemption.possible):
+        if self.sleeping is not None:
+            return False
+        rivals = self._rivals(terms.demand)
+        if not self.slots.open(rivals):
+            self.slots.close(rivals)
+        if not (made or self.preemption.possible or self._may_reserve(rivals)):
             return False
         preempted = job in made and made[job].taken
         while job not in made and job in world.queue and not arrays.full(world, job, made):
             if not (preempts and self.giving.preempt(job, terms)):
-                if self.slots > 0 and self.tries > 0:
+                if self._may_reserve(rivals):
                     self.tries -= 1
                     if not self.giving.claim_start(job, terms, preempts=preempts):
                         if made and self.reserving.soonest(job, terms, Guard(world, self.now)) is not None:
-                            self.slots = 0  # what others reserve after it would be its own once these have started
+                            self.slots.close(rivals)  # what others reserve after it would be its own once these started
                         return False
-                    # The next elements come before others, and have no names yet to reserve under.
-                    self.slots = 0 if arrays.more(world, job) else self.slots - 1
+                    if arrays.more(world, job):  # the next elements come before others: no names yet to reserve under
+                        self.slots.close(rivals)
+                    self.slots.take(rivals)
                 break
             preempted = True
-        return (preempted and world.policy.reserves) or (self.slots > 0 and self.tries > 0)
+        return (preempted and world.policy.reserves) or self._may_reserve(rivals)

@@ -120,11 +120,12 @@ def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[Gp
             word = "reboot" if world.nodes[state.node].node.reboot else now_is.value
             out[word] = out.get(word, 0) + 1
     most, where, short = -1, None, None
+    enough = {state.node for state in able} or world.spaces.rooms.keys()
     refresh(world, now)
     for each in world.spaces.rooms.values():
         room = each.within(Hold(dict.fromkeys(closed, 0), each.cpus, each.memory_mib)) if closed else each
         free = to_be_had(demand, room)
-        if free > most and admits(demand, room):
+        if free > most and room.name in enough and admits(demand, room):
             most, where = free, room.name
             short = room.lacks(demand) if free >= demand.gpus // demand.nodes else None
     return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())))

@@ -24,6 +24,7 @@ from gpud.core.policies.parameters import Choice
 from gpud.core.prediction import Predictor
 from gpud.core.queue import Line, Queue, Rail
 from gpud.core.recent import Recent
+from gpud.core.rivals import Suiting
 from gpud.core.room import Hold
 from gpud.core.rules import Rules
 from gpud.core.samples import Samples
@@ -86,10 +87,9 @@ class World:
         self.arrays: dict[JobId, Array] = {}
         self.places: dict[JobId, Place] = {}  # of waiting jobs that are not plain: no first attempt, or a priority
         self.own_terms: dict[JobId, Terms] = {}  # of waiting elements that are not as their array's: see core.retries
-        self.after = Dependencies()
-        self.groups = Groups()
-        self.recent = Recent()
+        self.after, self.groups, self.recent = Dependencies(), Groups(), Recent()
         self.real: dict[NodeName, None] = {}  # nodes that ever had a GPU that is not simulated, and needs looks
+        self.suiting = Suiting()
         self.judged: dict[Demand, tuple[str, str | None]] = {}  # why a demand never fits: see core.admit
         self.dirty: set[NodeName] = set()  # nodes whose room may have changed since it was last counted
         self.vacated: list[Allocation] = []  # given back since then of nodes on paper, where nothing else decides
@@ -103,8 +103,7 @@ class World:
         self.shut: dict[str, dict[Line, None]] = {}  # lines over a quota, by the tenant and by the user whose it may be
         self.eased: set[str] = set()  # tenants and users who have less than before
         self.reservations: dict[JobId, Reservation] = {}
-        self.patience = Patience()
-        self.rail = Rail()
+        self.patience, self.rail = Patience(), Rail()
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
         self.early = False  # something ended well before it was expected to: whoever reserved may have something else
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
@@ -113,8 +112,7 @@ class World:
         self.paused: str | None = None
         self.choice = Choice()
         self.books = Books()
-        self.samples = Samples()
-        self.care = Care()
+        self.samples, self.care = Samples(), Care()
         self.tenants: dict[str, Tenant] = {}
         self.windows: dict[int, Window] = {}
         self.census: list[tuple[Timestamp, int]] = []  # since when there are how many GPUs, as long as is known
@@ -335,6 +333,7 @@ class World:
         """
         self.standing = None
         self.judged.clear()
+        self.suiting.forget()
         self.books.parts.clear()
         state = self._know_node(node)
         state.node, state.present = node, True
@@ -354,6 +353,7 @@ class World:
         """Take in what the store says was ever seen, before the inventory speaks: known, and not present."""
         self.standing = None
         self.judged.clear()
+        self.suiting.forget()
         self.books.parts.clear()
         state = self._know_node(node)
         for gpu in node.gpus:

@@ -108,8 +108,6 @@ def claimed(claim: Claim, now: Timestamp) -> str:
 def _claimed(claim: Claim, now: Timestamp) -> Words:
     see = "see for whom each GPU is: gpuctl gpus"
     match claim.kind:
-        case ClaimKind.POOL if claim.only:
-            return "claimed", f"only GPUs of pool {claim.name} are for it, and none is free", see
         case ClaimKind.POOL:
             return "claimed", f"what is free is for pool {claim.name}", f"to ask for it: --pool {claim.name}"
         case ClaimKind.OWNED:

@@ -13,6 +13,7 @@ from gpud.core.prediction import ENOUGH
 from gpud.core.rules import Rules
 from gpud.core.waits import NoCapacity, YieldsTo
 from gpud.model.job import JobId
+from gpud.model.window import Pool
 
 
 def test_a_later_job_passes_only_if_it_ends_in_time():
@@ -160,13 +161,14 @@ def test_before_its_moment_it_waits_for_who_comes_after_it_unless_something_ende
     ("specs", "reserve"),
     [
         # Of one demand, in lines of their own.
-        ([a_job(2, type="H100"), a_job(2, type="H100", user="bob"), a_job(type="T4")], [0, 1]),
-        # What fits, but for who reserved before it, is blocked as well.
-        ([a_job(4, type="H100"), a_job(), a_job(type="T4")], [0, 1]),
-        # Who finds nothing beside what was reserved comes before who would.
-        ([a_job(2, type="H100"), a_job(3, type="H100"), a_job(type="T4")], [0]),
+        ([a_job(2, type="H100"), a_job(2, type="H100", user="bob"), a_job()], [0, 1]),
+        # What fits, but for who reserved before it, is blocked as well; for who takes a T4 two more may reserve.
+        ([a_job(4, type="H100"), a_job(), a_job(type="T4"), a_job(type="T4")], [0, 1, 2]),
+        # Who finds nothing beside what was reserved comes before who would, unless that can have nothing of the same.
+        ([a_job(2, type="H100"), a_job(3, type="H100"), a_job()], [0]),
+        ([a_job(2, type="H100"), a_job(3, type="H100"), a_job(type="T4")], [0, 2]),
         # So do an array's other elements.
-        ([a_job(2, type="H100", array="0-9"), a_job(type="T4")], [0]),
+        ([a_job(2, type="H100", array="0-9"), a_job()], [0]),
     ],
 )
 def test_blocked_jobs_reserve_in_the_order_of_the_queue(specs, reserve):
@@ -306,6 +308,28 @@ def test_a_drained_node_keeps_no_reservation():
     play.drain(nodes=("n2",))
     assert play.reserved is None
     assert play.state(big) == "queued"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"gpus": 1, "type": "T4"}, {"gpus": 2, "type": "H100"}),
+        ({"gpus": 0, "cpus": 40}, {"gpus": 2, "type": "H100"}),
+        ({"gpus": 1, "pool": "debug"}, {"gpus": 2, "type": "H100"}),
+    ],
+)
+def test_who_waits_for_other_gpus_keeps_nobody_from_a_reservation(first, second):
+    """Else small jobs pass the second for ever, for as long as the first one waits."""
+    pools = (Pool(name="debug", gpus=("n3:0",)),)
+    nodes = a_node("n1", "2xH100", cpus=8), a_node("n2", "1xT4", cpus=64), a_node("n3", "1xH100", cpus=8)
+    play = a_cluster(*nodes, rules=Rules(pools=pools))
+    play.submit(a_job(1, type="T4", cpus=60), a_job(1, pool="debug"), a_job(1, type="H100", limit=600))
+    play.starts(*play.running)
+    waiting = play.submit(a_job(**first), a_job(**second), a_job(**second), a_job(2, type="H100|T4"))
+    (small,) = play.submit(a_job(1, type="H100", limit=9000))
+
+    assert [job in play.world.reservations for job in waiting] == [True, True, False, False]
+    assert play.state(small) == "queued"
 
 
 def test_a_reservation_keeps_its_gpus_when_others_would_do_as_well():

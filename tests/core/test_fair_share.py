@@ -273,3 +273,17 @@ def test_jobs_without_gpus_take_turns_too():
     (bob,) = play.submit(a_job(0, user="bob", cpus=1))
     play.ends(running[0])
     assert play.started == [bob]
+
+
+def test_after_a_restart_they_stand_as_before_also_while_all_is_paused():
+    play = fair(a_cluster(gpus="3xH100"))
+    create(play, "ta")
+    create(play, "tb", share=3)
+    play.starts(*play.submit(*(a_job_of(tenant, user=tenant) for tenant in ("ta", "tb", "ta"))))
+    play.pause("a moment")
+    play.later(HOUR)
+    jobs = play.submit(*(a_job_of(tenant, user=tenant, priority=each) for each in range(3) for tenant in ("ta", "tb")))
+    before = [play.world.queue.position(job) for job in jobs]
+    again = play.restarted()
+    assert before == [6, 3, 5, 2, 4, 1]
+    assert [again.world.queue.position(job) for job in jobs] == before

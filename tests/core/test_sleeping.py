@@ -20,7 +20,7 @@ def a_full_cluster(rules: Rules | None = None) -> tuple[Play, dict[str, JobId]]:
         a_job(2, limit=2 * HOUR, type="H100"), a_job(2, limit=HOUR, type="A100"), a_job(2, limit=3 * HOUR, type="A100")
     )
     play.starts(*running)
-    (wide,) = play.submit(a_job(4, limit=HOUR, type="H100"))
+    (wide,) = play.submit(a_job(4, limit=HOUR, type="H100", cpus=1))
     specs = {
         "long": a_job(1, limit=9 * HOUR, type="H100", cpus=2),
         "other": a_job(1, limit=9 * HOUR, type="A100", cpus=3),
@@ -102,7 +102,7 @@ def test_a_gang_that_sleeps_starts_when_its_last_node_is_free():
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xH100"), a_node("n3", "1xT4"))
     running = play.submit(*[a_job(2, limit=HOUR, type="H100") for _ in range(2)], a_job(1, limit=HOUR, type="T4"))
     play.starts(*running)
-    _, gang = play.submit(a_job(1, limit=HOUR, type="T4"), a_job(4, limit=HOUR, type="H100", nodes=2))
+    _, gang = play.submit(a_job(1, limit=HOUR, type="T4", cpus=1), a_job(4, limit=HOUR, type="H100", nodes=2, cpus=2))
     assert [group.demand.nodes for group in groups_asleep(play)] == [2]
     play.ends(running[0])
     assert play.started == []
@@ -128,12 +128,12 @@ def test_who_slept_while_others_reserved_is_not_forgotten_once_they_reserve_else
     play = a_cluster(a_node("n1", "2xH100"), a_node("n2", "2xT4"), rules=Rules(reservations=2))
     running = play.submit(a_job(2, type="T4", limit=25 * HOUR), a_job(1, limit=HOUR / 2), a_job(1, limit=HOUR))
     play.starts(*running)
-    _, other = play.submit(a_job(2, priority=10, type="H100"), a_job(2, priority=9, type="H100", cpus=1))
+    _, other = play.submit(a_job(2, priority=10, type="H100", cpus=1), a_job(2, priority=9, type="H100", cpus=2))
     (sleeper,) = play.submit(a_job(1, type="H100"))
     play.cancel(other)
     play.ends(running[1])
     assert play.state(sleeper) == "queued"
-    play.submit(a_job(2, type="T4", priority=20), a_job(2, type="T4", priority=20, cpus=1))
+    play.submit(a_job(2, type="T4", priority=20, cpus=1), a_job(2, type="T4", priority=20, cpus=2))
     assert play.state(sleeper) == "starting", "what is free is nobody's now"
 
 

@@ -538,3 +538,29 @@ def test_asking_changes_nothing_of_what_is_decided():
     assert loud.ledger.rows == quiet.ledger.rows
     assert loud.out == quiet.out
     assert any(row.place.attempt > 1 for row in quiet.ledger.rows.values()), "nobody was preempted"
+
+
+def test_who_waits_in_a_pool_is_told_what_is_free_of_it_and_who_has_the_rest():
+    pools = (Pool(name="debug", gpus=("n1:0", "n1:1")),)
+    play = a_cluster(gpus="4xH100", rules=Rules(pools=pools))
+    (runs,) = play.submit(a_job(1, pool="debug"))
+    play.starts(runs)
+    (waits,) = play.submit(a_job(2, pool="debug"))
+    assert told(play, waits)["reason"].startswith("waits for 2 GPUs: 1 free on n1, of 2 that would do")
+    assert any(f"job {runs >> 24}" in each for each in told(play, waits)["details"])
+
+
+def test_a_node_of_which_too_much_is_in_a_pool_is_not_the_one_with_most_that_is_free():
+    pools = (Pool(name="debug", gpus=("n1:0",)),)
+    play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xH100"), rules=Rules(pools=pools))
+    runs, _, waits = play.submit(a_job(4), a_job(1, pool="debug"), a_job(4))
+    assert play.node(runs) == "n2"
+    assert told(play, waits)["reason"].startswith("waits for 4 GPUs: 0 of 4 are free")
+
+
+def test_of_what_is_kept_for_others_that_is_named_which_is_over_first():
+    play = a_cluster(gpus="4xH100")
+    create(play, "nlp", gpus=("n1-H100-0", "n1-H100-1"))
+    reserve(play, "n1-H100-2", "n1-H100-3", until=600.0, users=("bob",))
+    (waits,) = play.submit(a_job(1))
+    assert told(play, waits)["reason"].startswith("what is free is kept by reservation 1, for 10m more")
