@@ -225,6 +225,7 @@ def prioritise(world: World, out: Outcome, job: JobId, *, priority: int) -> str 
     if place is None:
         return OVER
     wait(world, out, job, replace(place, priority=priority), "priority")
+    world.early = True
     return None
 
 

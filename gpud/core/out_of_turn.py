@@ -49,9 +49,7 @@ class OutOfTurn:
             if line is None or at is None:
                 continue  # some of it has failed, say
             taken = replace(kept, at=at)
-            if at <= self._now and not giving.guard.permits(line.terms, taken) and kept.at > self._now:
-                taken = kept  # it is there sooner than a window is over
-            if taken.at > self._now:  # whatever quotas say: they count who is still to go
+            if at > self._now:  # whatever quotas say: they count who is still to go
                 giving.reserving.keep(taken, kept.passing)
                 continue
             if line.aside is not None or quota.over(world, line.terms, self._now) is not None:

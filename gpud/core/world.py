@@ -105,7 +105,7 @@ class World:
         self.reservations: dict[JobId, Reservation] = {}
         self.patience, self.rail = Patience(), Rail()
         self.sooner: set[NodeName] = set()  # where something may be free earlier than reservations were made for
-        self.early = False  # something ended well before it was expected to: whoever reserved may have something else
+        self.early = False  # an end came well before it was expected, or another order: all may reserve something else
         self.preemptible: dict[JobId, None] = {}  # active jobs that give way to a higher priority
         self.expects_s: dict[JobId, Seconds] = {}  # how long active jobs were expected to run when they started
         self.rethink_at: Timestamp | None = None  # when time alone may let something start
@@ -137,7 +137,7 @@ class World:
         self.policy = policy
         self.aside.clear()
         self.shut.clear()
-        self.rail.longest = None  # it names lines
+        self.rail.longest, self.early = None, True  # it names lines
         for active in self.active.values():
             policy.started(active, active.since)
         self.queue.reorder(policy.rank, self._order, self.bursts.of if policy.by_burst else None)

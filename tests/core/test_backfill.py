@@ -157,6 +157,16 @@ def test_before_its_moment_it_waits_for_who_comes_after_it_unless_something_ende
     assert early or play.why(anywhere) == YieldsTo(two, play.world.reservations[two].at)
 
 
+def test_who_comes_first_from_now_on_leaves_nobody_what_they_reserved_before():
+    nodes = a_node("n1", "2xH100", cpus=4), a_node("n2", "1xH100", cpus=4)
+    play = a_cluster(*nodes, rules=Rules(reservations=2))
+    play.starts(*play.submit(a_job(2, nodes=2, limit=3000), a_job(0, cpus=1, limit=27000)))
+    wide, long = play.submit(a_job(2, limit=300), a_job(1, cpus=4, limit=90000))
+    assert list(play.world.reservations) == [wide, long]
+    play.prioritise(20, long)
+    assert play.state(long) == "starting"
+
+
 @pytest.mark.parametrize(
     ("specs", "reserve"),
     [
