@@ -49,12 +49,28 @@ def held_of(demand: Demand, share: Share) -> int:
 
 @dataclass(slots=True)
 class Tally:
-    """What one user, one tenant, or everybody has. `leaving` of the GPUs in use are those of jobs being stopped."""
+    """What one user, one tenant, or everybody has.
+
+    Of the GPUs in use `pooled` are those of jobs in pools, and of the others `leaving` those of jobs being stopped.
+    """
 
     running: int = 0
     queued: int = 0
     milli: int = 0
+    pooled: int = 0
     leaving: int = 0
+
+    @property
+    def counting(self) -> int:
+        """Return what counts towards a guarantee, in thousandths of GPUs: pools are not what these are given of."""
+        return self.milli - self.pooled - self.leaving
+
+
+def _apart(active: ActiveJob) -> tuple[int, int]:
+    """Return what of a job's GPUs is in a pool, and what is being left, in thousandths."""
+    if active.terms.demand.pool is not None:
+        return active.milli, 0
+    return 0, active.milli if isinstance(active.state, Stopping) else 0
 
 
 @dataclass(slots=True)
@@ -138,11 +154,12 @@ class Books:
     def enter(self, active: ActiveJob) -> None:
         """Count a job that became active."""
         terms, weight = active.terms, active.milli
-        leaving = weight if isinstance(active.state, Stopping) else 0
+        pooled, leaving = _apart(active)
         self._alike.setdefault(_kind(terms), {})[active.job] = active.since
         for tally in self._tallies(terms):
             tally.running += 1
             tally.milli += weight
+            tally.pooled += pooled
             tally.leaving += leaving
         meter = self.meters.get(terms.tenant)
         if meter is not None:
@@ -156,7 +173,7 @@ class Books:
             self._alike.setdefault(_kind(terms), {})[active.job] = since
         if isinstance(active.state, Stopping) and not isinstance(before.state, Stopping):
             for tally in self._tallies(terms):
-                tally.leaving += active.milli
+                tally.leaving += _apart(active)[1]
         meter = self.meters.get(terms.tenant)
         if meter is not None:
             meter.add(before, -1)
@@ -181,10 +198,11 @@ class Books:
         """Count a job that is active no more."""
         self._unlike(active)
         weight = active.milli
-        leaving = weight if isinstance(active.state, Stopping) else 0
+        pooled, leaving = _apart(active)
         for tally in self._tallies(active.terms):
             tally.running -= 1
             tally.milli -= weight
+            tally.pooled -= pooled
             tally.leaving -= leaving
         meter = self.meters.get(active.terms.tenant)
         if meter is not None:

@@ -175,7 +175,7 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
     priority = place.priority + rules.preempt_margin if by_priority else None
     # Not `policy.preempts`: a policy counts who asked it; nor `holding`, which is as of when somebody last waited.
     policy_at = None if terms.preemptible is False else world.policy.yields_at(active, now)
-    borrowed = milli(terms.demand) > 0 and quota.borrowed(world, terms.tenant, now) > 0
+    borrowed = milli(terms.demand) > 0 and quota.lends(world, active) and quota.borrows(world, terms.tenant) > 0
     at = Timestamp(max(now, active.since + rules.preempt_after_s))
     if priority is None and not borrowed:
         if policy_at is None:

@@ -92,33 +92,37 @@ def wake_at(world: World) -> Timestamp | None:
 
 
 def borrows(world: World, tenant: str) -> int:
-    """Return how many GPUs, in thousandths, a tenant has beyond its guarantee, those of jobs being stopped apart."""
-    tally, known = world.books.of_tenant(tenant), world.tenants.get(tenant)
-    return max(0, tally.milli - tally.leaving - 1000 * (0 if known is None else known.guaranteed_gpus))
+    """Return how many GPUs, in thousandths, a tenant has beyond its guarantee: those of `Tally.counting`."""
+    known = world.tenants.get(tenant)
+    return max(0, world.books.of_tenant(tenant).counting - 1000 * (0 if known is None else known.guaranteed_gpus))
 
 
-def borrowed(world: World, tenant: str, now: Timestamp) -> int:
-    """Return how many of those, in thousandths, others may take back: none on its own GPUs, or of a pool.
+def borrowed(world: World, tenant: str) -> int:
+    """Return how many of those, in thousandths, others may take back. For people: costs a look at every active job."""
+    theirs = [each for each in world.active.values() if each.terms.tenant == tenant]
+    return min(borrows(world, tenant), sum(each.milli for each in theirs if lends(world, each)))
 
-    For people: costs a look at every active job.
-    """
-    if not any(each.guaranteed_gpus and each.name != tenant for each in world.tenants.values()):
-        return 0
-    apart, taken = _apart(world, now).keys(), 0
-    for each in world.active.values():
-        if each.terms.tenant == tenant and not isinstance(each.state, Stopping):
-            taken += 0 if apart >= set(each.state.allocation.all_gpus) else each.milli
-    return min(borrows(world, tenant), taken)
+
+def lends(world: World, active: ActiveJob) -> bool:
+    """Return whether others may have to get back what a job has: it is neither a pool's nor its own tenant's."""
+    if active.terms.demand.pool is not None or isinstance(active.state, Stopping):
+        return False
+    if not any(each.guaranteed_gpus and each.name != active.terms.tenant for each in world.tenants.values()):
+        return False
+    tenant = world.tenants.get(active.terms.tenant)
+    own = frozenset[GpuId]() if tenant is None else frozenset(tenant.gpus)
+    gpus = active.state.allocation.all_gpus
+    return not own or not all(gpu in own or world.gpus[gpu].gpu.parent in own for gpu in gpus)
 
 
 def guaranteed(world: World, terms: Terms) -> bool:
     """Return whether what a job asks for is guaranteed to its tenant, beside all that the tenant has."""
     tenant, wanted = world.tenants.get(terms.tenant), milli(world, terms.demand)
-    if tenant is None or not tenant.guaranteed_gpus or not wanted:
+    if tenant is None or not tenant.guaranteed_gpus or not wanted or terms.demand.pool is not None:
         return False
-    tally = world.books.of_tenant(tenant.name)
-    theirs = sum(milli(world, each.demand) for each in promised(world) if each.tenant == tenant.name)
-    return tally.milli - tally.leaving + theirs + wanted <= 1000 * tenant.guaranteed_gpus
+    beside = [each.demand for each in promised(world) if each.tenant == tenant.name and each.demand.pool is None]
+    theirs = world.books.of_tenant(tenant.name).counting + sum(milli(world, each) for each in beside)
+    return theirs + wanted <= 1000 * tenant.guaranteed_gpus
 
 
 def owed(world: World) -> frozenset[str]:
@@ -129,7 +133,7 @@ def owed(world: World) -> frozenset[str]:
         for each in world.tenants.values()
         if each.guaranteed_gpus
         and (tally := books.of_tenant(each.name)).queued
-        and tally.milli - tally.leaving < 1000 * each.guaranteed_gpus
+        and tally.counting < 1000 * each.guaranteed_gpus
     )
 
 
@@ -141,8 +145,8 @@ def keeps(world: World, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> 
     known, theirs = world.tenants.get(victim.terms.tenant), victim.terms.tenant
     if known is None or not known.guaranteed_gpus:
         return False
-    gone = sum(each.milli for each in beside if each.terms.tenant == theirs and each.job != victim.job)
-    return borrows(world, theirs) < gone + victim.milli
+    gone = [victim, *(each for each in beside if each.terms.tenant == theirs and each.job != victim.job)]
+    return borrows(world, theirs) < sum(each.milli for each in gone if each.terms.demand.pool is None)
 
 
 def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
@@ -151,7 +155,7 @@ def may_reclaim(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[
     With it its own tenant stays within its guarantee; the victim's has more than its own, also after losing what is
     taken `beside`. The victim could not take anything back for itself, so that nobody gives way in turns.
     """
-    if victim.terms.tenant == terms.tenant or not guaranteed(world, terms):
+    if victim.terms.tenant == terms.tenant or not guaranteed(world, terms) or not lends(world, victim):
         return False
     theirs = victim.terms.tenant
     taken = sum(
@@ -287,7 +291,7 @@ def _tenant_over(
         used = meter.hours(now)
         if used >= tenant.gpu_hours:
             return OverQuota(whose, "GPU-hours", used, tenant.gpu_hours, until=meter.until)
-    if wanted and not tenant.borrow and tally.milli + wanted > 1000 * tenant.guaranteed_gpus:
+    if wanted and not tenant.borrow and tally.milli - tally.pooled + wanted > 1000 * tenant.guaranteed_gpus:
         return _lent(world, tenant, demand, now, beside)
     return None
 
@@ -304,11 +308,11 @@ def _lent(world: World, tenant: Tenant, demand: Demand, now: Timestamp, beside: 
         return None
     more = Counter[str]()
     for each in beside:
-        more[each.tenant] += milli(world, each.demand)
+        more[each.tenant] += milli(world, each.demand) if each.demand.pool is None else 0
+    others = [(each, books.of_tenant(each.name)) for each in world.tenants.values() if each.name != tenant.name]
     kept = sum(
-        max(0, 1000 * (each.guaranteed_gpus - idle[each.name]) - books.of_tenant(each.name).milli - more[each.name])
-        for each in world.tenants.values()
-        if each.name != tenant.name
+        max(0, 1000 * (each.guaranteed_gpus - idle[each.name]) - tally.milli + tally.pooled - more[each.name])
+        for each, tally in others
     )
     taken = (
         books.all.milli
@@ -330,8 +334,11 @@ def _apart(world: World, now: Timestamp) -> dict[GpuId, str | None]:
 
 
 def _with(world: World, tally: Tally, more: Sequence[Terms]) -> Tally:
-    running, taken = tally.running + len(more), tally.milli + sum(milli(world, each.demand) for each in more)
-    return replace(tally, running=running, milli=taken) if more else tally
+    if not more:
+        return tally
+    counts = [(milli(world, each.demand), each.demand.pool) for each in more]
+    taken, pooled = sum(count for count, _ in counts), sum(count for count, pool in counts if pool is not None)
+    return replace(tally, running=tally.running + len(more), milli=tally.milli + taken, pooled=tally.pooled + pooled)
 
 
 def _busy(whose: str, tally: Tally, most: int | None) -> Wait | None:

@@ -51,7 +51,7 @@ def terms_after(
         said = f"not on {', '.join(sorted(gone))} again"
     elif lost:
         wanted = replace(demand, excluded_gpus=tuple(sorted({*demand.excluded_gpus, *lost})))
-        said = f"not on {named(world, lost)} again"
+        said = f"not on {', '.join(str(named(world, (gpu,))) for gpu in lost)} again"
     elif out_of_memory(outcome):
         return _with_more(world, active, outcome)
     else:

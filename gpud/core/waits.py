@@ -113,6 +113,7 @@ class NoCapacity:
 
     `free` counts suitable GPUs on `node`, where most of them are free; there are `suitable` in all. `short` ("CPUs",
     "memory") is what else is missing there, if the GPUs are not. `out` tells how many are drained, foreign, lost ...
+    As many are `wanted` on so many `nodes` together.
     """
 
     wanted: int
@@ -121,6 +122,7 @@ class NoCapacity:
     node: NodeName | None
     short: str | None = None
     out: tuple[tuple[str, int], ...] = ()
+    nodes: int = 1
 
 
 @value()

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from math import inf
 
 from gpud.core import quota
+from gpud.core.backfill import STARTING_S
 from gpud.core.condition import Condition, condition, is_drained
 from gpud.core.fleet import GpuState
 from gpud.core.placement import admits, goes_to, suits, to_be_had
@@ -84,12 +85,13 @@ def _found(world: World, job: JobId, demand: Demand) -> Wait:
 
 def _lack(world: World, terms: Terms, now: Timestamp) -> NoCapacity:
     """Return what is missing of what a job may have; the next with its demand asks the same."""
-    demand = terms.demand
+    demand, end = terms.demand, Timestamp(now + STARTING_S + world.lasting_s(terms))
     never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(terms))
-    if (demand, never) not in world.lacking:
-        closed = frozenset[GpuId]().union(*(each.gpus for each in never))
-        world.lacking[demand, never] = capacity(world, demand, now, closed)
-    return world.lacking[demand, never]
+    kept = tuple(each for each in claims(world, now) if each.until < inf and each.forbids(terms, now, end))
+    if (demand, never + kept) not in world.lacking:
+        closed, later = (frozenset[GpuId]().union(*(each.gpus for each in some)) for some in (never, kept))
+        world.lacking[demand, never + kept] = capacity(world, demand, now, closed, later)
+    return world.lacking[demand, never + kept]
 
 
 def _after(world: World, job: JobId) -> Wait:
@@ -108,8 +110,13 @@ def _after(world: World, job: JobId) -> Wait:
     return After(awaited[0], state, len(awaited) - 1)
 
 
-def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[GpuId] = ()) -> NoCapacity:
-    """Return what is missing, on the node where the least is; GPUs that are `closed` to the job would not do."""
+def capacity(
+    world: World, demand: Demand, now: Timestamp, closed: Collection[GpuId] = (), kept: Collection[GpuId] = ()
+) -> NoCapacity:
+    """Return what is missing, on the node where the least is.
+
+    GPUs that are `closed` to the job would not do; those that are `kept` for others for a time are not free to it.
+    """
     out: dict[str, int] = {}
     able = suitable(world, demand, closed)
     for state in able:
@@ -123,12 +130,13 @@ def capacity(world: World, demand: Demand, now: Timestamp, closed: Collection[Gp
     enough = {state.node for state in able} or world.spaces.rooms.keys()
     refresh(world, now)
     for each in world.spaces.rooms.values():
-        room = each.within(Hold(dict.fromkeys(closed, 0), each.cpus, each.memory_mib)) if closed else each
+        held = dict.fromkeys([*closed, *kept], 0)
+        room = each.within(Hold(held, each.cpus, each.memory_mib)) if held else each
         free = to_be_had(demand, room)
         if free > most and room.name in enough and admits(demand, room):
             most, where = free, room.name
             short = room.lacks(demand) if free >= demand.gpus // demand.nodes else None
-    return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())))
+    return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())), demand.nodes)
 
 
 def suitable(world: World, demand: Demand, closed: Collection[GpuId] = ()) -> list[GpuState]:

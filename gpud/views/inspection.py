@@ -50,7 +50,7 @@ def tenant_map(world: World, tenant: Tenant, now: Timestamp) -> TenantMap:
         "gpu_uuids": list(tenant.gpus),
         "borrow": tenant.borrow,
         "gpus_used": tally.milli / 1000,
-        "gpus_borrowed": borrowed(world, tenant.name, now) / 1000,
+        "gpus_borrowed": borrowed(world, tenant.name) / 1000,
         "running": tally.running,
         "queued": tally.queued,
         "gpu_hours_used": meter.hours(now),

@@ -129,7 +129,11 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
         said = f"pool {wait.pool} is for jobs of {most} at most now"
         return "no_pool", said, f"gpuctl update {written} --time-limit {most}"
     if isinstance(wait, NoPool):
-        return "no_pool", f"there is no pool {wait.pool} any more", f"to give it up: gpuctl cancel {written}"
+        return (
+            "no_pool",
+            f"there is no pool {wait.pool} any more",
+            f"to wait for others: gpuctl update {written} --pool none",
+        )
     if isinstance(wait, Guaranteed):
         are = "is" if wait.gpus == 1 else "are"
         said = f"{plural(wait.gpus, 'GPU')} {are} guaranteed to others, and tenant {wait.tenant} may not borrow"
@@ -160,6 +164,8 @@ def _capacity(wait: Full | NoCapacity) -> Words:
         return "no_capacity", f"not enough {short} free", "see what each node has: gpuctl nodes"
     gone = sum(count for _, count in wait.out)
     many = "a GPU" if wait.wanted == 1 else f"{wait.wanted} GPUs"
+    if wait.nodes > 1:
+        many = f"{wait.nodes} nodes with {plural(wait.wanted // wait.nodes, 'GPU')} each"
     if gone == wait.suitable and wait.out:
         why = ", ".join(f"{count} {_OUT.get(word, word)}" for word, count in wait.out)
         return (

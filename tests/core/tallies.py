@@ -24,16 +24,22 @@ def recounted(world: World, ledger: Ledger) -> dict[str, Any]:
     """Return the same, from what runs and from what the changes say is not over."""
     everybody, users, tenants = Tally(), defaultdict[str, Tally](Tally), defaultdict[str, Tally](Tally)
 
-    def add(terms: Terms, *, running: int = 0, milli: int = 0, leaving: int = 0, queued: int = 0) -> None:
+    def add(
+        terms: Terms, *, running: int = 0, milli: int = 0, pooled: int = 0, leaving: int = 0, queued: int = 0
+    ) -> None:
         for tally in (everybody, users[terms.user], tenants[terms.tenant]):
             tally.running += running
             tally.milli += milli
+            tally.pooled += pooled
             tally.leaving += leaving
             tally.queued += queued
 
     for active in world.active.values():
         weight = held(world, active)
-        add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
+        if active.terms.demand.pool is None:
+            add(active.terms, running=1, milli=weight, leaving=weight * isinstance(active.state, Stopping))
+        else:
+            add(active.terms, running=1, milli=weight, pooled=weight)
     for job, row in ledger.unfinished().items():
         if row.array is not None:
             add(row.terms, queued=len(row.array.pending))

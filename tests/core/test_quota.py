@@ -9,6 +9,7 @@ from tenancy import History, a_job_of, change, create, delete
 
 from gpud.core.choice import apply
 from gpud.core.commands import Accepted, Done, Pause
+from gpud.core.obstacles import exposure
 from gpud.core.parts import milli
 from gpud.core.policies.parameters import Choice
 from gpud.core.quota import borrowed, guaranteed, may_reclaim
@@ -487,7 +488,7 @@ def test_who_may_not_borrow_has_its_own_gpus_all_the_same_and_not_what_is_given_
     assert play.running == [own, pooled]
     assert play.gpus(own) == ["n1-H100-7"]
     assert play.why(more) == Guaranteed("guests", 4.0)
-    assert borrowed(play.world, "guests", play.out.now) == 0
+    assert borrowed(play.world, "guests") == 0
     assert "4 of 4 GPUs are guaranteed to others" in play.refused(a_job_of("guests", 2))
 
 
@@ -514,7 +515,7 @@ def test_idle_guarantees_are_lent_and_reclaimed_by_their_tenant_alone():
         return may_reclaim(play.world, spec.terms, victim)
 
     assert len(lent) == 4
-    assert borrowed(play.world, "guests", play.out.now) == 4000
+    assert borrowed(play.world, "guests") == 4000
     assert may(a_job_of("vision", 2))
     assert not may(a_job_of("vision", 3)), "beyond its own guarantee"
     assert not may(a_job_of("guests", 1))
@@ -915,3 +916,53 @@ def test_a_gang_for_which_too_few_nodes_are_left_beside_a_pool_is_told_how_many_
     play = a_cluster(*nodes, rules=rules)
     said = "2 nodes with 8 GPUs each are asked for; beside those for pool debug there is 1 that suits"
     assert play.refused(a_job(16, nodes=2)).startswith(said)
+
+
+# -- what guarantees are given of
+
+
+def with_a_pool_of_two():
+    play = a_cluster(gpus="6xH100", rules=Rules(pools=(Pool(name="debug", gpus=("n1:0", "n1:1")),)))
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "guests")
+    return play
+
+
+def test_nobody_takes_back_a_guarantee_from_who_runs_in_a_pool():
+    play = with_a_pool_of_two()
+    play.starts(*play.submit(*(a_job_of("guests", pool="debug") for _ in range(2))))
+    play.later(HOUR)
+    (waits,) = play.submit(a_job_of("vision", pool="debug"))
+    assert play.state(waits) == "queued"
+    assert borrowed(play.world, "guests") == 0
+    assert all(exposure(play.world, each, play.now) is None for each in play.world.active.values())
+
+
+def test_what_runs_in_a_pool_uses_up_no_guarantee():
+    play = with_a_pool_of_two()
+    create(play, "poor", borrow=False)
+    play.starts(*play.submit(*(a_job_of("vision", pool="debug") for _ in range(2))))
+    few = play.submit(*(a_job_of("poor") for _ in range(4)))
+    assert [play.state(job) for job in few] == ["starting", "starting", "queued", "queued"]
+    play.starts(*few[:2])
+    borrowing = play.submit(*(a_job_of("guests") for _ in range(2)))
+    play.starts(*borrowing)
+    play.later(HOUR)
+    (mine,) = play.submit(a_job_of("vision"))
+    play.ends(*[job for job in play.running if "preempted" in play.state(job)], signal=15)
+    assert play.state(mine) == "starting"
+
+
+def test_who_runs_on_its_tenants_own_gpu_is_said_to_give_way_to_nobody():
+    play = a_cluster(gpus="6xH100")
+    create(play, "own", gpus=("n1-H100-4", "n1-H100-5"))
+    create(play, "vision", guaranteed_gpus=2)
+    jobs = play.submit(*(a_job_of("own") for _ in range(4)))
+    play.starts(*jobs)
+    play.later(HOUR)
+    exposed = {play.gpus(job)[0] for job in jobs if exposure(play.world, play.world.active[job], play.now)}
+    assert len(exposed) == 2
+    assert not exposed & {"n1-H100-4", "n1-H100-5"}
+    play.starts(*play.submit(a_job_of("default", 2)))
+    play.submit(a_job_of("vision", 2))
+    assert {play.gpus(job)[0] for job in play.running if "preempted" in play.state(job)} == exposed

@@ -564,3 +564,12 @@ def test_of_what_is_kept_for_others_that_is_named_which_is_over_first():
     reserve(play, "n1-H100-2", "n1-H100-3", until=600.0, users=("bob",))
     (waits,) = play.submit(a_job(1))
     assert told(play, waits)["reason"].startswith("what is free is kept by reservation 1, for 10m more")
+
+
+def test_what_is_kept_for_others_for_a_time_is_not_free():
+    play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xH100"))
+    reserve(play, *(f"n1-H100-{at}" for at in range(4)), until=50.0, users=("eve",))
+    (runs,) = play.submit(a_job(4))
+    assert play.node(runs) == "n2"
+    (waits,) = play.submit(a_job(2, nodes=2, limit=30))
+    assert told(play, waits)["reason"].startswith("waits for 2 nodes with 1 GPU each: 0 of 8 are free")
