@@ -36,6 +36,9 @@ class Condition(StrEnum):
 
 def condition(world: World, state: GpuState, now: Timestamp) -> Condition:
     """Return what a GPU is now, as far as the last look at it tells."""
+    ails = not state.present or isinstance(state.seen, Unreadable) or bool(state.health.faults)
+    if None in state.holders.values() and not ails and not state.gpu.split:
+        return Condition.BUSY  # as most are
     away = world.nodes[state.node].node.reboot  # the driver is: the GPUs are there
     if is_lost(world, state) and not away:
         return Condition.LOST
