@@ -1,12 +1,14 @@
 """EASY backfill: jobs that capacity blocks reserve, and nothing later may delay them.
 
 (Lifka, "The ANL/IBM SP scheduling system", 1995; Mu'alem and Feitelson, TPDS 2001.) A reservation names GPUs and
-nodes and the earliest moment at which everything that the job needs will be free there. Ends come from estimates,
-from what like jobs took, from time limits, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
-passed is corrected to one soon. A later job may use what is reserved only if it is over before that moment: one that
-takes longer than was told of it delays who reserved, once. A reservation is sticky: it moves only to a strictly earlier
-moment, or when it can no longer be kept. Where several reserve, each leaves the others what is theirs, also those
-behind it, until something ends earlier than was expected: then the first may have it.
+nodes and the earliest moment at which everything that the job needs will be free there. Ends come from time limits,
+from estimates, from what like jobs took, and where nothing is known from `Rules.assumed_runtime_s`; an end that has
+passed is corrected to one soon. (What like jobs took is often nearer than a limit. But who may pass is judged by its
+own limit: hardly anybody passes before so near an end, and GPUs stand idle.) A later job may use what is reserved only
+if it is over before that moment: one that takes longer than was told of it delays who reserved, once. A reservation is
+sticky: it moves only to a strictly earlier moment, or when it can no longer be kept. Where several reserve, each leaves
+the others what is theirs, also those behind it, until something ends earlier than was expected: then the first may have
+it.
 
 A reservation is one kind of claim, see `guard`. Maintenance windows, pools and a tenant's own GPUs are others (see
 `windows`).
@@ -85,6 +87,17 @@ def expected_end(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
     return Timestamp(_corrected(told_end(world, active), limit_end(active), now))
 
 
+def freed_at(world: World, active: ActiveJob, now: Timestamp) -> Timestamp:
+    """Return by when others may count on what an active job has."""
+    return Timestamp(_corrected(latest_end(world, active), limit_end(active), now))
+
+
+def latest_end(world: World, active: ActiveJob) -> float:
+    """Return by when an active job would be over: at its time limit, where it has one, or as is expected."""
+    limit = limit_end(active)
+    return limit if limit < inf else told_end(world, active)
+
+
 def _corrected(end: float, limit: float, now: Timestamp) -> float:
     """Return when what should be over by `end`, and is stopped at `limit`, will be, seen from now.
 
@@ -124,7 +137,7 @@ def _ends(world: World, node: NodeState) -> list[tuple[float, JobId, float]]:
     """Return when a node's jobs would end, soonest first, and their limits. Kept until one of them changes."""
     if node.ends is None:
         actives = ((job, world.active[job]) for job in node.held)
-        node.ends = sorted((told_end(world, active), job, limit_end(active)) for job, active in actives)
+        node.ends = sorted((latest_end(world, active), job, limit_end(active)) for job, active in actives)
     return node.ends
 
 

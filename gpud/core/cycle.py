@@ -27,7 +27,7 @@ from gpud.core import (
 )
 from gpud.core.active import ActiveJob
 from gpud.core.alerts import alert
-from gpud.core.backfill import expected_end, told_end
+from gpud.core.backfill import freed_at, latest_end
 from gpud.core.commands import (
     Asked,
     Cancel,
@@ -198,8 +198,9 @@ def start_matters(world: World, active: ActiveJob, at: Timestamp) -> bool:
     if not world.reservations:
         return False
     # Where it should be over already, its end is moved on from round to round: it was expected somewhere in between.
-    was, will_be = told_end(world, active), at + world.expects_s[active.job]
-    first, last = min(was, will_be), max(was, will_be, expected_end(world, active, at))
+    limit_s = active.terms.time_limit_s
+    was, will_be = latest_end(world, active), at + (world.expects_s[active.job] if limit_s is None else limit_s)
+    first, last = min(was, will_be), max(was, will_be, freed_at(world, active, at))
     return any(first <= kept.at <= last for kept in world.reservations.values())
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gpud.core import blame, jobs, lifecycle, nursing, retries, sampling
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import STARTING_S, told_end
+from gpud.core.backfill import STARTING_S, latest_end
 from gpud.core.outcome import Outcome
 from gpud.core.queue import owner_of
 from gpud.core.world import World
@@ -110,7 +110,7 @@ def _again(world: World, active: ActiveJob, place: Place) -> Place:
 
 def _note_early(world: World, active: ActiveJob, now: Timestamp) -> None:
     """Take note of an end before it was expected, for those who reserved; a start may have taken less than it could."""
-    early_s = told_end(world, active) - now
+    early_s = latest_end(world, active) - now
     if early_s > 0:
         world.early |= early_s > STARTING_S
         world.ends_sooner(active)

@@ -12,7 +12,7 @@ from math import inf
 
 from gpud.core import quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import freed_at
 from gpud.core.parts import milli
 from gpud.core.queue import Line, job_of, owner_of
 from gpud.core.waits import OverQuota, Wait, YieldsTo
@@ -111,7 +111,7 @@ def _there(world: World, whose: str, job: JobId, terms: Terms, now: Timestamp) -
         return (active.terms.tenant if kind == "tenant" else active.terms.user) == name
 
     at = now
-    ends = ((expected_end(world, each, now), each.milli) for each in world.active.values() if ours(each))
+    ends = ((freed_at(world, each, now), each.milli) for each in world.active.values() if ours(each))
     for end, freed in sorted(ends):
         if lacks <= 0:
             break

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import expected_end
+from gpud.core.backfill import freed_at
 from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
@@ -273,7 +273,7 @@ class Preemption:
         for job in room.node.held:
             active, victim = world.active[job], giving.get(job)
             if not isinstance(active.state, Stopping):  # for these everybody waits
-                ends_at = expected_end(world, active, now)
+                ends_at = freed_at(world, active, now)
                 old_at = ends_at if victim is None else max(now, self._old_at(victim))
                 leave.append(_Leaves(min(ends_at, old_at), active, victim if old_at < ends_at else None))
         return sorted(leave, key=_first)

@@ -157,6 +157,21 @@ def test_before_its_moment_it_waits_for_who_comes_after_it_unless_something_ende
     assert early or play.why(anywhere) == YieldsTo(two, play.world.reservations[two].at)
 
 
+def test_what_is_reserved_counts_on_time_limits_as_who_passes_does():
+    """Else who runs for longer than its like did, within its limit, keeps others out, and GPUs idle."""
+    play = a_cluster(gpus="2xH100")
+    for _ in range(ENOUGH):
+        play.starts(*play.submit(a_job(limit=10_000)))
+        play.later(60)
+        play.ends(*play.running)
+    (runs,) = play.submit(a_job(limit=10_000))
+    play.starts(runs)
+    play.later(600)
+    wide, passes, late = play.submit(a_job(2), a_job(limit=9_000), a_job(limit=9_500))
+    assert play.world.reservations[wide].at - play.now == pytest.approx(9_400, abs=1)
+    assert [play.state(job) for job in (passes, late)] == ["starting", "queued"]
+
+
 def test_who_comes_first_from_now_on_leaves_nobody_what_they_reserved_before():
     nodes = a_node("n1", "2xH100", cpus=4), a_node("n2", "1xH100", cpus=4)
     play = a_cluster(*nodes, rules=Rules(reservations=2))
