@@ -30,7 +30,7 @@ from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
-from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, protected
+from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, gives_way, protected
 from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
@@ -333,12 +333,7 @@ class Preemption:
 
     def _may_all(self, terms: Terms, victims: list[Victim]) -> bool:
         """Return whether a gang may preempt on all its nodes at once what it may preempt on each."""
-        actives = [victim.active for victim in victims]
-        return all(
-            quota.may_reclaim(self._world, terms, victim.active, actives[:at])
-            for at, victim in enumerate(victims)
-            if victim.borrowed
-        )
+        return all(gives_way(self._world, terms, victim, victims[:at]) for at, victim in enumerate(victims))
 
 
 def _by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:

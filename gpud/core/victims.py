@@ -75,7 +75,7 @@ def cheapest(
     chosen: list[Victim] = []
     part = None
     for victim in beneath:
-        if not _gives_way(world, terms, victim, chosen):
+        if not gives_way(world, terms, victim, chosen):
             continue
         chosen.append(victim)
         give_back(future, victim.active)
@@ -111,7 +111,7 @@ def _least(
         if sum([gives[victim.job] for victim in victims]) < missing:
             continue
         fits += 1
-        if all(_gives_way(world, terms, each, [other for other in victims if other is not each]) for each in victims):
+        if all(gives_way(world, terms, each, [other for other in victims if other is not each]) for each in victims):
             part = _without(world, terms, room, victims, hold)
             if part is not None:
                 return victims, part
@@ -156,7 +156,7 @@ def _fewest(
     return chosen, part
 
 
-def _gives_way(world: World, terms: Terms, victim: Victim, beside: list[Victim]) -> bool:
+def gives_way(world: World, terms: Terms, victim: Victim, beside: list[Victim]) -> bool:
     """Return whether a victim gives way beside others: its tenant is left with no less than its own guarantee."""
     actives = [each.active for each in beside]
     if victim.borrowed and not quota.may_reclaim(world, terms, victim.active, actives):

@@ -461,3 +461,16 @@ def test_what_is_guaranteed_is_counted_once_those_are_gone_who_are_stopped_for_i
     play.ends(running[0], signal=15)
     assert play.state(urgent) == "starting"
     assert play.state(small) == "starting"
+
+
+def test_a_gang_takes_nothing_of_a_guarantee_on_several_nodes_that_it_may_not_take_on_one():
+    """Else who had it takes it back, and so in turns, for ever."""
+    play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xH100"), rules=Rules(preemptible=True))
+    create(play, "vision", guaranteed_gpus=1)
+    create(play, "nlp", guaranteed_gpus=1)
+    theirs = play.submit(a_job_of("nlp"), a_job_of("nlp"))
+    play.starts(*theirs)
+    play.later(HOUR)
+    (gang,) = play.submit(a_job_of("vision", 2, nodes=2, priority=2))
+    assert stopping(play) == []
+    assert play.state(gang) == "queued"
