@@ -53,8 +53,10 @@ class Slots:
         self._closed: set[tuple[str | None, Kind] | None] = set()
 
     def open(self, rivals: Rivals) -> bool:
-        """Return whether one more of these may reserve."""
-        return self._closed.isdisjoint(rivals) and self._most > sum(not each.isdisjoint(rivals) for each in self._taken)
+        """Return whether one more of these may reserve; whom nothing suits never does."""
+        if not rivals or not self._closed.isdisjoint(rivals):
+            return False
+        return self._most > sum(not each.isdisjoint(rivals) for each in self._taken)
 
     def take(self, rivals: Rivals) -> None:
         """Count one that reserves."""
@@ -66,4 +68,4 @@ class Slots:
 
     def any(self, waiting: Collection[Rivals]) -> bool:
         """Return whether one more of some of these may reserve."""
-        return self._most > 0 and any(self.open(each) for each in waiting)
+        return any(self.open(each) for each in waiting)

@@ -147,3 +147,13 @@ def test_who_sleeps_beside_a_reservation_is_told_what_is_missing_once_others_hav
     play.submit(a_job(1, limit=HOUR / 2, cpus=2))
     play.submit(a_job(2, cpus=3))
     assert isinstance(play.why(sleeper), NoCapacity)
+
+
+def test_who_waits_for_a_type_that_is_gone_keeps_nobody_awake():
+    play = a_cluster(a_node("n1", "1xH100"), a_node("n2", "1xT4"))
+    play.starts(*play.submit(a_job(1, type="H100", limit=HOUR)))
+    (gone,) = play.submit(a_job(1, type="T4", hold=True))
+    play.sees(a_node("n2", ""))
+    play.release(gone)
+    _, late = play.submit(a_job(1, type="H100"), a_job(1, type="H100", cpus=1))
+    assert play.world.queue.line(late).group.asleep is not None
