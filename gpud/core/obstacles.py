@@ -52,7 +52,7 @@ class Denied:
 
     Its `condition`, where that is one in which nobody gets it; a `claim`; a `reservation` of another; for one that is
     shared, too little `left_mib`; its node is `short` of CPUs or memory, or will be for the `reservation`. None of
-    them: there are not enough of its kind on its node, or only a quota is in the way.
+    them: there are not enough of its kind on its node; where there are `enough`, only a quota is in the way.
     """
 
     state: GpuState
@@ -61,6 +61,7 @@ class Denied:
     reservation: Reservation | None = None
     left_mib: Mib | None = None
     short: str | None = None
+    enough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,8 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
                 held.setdefault(holder, list(part.gpus))
                 of_memory |= set() if cpus else {holder}
     fitting = {name for name, count in ready.items() if count >= enough and rooms[name].lacks(demand) is None}
-    denied = [_beside(world, job, demand, each) if each.state.node in fitting else each for each in denied]
+    fits = len(fitting) >= demand.nodes
+    denied = [_beside(world, job, demand, each, fits) if each.state.node in fitting else each for each in denied]
     waiting = world.waiting(job)
     blockers = [
         replace(each, holds="memory") if each.job in of_memory else each for each in _in_order(world, held, now)
@@ -220,7 +222,7 @@ def _releasing(world: World, state: GpuState, claim: Claim | None, now: Timestam
     return [holder for holder in state.holders if claim.until <= expected_end(world, world.active[holder], now)]
 
 
-def _beside(world: World, job: JobId, demand: Demand, denied: Denied) -> Denied:
+def _beside(world: World, job: JobId, demand: Demand, denied: Denied, fits: bool) -> Denied:
     """Name for whom a node's CPUs or memory are kept, where of GPUs there are enough."""
     if denied.claim is not None or denied.reservation is not None or denied.left_mib is not None:
         return denied
@@ -230,7 +232,7 @@ def _beside(world: World, job: JobId, demand: Demand, denied: Denied) -> Denied:
             short = short or ("memory" if part.memory_mib and demand.memory_mib else None)
             if part.node == denied.state.node and short:
                 return replace(denied, reservation=kept, short=short)
-    return denied
+    return replace(denied, enough=fits)
 
 
 def _claimed(world: World, terms: Terms, now: Timestamp) -> dict[GpuId, Claim]:

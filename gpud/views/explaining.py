@@ -279,7 +279,7 @@ def _denial(scene: Scene, denied: Denied) -> str:
     if denied.short is not None:
         little = "are too few CPUs" if denied.short == "CPUs" else "is too little memory"
         return f"free, but there {little} on {state.node}"
-    return "free, but not enough alone"
+    return "free, but a quota keeps it from them" if denied.enough else "free, but not enough alone"
 
 
 def _blocker(world: World, each: Blocker) -> dict[str, object]:

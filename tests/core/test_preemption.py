@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from playbook import NOON, a_cluster, a_job, a_node, element
 from tenancy import a_job_of, create, reserve
 
+from gpud.core.obstacles import obstacles
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
 from gpud.core.waits import OverQuota, YieldsTo
@@ -335,9 +336,10 @@ def test_a_quota_is_kept_for_whom_others_are_stopped_until_these_are_gone():
     play.starts(victim)
     play.later(HOUR)
     urgent, small = play.submit(a_job(2, user="bob", priority=9), a_job(1, user="bob"))
-    (other,) = play.submit(a_job(1, user="ada"))
     assert stopping(play) == [victim]
     assert isinstance(play.why(small), YieldsTo)
+    assert all(each.enough for each in obstacles(play.world, small, a_job(1).terms, play.now).denied)
+    (other,) = play.submit(a_job(1, user="ada"))
     assert play.state(other) == "starting"
 
     play.later(1)
