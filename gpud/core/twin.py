@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heapreplace
 
+from gpud.core import patience
 from gpud.core.active import ActiveJob
 from gpud.core.claims import Reservation
 from gpud.core.condition import Condition, condition
@@ -58,6 +59,7 @@ class Snapshot:
     kept: list[tuple[JobId, Parked]] = field(default_factory=list)
     whole: bool = True
     reservations: dict[JobId, Reservation] = field(default_factory=dict)
+    quotas: dict[str, JobId] = field(default_factory=dict)  # for whom they are kept
     longest: Longest | None = None
     heads: list[_Waited] = field(default_factory=list)  # who waited longest, with the heads of their lines
     gangs: list[_Waited] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Snapshot:
 
 def snapshot(world: World, now: Timestamp, most: int) -> Snapshot:
     """Take what there is of a world, and of its queue the first `most` jobs."""
-    taken = Snapshot(now, reservations=dict(world.reservations))
+    taken = Snapshot(now, reservations=dict(world.reservations), quotas=dict(world.patience.kept))
     for state in world.nodes.values():
         devices = []
         for gpu in state.gpus:
@@ -129,6 +131,8 @@ def fill(taken: Snapshot) -> Iterator[None]:
         world.throttle(job)
         world.books.pend(job, array.terms, len(array.state.pending))
     world.reservations = taken.reservations
+    world.patience.kept.update(taken.quotas)
+    patience.keep(world, taken.now)
     if taken.longest is not None:
         heads, gangs = _of_lines(world, taken.heads), _of_lines(world, taken.gangs)
         heapify(heads)

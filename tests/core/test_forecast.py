@@ -146,6 +146,17 @@ FOUR = {"gpus": 4, "user": "ada", "estimate": 4_000.0}
     "fair_share",
     {},
 )
+@example(  # a quota is kept for who has waited for an hour when there is more of it
+    ["4xH100"],
+    [
+        *([(0.0, ONE)] * 3),
+        (0.0, {**ONE, "user": "eve", "estimate": 4_000.0, "after": "the one before", "array": "0-5%2"}),
+        *[(0.0, ONE), (0.0, ONE), (0.0, {**ONE, "gpus": 2, "user": "eve"})],
+        *[(0.0, {**ONE, "after": "the one before"}), (500.0, {**ONE, "after": "the one before"})],
+    ],
+    "fair_share",
+    {"limits": Limits(gpus_per_user=3)},
+)
 @given(
     nodes,
     st.lists(st.tuples(st.sampled_from([0.0, 0.0, 10.0, 500.0]), specs), min_size=2, max_size=20),
