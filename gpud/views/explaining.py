@@ -180,6 +180,8 @@ def _outlook(scene: Scene, row: JobRow, wait: Wait, kept: Reservation | None, fo
 def _unsaid(scene: Scene, row: JobRow, theirs: Reservation) -> list[str]:
     """Return how long a job of which nobody said so is taken to run where another would be passed."""
     terms, passing = row.terms, theirs.passing
+    if passing is Passing.NOBODY:
+        return ["others are stopped for that: nobody passes it, however short"]
     if terms.time_limit_s is not None or (terms.estimate_s is not None and passing is not Passing.LIMIT):
         return []
     if passing is Passing.LIMIT:

@@ -574,3 +574,13 @@ def test_what_is_kept_for_others_for_a_time_is_not_free():
     assert play.node(runs) == "n2"
     (waits,) = play.submit(a_job(2, nodes=2, limit=30))
     assert told(play, waits)["reason"].startswith("waits for 2 nodes with 1 GPU each: 0 of 8 are free")
+
+
+@pytest.mark.parametrize("said", [{}, {"limit": 9000}, {"estimate": 9000}])
+def test_who_waits_beside_those_who_are_stopped_for_another_is_told_that_nobody_passes(said):
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True))
+    (victim,) = play.submit(a_job(1))
+    play.starts(victim)
+    play.later(100)
+    _, waits = play.submit(a_job(2, priority=5), a_job(1, **said))
+    assert "others are stopped for that: nobody passes it, however short" in details(play, waits)
