@@ -13,7 +13,8 @@ from gpud.core.claims import Passing
 from gpud.core.giving import Giving
 from gpud.core.queue import Line, job_of
 from gpud.core.starvation import gangs, starving
-from gpud.model.job import Demand, array_of
+from gpud.model.job import Demand, JobId, array_of
+from gpud.model.spec import Terms
 
 MOST_OWED = 16  # demands of tenants that reserve what is guaranteed to these, however many others reserve
 
@@ -52,13 +53,20 @@ class OutOfTurn:
             if at > self._now:  # whatever quotas say: they count who is still to go
                 giving.reserving.keep(taken, kept.passing)
                 continue
-            if line.aside is not None or quota.over(world, line.terms, self._now) is not None:
-                continue
-            if not giving.guard.permits(line.terms, taken):
+            if line.aside is not None or self._over(job, line.terms) or not giving.guard.permits(line.terms, taken):
                 continue
             if not giving.give(job, line.terms, kept.allocation, giving.guard.binding(job, line.terms)):
                 giving.unseen[job] = kept
                 giving.looking.add(line.terms.demand)
+
+    def _over(self, job: JobId, terms: Terms) -> bool:
+        """Return whether a quota keeps a job, also once others have what is kept for them: that may be a guarantee."""
+        world, kept = self._world, self._giving.kept.values()
+        if quota.over(world, terms, self._now) is None:
+            return False
+        others = [world.waiting(each.job) for each in kept if each.taken and each.job != job]
+        beside = [each.terms for each in others if each is not None]
+        return not beside or quota.over(world, terms, self._now, beside) is not None
 
     def _serve_patient(self) -> None:
         """Start those for whom quotas are kept, before others use them."""

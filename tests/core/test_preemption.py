@@ -476,3 +476,23 @@ def test_a_gang_takes_nothing_of_a_guarantee_on_several_nodes_that_it_may_not_ta
     (gang,) = play.submit(a_job_of("vision", 2, nodes=2, priority=2))
     assert stopping(play) == []
     assert play.state(gang) == "queued"
+
+
+def test_a_guarantee_that_is_kept_for_somebody_is_in_nobodys_way():
+    play = a_cluster(gpus="8xH100", rules=Rules(preemptible=True))
+    create(play, "vision", guaranteed_gpus=4)
+    create(play, "nlp", guaranteed_gpus=2, borrow=False)
+    create(play, "guests")
+    running = play.submit(*(a_job_of(who, gpus) for who, gpus in (("guests", 2), ("guests", 2), ("vision", 3))))
+    play.starts(*running)
+    play.later(HOUR)
+    (urgent,) = play.submit(a_job_of("nlp", 2))
+    (first,) = stopping(play)
+    (short,) = play.submit(a_job_of("guests", limit=30))
+    play.starts(short)
+    (small,) = play.submit(a_job_of("nlp"))
+    (theirs,) = play.submit(a_job_of("vision"))
+    play.ends(short)
+    play.ends(first, signal=15)
+    assert play.state(urgent) == "starting"
+    assert [play.state(job) for job in (small, theirs)] == ["starting", "queued"]
