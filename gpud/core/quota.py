@@ -41,8 +41,13 @@ def impossible(world: World, terms: Terms, now: Timestamp) -> Refused | None:
     return _never_allowed(world, terms, now) or _nowhere(world, terms, now)
 
 
-def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = ()) -> Wait | None:
-    """Return why a job may not start now, though it might fit; None if it may. Jobs `beside` it count as running."""
+def over(
+    world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (), gone: Sequence[ActiveJob] = ()
+) -> Wait | None:
+    """Return why a job may not start now, though it might fit; None if it may.
+
+    Jobs `beside` it count as running, those `gone` as over.
+    """
     limits = world.rules.limits
     if terms.demand.pool is not None:
         pool = next((each for each in world.rules.pools if each.name == terms.demand.pool), None)
@@ -53,9 +58,11 @@ def over(world: World, terms: Terms, now: Timestamp, beside: Sequence[Terms] = (
     books, wanted = world.books, milli(world, terms.demand)
     everybody, user, of_tenant = books.all, books.of_user(terms.user), books.of_tenant(terms.tenant)
     if beside:
-        everybody = _with(world, everybody, beside)
-        user = _with(world, user, [each for each in beside if each.user == terms.user])
-        of_tenant = _with(world, of_tenant, [each for each in beside if each.tenant == terms.tenant])
+        everybody = _with(world, everybody, beside, gone)
+        theirs = [each for each in gone if each.terms.user == terms.user]
+        user = _with(world, user, [each for each in beside if each.user == terms.user], theirs)
+        theirs = [each for each in gone if each.terms.tenant == terms.tenant]
+        of_tenant = _with(world, of_tenant, [each for each in beside if each.tenant == terms.tenant], theirs)
     tenant, whose = world.tenants.get(terms.tenant), f"user {terms.user}"
     return (
         _busy("", everybody, limits.running)
@@ -333,12 +340,15 @@ def _apart(world: World, now: Timestamp) -> dict[GpuId, str | None]:
     return {gpu: next(iter(claim.tenants), None) for claim in standing for gpu in claim.gpus}
 
 
-def _with(world: World, tally: Tally, more: Sequence[Terms]) -> Tally:
-    if not more:
-        return tally
+def _with(world: World, tally: Tally, more: Sequence[Terms], gone: Sequence[ActiveJob]) -> Tally:
     counts = [(milli(world, each.demand), each.demand.pool) for each in more]
-    taken, pooled = sum(count for count, _ in counts), sum(count for count, pool in counts if pool is not None)
-    return replace(tally, running=tally.running + len(more), milli=tally.milli + taken, pooled=tally.pooled + pooled)
+    counts += [(-each.milli, each.terms.demand.pool) for each in gone]
+    return replace(
+        tally,
+        running=tally.running + len(more) - len(gone),
+        milli=tally.milli + sum(count for count, _ in counts),
+        pooled=tally.pooled + sum(count for count, pool in counts if pool is not None),
+    )
 
 
 def _busy(whose: str, tally: Tally, most: int | None) -> Wait | None:

@@ -496,3 +496,15 @@ def test_a_guarantee_that_is_kept_for_somebody_is_in_nobodys_way():
     play.ends(first, signal=15)
     assert play.state(urgent) == "starting"
     assert [play.state(job) for job in (small, theirs)] == ["starting", "queued"]
+
+
+def test_who_is_within_a_quota_also_once_the_victims_have_left_it_waits_for_nobody():
+    limits = Limits(gpus_per_user=8)
+    play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xH100"), rules=Rules(preemptible=True, limits=limits))
+    play.starts(*play.submit(a_job(3), a_job(3)))
+    play.later(HOUR)
+    urgent, small, late = play.submit(a_job(2, priority=5), a_job(1), a_job(3))
+    (victim,) = stopping(play)
+    assert [play.state(job) for job in (urgent, small, late)] == ["queued", "starting", "queued"]
+    play.ends(victim, signal=15)
+    assert play.state(urgent) == "starting"
