@@ -61,7 +61,8 @@ def _conclude(
 ) -> None:
     """See what becomes of a job whose attempt had so many GPU-seconds: it is over, or waits again."""
     job, terms, rules = active.job, active.terms, world.rules
-    gone, guest = retries.named(world, lost), blame.guest(world, active, ended)
+    gone = retries.named(world, lost[0]) if lost else None
+    guest = blame.guest(world, active, ended)
     verdict = lifecycle.after(
         ended, cause, active.place, terms, out.now, most=rules.max_mishaps, gone=gone, guest=guest
     )

@@ -16,7 +16,7 @@ from gpud.core.survey import stale
 from gpud.core.waits import Looking, YieldsTo
 from gpud.core.world import World
 from gpud.model.gpu import Allocation
-from gpud.model.job import Demand, JobId, Stopping
+from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
 
 
@@ -51,15 +51,13 @@ class Giving:
         world = self.world
         if self.unlimited or not self.preemption.possible:
             return None
-        theirs = [
-            (waiting.terms, kept)
-            for kept in (*self.made.values(), *self.unseen.values())
-            if kept.taken and kept.job != job and (waiting := world.waiting(kept.job)) is not None
+        theirs = quota.taken(world, (*self.made.values(), *self.unseen.values()), job)
+        if not theirs:
+            return None
+        gone = [
+            each for each, _ in self.preemption.going([part for _, kept in theirs for part in kept.allocation.parts])
         ]
-        gpus = {gpu for _, kept in theirs for gpu in kept.allocation.all_gpus}
-        victims = {world.active[holder] for gpu in gpus for holder in world.gpus[gpu].holders}
-        gone = [each for each in victims if isinstance(each.state, Stopping)]
-        if not theirs or quota.over(world, terms, self.now, [each for each, _ in theirs], gone) is None:
+        if quota.over(world, terms, self.now, [each for each, _ in theirs], gone) is None:
             return None
         _, kept = max(theirs, key=lambda each: (each[0].user == terms.user, each[0].tenant == terms.tenant))
         return YieldsTo(kept.job, kept.clear_at)

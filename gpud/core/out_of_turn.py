@@ -61,11 +61,10 @@ class OutOfTurn:
 
     def _over(self, job: JobId, terms: Terms) -> bool:
         """Return whether a quota keeps a job, also once others have what is kept for them: that may be a guarantee."""
-        world, kept = self._world, self._giving.kept.values()
+        world = self._world
         if quota.over(world, terms, self._now) is None:
             return False
-        others = [world.waiting(each.job) for each in kept if each.taken and each.job != job]
-        beside = [each.terms for each in others if each is not None]
+        beside = [each for each, _ in quota.taken(world, self._giving.kept.values(), job)]
         return not beside or quota.over(world, terms, self._now, beside) is not None
 
     def _serve_patient(self) -> None:

@@ -182,7 +182,7 @@ class Preemption:
             return None
         return Reservation(
             job=job,
-            at=max([Timestamp(stops_at + _lingers_s(victims)), *(state.kill_at for _, state in self._going(parts))]),
+            at=max([Timestamp(stops_at + _lingers_s(victims)), *(state.kill_at for _, state in self.going(parts))]),
             allocation=_joined(parts),
             yielding=frozenset(victim.job for victim in victims),
             stops_at=stops_at,
@@ -240,7 +240,7 @@ class Preemption:
         For whom they are is not known any more after a restart. If it were not kept for whom they may have been
         stopped, others would have it reserved, and more would be stopped.
         """
-        world, going = self._world, self._going(parts)
+        world, going = self._world, self.going(parts)
         if not victims and not quota.guaranteed(world, terms):
             waiting = world.waiting(job)
             if waiting is None or not any(self._gave_way(each, state, terms, waiting.place) for each, state in going):
@@ -259,7 +259,7 @@ class Preemption:
             yielding=frozenset(victim.job for victim in victims),
         )
 
-    def _going(self, parts: list[Allocation]) -> list[tuple[ActiveJob, Stopping]]:
+    def going(self, parts: list[Allocation]) -> list[tuple[ActiveJob, Stopping]]:
         """Return those who are being stopped on these GPUs."""
         world = self._world
         holders = {holder for part in parts for gpu in part.gpus for holder in world.gpus[gpu].holders}

@@ -14,14 +14,14 @@ from gpud.core import census
 from gpud.core.active import ActiveJob
 from gpud.core.admit import Refused
 from gpud.core.books import Tally, held_of
-from gpud.core.claims import ClaimKind
+from gpud.core.claims import ClaimKind, Reservation
 from gpud.core.parts import milli
 from gpud.core.placement import goes_to, suits
 from gpud.core.waits import Guaranteed, NoPool, OverQuota, Wait
 from gpud.core.windows import claims
 from gpud.core.world import World
 from gpud.model.gpu import GpuId
-from gpud.model.job import Demand, Stopping
+from gpud.model.job import Demand, JobId, Stopping
 from gpud.model.spec import Terms
 from gpud.model.tenant import Tenant
 from gpud.model.units import Timestamp, format_duration, format_size, plural
@@ -177,6 +177,12 @@ def promised(world: World) -> list[Terms]:
     """Return the terms of the waiting jobs that have GPUs as soon as those who give way to them are gone."""
     waiting = (world.waiting(job) for job, kept in world.reservations.items() if kept.taken or kept.yielding)
     return [each.terms for each in waiting if each is not None]
+
+
+def taken(world: World, kept: Iterable[Reservation], job: JobId) -> list[tuple[Terms, Reservation]]:
+    """Return those of these, beside a job's own, for whom others are stopped, with the terms of who waits for that."""
+    found = [(world.waiting(each.job), each) for each in kept if each.taken and each.job != job]
+    return [(waiting.terms, each) for waiting, each in found if waiting is not None]
 
 
 def _never_allowed(world: World, terms: Terms, now: Timestamp) -> Refused | None:

@@ -28,11 +28,9 @@ def lost_gpus(world: World, active: ActiveJob) -> tuple[GpuId, ...]:
     return tuple(state.gpu.id for state in states if state is not None and is_lost(world, state))
 
 
-def named(world: World, lost: tuple[GpuId, ...]) -> str | None:
-    """Return what people call the first of these GPUs."""
-    if not lost:
-        return None
-    state = world.gpus[lost[0]]
+def named(world: World, gpu: GpuId) -> str:
+    """Return what people call a GPU."""
+    state = world.gpus[gpu]
     return f"GPU {state.gpu.index} of {state.node}"
 
 
@@ -51,7 +49,7 @@ def terms_after(
         said = f"not on {', '.join(sorted(gone))} again"
     elif lost:
         wanted = replace(demand, excluded_gpus=tuple(sorted({*demand.excluded_gpus, *lost})))
-        said = f"not on {', '.join(str(named(world, (gpu,))) for gpu in lost)} again"
+        said = f"not on {', '.join(named(world, gpu) for gpu in lost)} again"
     elif out_of_memory(outcome):
         return _with_more(world, active, outcome)
     else:

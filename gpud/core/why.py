@@ -86,8 +86,9 @@ def _found(world: World, job: JobId, demand: Demand) -> Wait:
 def _lack(world: World, terms: Terms, now: Timestamp) -> NoCapacity:
     """Return what is missing of what a job may have; the next with its demand asks the same."""
     demand, end = terms.demand, Timestamp(now + STARTING_S + world.lasting_s(terms))
-    never = tuple(each for each in claims(world, now) if each.until == inf and each.binds(terms))
-    kept = tuple(each for each in claims(world, now) if each.until < inf and each.forbids(terms, now, end))
+    claimed = claims(world, now)
+    never = tuple(each for each in claimed if each.until == inf and each.binds(terms))
+    kept = tuple(each for each in claimed if each.until < inf and each.forbids(terms, now, end))
     if (demand, never + kept) not in world.lacking:
         closed, later = (frozenset[GpuId]().union(*(each.gpus for each in some)) for some in (never, kept))
         world.lacking[demand, never + kept] = capacity(world, demand, now, closed, later)
