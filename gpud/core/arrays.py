@@ -53,11 +53,10 @@ def more(world: World, job: JobId) -> bool:
     return array is not None and min(len(array.state.pending), array.room) > 1
 
 
-def unfold_first(world: World, out: Outcome, key: JobId) -> JobId:
-    """Give the first pending element of an array a row of its own, in which it waits."""
-    element = job_id(number_of(key), world.arrays[key].state.pending.first)
-    unfold_named(world, out, [element])
-    return element
+def first_of(world: World, job: JobId) -> JobId:
+    """Return the first element of an array that has no row of its own; of another job, itself."""
+    array = world.arrays.get(job)
+    return job if array is None else job_id(number_of(job), array.state.pending.first)
 
 
 def drop_named(world: World, out: Outcome, named: Iterable[JobId], by: str) -> set[JobId]:

@@ -6,6 +6,7 @@ A job that may start has it from here, whoever's turn it is (see `schedule` and 
 from dataclasses import replace
 
 from gpud.core import arrays, jobs, patience, quota
+from gpud.core.backfill import back_at
 from gpud.core.claims import Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
@@ -13,11 +14,13 @@ from gpud.core.preemption import Preemption
 from gpud.core.queue import owner_of
 from gpud.core.reserving import Reserving
 from gpud.core.survey import stale
+from gpud.core.victims import Victim, takes_over
 from gpud.core.waits import Looking, YieldsTo
 from gpud.core.world import World
 from gpud.model.gpu import Allocation
 from gpud.model.job import Demand, JobId
 from gpud.model.spec import Terms
+from gpud.model.units import Timestamp
 
 
 class Giving:
@@ -99,17 +102,56 @@ class Giving:
         if world.policy.started(active, self.now):
             world.queue.rank_anew(owner_of(terms))
 
-    def preempt(self, job: JobId, terms: Terms) -> bool:
-        """Stop those that must give way to a job, and keep what they have for it; False where none may be."""
+    def preempt(self, job: JobId, terms: Terms, waits: Passing | None = None) -> bool | None:
+        """Stop those that must give way to a job, and keep what they have for it; False where none may be.
+
+        None: it has reserved what others leave by themselves as soon. Else it only has if nobody may take that before.
+        """
         found = self.preemption.find(job, terms, self.reserving.others)
-        if found is None or not self.guard.reserve(found[0]):
+        if found is not None and found[1] and waits is not None and self._waits(job, terms, waits, found[0].at):
+            return None
+        return (found is not None and self._keep_for(job, *found)) or self._take_over(job, terms)
+
+    def _waits(self, job: JobId, terms: Terms, passing: Passing, at: Timestamp) -> bool:
+        """Reserve what others leave a job by themselves as soon as those who give way by `at`; False where none do."""
+        own = self.reserving.soonest(job, terms, self.guard)
+        if own is None or not self.now < own.at <= at - jobs.KILL_SLACK_S:
             return False
-        preempting, victims = found
-        self.preemption.stop(victims, preempting)
-        if job in self.world.arrays:  # for its first element: others may be preempted for the next one as well
-            job = arrays.unfold_first(self.world, self.out, job)
-        self.made[job] = replace(preempting, job=job, yielding=frozenset())
+        self.preemption.look_again(own.at)  # they may not have ended
+        job = arrays.first_of(self.world, job)
+        arrays.unfold_named(self.world, self.out, [job])
+        return self.claim_start(job, terms, passing, preempts=False)
+
+    def _keep_for(self, job: JobId, preempting: Reservation, victims: list[Victim]) -> bool:
+        """Stop these, and keep what they leave; False where it would not be there."""
+        kept = replace(preempting, job=arrays.first_of(self.world, job))
+        if not self.guard.reserve(kept):
+            return False
+        self.preemption.stop(victims, kept)
+        arrays.unfold_named(self.world, self.out, [kept.job])  # others may be preempted for the next element as well
+        self.made[kept.job] = replace(kept, yielding=frozenset())
         return True
+
+    def _take_over(self, job: JobId, terms: Terms) -> bool:
+        """Keep for a job what those leave who were stopped for others clearly beneath it; False where that will not do.
+
+        Who had it stays with what the job leaves of it, and comes in its own turn for more.
+        """
+        theirs = [kept for kept in self.made.values() if kept.taken and takes_over(self.world, job, kept.job)]
+        if not theirs:
+            return False
+        for kept in theirs:
+            del self.made[kept.job]
+        self.guard.release([kept.job for kept in theirs])
+        self.preemption.forget()
+        found = self.preemption.find(job, terms, self.reserving.others)
+        taken = found is not None and self._keep_for(job, *found)
+        for kept in theirs:
+            at = back_at(self.world, kept.allocation, self.now)
+            if at is None or not self.reserving.keep(replace(kept, at=at), kept.passing):
+                self.kept.pop(kept.job, None)
+        self.preemption.forget()
+        return taken
 
     def claim_start(
         self, job: JobId, terms: Terms, passing: Passing = Passing.LONGEST, *, preempts: bool = True

@@ -4,7 +4,7 @@ Who is bound by a claim leaves alone what it holds. A reservation binds who may 
 user says or, where nothing is said, as all of the last runs of its like were (`passing_s`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -52,11 +52,20 @@ class Guard:
 
     def reserve(self, reservation: Reservation) -> bool:
         """Put a reservation in force; False if what it names will not be there in time, beside what others reserved."""
+        claimed = self._beside(reservation)
+        if claimed is None:
+            return False
+        self.claimed.append(claimed)
+        self._bind_by(len(self.claimed) - 1, reservation, claimed)
+        return True
+
+    def _beside(self, reservation: Reservation) -> _Claimed | None:
+        """Return what a reservation leaves, and let those that are in force leave it; None if it cannot be kept."""
         holds: dict[NodeName, Hold] = {}
         for part in reservation.allocation.parts:
             hold = left_at(self._world, reservation, part, self._now)
             if hold is None:
-                return False
+                return None
             holds[part.node] = hold
         borrower = None
         waiting = self._world.waiting(reservation.job) if self._world.tenants else None
@@ -72,17 +81,33 @@ class Guard:
             elif not before and leaves(other.holds, reservation.allocation):
                 later.append(other)
             else:
-                return False
+                return None
         for other in later:
             count(other.holds, reservation.allocation)
+        return _Claimed(reservation.at, holds, reservation, borrower=borrower)
+
+    def _bind_by(self, index: int, reservation: Reservation, claimed: _Claimed) -> None:
         likely = reservation.passing is Passing.LIKELY  # then there is no telling by its length
         horizon_s = -inf if reservation.passing is Passing.NOBODY else reservation.clear_at - self._now - STARTING_S
-        self._horizons_s[len(self.claimed)] = inf if likely else horizon_s
-        self.claimed.append(_Claimed(reservation.at, holds, reservation, borrower=borrower))
+        self._horizons_s[index] = inf if likely else horizon_s
         self._merged.clear()
-        by_terms = self._bound is not None and borrower is None and not likely
+        by_terms = self._bound is not None and claimed.borrower is None and not likely
         self._bound = {} if by_terms else None
-        return True
+
+    def release(self, jobs: Collection[JobId]) -> None:
+        """Let go of what these jobs have reserved: it binds nobody, and others are as if it had never been."""
+        kept = [(index, each.reservation) for index, each in enumerate(self.claimed) if each.reservation is not None]
+        for index, each in kept:
+            never = replace(each, at=Timestamp(inf), stops_at=Timestamp(inf))
+            self.claimed[index] = _Claimed(never.at, {}, never)
+            self._horizons_s[index] = inf
+        for index, each in kept:
+            claimed = None if each.job in jobs else self._beside(each)
+            if claimed is not None:
+                self.claimed[index] = claimed
+                self._bind_by(index, each, claimed)
+        self._merged.clear()
+        self._bound = None if self._bound is None else {}
 
     def binding(self, job: JobId, terms: Terms) -> tuple[int, ...]:
         """Return which claims a job must respect if it starts now."""
@@ -129,7 +154,7 @@ class Guard:
     @property
     def last(self) -> tuple[JobId, Timestamp]:
         """Return who reserved last, and by when whoever passes must be over."""
-        kept = next(each.reservation for each in reversed(self.claimed) if each.reservation is not None)
+        kept = next(each.reservation for each in reversed(self.claimed) if each.reservation and each.at < inf)
         return kept.job, kept.clear_at
 
     def standing(self, binding: tuple[int, ...]) -> tuple[int, ...]:

@@ -95,8 +95,9 @@ class OutOfTurn:
                 return
             served = giving.serve(job, terms)
             # To starve gives no right to preempt, and takes none: only who is clearly beneath it yields to it.
-            if served is None and not giving.preempt(job, terms):
-                giving.claim_start(job, terms, Passing.LIMIT if world.rail.strict_at <= self._now else Passing.LIKELY)
+            passing = Passing.LIMIT if world.rail.strict_at <= self._now else Passing.LIKELY
+            if served is None and giving.preempt(job, terms, passing) is False:
+                giving.claim_start(job, terms, passing)
             if not served:
                 return
             world.rail.job = None
@@ -125,10 +126,11 @@ class OutOfTurn:
         served = giving.serve(job, terms)
         if served is not None:
             return served
-        if giving.preempt(job, terms):
-            return True
-        self._vain.add((terms.tenant, terms.demand))
-        if self._owed > 0 and job not in giving.made:
+        stopped = giving.preempt(job, terms, Passing.LONGEST if self._owed > 0 else None)
+        if stopped is False:
+            self._vain.add((terms.tenant, terms.demand))
+        if not stopped and self._owed > 0:
             self._owed -= 1
-            giving.claim_start(job, terms)
-        return False
+            if stopped is False:
+                giving.claim_start(job, terms)
+        return stopped is not False

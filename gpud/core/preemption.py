@@ -4,11 +4,12 @@ A blocked job may preempt jobs that are clearly beneath it: by priority, where t
 own order; or because they run on what is guaranteed to its tenant. Of all sets of victims that make room on one node
 (on as many as it needs, for a gang) the one is taken whose members stand worst with the policy, then the one that
 loses the fewest GPU-seconds. Nobody is preempted before they have run for `Rules.preempt_after_s`. What they held is
-reserved for whom they were preempted for, and nobody else has it, however soon they are gone; they get their grace, and
-go back to their place in the queue.
+reserved for whom they were preempted for, and nobody else has it, however soon they are gone, but who could preempt
+that job in turn (see `victims.takes_over`); they get their grace, and go back to their place in the queue.
 
 Where those who may give way do not suffice yet, for having run too briefly, or since others must end first who do not
-give way, a job that may reserve does so for the moment at which they can: who comes in between has it until then.
+give way, a job that may reserve does so for the moment at which they can: who comes in between has it until then. Where
+others end by themselves as soon as those who give way would be gone, it reserves that, and nobody is stopped.
 
 A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
 
@@ -30,7 +31,7 @@ from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
-from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, gives_way, protected
+from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, gives_way, outranks, protected
 from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
@@ -117,7 +118,7 @@ class Preemption:
         wants = waiting is not None and world.policy.wants(waiting.place) and self._own
         self.hoped = bool(world.preemptible or world.tenants or wants)
         if self.hoped and self._served >= MOST:
-            self._look_again(Timestamp(self._out.now + MOMENT_S))
+            self.look_again(Timestamp(self._out.now + MOMENT_S))
             return None
         beneath = self._may_preempt(terms, waiting) if self.hoped else None
         if beneath is None:
@@ -127,7 +128,7 @@ class Preemption:
         old = sorted([victim for victim in beneath if self._old_at(victim) <= now] if young else beneath)
         found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._left else None
         if young and found is None:
-            self._look_again(min(young))
+            self.look_again(min(young))
         return found
 
     def stop(self, victims: Iterable[Victim], kept: Reservation) -> None:
@@ -200,7 +201,8 @@ class Preemption:
         """Return when a job has run for long enough to give way."""
         return Timestamp(victim.since + self._world.rules.preempt_after_s)
 
-    def _look_again(self, at: Timestamp) -> None:
+    def look_again(self, at: Timestamp) -> None:
+        """Have this asked again by then, with nothing else happening."""
         self.look_at = at if self.look_at is None else min(self.look_at, at)
 
     def _make_room(
@@ -259,6 +261,10 @@ class Preemption:
             yielding=frozenset(victim.job for victim in victims),
         )
 
+    def forget(self) -> None:
+        """Ask anew who runs, and for whom is what those leave who are being stopped: others have reserved it."""
+        self._running = None
+
     def going(self, parts: list[Allocation]) -> list[tuple[ActiveJob, Stopping]]:
         """Return those who are being stopped on these GPUs."""
         world = self._world
@@ -297,17 +303,8 @@ class Preemption:
 
     def _gave_way(self, active: ActiveJob, state: Stopping, terms: Terms, place: Place) -> bool:
         """Return whether a job that is being stopped may have been preempted for this one."""
-        return state.cause is StopCause.PREEMPTED and self._outranks(place, terms, active)
-
-    def _outranks(self, place: Place, terms: Terms, active: ActiveJob) -> bool:
-        """Return whether a job gives way to another for its priority."""
-        world = self._world
-        return (
-            world.policy.reserves  # else two orders, its own and this, could preempt in turns
-            and active.job in world.preemptible
-            and (not world.policy.personal or active.terms.user == terms.user)
-            and place.priority >= active.place.priority + world.rules.preempt_margin
-        )
+        world, preempted = self._world, state.cause is StopCause.PREEMPTED and active.job in self._world.preemptible
+        return preempted and outranks(world, place, terms, active.place, active.terms)
 
     def _beneath(self, terms: Terms, place: Place) -> list[Victim]:
         """Return those who run that this job may preempt, had they run for long enough."""
@@ -325,7 +322,7 @@ class Preemption:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
-            yields = self._outranks(place, terms, active)
+            yields = active.job in world.preemptible and outranks(world, place, terms, active.place, active.terms)
             own = (yields or (said is not False and standing < holding)) and not protected(self._world, terms, active)
             if own or (world.tenants and quota.may_reclaim(world, terms, active)):
                 found.append(as_victim(-holding, active, now, borrowed=not own))

@@ -79,7 +79,7 @@ class Reserving:
         and would start no sooner for its waiting. None where nobody does, or something ended so early that everybody
         may have something else, in their order.
         """
-        if self._world.rules.reservations < 2 or self._world.early or job not in self.kept:
+        if self._world.early or len(self.kept) < 2 or job not in self.kept:
             return None
         line, later = self._world.queue.line, [each for each in self.kept.values() if each.job not in self.made]
         own = None if alike else line(job)

@@ -2,7 +2,7 @@
 
 A job for which only GPUs of another type, MIG profile or pool will do, or none at all, is never in their way, unless
 both ask for CPUs or memory. Were there K reservations for all together, who waits for one type would keep a gang from
-ever having another.
+ever having another. Who takes several types counts for the one that it has reserved.
 """
 
 from collections.abc import Collection, Iterable
@@ -42,25 +42,28 @@ class Suiting:
 
 
 class Slots:
-    """Who may still reserve in one round: until there are so many, of those that could have the same.
+    """Who may still reserve in one round: until there are so many of each kind of GPUs that would suit it.
 
-    Whoever is blocked and may not closes them to all that could have the same: it comes before these.
+    Whoever is blocked and may not closes these to all that could have the same: it comes before them.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._taken: list[Rivals] = []
+        self._taken: dict[tuple[str | None, Kind] | None, int] = {}
         self._closed: set[tuple[str | None, Kind] | None] = set()
 
     def open(self, rivals: Rivals) -> bool:
         """Return whether one more of these may reserve; whom nothing suits never does."""
-        if not rivals or not self._closed.isdisjoint(rivals):
-            return False
-        return self._most > sum(not each.isdisjoint(rivals) for each in self._taken)
+        return self._most > 0 and bool(rivals) and self._closed.isdisjoint(rivals)
 
-    def take(self, rivals: Rivals) -> None:
-        """Count one that reserves."""
-        self._taken.append(rivals)
+    def take(self, rivals: Rivals, reserved: Iterable[GpuState]) -> None:
+        """Count one that has reserved these GPUs: only what it is to have is not there for others."""
+        kinds = {state.kind for state in reserved}
+        for each in rivals:
+            if each is None or each[1] in kinds:
+                self._taken[each] = self._taken.get(each, 0) + 1
+                if self._taken[each] >= self._most:
+                    self._closed.add(each)
 
     def close(self, rivals: Rivals) -> None:
         """Let nobody reserve any more who could have the same."""

@@ -12,6 +12,7 @@ Cost: O(demands + lines passed over + starts x log lines), whatever the length o
 from heapq import heapify, heappop, heappush, heapreplace
 
 from gpud.core import arrays, patience, quota
+from gpud.core.claims import Passing
 from gpud.core.giving import Giving
 from gpud.core.guard import Guard
 from gpud.core.out_of_turn import OutOfTurn
@@ -229,8 +230,14 @@ class _Round:
             return False
         preempted = job in made and made[job].taken
         while job not in made and job in world.queue and not arrays.full(world, job, made):
-            if not (preempts and self.giving.preempt(job, terms)):
-                if self._may_reserve(rivals):
+            may = self._may_reserve(rivals)
+            asks = preempts and self.preemption.possible
+            stopped = asks and self.giving.preempt(job, terms, Passing.LONGEST if may else None)
+            if stopped is None:
+                self.tries -= 1
+                self._take_slot(rivals)
+            elif not stopped:
+                if may:
                     self.tries -= 1
                     if not self.giving.claim_start(job, terms, preempts=preempts):
                         if made and self.reserving.soonest(job, terms, Guard(world, self.now)) is not None:
@@ -238,7 +245,12 @@ class _Round:
                         return False
                     if arrays.more(world, job):  # the next elements come before others: no names yet to reserve under
                         self.slots.close(rivals)
-                    self.slots.take(rivals)
+                    self._take_slot(rivals)
                 break
             preempted = True
         return (preempted and world.policy.reserves) or self._may_reserve(rivals)
+
+    def _take_slot(self, rivals: Rivals) -> None:
+        """Count what was reserved last as one of so many."""
+        kept = next(reversed(self.made.values()))
+        self.slots.take(rivals, (self.world.gpus[gpu] for gpu in kept.allocation.all_gpus))

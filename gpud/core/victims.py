@@ -19,7 +19,7 @@ from gpud.core.room import Hold, Room
 from gpud.core.world import World
 from gpud.model.gpu import Allocation
 from gpud.model.job import JobId, Stopping
-from gpud.model.spec import Terms
+from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
 
 TRIED = 1024  # sets of victims on one node, and of those with as many GPUs as are missing
@@ -51,6 +51,25 @@ class Option:
     cost: Cost
     victims: list[Victim]
     part: Allocation
+
+
+def outranks(world: World, place: Place, terms: Terms, below: Place, theirs: Terms) -> bool:
+    """Return whether a job comes before another one for its priority, clearly so."""
+    return (
+        world.policy.reserves  # else two orders, its own and this, could preempt in turns
+        and (not world.policy.personal or terms.user == theirs.user)
+        and place.priority >= below.priority + world.rules.preempt_margin
+    )
+
+
+def takes_over(world: World, job: JobId, holder: JobId) -> bool:
+    """Return whether a job that waits has what those leave who were stopped for another that waits."""
+    above, below = world.waiting(job), world.waiting(holder)
+    if above is None or below is None:
+        return False
+    tenant = world.tenants.get(below.terms.tenant)
+    due = tenant is not None and tenant.guaranteed_gpus and tenant.name != above.terms.tenant
+    return not due and outranks(world, above.place, above.terms, below.place, below.terms)
 
 
 def protected(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:

@@ -357,6 +357,27 @@ def test_who_waits_for_other_gpus_keeps_nobody_from_a_reservation(first, second)
     assert play.state(small) == "queued"
 
 
+@pytest.mark.parametrize("lasts", [20, 25])
+def test_who_takes_any_type_keeps_others_from_no_reservation_of_a_type_that_it_has_not_reserved(lasts):
+    play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xA100"))
+    running = play.submit(a_job(3, type="H100", limit=20), a_job(3, type="A100", limit=30))
+    play.starts(*running)
+    anywhere, there, small = play.submit(
+        a_job(4, limit=60), a_job(4, type="A100", limit=10), a_job(1, type="A100", limit=600)
+    )
+    assert [job in play.world.reservations for job in (anywhere, there)] == [True, True]
+    another, last = play.submit(a_job(4, limit=60), a_job(4, type="A100", limit=10))
+    assert [job in play.world.reservations for job in (another, last)] == [False, False]
+
+    play.now = NOON + lasts
+    play.ends(running[0])
+    assert play.node(anywhere) == "n1"
+    play.now = NOON + 30
+    play.ends(running[1])
+    assert play.node(there) == "n2"
+    assert play.state(small) == "queued"
+
+
 def test_a_reservation_keeps_its_gpus_when_others_would_do_as_well():
     play = a_real_cluster("3xH100")
     play.submit(a_job(2, limit=100))

@@ -207,3 +207,87 @@ def test_what_victims_left_is_kept_until_it_has_been_looked_at(readable):
     play.settle()
 
     assert (play.state(urgent), play.state(later)) == ("starting", "queued")
+
+
+def two_of_whom_one_ends(**ends):
+    """Return a node on which one gives way and another does not, which is to end a second from now."""
+    play = a_cluster(gpus="2xH100")
+    (gives,) = play.submit(preemptible(a_job(1, grace=20.0)))
+    (other,) = play.submit(a_job(1, **ends))
+    play.starts(gives, other)
+    play.later(99)
+    return play, gives, other
+
+
+@pytest.mark.parametrize("known", ["limit", "estimate"])
+@pytest.mark.parametrize("by_guarantee", [True, False])
+def test_nobody_is_stopped_for_who_starts_as_soon_once_another_has_ended(known, by_guarantee):
+    play, gives, ends = two_of_whom_one_ends(**{known: 100})
+    if by_guarantee:
+        create(play, "vision", guaranteed_gpus=1)
+    (urgent,) = play.submit(a_job_of("vision", 1) if by_guarantee else a_job(1, priority=5))
+    (short,) = play.submit(a_job(1, limit=1))
+    assert stopping(play) == []
+    play.later(1)
+    play.ends(ends)
+    assert (play.state(urgent), play.state(gives), play.state(short)) == ("starting", "running", "queued")
+
+
+def test_who_waits_for_another_that_overruns_has_a_victim_stopped_in_a_moment():
+    play, gives, _ = two_of_whom_one_ends(estimate=100)
+    play.submit(a_job(1, priority=5))
+    assert stopping(play) == []
+    play.later(30)
+    assert stopping(play) == [gives]
+
+
+@pytest.mark.parametrize("array", [True, False])
+def test_only_the_first_of_two_waits_for_the_end_of_one(array):
+    play, gives, ends = two_of_whom_one_ends(limit=100)
+    urgent = [a_job(1, priority=5, array="1-2")] if array else [a_job(1, priority=5), a_job(1, priority=5)]
+    play.submit(*urgent)
+    assert stopping(play) == [gives]
+    play.later(1)
+    play.ends(ends)
+    assert len(play.started) == 1
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3])
+def test_a_higher_priority_takes_over_what_those_leave_who_were_stopped_for_a_lower_one(wanted):
+    play = a_cluster(gpus="3xH100")
+    victims = all_running(play, 3)
+    play.later(100)
+    (low,) = play.submit(a_job(3, priority=5))
+    assert stopping(play) == victims
+    (high,) = play.submit(a_job(wanted, priority=6))
+    for victim in victims:
+        play.ends(victim, signal=15)
+    assert (play.state(high), play.state(low)) == ("starting", "queued")
+
+
+def test_a_higher_priority_takes_no_more_than_it_needs_of_what_a_lower_one_waits_for():
+    play = a_cluster(gpus="4xH100")
+    victims = all_running(play, 4)
+    play.later(100)
+    low, lowest = play.submit(a_job(2, priority=5)), play.submit(a_job(2, priority=4))
+    assert stopping(play) == victims
+    high = play.submit(a_job(2, priority=6))
+    for victim in victims:
+        play.ends(victim, signal=15)
+    assert [play.state(*each) for each in (high, low, lowest)] == ["starting", "starting", "queued"]
+
+
+@pytest.mark.parametrize("tenant", ["vision", "speech", ""])
+def test_what_a_tenant_takes_back_only_its_own_higher_priority_takes_over(tenant):
+    play = a_cluster(gpus="2xH100")
+    create(play, "vision", guaranteed_gpus=2)
+    create(play, "speech")
+    victims = play.submit(*(preemptible(a_job_of("speech")) for _ in range(2)))
+    play.starts(*victims)
+    play.later(100)
+    (low,) = play.submit(a_job_of("vision", 2))
+    assert stopping(play) == victims
+    (high,) = play.submit(a_job_of(tenant, 2, priority=9))
+    for victim in victims:
+        play.ends(victim, signal=15)
+    assert play.state(high if tenant == "vision" else low) == "starting"

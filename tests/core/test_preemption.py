@@ -488,7 +488,7 @@ def test_a_guarantee_that_is_kept_for_somebody_is_in_nobodys_way():
     play.later(HOUR)
     (urgent,) = play.submit(a_job_of("nlp", 2))
     (first,) = stopping(play)
-    (short,) = play.submit(a_job_of("guests", limit=30))
+    (short,) = play.submit(a_job_of("guests", limit=300))
     play.starts(short)
     (small,) = play.submit(a_job_of("nlp"))
     (theirs,) = play.submit(a_job_of("vision"))
