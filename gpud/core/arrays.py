@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gpud.core.outcome import Outcome
+from gpud.core.queue import job_of
 from gpud.core.world import Array, World
 from gpud.model.array import IndexSet, index_set
 from gpud.model.changes import Told, Unfolded
@@ -17,12 +18,16 @@ FEW = 100  # elements that are worth rows of their own when they are cancelled b
 
 def unfold(world: World, out: Outcome, array: Array, element: JobId) -> JobId:
     """Give a pending element a row of its own; it waits nowhere yet."""
-    pending = array.state.pending
-    index = index_of(element)
-    assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
+    pending, index = array.state.pending, _index(element)
     rest = pending.without_first() if index == pending.first else pending - index_set([index])
     _unfolded(world, out, array, [element], rest)
     return element
+
+
+def _index(element: JobId) -> int:
+    index = index_of(element)
+    assert index is not None, format_job(element)  # noqa: S101 - only elements unfold
+    return index
 
 
 def unfold_named(world: World, out: Outcome, named: Iterable[JobId]) -> None:
@@ -42,9 +47,23 @@ def full(world: World, job: JobId, reserved: Iterable[JobId]) -> bool:
 
 
 def first(world: World, job: JobId, kept: Iterable[JobId]) -> JobId:
-    """Return who starts as an array is to: of no more than those for whom something is kept may start, one of these."""
-    theirs = [each for each in kept if each in world.arrays[job].elements and each in world.queue]
-    return theirs[0] if theirs and len(theirs) >= world.arrays[job].room else job
+    """Return which element starts as an array is to.
+
+    Of no more than those for whom something is kept may start, one of these; else who comes before all that have no
+    rows yet, and was held or preempted. (Who failed comes after those that were never tried.)
+    """
+    array, queue = world.arrays[job], world.queue
+    if not array.lined:
+        return job
+    theirs = [each for each in kept if each in array.elements and each in queue]
+    if theirs and len(theirs) >= array.room:
+        return theirs[0]
+    line = queue.line(job)
+    for each in [] if line is None else [job_of(entry) for entry in queue.following(line, 2)[1:]]:
+        waiting = world.waiting(each) if each in array.elements and _index(each) < array.state.pending.first else None
+        if waiting is not None and not waiting.place.failures:
+            return each
+    return job
 
 
 def more(world: World, job: JobId) -> bool:

@@ -26,10 +26,11 @@ from gpud.core.outcome import Outcome
 from gpud.core.queue import job_of
 from gpud.core.twin import Snapshot, fill, snapshot
 from gpud.core.world import Array, World
+from gpud.model.array import IndexSet
 from gpud.model.changes import Queued
 from gpud.model.effects import Launch, Stop
 from gpud.model.gpu import GpuId, ProcessIdentity
-from gpud.model.job import Exit, JobId, Stopping, array_of
+from gpud.model.job import Exit, JobId, Stopping, array_of, index_of
 from gpud.model.observations import Exited, Started
 from gpud.model.units import Seconds, Timestamp
 
@@ -76,6 +77,7 @@ class Forecast:
         self._roots: dict[GpuId, JobId] = {}  # devices that come free by the end of one that is unsure, or guessed
         self._ended: dict[JobId, Timestamp] = {}  # when jobs are over: of an array the last element that has started
         self._open: set[JobId] = set()  # of which nobody can tell when
+        self._pending: dict[JobId, IndexSet] = {}  # elements that had no rows of their own
         self._left = self._seen  # who has not started, arrays as a whole among them
 
     def expected(self, job: JobId) -> Expected | None:
@@ -108,6 +110,7 @@ class Forecast:
         yield from fill(taken)
         world = taken.world
         assert world is not None  # noqa: S101 - it was filled
+        self._pending = {key: array.state.pending for key, array in world.arrays.items()}
         for active in world.active.values():
             end, known = lasts_until(world, active, self.now)
             self._end(active.job, active.place.attempt, end)
@@ -193,9 +196,9 @@ class Forecast:
         return told
 
     def _start(self, active: ActiveJob, now: Timestamp, root: JobId | None, known: bool) -> None:
-        """Take note of a start; of an array the first counts, and of a job that is preempted later too."""
-        gpus = active.state.allocation.all_gpus
-        whose = dict.fromkeys((active.job, array_of(active.job)))
+        """Take note of a start; of an array's pending elements the first counts, and of a job preempted later too."""
+        gpus, key, index = active.state.allocation.all_gpus, array_of(active.job), index_of(active.job)
+        whose = (active.job, key) if index is not None and index in self._pending.get(key, ()) else (active.job,)
         roots = [*map(self._behind.get, whose), *map(self._roots.get, gpus), root]
         late = next((each for each in roots if each in self._overdue), None)
         root = next((each for each in roots if each is not None and each not in self._overdue), None)

@@ -87,7 +87,7 @@ class Giving:
             world.dirty.update(part.node for part in allocation.parts)
             world.blocked[terms.demand] = Looking(tuple(unseen))
             return False
-        if self.made and job in world.arrays:
+        if job in world.arrays:
             job = arrays.first(world, job, [each for each, kept in self.made.items() if kept.taken])
         self._start(job, terms, allocation)
         return True

@@ -84,8 +84,8 @@ def why_map(scene: Scene, row: JobRow, place: int | None, *, deep: bool, private
         details += _prospects(scene, active) if deep else []
     elif wait is not None and deep:
         found = _in_the_way(scene, row.job, row.terms, wait)
-        later = kept is not None and expected_at is not None and expected_at + 1 < kept.at  # others give way before
-        details += _outlook(scene, row, wait, None if later else kept, found)
+        sooner = kept is not None and expected_at is not None and expected_at + 1 < kept.at  # others give way before
+        details += _outlook(scene, row, wait, None if sooner else kept, found, expected_at)
         details += _lines(scene, found, [] if kept is None else kept.allocation.all_gpus, len(details))
     if deep:
         told["blockers"] = [_blocker(world, each) for each in found.blockers[:_LINES]]
@@ -161,11 +161,15 @@ def _in_the_way(scene: Scene, job: JobId, terms: Terms, wait: Wait) -> Obstacles
             return _NOTHING
 
 
-def _outlook(scene: Scene, row: JobRow, wait: Wait, kept: Reservation | None, found: Obstacles) -> list[str]:
+def _outlook(
+    scene: Scene, row: JobRow, wait: Wait, kept: Reservation | None, found: Obstacles, expected_at: Timestamp | None
+) -> list[str]:
     """Return what is reserved for a job, for whom it yields to, and what a gang lacks."""
     world, lines = scene.world, []
     if kept is not None and kept.allocation.all_shares:
-        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{_when(scene, kept)}")
+        others_first = expected_at is not None and expected_at > kept.at + 1  # who come before it in the queue
+        when = "" if others_first else _when(scene, kept)
+        lines.append(f"{_places(world, kept.allocation.all_gpus)} will be kept free for it{when}")
     if isinstance(wait, YieldsTo) and (theirs := world.reservations.get(wait.job)) is not None:
         where = _places(world, theirs.allocation.all_gpus) or theirs.allocation.node
         lines.append(f"{_named(world, wait.job)} is to have {where}{_when(scene, theirs)}")

@@ -329,3 +329,21 @@ def test_a_job_that_ran_again_since_somebody_looked_is_not_started_twice_under_o
     play.cycle(Requeue(1, (), (looked,)))
 
     assert play.attempt(job) == 3
+
+
+@pytest.mark.parametrize("array", ["0-3", "0-3%1"])
+@pytest.mark.parametrize("how", ["held", "requeued"])
+def test_an_element_that_comes_back_without_a_failure_stands_before_later_ones(array, how):
+    play = a_cluster(gpus="1xH100")
+    (key,) = play.submit(a_job(array=array))
+    play.starts(element(key, 0))
+    if how == "held":
+        play.hold(element(key, 1))
+        play.release(element(key, 1))
+        play.ends(element(key, 0))
+    else:
+        play.ends(element(key, 0))
+        play.starts(element(key, 1))
+        play.requeue(element(key, 1))
+        play.ends(element(key, 1), signal=15)
+    assert play.running == [element(key, 1)]

@@ -5,10 +5,10 @@ from heapq import heappop, heappush
 
 import pytest
 from hypothesis import example, given, settings, strategies as st
-from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end
+from playbook import NOON, a_job, a_node, a_real_cluster, a_start, an_end, element
 
 from gpud.core.choice import world_of
-from gpud.core.commands import Drain, Hold, Pause, Submit
+from gpud.core.commands import Drain, Hold, Pause, Release, Submit
 from gpud.core.cycle import cycle
 from gpud.core.forecast import Expected, Forecast
 from gpud.core.jobs import KILL_SLACK_S
@@ -299,6 +299,16 @@ def test_an_array_that_waits_for_its_own_elements_alone_is_expected_when_the_fir
     lab = a_lab(a_node(gpus="4xH100"))
     (array,) = lab.submit(a_job(1, estimate=60.0, array="0-9%2"))
     assert forecast(lab).expected(array) == Expected(NOON + 60.0)
+
+
+def test_what_is_told_of_an_array_is_of_its_elements_without_rows():
+    lab = a_lab(a_node(gpus="1xH100"))
+    lab.submit(a_job(1, estimate=60.0))
+    (array,) = lab.submit(a_job(1, estimate=60.0, array="0-9"))
+    first = element(array, 0)
+    lab._cycle(Hold(1, (first,)), Release(1, (first,)))
+    found = forecast(lab)
+    assert (found.expected(first), found.expected(array)) == (Expected(NOON + 60.0), Expected(NOON + 120.0))
 
 
 def test_of_a_long_queue_the_beginning_is_told_and_the_world_is_as_it_was():
