@@ -9,6 +9,7 @@ from tenancy import a_job_of, change, create, reserve
 from test_preemption import preemptible
 
 from gpud.core.commands import ChoosePolicy
+from gpud.core.forecast import Forecast
 from gpud.core.rules import Rules
 from gpud.model.array import parse_array
 from gpud.model.job import Exit, JobId
@@ -43,7 +44,10 @@ def told(play: Play, job: JobId, *, deep: bool = True, **more):
         array_state=known.array,
         run=None,
     )
-    scene = Scene(world=play.world, now=Timestamp(play.now), log_dir=lambda uid: str(Path("/logs", str(uid))))
+    now, forecast = Timestamp(play.now), Forecast(play.world, Timestamp(play.now))
+    for _ in forecast.work():
+        pass
+    scene = Scene(world=play.world, now=now, log_dir=lambda uid: str(Path("/logs", str(uid))), forecast=forecast)
     return why_map(scene, replace(row, **more), play.world.queue.position(job), deep=deep)
 
 
@@ -90,6 +94,18 @@ def test_a_blocked_job_is_told_who_must_end_when_and_what_is_kept_for_it():
         "job 2 of bob holds GPU 1: ends within 2h",
     ]
     assert "GPU 0, GPU 1 will be kept free for it in 2h" in found["details"]
+
+
+def test_no_moment_is_told_of_gpus_that_others_have_first():
+    play = a_cluster(gpus="2xH100")
+    play.submit(a_job(limit=10, array="1-5%1"))
+    play.starts(*play.running)
+    (wide,) = play.submit(a_job(2, limit=60))
+
+    found = told(play, wide)
+
+    assert round(found["expected_start_at"] - NOON) == 50
+    assert "GPU 0, GPU 1 will be kept free for it" in found["details"]
 
 
 def test_an_end_is_told_as_it_is_expected_from_what_like_jobs_took():
