@@ -189,16 +189,19 @@ def _earliest_on(
 ) -> tuple[Timestamp, Allocation] | None:
     """Return the first moment at which a node, as it gets things back one by one, has room, and what is taken then.
 
-    It has none before `bound`. Of equal GPUs those are taken that are not free now: others may have these until then,
+    It has none before `bound`. Of equal GPUs those are taken that come free last: others may have the rest until then,
     and longer.
     """
-    future = room.copy()
-    future.later = frozenset(state.gpu.id for state in room.free)
+    future, last = room.copy(), now
+    later = future.later = {state.gpu.id: 0 for state in room.free}
     part = None if bound > now else fit(terms.demand, future, hold)
     if part is not None:
         return now, part
+    came = 0
     for at, back in returns(world, room.node, now):
         future.give_back(back)
+        came, last = came - (at > last), at
+        later.update(dict.fromkeys(back.gpus, came))
         if at < bound:
             continue
         part = fit(terms.demand, future, hold)
@@ -220,7 +223,7 @@ def left_at(world: World, kept: Reservation, part: Allocation, now: Timestamp) -
         if at > kept.at:
             break
         future.give_back(back)
-    return _left(future, part)
+    return left(future, part)
 
 
 def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp | None:
@@ -232,17 +235,17 @@ def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp |
 
 def _back_at(world: World, part: Allocation, now: Timestamp) -> Timestamp | None:
     room = world.spaces.rooms.get(part.node)
-    if room is None or _left(room, part) is not None:
+    if room is None or left(room, part) is not None:
         return None if room is None else now
     future = room.copy()
     for at, back in returns(world, room.node, now, leaving=True):
         future.give_back(back)
-        if _left(future, part) is not None:
+        if left(future, part) is not None:
             return at
     return None
 
 
-def _left(future: Room, part: Allocation) -> Hold | None:
+def left(future: Room, part: Allocation) -> Hold | None:
     """Return what is left of a node once a part of it is taken; None if it is not all there."""
     free = {state.gpu.id for state in future.free}
     left: dict[GpuId, int] = {}

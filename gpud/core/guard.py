@@ -96,7 +96,7 @@ class Guard:
 
     def release(self, jobs: Collection[JobId]) -> None:
         """Let go of what these jobs have reserved: it binds nobody, and others are as if it had never been."""
-        kept = [(index, each.reservation) for index, each in enumerate(self.claimed) if each.reservation is not None]
+        kept = [(at, each.reservation) for at, each in enumerate(self.claimed) if each.reservation and each.at < inf]
         for index, each in kept:
             never = replace(each, at=Timestamp(inf), stops_at=Timestamp(inf))
             self.claimed[index] = _Claimed(never.at, {}, never)
@@ -150,6 +150,12 @@ class Guard:
     def reserved(self) -> Bound:
         """Return everybody's reservations until now."""
         return tuple(self._horizons_s)
+
+    @property
+    def taken(self) -> Bound:
+        """Return those for which others have been stopped: nobody passes them."""
+        kept = ((index, self.claimed[index].reservation) for index in self._horizons_s)
+        return tuple(index for index, each in kept if each is not None and each.taken)
 
     @property
     def last(self) -> tuple[JobId, Timestamp]:

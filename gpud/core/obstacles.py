@@ -8,7 +8,7 @@ Cost: O(GPUs + active jobs).
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gpud.core import quota
+from gpud.core import quota, victims
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, expected_end
 from gpud.core.books import milli
@@ -21,10 +21,10 @@ from gpud.core.room import share_of
 from gpud.core.waits import OverQuota
 from gpud.core.why import suitable
 from gpud.core.windows import claims
-from gpud.core.world import World
+from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, GpuId, NodeName, nominal_mib
 from gpud.model.job import Demand, JobId, Running, StopCause, Stopping, array_of
-from gpud.model.spec import Place, Terms
+from gpud.model.spec import Terms
 from gpud.model.units import Mib, Timestamp
 
 _TAKEN = (Condition.BUSY, Condition.SHARED)
@@ -137,7 +137,7 @@ def obstacles(world: World, job: JobId, terms: Terms, now: Timestamp) -> Obstacl
     ]
     if waiting is not None:
         kept = world.reservations.get(job)
-        blockers = [_yielding(world, terms, waiting.place, each, kept, now) for each in blockers]
+        blockers = [_yielding(world, job, waiting, each, kept, now) for each in blockers]
     return Obstacles(blockers, denied, len(fitting))
 
 
@@ -188,27 +188,28 @@ def exposure(world: World, active: ActiveJob, now: Timestamp) -> Exposure | None
 
 
 def _yielding(
-    world: World, terms: Terms, place: Place, blocker: Blocker, kept: Reservation | None, now: Timestamp
+    world: World, job: JobId, waiting: Parked, blocker: Blocker, kept: Reservation | None, now: Timestamp
 ) -> Blocker:
     """Say of a job in the way when it gives way to a waiting one that has `kept` this, or may have to."""
-    at = _yields_at(world, terms, place, blocker.job, now)
+    at = _yields_at(world, job, waiting, world.active[blocker.job], now)
     if at is None and kept is not None and blocker.job in kept.yielding:
         return replace(blocker, yields_at=Timestamp(max(now, kept.stops_at)), yields=True)
     return blocker if at is None else replace(blocker, yields_at=at)
 
 
-def _yields_at(world: World, terms: Terms, place: Place, job: JobId, now: Timestamp) -> Timestamp | None:
+def _yields_at(world: World, job: JobId, waiting: Parked, active: ActiveJob, now: Timestamp) -> Timestamp | None:
     """Return when a job may have to give way to a waiting one, where it has not run for long enough yet."""
-    active = world.active[job]
     exposed = exposure(world, active, now) if isinstance(active.state, Running) else None
     if exposed is None or exposed.at <= now:
         return None
-    alike = not world.policy.personal or active.terms.user == terms.user
-    standing, has = world.policy.standing(place), replace(active.place, attained_s=active.attained_s(exposed.at))
+    standing, has = (
+        world.policy.standing(waiting.place),
+        replace(active.place, attained_s=active.attained_s(exposed.at)),
+    )
     yields = (
-        (exposed.priority is not None and alike and place.priority >= exposed.priority)
+        (exposed.priority is not None and victims.gives_way_to(world, active, job, waiting))
         or (exposed.policy and standing < world.policy.standing(has))
-        or (exposed.borrowed and quota.may_reclaim(world, terms, active))
+        or (exposed.borrowed and quota.may_reclaim(world, waiting.terms, active))
     )
     return exposed.at if yields else None
 

@@ -11,7 +11,7 @@ cluster are alike. Cost: O(GPUs of the node).
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -26,6 +26,7 @@ Link = Callable[[Slot], object]
 # The closest first. What is unknown is no link.
 LINKS: tuple[Link, ...] = (attrgetter("nvlink"), attrgetter("pcie"), attrgetter("numa"))
 _NONE: frozenset[Slot] = frozenset()
+Later = Mapping[Slot, int]
 
 _Part = tuple[bool, bool, int, int, int, GpuId, Mib, Mib]
 
@@ -111,20 +112,20 @@ def _whole(demand: Demand, room: Room) -> list[Share] | None:
         able = [state for state in able if suits(demand, state.gpu)]
         slots = tuple([state.slot for state in able])
     worn = frozenset([state.slot for state in able if state.health.degraded]) if room.sick else _NONE
-    later = frozenset([state.slot for state in able if state.gpu.id in room.later]) if room.later else _NONE
+    later = tuple([room.later.get(state.gpu.id, 0) for state in able]) if room.later else ()
     chosen = _which(demand, slots, worn, later)
     return None if chosen is None else [able[at].whole for at in chosen]
 
 
 @lru_cache(maxsize=1 << 13)
-def _which(demand: Demand, free: Slots, worn: frozenset[Slot], later: frozenset[Slot]) -> tuple[int, ...] | None:
+def _which(demand: Demand, free: Slots, worn: frozenset[Slot], later: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return which of a node's free GPUs a demand for whole ones gets; None where there are not enough that suit."""
     count = demand.gpus // demand.nodes
     able = _alike([slot for slot in free if wants(demand, *slot.kind)], count)
     if len(able) < count:
         return None
     sound = [slot for slot in able if slot not in worn]
-    chosen = set(_closest(sound if len(sound) >= count else able, count, later))
+    chosen = set(_closest(sound if len(sound) >= count else able, count, dict(zip(free, later, strict=False))))
     return tuple([at for at, slot in enumerate(free) if slot in chosen])
 
 
@@ -183,10 +184,10 @@ def to_be_had(demand: Demand, room: Room) -> int:
     return sum(1 for state in room.free if suits(demand, state.gpu))
 
 
-def _closest(able: list[Slot], count: int, later: frozenset[Slot], links: tuple[Link, ...] = LINKS) -> list[Slot]:
+def _closest(able: list[Slot], count: int, later: Later, links: tuple[Link, ...] = LINKS) -> list[Slot]:
     """Return so many of these GPUs: those that reach each other best, and that break up the fewest that do.
 
-    Of what is equal what is not for `later`, then what is coolest.
+    Of what is equal what is least for `later`, then what is coolest.
     """
     if len(able) <= count:
         return able
@@ -200,14 +201,18 @@ def _closest(able: list[Slot], count: int, later: frozenset[Slot], links: tuple[
             if count == 1:
                 nearest = [slot for group in fewest for slot in group]
             else:
-                nearest = min(fewest, key=lambda each: (len(later.intersection(each)), _heat(each)))
+                nearest = min(fewest, key=lambda each: (_sum(later, each), _heat(each)))
             return _closest(nearest, count, later, links[:at] + links[at + 1 :])
         if groups:
-            largest = max(largest, *groups, key=lambda each: (len(each), -len(later.intersection(each))))
+            largest = max(largest, *groups, key=lambda each: (len(each), -_sum(later, each)))
     if len(largest) > 1:
         others = [slot for slot in able if slot not in largest]
         return largest + _closest(others, count - len(largest), later)
-    return sorted(able, key=lambda each: (each.memory_total_mib, each in later, each.warmth_c, each.index))[:count]
+    return sorted(able, key=lambda each: (each.memory_total_mib, later.get(each, 0), each.warmth_c, each.index))[:count]
+
+
+def _sum(later: Later, group: Sequence[Slot]) -> int:
+    return sum([later.get(slot, 0) for slot in group])
 
 
 def _heat(group: Sequence[Slot]) -> int:

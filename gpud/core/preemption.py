@@ -18,7 +18,6 @@ Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and fo
 
 from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import groupby
 from math import inf
 from operator import itemgetter
@@ -31,7 +30,22 @@ from gpud.core.claims import Passing, Reservation
 from gpud.core.holds import Holds
 from gpud.core.outcome import Outcome
 from gpud.core.room import Hold, Room
-from gpud.core.victims import Cost, Option, Victim, as_victim, cheapest, give_back, gives_way, outranks, protected
+from gpud.core.victims import (
+    Cost,
+    Option,
+    Victim,
+    as_victim,
+    by_node,
+    cheapest,
+    give_back,
+    gives_way,
+    gives_way_to,
+    joined,
+    lingers_s,
+    outranks,
+    protected,
+    victims_of,
+)
 from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, GpuId, NodeName
 from gpud.model.job import JobId, Running, StopCause, Stopping
@@ -73,6 +87,7 @@ class Preemption:
         self._worst = -inf  # of those
         self._leaving: dict[NodeName, None] = {}  # nodes of those who are being stopped
         self._left: dict[GpuId, NodeName] = {}  # of those, what nobody has for whom they are
+        self._kept_on: dict[NodeName, list[Allocation]] = {}  # of each node what somebody has
         self.look_at: Timestamp | None = None
         self.possible = self.hoped = bool(world.preemptible or world.tenants) or world.policy.preemptive
 
@@ -97,7 +112,8 @@ class Preemption:
             for active in actives if len(running) < len(actives) else ():
                 if isinstance(active.state, Stopping):
                     self._leave_what_they_have(active)
-            for kept in self._world.reservations.values() if self._left else ():
+            self._kept_on.clear()
+            for kept in self._world.reservations.values():
                 self._take(kept)
             holding = self._world.policy.holding(running, self._out.now) if self._own else [0.0] * len(running)
             self._running = list(zip(holding, running, strict=True))
@@ -120,13 +136,13 @@ class Preemption:
         if self.hoped and self._served >= MOST:
             self.look_again(Timestamp(self._out.now + MOMENT_S))
             return None
-        beneath = self._may_preempt(terms, waiting) if self.hoped else None
+        beneath = self._may_preempt(job, terms, waiting) if self.hoped else None
         if beneath is None:
             return None
         now = self._out.now
         young = [at for victim in beneath if (at := self._old_at(victim)) > now]
         old = sorted([victim for victim in beneath if self._old_at(victim) <= now] if young else beneath)
-        found = self._make_room(job, terms, old, others(terms, _lingers_s(old))) if old or self._left else None
+        found = self._make_room(job, terms, old, others(terms, lingers_s(old))) if old or self._left else None
         if young and found is None:
             self.look_again(min(young))
         return found
@@ -146,8 +162,10 @@ class Preemption:
             self._left.update(dict.fromkeys(part.gpus, part.node))
 
     def _take(self, kept: Reservation) -> None:
-        for gpu in kept.allocation.all_gpus if kept.taken else ():
-            self._left.pop(gpu, None)
+        for part in kept.allocation.parts if kept.taken else ():
+            self._kept_on.setdefault(part.node, []).append(part)
+            for gpu in part.gpus:
+                self._left.pop(gpu, None)
 
     def plan(self, job: JobId, terms: Terms, others: Callable[[Terms, Seconds], Holds]) -> Reservation | None:
         """Return what a job may have for whom nobody can be stopped yet; None where nobody will be, but others end.
@@ -157,15 +175,15 @@ class Preemption:
         """
         entitled = self._entitled or quota.guaranteed(self._world, terms)
         waiting = self._world.waiting(job) if entitled and self._served < MOST else None
-        beneath = self._may_preempt(terms, waiting)
+        beneath = self._may_preempt(job, terms, waiting)
         if not beneath:
             return None
-        count, by_node = terms.demand.nodes, _by_node(beneath)
-        rooms, holds = self._world.spaces.rooms, others(terms, _lingers_s(beneath))
+        count, giving = terms.demand.nodes, by_node(beneath)
+        rooms, holds = self._world.spaces.rooms, others(terms, lingers_s(beneath))
         wanted = 0 if terms.demand.shared else terms.demand.gpus // count
         bounds: list[tuple[Timestamp, NodeName, list[_Leaves]]] = []
-        for name in rooms if count > 1 else by_node.keys() & rooms.keys():
-            leave = self._leave(rooms[name], by_node.get(name, []))
+        for name in rooms if count > 1 else giving.keys() & rooms.keys():
+            leave = self._leave(rooms[name], giving.get(name, []))
             bound = _bound(rooms[name], leave, wanted)
             if bound is not None:
                 bounds.append((max(bound, self._out.now), name, leave))
@@ -177,25 +195,25 @@ class Preemption:
             if planned is not None:
                 insort(found, (planned[0], name, planned[1]), key=_first_two)
         chosen = [option for *_, option in found[:count]]
-        victims, parts = _victims(chosen), [option.part for option in chosen]
+        victims, parts = victims_of(chosen), [option.part for option in chosen]
         stops_at = found[count - 1][0] if len(found) >= count else self._out.now
         if stops_at <= self._out.now or not victims or (count > 1 and not self._may_all(terms, victims)):
             return None
         return Reservation(
             job=job,
-            at=max([Timestamp(stops_at + _lingers_s(victims)), *(state.kill_at for _, state in self.going(parts))]),
-            allocation=_joined(parts),
+            at=max([Timestamp(stops_at + lingers_s(victims)), *(state.kill_at for _, state in self.going(parts))]),
+            allocation=joined(parts),
             yielding=frozenset(victim.job for victim in victims),
             stops_at=stops_at,
         )
 
-    def _may_preempt(self, terms: Terms, waiting: Parked | None) -> list[Victim] | None:
+    def _may_preempt(self, job: JobId, terms: Terms, waiting: Parked | None) -> list[Victim] | None:
         """Return those who run that a job may preempt, had they run for long enough; None where it may not start."""
         world = self._world
         beside = () if quota.unlimited(world) else quota.promised(world)
         if waiting is None or quota.over(world, terms, self._out.now, beside) is not None:
             return None
-        return self._beneath(terms, waiting.place)
+        return self._beneath(job, waiting)
 
     def _old_at(self, victim: Victim) -> Timestamp:
         """Return when a job has run for long enough to give way."""
@@ -208,7 +226,7 @@ class Preemption:
     def _make_room(
         self, job: JobId, terms: Terms, among: list[Victim], holds: Holds
     ) -> tuple[Reservation, list[Victim]] | None:
-        beneath = _by_node(among)
+        beneath = by_node(among)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
         wanted = 0 if terms.demand.shared else terms.demand.gpus // count
         left = set(self._left.values()) if self._entitled else set[NodeName]()
@@ -224,13 +242,21 @@ class Preemption:
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
             below = found[count - 1][0] if len(found) >= count else (inf, inf)
-            option = cheapest(self._world, terms, rooms[name], beneath.get(name, []), holds.get(name), below)
+            option = cheapest(
+                self._world,
+                terms,
+                rooms[name],
+                beneath.get(name, []),
+                holds.get(name),
+                self._kept_on.get(name, ()),
+                below,
+            )
             if option is not None:
                 insort(found, (option.cost, name, option), key=_first_two)
         if len(found) < count:
             return None
         chosen = [option for _, _, option in found[:count]]
-        victims = _victims(chosen)
+        victims = victims_of(chosen)
         if count > 1 and not self._may_all(terms, victims):
             return None
         kept = self._kept(job, terms, victims, [option.part for option in chosen])
@@ -249,13 +275,13 @@ class Preemption:
                 return None
         gone_at = [state.kill_at for _, state in going]
         if victims:
-            gone_at.append(Timestamp(self._out.now + _lingers_s(victims)))
+            gone_at.append(Timestamp(self._out.now + lingers_s(victims)))
         if not gone_at:
             return None
         return Reservation(
             job=job,
             at=max(gone_at),  # sooner they may still be there
-            allocation=_joined(parts),
+            allocation=joined(parts),
             passing=Passing.NOBODY,
             taken=True,
             yielding=frozenset(victim.job for victim in victims),
@@ -296,7 +322,9 @@ class Preemption:
                     give_back(future, active)
                 else:
                     giving.append(victim)
-            option = cheapest(self._world, terms, future, sorted(giving), hold) if at >= bound else None
+            if at < bound:
+                continue
+            option = cheapest(self._world, terms, future, sorted(giving), hold, self._kept_on.get(room.name, ()))
             if option is not None:
                 return at, option
         return None
@@ -306,10 +334,10 @@ class Preemption:
         world, preempted = self._world, state.cause is StopCause.PREEMPTED and active.job in self._world.preemptible
         return preempted and outranks(world, place, terms, active.place, active.terms)
 
-    def _beneath(self, terms: Terms, place: Place) -> list[Victim]:
+    def _beneath(self, job: JobId, waiting: Parked) -> list[Victim]:
         """Return those who run that this job may preempt, had they run for long enough."""
-        world, now = self._world, self._out.now
-        standing = world.policy.standing(place) if self._own else inf
+        world, now, terms = self._world, self._out.now, waiting.terms
+        standing = world.policy.standing(waiting.place) if self._own else inf
         found: list[Victim] = []
         running = self._runs()
         if not world.preemptible and not world.tenants:  # it is by the policy's order, and for no other reason
@@ -322,7 +350,7 @@ class Preemption:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
-            yields = active.job in world.preemptible and outranks(world, place, terms, active.place, active.terms)
+            yields = gives_way_to(world, active, job, waiting)
             own = (yields or (said is not False and standing < holding)) and not protected(self._world, terms, active)
             if own or (world.tenants and quota.may_reclaim(world, terms, active)):
                 found.append(as_victim(-holding, active, now, borrowed=not own))
@@ -333,15 +361,6 @@ class Preemption:
         return all(gives_way(self._world, terms, victim, victims[:at]) for at, victim in enumerate(victims))
 
 
-def _by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:
-    """Return who is on which node, in the order in which they come."""
-    by_node: dict[NodeName, list[Victim]] = {}
-    for victim in victims:
-        for part in victim.active.state.allocation.parts:
-            by_node.setdefault(part.node, []).append(victim)
-    return by_node
-
-
 def _may_have(room: Room, beneath: Iterable[Victim], gpus: int) -> bool:
     """Return whether a node may have that many GPUs once these gave way."""
     missing = gpus - len(room.free)
@@ -350,11 +369,6 @@ def _may_have(room: Room, beneath: Iterable[Victim], gpus: int) -> bool:
         if missing <= 0:
             break
     return missing <= 0
-
-
-def _victims(options: Iterable[Option]) -> list[Victim]:
-    """Return those who give way on several nodes, each once."""
-    return list({victim.job: victim for option in options for victim in option.victims}.values())
 
 
 def _bound(room: Room, leave: list[_Leaves], gpus: int) -> Timestamp | None:
@@ -368,14 +382,3 @@ def _bound(room: Room, leave: list[_Leaves], gpus: int) -> Timestamp | None:
         if missing <= 0:
             return at
     return None
-
-
-def _lingers_s(victims: Iterable[Victim]) -> Seconds:
-    """Return how long the last of them may still be there once they are stopped."""
-    return max([victim.active.terms.grace_s for victim in victims], default=0.0) + jobs.KILL_SLACK_S
-
-
-def _joined(parts: list[Allocation]) -> Allocation:
-    """Return one allocation of several nodes' parts."""
-    first, *rest = sorted(parts, key=lambda part: part.node)
-    return replace(first, rest=tuple(rest)) if rest else first

@@ -96,8 +96,12 @@ class Reserving:
         return True
 
     def others(self, terms: Terms, latest_s: Seconds) -> Holds:
-        """Return what claims, and everybody's reservations until now, leave to a job that starts within so long."""
+        """Return what claims, and the reservations until now, leave to a job that starts within so long.
+
+        Those for which others have been stopped are not among them: what they leave grows with each who is, too.
+        """
         standing_at = self._guard.standing_at
         standing = standing_at(terms, self._now)
         later = [each for each in standing_at(terms, Timestamp(self._now + latest_s)) if each not in standing]
-        return self._guard.holds((*standing, *later, *self._guard.reserved))
+        taken = self._guard.taken
+        return self._guard.holds((*standing, *later, *(each for each in self._guard.reserved if each not in taken)))

@@ -183,8 +183,12 @@ class _Round:
         if len(standing) < len(binding) and world.spaces.fits(demand, self.guard.holds(standing)):
             claimed = next(self.guard.claimed[index] for index in binding if index not in standing)
             assert claimed.reservation is not None  # noqa: S101 - it does not stand
-            wait = YieldsTo(claimed.reservation.job, claimed.reservation.clear_at)
-            more = self._reserve(line, job, preempts=False)
+            wait: Wait = YieldsTo(claimed.reservation.job, claimed.reservation.clear_at)
+            taken = self.guard.taken if self.preemption.possible else ()  # nobody passes these, however short
+            preempts = bool(taken) and not world.spaces.fits(demand, self.guard.holds((*standing, *taken)))
+            more = self._reserve(line, job, preempts=preempts)
+            if preempts and job in self.made and self.made[job].taken:
+                wait = Full()
             if not standing and not more and self.guard.binds_all(line.group, binding):
                 world.blocked[demand] = wait
                 return False

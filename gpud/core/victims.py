@@ -6,18 +6,19 @@ Cost: of one node with few jobs a look at each set of them at most (`FITS`, `TRI
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
-from gpud.core import quota
+from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
+from gpud.core.backfill import left
 from gpud.core.placement import fit
 from gpud.core.room import Hold, Room
-from gpud.core.world import World
-from gpud.model.gpu import Allocation
+from gpud.core.world import Parked, World
+from gpud.model.gpu import Allocation, NodeName
 from gpud.model.job import JobId, Stopping
 from gpud.model.spec import Place, Terms
 from gpud.model.units import Seconds, Timestamp
@@ -62,14 +63,33 @@ def outranks(world: World, place: Place, terms: Terms, below: Place, theirs: Ter
     )
 
 
+def gives_way_to(world: World, active: ActiveJob, job: JobId, waiting: Parked) -> bool:
+    """Return whether a running job gives way to one that waits, for its priority.
+
+    Not to one that waited already, behind it, when it started: nobody starts to be stopped, time and again.
+    """
+    above, below = waiting, active.place
+    if active.job not in world.preemptible or not outranks(world, above.place, above.terms, below, active.terms):
+        return False
+    if above.place.queued_us > 1_000_000 * active.since:
+        return True
+    return _stands(world, job, above.terms, above.place) < _stands(world, active.job, active.terms, below)
+
+
+def _stands(world: World, job: JobId, terms: Terms, place: Place) -> tuple[int, int]:
+    return world.policy.rank(terms, world.bursts.of(job, terms)), world.policy.order(place)
+
+
 def takes_over(world: World, job: JobId, holder: JobId) -> bool:
-    """Return whether a job that waits has what those leave who were stopped for another that waits."""
+    """Return whether a job that waits has what those leave who were stopped for another, which stands behind it."""
     above, below = world.waiting(job), world.waiting(holder)
     if above is None or below is None:
         return False
     tenant = world.tenants.get(below.terms.tenant)
     due = tenant is not None and tenant.guaranteed_gpus and tenant.name != above.terms.tenant
-    return not due and outranks(world, above.place, above.terms, below.place, below.terms)
+    if due or not outranks(world, above.place, above.terms, below.place, below.terms):
+        return False
+    return _stands(world, job, above.terms, above.place) < _stands(world, holder, below.terms, below.place)
 
 
 def protected(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[ActiveJob] = ()) -> bool:
@@ -80,17 +100,25 @@ def protected(world: World, terms: Terms, victim: ActiveJob, beside: Iterable[Ac
 
 
 def cheapest(
-    world: World, terms: Terms, room: Room, beneath: list[Victim], hold: Hold | None, below: Cost = (inf, inf)
+    world: World,
+    terms: Terms,
+    room: Room,
+    beneath: list[Victim],
+    hold: Hold | None,
+    taken: Iterable[Allocation] = (),
+    below: Cost = (inf, inf),
 ) -> Option | None:
     """Return what making room on one node would cost; nothing, where there is room already, or will be.
 
+    `taken` is what others have of it for whom somebody has been stopped, and `hold` what other claims leave.
     Victims are taken as they stand until there is room: nobody better is needed. Of all sets of those who stand no
     better the one is taken that loses the least; where these are too many, or lose no less than `below`, those of the
     first who are not needed are let off, who stands best first.
     """
-    future = _without_leaving(world, room)
-    if (enough := fit(terms.demand, future, hold)) is not None:
+    room = _without_leaving(world, room, taken)
+    if (enough := fit(terms.demand, room, hold)) is not None:
         return Option((-inf, 0.0), [], enough)
+    future = room.copy()
     chosen: list[Victim] = []
     part = None
     for victim in beneath:
@@ -107,7 +135,7 @@ def cheapest(
         worst = chosen[-1].stands
         alike = [each for each in beneath if each.stands <= worst]
         least = _least(world, terms, room, alike, hold, inf if worst < below[0] else below[1])
-        chosen, part = least or _fewest(world, terms, room, chosen, part, hold)
+        chosen, part = least or _fewest(terms, room, chosen, part, hold)
     return Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
 
 
@@ -119,8 +147,7 @@ def _least(
     A set without as many GPUs as are missing is passed over at once.
     """
     gives = {job: len(part.shares) for job, part in room.node.held.items()}
-    leaving = sum(gives[job] for job in gives if isinstance(world.active[job].state, Stopping))
-    missing = 0 if terms.demand.shared else terms.demand.gpus // terms.demand.nodes - len(room.free) - leaving
+    missing = 0 if terms.demand.shared else terms.demand.gpus // terms.demand.nodes - len(room.free)
     if _bound_s(among, gives, missing) >= below_s:
         return None
     fits = 0
@@ -131,7 +158,7 @@ def _least(
             continue
         fits += 1
         if all(gives_way(world, terms, each, [other for other in victims if other is not each]) for each in victims):
-            part = _without(world, terms, room, victims, hold)
+            part = _without(terms, room, victims, hold)
             if part is not None:
                 return victims, part
     return None
@@ -164,12 +191,12 @@ def _by_loss(victims: list[Victim]) -> Iterator[tuple[Seconds, list[Victim]]]:
 
 
 def _fewest(
-    world: World, terms: Terms, room: Room, chosen: list[Victim], part: Allocation, hold: Hold | None
+    terms: Terms, room: Room, chosen: list[Victim], part: Allocation, hold: Hold | None
 ) -> tuple[list[Victim], Allocation]:
     """Return who of these is needed: others are let off, who stands best first."""
     for victim in reversed(chosen.copy()):
         rest = [each for each in chosen if each is not victim]
-        less = _without(world, terms, room, rest, hold) if rest else None
+        less = _without(terms, room, rest, hold) if rest else None
         if less is not None:
             chosen, part = rest, less
     return chosen, part
@@ -183,21 +210,24 @@ def gives_way(world: World, terms: Terms, victim: Victim, beside: list[Victim]) 
     return not protected(world, terms, victim.active, actives)
 
 
-def _without(world: World, terms: Terms, room: Room, victims: list[Victim], hold: Hold | None) -> Allocation | None:
+def _without(terms: Terms, room: Room, victims: list[Victim], hold: Hold | None) -> Allocation | None:
     """Return what a job would get on a node without these."""
-    future = _without_leaving(world, room)
+    future = room.copy()
     for victim in victims:
         give_back(future, victim.active)
     return fit(terms.demand, future, hold)
 
 
-def _without_leaving(world: World, room: Room) -> Room:
-    """Return a node's room without those who are being stopped: they go as it is, nobody else has to."""
+def _without_leaving(world: World, room: Room, taken: Iterable[Allocation]) -> Room:
+    """Return a node's room without those who are being stopped, who go as it is, and without what is theirs then."""
     future = room.copy()
     for job in room.node.held:
         active = world.active[job]
         if isinstance(active.state, Stopping):
             give_back(future, active)
+    for part in taken:
+        if left(future, part) is not None:
+            future.take(part)
     return future
 
 
@@ -213,3 +243,28 @@ def give_back(room: Room, active: ActiveJob) -> None:
     for part in active.state.allocation.parts:
         if part.node == room.name:
             room.give_back(part)
+
+
+def by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:
+    """Return who is on which node, in the order in which they come."""
+    by_node: dict[NodeName, list[Victim]] = {}
+    for victim in victims:
+        for part in victim.active.state.allocation.parts:
+            by_node.setdefault(part.node, []).append(victim)
+    return by_node
+
+
+def victims_of(options: Iterable[Option]) -> list[Victim]:
+    """Return those who give way on several nodes, each once."""
+    return list({victim.job: victim for option in options for victim in option.victims}.values())
+
+
+def lingers_s(victims: Iterable[Victim]) -> Seconds:
+    """Return how long the last of them may still be there once they are stopped."""
+    return max([victim.active.terms.grace_s for victim in victims], default=0.0) + jobs.KILL_SLACK_S
+
+
+def joined(parts: list[Allocation]) -> Allocation:
+    """Return one allocation of several nodes' parts."""
+    first, *rest = sorted(parts, key=lambda part: part.node)
+    return replace(first, rest=tuple(rest)) if rest else first

@@ -378,6 +378,19 @@ def test_who_takes_any_type_keeps_others_from_no_reservation_of_a_type_that_it_h
     assert play.state(small) == "queued"
 
 
+def test_of_equal_gpus_those_are_reserved_that_come_free_last_and_others_have_the_rest():
+    play = a_cluster(gpus="4xH100")
+    first, second, third = play.submit(a_job(1, limit=14), a_job(1, limit=30), a_job(2, limit=60))
+    play.starts(first, second, third)
+    rest = play.gpus(first)
+    play.submit(a_job(3, limit=60))
+    (long,) = play.submit(a_job(1, limit=9000))
+    play.later(14)
+    play.ends(first)
+    assert play.started == [long]
+    assert play.gpus(long) == rest
+
+
 def test_a_reservation_keeps_its_gpus_when_others_would_do_as_well():
     play = a_real_cluster("3xH100")
     play.submit(a_job(2, limit=100))

@@ -508,3 +508,36 @@ def test_who_is_within_a_quota_also_once_the_victims_have_left_it_waits_for_nobo
     assert [play.state(job) for job in (urgent, small, late)] == ["queued", "starting", "queued"]
     play.ends(victim, signal=15)
     assert play.state(urgent) == "starting"
+
+
+def test_who_would_fit_where_others_leave_for_somebody_else_has_others_stopped():
+    play = a_cluster(gpus="3xH100", rules=Rules(preemptible=True))
+    victims = all_running(play, 3)
+    play.later(HOUR)
+    (wide,) = play.submit(a_job(2, priority=5))
+    first, second = stopping(play)
+    play.ends(first, signal=15)
+    play.submit(a_job(1, priority=5))
+    assert stopping(play) == [each for each in victims if each != first]
+    assert (play.state(wide), play.state(second)) == ("queued", "stopping(preempted)")
+
+
+def test_a_second_part_of_a_gpu_is_taken_of_those_who_share_it_before_whole_ones():
+    play = a_cluster(gpus="3xH100", rules=Rules(preemptible=True))
+    halves = play.submit(a_job(1, share_permille=500), a_job(1, share_permille=500))
+    (wide,) = play.submit(a_job(2))
+    play.starts(*halves, wide)
+    play.later(HOUR)
+    play.submit(a_job(1, share_permille=500, priority=5))
+    play.submit(a_job(1, share_permille=250, priority=5))
+    assert stopping(play) == halves
+
+
+def test_a_second_job_that_counts_cpus_has_somebody_stopped_as_well():
+    play = a_cluster(a_node("n1", "2xH100", cpus=8), rules=Rules(preemptible=True))
+    both = play.submit(a_job(1, cpus=4), a_job(1, cpus=4))
+    play.starts(*both)
+    play.later(HOUR)
+    play.submit(a_job(1, cpus=4, priority=5))
+    play.submit(a_job(1, cpus=4, priority=5))
+    assert stopping(play) == both

@@ -325,7 +325,7 @@ def test_what_is_reserved_for_a_blocked_job_moves_when_a_tenant_gets_it_as_its_o
 
     change(play, "vision", gpus=GPUS[:1])
 
-    assert set(play.reserved.allocation.all_gpus) == {*GPUS[1:3]}
+    assert set(play.reserved.allocation.all_gpus) == {*GPUS[2:]}
     assert round(play.reserved.at - play.now) == 2 * HOUR
 
 
