@@ -95,12 +95,17 @@ def send(number: int, pids: Iterable[int]) -> None:
 
 
 def end_gently(members: Callable[[], list[int]]) -> None:
-    """Send TERM, and CONT for those that are stopped, to every member once; also to those forked meanwhile."""
-    told: set[int] = set()
-    for _ in range(3):
-        fresh = [pid for pid in members() if pid not in told]
-        if not fresh:
-            return
-        send(signal.SIGTERM, fresh)
-        send(signal.SIGCONT, fresh)
-        told.update(fresh)
+    """Send TERM, and CONT for those that are stopped, to every member, once.
+
+    Process groups of members alone are told as a whole: nobody forks away from that (kill(2) and fork(2) exclude each
+    other). What a handler starts then, to save what there is, is let be: it cannot be told from who was forked since.
+    """
+    there, groups = set(members()), dict[int, set[int]]()
+    for pid, (parent, _) in parents().items():
+        with contextlib.suppress(ProcessLookupError):
+            member = pid in there or parent in there  # those forked since are
+            groups.setdefault(os.getpgid(pid), set()).add(pid if member else 0)
+    whole = {-group for group, pids in groups.items() if group > 1 and 0 not in pids}
+    alone = there.difference(*(pids for group, pids in groups.items() if -group in whole))
+    for number in (signal.SIGTERM, signal.SIGCONT):
+        send(number, (*whole, *alone))

@@ -1,5 +1,6 @@
 """Real processes under the local launcher: started once, told truly, stopped whole."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -7,11 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from gpud_process import until
 from launchers.workplace import OFFSET, TREE, Workplace, clock, died, gone, kill
 
 from gpud.launchers import record, tree
@@ -283,6 +286,47 @@ def test_stopping_asks_every_process_and_lets_them_use_their_grace(workplace):
     assert exit_.signal == signal.SIGTERM  # the outer shell's
     assert workplace.output(job) == "ready\nsaved\n"
     assert gone(lambda: _session(workplace, job))
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def test_what_a_handler_starts_to_save_is_let_be():
+    """Copying a checkpoint away, say: it would be cut short."""
+    saves = "trap 'sleep 0.5; echo saved; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+    with subprocess.Popen(["bash", "-c", saves], stdout=subprocess.PIPE, start_new_session=True, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "ready\n"
+        listed = []
+
+        def members() -> list[int]:
+            if listed:  # whoever looks again sees what the handler started
+                until(
+                    lambda: any(
+                        b"0.5" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree.descendants(job.pid)
+                    )
+                )
+            listed.append([job.pid, *tree.descendants(job.pid)])
+            return listed[-1]
+
+        began = time.monotonic()
+        tree.end_gently(members)
+        assert job.communicate()[0] == "saved\n"
+        assert time.monotonic() - began >= 0.5
+
+
+def test_who_is_in_a_group_of_others_is_told_alone():
+    """As a process may be that was taken up without a session of its own."""
+    both = [subprocess.Popen(["sleep", "1000"], process_group=0)]
+    both.append(subprocess.Popen(["sleep", "1000"], process_group=both[0].pid))
+    tree.end_gently(lambda: [both[1].pid])
+    assert both[1].wait() == -signal.SIGTERM
+    assert both[0].poll() is None
+    tree.end_gently(lambda: [both[0].pid])
+    assert both[0].wait() == -signal.SIGTERM
 
 
 def test_after_the_grace_everything_is_killed_wherever_it_went(workplace):
