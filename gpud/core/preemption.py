@@ -42,6 +42,7 @@ from gpud.core.victims import (
     gives_way_to,
     joined,
     lingers_s,
+    lost_by,
     outranks,
     protected,
     victims_of,
@@ -56,6 +57,7 @@ from gpud.model.units import Seconds, Timestamp
 # moment later, and nobody waits for an answer.
 MOST = 8192
 MOMENT_S: Seconds = 1.0
+TOGETHER_S: Seconds = 1.0  # who has run for long enough a second after others is taken as they are: it may lose less
 _first = itemgetter(0)
 _first_two = itemgetter(0, 1)
 
@@ -140,12 +142,14 @@ class Preemption:
         if beneath is None:
             return None
         now = self._out.now
-        young = [at for victim in beneath if (at := self._old_at(victim)) > now]
-        old = sorted([victim for victim in beneath if self._old_at(victim) <= now] if young else beneath)
+        soon = now + TOGETHER_S if self._entitled else now
+        young = [at for victim in beneath if (at := self._old_at(victim)) > soon]
+        old = sorted([victim for victim in beneath if self._old_at(victim) <= soon] if young else beneath)
         found = self._make_room(job, terms, old, others(terms, lingers_s(old))) if old or self._left else None
-        if young and found is None:
-            self.look_again(min(young))
-        return found
+        waits = young if found is None else [at for each in found[1] if (at := self._old_at(each)) > now]
+        if waits:
+            self.look_again(min(waits))
+        return None if waits else found
 
     def stop(self, victims: Iterable[Victim], kept: Reservation) -> None:
         """Stop those who give way, for whom what they leave is kept."""
@@ -226,6 +230,23 @@ class Preemption:
     def _make_room(
         self, job: JobId, terms: Terms, among: list[Victim], holds: Holds
     ) -> tuple[Reservation, list[Victim]] | None:
+        chosen = self._cheapest(terms, among, holds)
+        if chosen and terms.demand.nodes > 1:
+            # A gang that goes loses once what it loses, on however many nodes: as if it lost a part of that on each.
+            whole = {each.job: each for each in among}
+            apart = [each._replace(lost_s=each.lost_s / len(each.active.state.allocation.parts)) for each in among]
+            both = chosen, self._cheapest(terms, sorted(apart), holds)
+            by_set = [([whole[each.job] for each in victims_of(options)], options) for options in both]
+            victims, chosen = min(by_set, key=lambda each: lost_by(each[0]))
+        else:
+            victims = victims_of(chosen)
+        if not chosen or (terms.demand.nodes > 1 and not self._may_all(terms, victims)):
+            return None
+        kept = self._kept(job, terms, victims, [option.part for option in chosen])
+        return None if kept is None else (kept, victims)
+
+    def _cheapest(self, terms: Terms, among: list[Victim], holds: Holds) -> list[Option]:
+        """Return what making room on as many nodes as are needed would cost on each; nothing where it cannot be."""
         beneath = by_node(among)
         count, rooms = terms.demand.nodes, self._world.spaces.rooms
         wanted = 0 if terms.demand.shared else terms.demand.gpus // count
@@ -242,25 +263,11 @@ class Preemption:
             if len(found) >= count and stands > found[count - 1][0][0]:
                 break
             below = found[count - 1][0] if len(found) >= count else (inf, inf)
-            option = cheapest(
-                self._world,
-                terms,
-                rooms[name],
-                beneath.get(name, []),
-                holds.get(name),
-                self._kept_on.get(name, ()),
-                below,
-            )
+            those, kept = beneath.get(name, []), self._kept_on.get(name, ())
+            option = cheapest(self._world, terms, rooms[name], those, holds.get(name), kept, below)
             if option is not None:
                 insort(found, (option.cost, name, option), key=_first_two)
-        if len(found) < count:
-            return None
-        chosen = [option for _, _, option in found[:count]]
-        victims = victims_of(chosen)
-        if count > 1 and not self._may_all(terms, victims):
-            return None
-        kept = self._kept(job, terms, victims, [option.part for option in chosen])
-        return None if kept is None else (kept, victims)
+        return [option for _, _, option in found[:count]] if len(found) >= count else []
 
     def _kept(self, job: JobId, terms: Terms, victims: list[Victim], parts: list[Allocation]) -> Reservation | None:
         """Return what these leave to a job, and those who are being stopped already; None where nobody is.

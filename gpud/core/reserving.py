@@ -48,13 +48,18 @@ class Reserving:
             sooner = self._world.sooner
             among = sooner if terms.demand.nodes == 1 else None
             better = self.soonest(job, terms, spared or self._guard, among) if sooner else None
-            if self.keep(kept if better is None or kept.at <= better.at else better, passing):
+            if self.keep(kept if better is None or self._merit(kept) <= self._merit(better) else better, passing):
                 return True
         found = self.soonest(job, terms, self._guard)
         beside = None if found is None or spared is None else self.soonest(job, terms, spared)
         if found is not None and beside is not None and beside.at <= found.at + SOON_S:
             found = beside
         return found is not None and self.keep(found, passing)
+
+    def _merit(self, kept: Reservation) -> tuple[Timestamp, int]:
+        """Return when it is for, and how much of it is free: others would have that until then, and longer."""
+        gpus = self._world.gpus
+        return kept.at, sum([gpu in gpus and not gpus[gpu].holders for gpu in kept.allocation.all_gpus])
 
     def soonest(
         self, job: JobId, terms: Terms, guard: Guard, among: Collection[NodeName] | None = None

@@ -16,6 +16,7 @@ from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import left
 from gpud.core.placement import fit
+from gpud.core.queue import owner_of
 from gpud.core.room import Hold, Room
 from gpud.core.world import Parked, World
 from gpud.model.gpu import Allocation, NodeName
@@ -58,7 +59,7 @@ def outranks(world: World, place: Place, terms: Terms, below: Place, theirs: Ter
     """Return whether a job comes before another one for its priority, clearly so."""
     return (
         world.policy.reserves  # else two orders, its own and this, could preempt in turns
-        and (not world.policy.personal or terms.user == theirs.user)
+        and (not world.policy.personal or owner_of(terms) == owner_of(theirs))
         and place.priority >= below.priority + world.rules.preempt_margin
     )
 
@@ -136,7 +137,7 @@ def cheapest(
         alike = [each for each in beneath if each.stands <= worst]
         least = _least(world, terms, room, alike, hold, inf if worst < below[0] else below[1])
         chosen, part = least or _fewest(terms, room, chosen, part, hold)
-    return Option((max(each.stands for each in chosen), sum(each.lost_s for each in chosen)), chosen, part)
+    return Option(lost_by(chosen), chosen, part)
 
 
 def _least(
@@ -268,3 +269,8 @@ def joined(parts: list[Allocation]) -> Allocation:
     """Return one allocation of several nodes' parts."""
     first, *rest = sorted(parts, key=lambda part: part.node)
     return replace(first, rest=tuple(rest)) if rest else first
+
+
+def lost_by(victims: list[Victim]) -> Cost:
+    """Return what stopping these costs."""
+    return max((each.stands for each in victims), default=-inf), sum(each.lost_s for each in victims)

@@ -391,6 +391,20 @@ def test_of_equal_gpus_those_are_reserved_that_come_free_last_and_others_have_th
     assert play.gpus(long) == rest
 
 
+def test_what_is_reserved_is_what_comes_free_last_also_once_somebody_ended_early():
+    play = a_cluster(gpus="4xH100")
+    early, stays = play.submit(a_job(1, limit=9000), a_job(3, limit=9000))
+    play.starts(early, stays)
+    rest = play.gpus(early)
+    (wide,) = play.submit(a_job(3, limit=60))
+    assert set(rest) < set(play.world.reservations[wide].allocation.all_gpus), "of equal ones the first"
+    play.later(2)
+    play.ends(early)
+    (long,) = play.submit(a_job(1, limit=90000))
+    assert play.started == [long]
+    assert play.gpus(long) == rest
+
+
 def test_a_reservation_keeps_its_gpus_when_others_would_do_as_well():
     play = a_real_cluster("3xH100")
     play.submit(a_job(2, limit=100))

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from playbook import NOON, a_cluster, a_job, a_node, element
 from tenancy import a_job_of, create, reserve
 
+from gpud.core.commands import ChoosePolicy
 from gpud.core.obstacles import obstacles
 from gpud.core.policies import POLICIES
 from gpud.core.rules import Rules
@@ -541,3 +542,63 @@ def test_a_second_job_that_counts_cpus_has_somebody_stopped_as_well():
     play.submit(a_job(1, cpus=4, priority=5))
     play.submit(a_job(1, cpus=4, priority=5))
     assert stopping(play) == both
+
+
+@pytest.mark.parametrize("first", ["big", "small"])
+def test_of_those_that_started_together_not_the_one_is_stopped_that_was_first_by_a_moment(first):
+    play = a_cluster(gpus="4xH100", rules=Rules(preemptible=True))
+    sizes = [3, 1] if first == "big" else [1, 3]
+    jobs = []
+    for size in sizes:
+        jobs += play.submit(a_job(size))
+        play.starts(jobs[-1])
+        play.later(0.1)
+    play.submit(a_job(1, priority=5))
+    play.later(61)
+    assert stopping(play) == [jobs[sizes.index(1)]]
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "sjf", "fair_share", "priority"])
+def test_nobody_starts_to_be_stopped_for_who_stood_behind_it(policy):
+    play = a_cluster(gpus="2xH100", rules=Rules(preemptible=True))
+    create(play, "vision")
+    create(play, "speech")
+    play._ask(ChoosePolicy(1, policy))
+    (before,) = play.submit(a_job_of("vision", 2, limit=HOUR))
+    play.starts(before)
+    play.later(1)
+    (low,) = play.submit(a_job_of("speech", limit=HOUR))
+    play.later(1)
+    (high,) = play.submit(a_job_of("vision", 2, limit=10 * HOUR, priority=5))
+    play.later(10)
+    play.ends(before)
+    (running,) = play.running
+    assert running == (high if policy == "priority" else low)
+    play.starts(running)
+    play.later(200)
+    assert stopping(play) == []
+
+
+def test_who_comes_later_preempts_under_any_order_that_reserves():
+    play = a_cluster(gpus="1xH100", rules=Rules(preemptible=True))
+    play._ask(ChoosePolicy(1, "fcfs"))
+    (victim,) = play.submit(a_job())
+    play.starts(victim)
+    play.later(HOUR)
+    play.submit(a_job(priority=5))
+    assert stopping(play) == [victim]
+
+
+@pytest.mark.parametrize("ages", [(14, 9), (14, 30)])
+def test_what_a_gang_loses_counts_once_for_a_gang_that_it_gives_way_to(ages):
+    play = a_cluster(a_node("n1", "4xH100"), a_node("n2", "4xH100"), rules=Rules(preemptible=True, preempt_after_s=2))
+    alone = [a_job(2, excluded_nodes=("n1",)), a_job(2, excluded_nodes=("n2",))]
+    first, second = ([a_job(4, nodes=2)], alone) if ages[1] > ages[0] else (alone, [a_job(4, nodes=2)])
+    older = play.submit(*first)
+    play.starts(*older)
+    play.later(max(ages) - min(ages))
+    younger = play.submit(*second)
+    play.starts(*younger)
+    play.later(min(ages))
+    play.submit(a_job(4, nodes=2, priority=5))
+    assert stopping(play) == younger
