@@ -148,7 +148,7 @@ class Giving:
         taken = found is not None and self._keep_for(job, *found)
         for kept in theirs:
             at = back_at(self.world, kept.allocation, self.now)
-            if at is None or not self.reserving.keep(replace(kept, at=at), kept.passing):
+            if at is None or not self.reserving.keep_taken(kept, at):
                 self.kept.pop(kept.job, None)
         self.preemption.forget()
         return taken

@@ -51,8 +51,7 @@ class OutOfTurn:
                 continue  # some of it has failed, say
             taken = replace(kept, at=at)
             if at > self._now:  # whatever quotas say: they count who is still to go
-                if not giving.reserving.keep(taken, kept.passing):  # what was free is for others who have taken it
-                    giving.reserving.keep(kept, kept.passing)
+                giving.reserving.keep_taken(kept, at)
                 continue
             if line.aside is not None or self._over(job, line.terms) or not giving.guard.permits(line.terms, taken):
                 continue

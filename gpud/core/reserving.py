@@ -100,6 +100,10 @@ class Reserving:
         self.made[reservation.job] = reservation
         return True
 
+    def keep_taken(self, kept: Reservation, at: Timestamp) -> bool:
+        """Put in force again what others were stopped for: for then, or for later where they leave it to several."""
+        return self.keep(replace(kept, at=at), kept.passing) or self.keep(kept, kept.passing)
+
     def others(self, terms: Terms, latest_s: Seconds) -> Holds:
         """Return what claims, and the reservations until now, leave to a job that starts within so long.
 
