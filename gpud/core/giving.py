@@ -10,7 +10,7 @@ from gpud.core.backfill import back_at
 from gpud.core.claims import Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
-from gpud.core.preemption import Preemption
+from gpud.core.preemption import MOMENT_S, Preemption
 from gpud.core.queue import owner_of
 from gpud.core.reserving import Reserving
 from gpud.core.survey import stale
@@ -105,7 +105,7 @@ class Giving:
     def preempt(self, job: JobId, terms: Terms, waits: Passing | None = None) -> bool | None:
         """Stop those that must give way to a job, and keep what they have for it; False where none may be.
 
-        None: it has reserved what others leave by themselves as soon. Else it only has if nobody may take that before.
+        None: it has reserved what others leave by themselves as soon, which it may where `waits` says who passes it.
         """
         found = self.preemption.find(job, terms, self.reserving.others)
         if found is not None and found[1] and waits is not None and self._waits(job, terms, waits, found[0].at):
@@ -151,6 +151,8 @@ class Giving:
             if at is None or not self.reserving.keep_taken(kept, at):
                 self.kept.pop(kept.job, None)
         self.preemption.forget()
+        if taken:  # what it leaves of theirs others may have
+            self.preemption.look_again(Timestamp(self.now + MOMENT_S))
         return taken
 
     def claim_start(

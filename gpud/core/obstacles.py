@@ -8,7 +8,7 @@ Cost: O(GPUs + active jobs).
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from gpud.core import quota, victims
+from gpud.core import quota
 from gpud.core.active import ActiveJob
 from gpud.core.backfill import STARTING_S, expected_end
 from gpud.core.books import milli
@@ -18,6 +18,7 @@ from gpud.core.fleet import GpuState
 from gpud.core.guard import passing_s
 from gpud.core.placement import admits
 from gpud.core.room import share_of
+from gpud.core.victims import by_priority
 from gpud.core.waits import OverQuota
 from gpud.core.why import suitable
 from gpud.core.windows import claims
@@ -202,12 +203,10 @@ def _yields_at(world: World, job: JobId, waiting: Parked, active: ActiveJob, now
     exposed = exposure(world, active, now) if isinstance(active.state, Running) else None
     if exposed is None or exposed.at <= now:
         return None
-    standing, has = (
-        world.policy.standing(waiting.place),
-        replace(active.place, attained_s=active.attained_s(exposed.at)),
-    )
+    standing = world.policy.standing(waiting.place)
+    has = replace(active.place, attained_s=active.attained_s(exposed.at))
     yields = (
-        (exposed.priority is not None and victims.gives_way_to(world, active, job, waiting))
+        by_priority(world, active, job, waiting)
         or (exposed.policy and standing < world.policy.standing(has))
         or (exposed.borrowed and quota.may_reclaim(world, waiting.terms, active))
     )

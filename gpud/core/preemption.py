@@ -36,10 +36,10 @@ from gpud.core.victims import (
     Victim,
     as_victim,
     by_node,
+    by_priority,
     cheapest,
     give_back,
     gives_way,
-    gives_way_to,
     joined,
     lingers_s,
     lost_by,
@@ -357,7 +357,7 @@ class Preemption:
             if active.job in self._gone:
                 continue
             said = active.terms.preemptible
-            yields = gives_way_to(world, active, job, waiting)
+            yields = by_priority(world, active, job, waiting)
             own = (yields or (said is not False and standing < holding)) and not protected(self._world, terms, active)
             if own or (world.tenants and quota.may_reclaim(world, terms, active)):
                 found.append(as_victim(-holding, active, now, borrowed=not own))

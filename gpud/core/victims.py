@@ -64,7 +64,7 @@ def outranks(world: World, place: Place, terms: Terms, below: Place, theirs: Ter
     )
 
 
-def gives_way_to(world: World, active: ActiveJob, job: JobId, waiting: Parked) -> bool:
+def by_priority(world: World, active: ActiveJob, job: JobId, waiting: Parked) -> bool:
     """Return whether a running job gives way to one that waits, for its priority.
 
     Not to one that waited already, behind it, when it started: nobody starts to be stopped, time and again.
