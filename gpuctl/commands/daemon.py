@@ -104,7 +104,8 @@ def status(session: Session) -> None:
     if session.json:
         session.print_json(answer)
         return
-    launcher = " ".join(f"{key}={value}" for key, value in answer["launcher"].items())
+    launcher = answer["launcher"]
+    unfenced = None if launcher["fence_set"] == "off" else launcher["unfenced"]
     facts = [
         ("version", f"{answer['version']}, protocol {answer['protocol'][0]} to {answer['protocol'][-1]}"),
         ("pid", f"{answer['pid']}, up {format_duration(time.time() - answer['started_at'])}"),
@@ -116,7 +117,9 @@ def status(session: Session) -> None:
         ("socket", answer["socket"]),
         ("state", answer["state_dir"]),
         ("config", answer["config_file"] or "none"),
-        ("launcher", launcher),
+        ("launcher", f"pid {launcher['pid']}"),
+        ("fence", launcher["fence"] or ("none" if unfenced is None else f"none: {unfenced}")),
+        ("limits", ", ".join(launcher["cgroup"] or ())),
     ]
     click.echo("\n".join(f"{name:<9} {value}" for name, value in facts if value))
 

@@ -63,6 +63,8 @@ def _item(value: object) -> str:
     match value:
         case Pool(name=name, gpus=gpus):
             return f"{name}: {' '.join(gpus)}"
+        case (str(name), tuple(labels)):
+            return f"{name}: {' '.join(map(_item, labels))}"
         case (str(name), *rest):
             return f"{name}={' '.join(map(str, rest))}"
         case _:

@@ -27,6 +27,7 @@ def test_settings_are_shown_with_where_they_are_from_and_changed_by_a_line(own):
     shown = gpuctl.ok("config")
     assert [line.split()[0] for line in shown.splitlines()[1:]][-1] == "node"
     assert str(file) in shown
+    assert "box: rack=b2" in shown
     assert (setting(gpuctl, "starvation")["written"], setting(gpuctl, "starvation")["source"]) == ("12h", str(file))
     assert setting(gpuctl, "reservations")["source"] == "--reservations"
     assert setting(gpuctl, "preempt_margin")["source"] == "default"

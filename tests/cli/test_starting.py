@@ -43,6 +43,9 @@ def test_what_the_first_command_is_bound_to_binds_no_job(alone):
     assert set(cpus) >= os.sched_getaffinity(0)
     assert nice == 0 or f"niceness, {nice}" in done.stderr  # only root takes it back
     pid = alone.json("daemon", "status")["pid"]
+    told = alone.ok("daemon", "status")
+    assert f"pid       {pid}, up " in told
+    assert "None" not in told
     assert Path(f"/proc/{pid}/comm").read_text() == "gpud\n"  # and `pkill python` does not mean it
 
 
