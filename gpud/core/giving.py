@@ -6,7 +6,7 @@ A job that may start has it from here, whoever's turn it is (see `schedule` and 
 from dataclasses import replace
 
 from gpud.core import arrays, jobs, patience, quota
-from gpud.core.backfill import back_at
+from gpud.core.backfill import SOON_S, back_at, latest_end
 from gpud.core.claims import Passing, Reservation
 from gpud.core.guard import Guard
 from gpud.core.outcome import Outcome
@@ -117,6 +117,9 @@ class Giving:
         own = self.reserving.soonest(job, terms, self.guard)
         if own is None or not self.now < own.at <= at - jobs.KILL_SLACK_S:
             return False
+        holders = {holder for gpu in own.allocation.all_gpus for holder in self.world.gpus[gpu].holders}
+        if any(latest_end(self.world, self.world.active[each]) < self.now - SOON_S for each in holders):
+            return False  # who has not ended as expected may run for long
         self.preemption.look_again(own.at)  # they may not have ended
         job = arrays.first_of(self.world, job)
         arrays.unfold_named(self.world, self.out, [job])

@@ -209,10 +209,10 @@ def test_what_victims_left_is_kept_until_it_has_been_looked_at(readable):
     assert (play.state(urgent), play.state(later)) == ("starting", "queued")
 
 
-def two_of_whom_one_ends(**ends):
+def two_of_whom_one_ends(*, grace=20.0, **ends):
     """Return a node on which one gives way and another does not, which is to end a second from now."""
     play = a_cluster(gpus="2xH100")
-    (gives,) = play.submit(preemptible(a_job(1, grace=20.0)))
+    (gives,) = play.submit(preemptible(a_job(1, grace=grace)))
     (other,) = play.submit(a_job(1, **ends))
     play.starts(gives, other)
     play.later(99)
@@ -233,11 +233,12 @@ def test_nobody_is_stopped_for_who_starts_as_soon_once_another_has_ended(known, 
     assert (play.state(urgent), play.state(gives), play.state(short)) == ("starting", "running", "queued")
 
 
-def test_who_waits_for_another_that_overruns_has_a_victim_stopped_in_a_moment():
-    play, gives, _ = two_of_whom_one_ends(estimate=100)
+@pytest.mark.parametrize("grace", [20.0, 300.0])
+def test_who_waits_for_another_that_overruns_has_a_victim_stopped_in_a_moment(grace):
+    play, gives, _ = two_of_whom_one_ends(grace=grace, estimate=100)
     play.submit(a_job(1, priority=5))
     assert stopping(play) == []
-    play.later(30)
+    play.later(5)
     assert stopping(play) == [gives]
 
 
