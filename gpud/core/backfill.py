@@ -223,7 +223,7 @@ def left_at(world: World, kept: Reservation, part: Allocation, now: Timestamp) -
         if at > kept.at:
             break
         future.give_back(back)
-    return left(future, part)
+    return left_of(future, part)
 
 
 def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp | None:
@@ -235,17 +235,17 @@ def back_at(world: World, allocation: Allocation, now: Timestamp) -> Timestamp |
 
 def _back_at(world: World, part: Allocation, now: Timestamp) -> Timestamp | None:
     room = world.spaces.rooms.get(part.node)
-    if room is None or left(room, part) is not None:
+    if room is None or left_of(room, part) is not None:
         return None if room is None else now
     future = room.copy()
     for at, back in returns(world, room.node, now, leaving=True):
         future.give_back(back)
-        if left(future, part) is not None:
+        if left_of(future, part) is not None:
             return at
     return None
 
 
-def left(future: Room, part: Allocation) -> Hold | None:
+def left_of(future: Room, part: Allocation) -> Hold | None:
     """Return what is left of a node once a part of it is taken; None if it is not all there."""
     free = {state.gpu.id for state in future.free}
     left: dict[GpuId, int] = {}

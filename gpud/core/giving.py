@@ -115,15 +115,23 @@ class Giving:
     def _waits(self, job: JobId, terms: Terms, passing: Passing, at: Timestamp) -> bool:
         """Reserve what others leave a job by themselves as soon as those who give way by `at`; False where none do."""
         own = self.reserving.soonest(job, terms, self.guard)
-        if own is None or not self.now < own.at <= at - jobs.KILL_SLACK_S:
+        if own is None or not self.now < own.at <= at - jobs.KILL_SLACK_S or self._overrun(own):
             return False
-        holders = {holder for gpu in own.allocation.all_gpus for holder in self.world.gpus[gpu].holders}
-        if any(latest_end(self.world, self.world.active[each]) < self.now - SOON_S for each in holders):
-            return False  # who has not ended as expected may run for long
         self.preemption.look_again(own.at)  # they may not have ended
         job = arrays.first_of(self.world, job)
         arrays.unfold_named(self.world, self.out, [job])
         return self.claim_start(job, terms, passing, preempts=False)
+
+    def _overrun(self, own: Reservation) -> bool:
+        """Return whether who is in the way has not ended as expected: it may run for long."""
+        world = self.world
+        for part in own.allocation.parts:
+            for job, held in world.nodes[part.node].held.items():
+                counted = (part.cpus and held.cpus) or (part.memory_mib and held.memory_mib)
+                in_the_way = counted or not set(part.gpus).isdisjoint(held.gpus)
+                if in_the_way and latest_end(world, world.active[job]) < self.now - SOON_S:
+                    return True
+        return False
 
     def _keep_for(self, job: JobId, preempting: Reservation, victims: list[Victim]) -> bool:
         """Stop these, and keep what they leave; False where it would not be there."""

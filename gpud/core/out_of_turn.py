@@ -127,10 +127,11 @@ class OutOfTurn:
         if served is not None:
             return served
         stopped = giving.preempt(job, terms, Passing.LONGEST if self._owed > 0 else None)
-        if stopped is False:
-            self._vain.add((terms.tenant, terms.demand))
-        if not stopped and self._owed > 0:
+        if stopped is not False:
+            self._owed -= stopped is None
+            return True
+        self._vain.add((terms.tenant, terms.demand))
+        if self._owed > 0:
             self._owed -= 1
-            if stopped is False:
-                giving.claim_start(job, terms)
-        return stopped is not False
+            giving.claim_start(job, terms)
+        return False

@@ -11,7 +11,7 @@ Where those who may give way do not suffice yet, for having run too briefly, or 
 give way, a job that may reserve does so for the moment at which they can: who comes in between has it until then. Where
 others end by themselves as soon as those who give way would be gone, it reserves that, and nobody is stopped.
 
-A victim never outranks whom it gave way to, so who waits rises until nothing moves: there is no livelock.
+A victim never may preempt whom it gave way to, and nobody starts to give way to who stood behind it: no livelock.
 
 Cost: O(active jobs) once in a cycle in which anybody may preempt at all, and for each blocked job that may.
 """
@@ -231,7 +231,7 @@ class Preemption:
         self, job: JobId, terms: Terms, among: list[Victim], holds: Holds
     ) -> tuple[Reservation, list[Victim]] | None:
         chosen = self._cheapest(terms, among, holds)
-        if chosen and terms.demand.nodes > 1:
+        if chosen and terms.demand.nodes > 1 and any(each.active.state.allocation.rest for each in among):
             # A gang that goes loses once what it loses, on however many nodes: as if it lost a part of that on each.
             whole = {each.job: each for each in among}
             apart = [each._replace(lost_s=each.lost_s / len(each.active.state.allocation.parts)) for each in among]

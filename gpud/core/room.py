@@ -58,8 +58,8 @@ class Room:
 
     A GPU is given out by its nominal size: three jobs that ask for 8 GiB share one that is sold with 24. `version` is
     whose it is that keeps rooms: another one means that something changed; and so is `counted`, how many were free
-    then. `sick`: something is wrong with some of its GPUs. `later`: of equal GPUs
-    those with the greatest number are taken last.
+    then. `sick`: something is wrong with some of its GPUs. `later`: of equal GPUs those
+    with the greatest number are taken last.
     """
 
     node: NodeState

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gpud.core import jobs, quota
 from gpud.core.active import ActiveJob
-from gpud.core.backfill import left
+from gpud.core.backfill import left_of
 from gpud.core.placement import fit
 from gpud.core.queue import owner_of
 from gpud.core.room import Hold, Room
@@ -227,7 +227,7 @@ def _without_leaving(world: World, room: Room, taken: Iterable[Allocation]) -> R
         if isinstance(active.state, Stopping):
             give_back(future, active)
     for part in taken:
-        if left(future, part) is not None:
+        if left_of(future, part) is not None:
             future.take(part)
     return future
 
@@ -248,11 +248,11 @@ def give_back(room: Room, active: ActiveJob) -> None:
 
 def by_node(victims: Iterable[Victim]) -> dict[NodeName, list[Victim]]:
     """Return who is on which node, in the order in which they come."""
-    by_node: dict[NodeName, list[Victim]] = {}
+    found: dict[NodeName, list[Victim]] = {}
     for victim in victims:
         for part in victim.active.state.allocation.parts:
-            by_node.setdefault(part.node, []).append(victim)
-    return by_node
+            found.setdefault(part.node, []).append(victim)
+    return found
 
 
 def victims_of(options: Iterable[Option]) -> list[Victim]:

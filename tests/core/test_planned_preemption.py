@@ -242,6 +242,18 @@ def test_who_waits_for_another_that_overruns_has_a_victim_stopped_in_a_moment(gr
     assert stopping(play) == [gives]
 
 
+def test_who_waits_for_the_cpus_of_another_that_overruns_has_a_victim_stopped_in_a_moment_as_well():
+    play = a_cluster(a_node("n1", "1xH100", cpus=8))
+    (gives,) = play.submit(preemptible(a_job(0, cpus=4, grace=300.0)))
+    (other,) = play.submit(a_job(0, cpus=4, estimate=100))
+    play.starts(gives, other)
+    play.later(99)
+    play.submit(a_job(0, cpus=4, priority=5))
+    assert stopping(play) == []
+    play.later(5)
+    assert stopping(play) == [gives]
+
+
 @pytest.mark.parametrize("array", [True, False])
 def test_only_the_first_of_two_waits_for_the_end_of_one(array):
     play, gives, ends = two_of_whom_one_ends(limit=100)
