@@ -114,28 +114,29 @@ def opened(place: Path) -> TextIO:
 def rows(place: Path, lines: Iterable[str], needed: tuple[str, ...]) -> Iterator["Row"]:
     """Yield the rows of a CSV file with a header. Raises TraceError where a needed column is missing."""
     text = iter(lines)
-    first = next(text, "")
+    above, first = next(((number, line) for number, line in enumerate(text) if line.strip(" ,;\t\r\n")), (0, ""))
     reader = csv.reader(chain([first], text), delimiter=max(",\t;", key=first.count))
     header = [name.strip().lower() for name in next(reader, [])]
     if not all(name.isprintable() and "\N{REPLACEMENT CHARACTER}" not in name for name in header):
         raise TraceError(f"{place.name} is not text", f"expected a CSV file with {','.join(needed)},...")
     twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
-        raise TraceError(f"{place.name}, line 1: the column {twice} stands there twice")
+        raise TraceError(f"{place.name}, line {above + 1}: the column {twice} stands there twice")
     missing = [name for name in needed if name not in header]
     if missing:
         have = ",".join(header[:8])[:80] or "nothing"
         raise TraceError(
-            f"{place.name}, line 1: no column {missing[0]}", f"expected {','.join(needed)},... found {have}"
+            f"{place.name}, line {above + 1}: no column {missing[0]}", f"expected {','.join(needed)},... found {have}"
         )
     for values in reader:
         if not any(map(str.strip, values)):
             continue  # empty, or spaces and commas, as spreadsheets leave behind the last
+        line = above + reader.line_num
         if len(values) != len(header):
             raise TraceError(
-                f"{place.name}, line {reader.line_num}: {len(values)} columns, expected {len(header)} as in its header"
+                f"{place.name}, line {line}: {len(values)} columns, expected {len(header)} as in its header"
             )
-        yield Row(place, reader.line_num, dict(zip(header, values, strict=True)))
+        yield Row(place, line, dict(zip(header, values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ def _csv(place: Path, lines: Iterable[str], per_node: int) -> Trace:
             rounded += terms.demand.gpus != row.needed("gpus", _GPUS)
         submit_s = row.needed("submit_s", "seconds since the trace began", least=-_LARGEST)
         priority = row.number("priority", "a whole number", least=-_LARGEST) or 0
+        if priority != int(priority):
+            raise row.wrong("priority", "a whole number")
         jobs.append(TraceJob(submit_s, row.number("duration_s", "seconds"), terms, int(priority), row.line))
     return Trace(place.name, jobs, rounded=rounded)
 

@@ -70,6 +70,12 @@ def test_a_swf_file_counts_processors_as_gpus_and_leaves_out_what_never_ran(tmp_
         ("submit_s,duration_s,gpus\n1_000,1,1\n", "t.csv, line 2, column submit_s: '1_000', expected seconds"),
         ("submit_s,duration_s,gpus\n0,\u0661,1\n", "t.csv, line 2, column duration_s: '\u0661', expected seconds"),
         ("submit_s,duration_s,gpus\n0,1,1.5\n", "t.csv, line 2, column gpus: '1.5', expected whole GPUs, or a part"),
+        (
+            "submit_s,duration_s,gpus,priority\n0,1,1,1.5\n",
+            "t.csv, line 2, column priority: '1.5', expected a whole number$",
+        ),
+        ("\n,,\nsubmit_s,gpus\n", "t.csv, line 3: no column duration_s"),
+        ("\n\nsubmit_s,duration_s,gpus\n1,2\n", "t.csv, line 4: 2 columns, expected 3 as in its header"),
     ],
 )
 def test_what_is_wrong_with_a_trace_is_said_with_its_place(tmp_path, text, said):
@@ -98,10 +104,10 @@ def test_columns_may_be_in_capitals_with_what_a_spreadsheet_puts_between(tmp_pat
 
 def test_lines_of_nothing_but_spaces_and_commas_are_no_jobs(tmp_path):
     place = tmp_path / "t.csv"
-    place.write_text("submit_s,duration_s,gpus\n\n   \n0,1,1\n,,\n , ,\t\n,,,,,\n")
+    place.write_text("\n,,\nsubmit_s,duration_s,gpus\n\n   \n0,1,1\n,,\n , ,\t\n,,,,,\n")
 
     (job,) = read_trace(str(place), per_node=8).jobs
-    assert job.line == 4
+    assert job.line == 6
 
 
 def test_a_line_that_is_not_swf_is_named(tmp_path):
