@@ -112,8 +112,8 @@ class NoCapacity:
     """Everything that would suit is taken.
 
     `free` counts suitable GPUs on `node`, where most of them are free; there are `suitable` in all. `short` ("CPUs",
-    "memory") is what else is missing there, if the GPUs are not. `out` tells how many are drained, foreign, lost ...
-    As many are `wanted` on so many `nodes` together.
+    "memory") is what else is missing: there, if the GPUs are not; beside these, if it is on each node that would do.
+    `out` tells how many are drained, foreign, lost ... As many are `wanted` on so many `nodes` together.
     """
 
     wanted: int
@@ -123,6 +123,11 @@ class NoCapacity:
     short: str | None = None
     out: tuple[tuple[str, int], ...] = ()
     nodes: int = 1
+
+    @property
+    def of_gpus(self) -> bool:
+        """Return whether it is GPUs that are missing on the node where most are free."""
+        return self.free < self.wanted // self.nodes
 
 
 @value()

@@ -30,7 +30,7 @@ from gpud.core.waits import (
 )
 from gpud.core.windows import claims
 from gpud.core.world import World
-from gpud.model.gpu import GpuId
+from gpud.model.gpu import GpuId, NodeName
 from gpud.model.job import Demand, JobId, array_of
 from gpud.model.spec import Park, Terms
 from gpud.model.units import Timestamp
@@ -127,16 +127,19 @@ def capacity(
         if now_is not in _IN_USE:
             word = "reboot" if world.nodes[state.node].node.reboot else now_is.value
             out[word] = out.get(word, 0) + 1
-    most, where, short = -1, None, None
+    most, where, lacks = -1, None, dict[NodeName, str | None]()
     enough = {state.node for state in able} or world.spaces.rooms.keys()
     refresh(world, now)
     for each in world.spaces.rooms.values():
         held = dict.fromkeys([*closed, *kept], 0)
         room = each.within(Hold(held, each.cpus, each.memory_mib)) if held else each
         free = to_be_had(demand, room)
-        if free > most and room.name in enough and admits(demand, room):
-            most, where = free, room.name
-            short = room.lacks(demand) if free >= demand.gpus // demand.nodes else None
+        if room.name in enough and admits(demand, room):
+            lacks[room.name] = room.lacks(demand)
+            if free > most:
+                most, where = free, room.name
+    elsewhere = lacks.values() if most < demand.gpus // demand.nodes else ()
+    short = lacks[where] if where is not None and all(elsewhere) else None
     return NoCapacity(demand.gpus, len(able), max(most, 0), where, short, tuple(sorted(out.items())), demand.nodes)
 
 

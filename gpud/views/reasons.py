@@ -50,7 +50,7 @@ def in_words(
         return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
     if isinstance(wait, NoCapacity) and waiting is not None:
         demand = waiting.terms.demand
-        if wait.short is not None or not demand.gpus:
+        if not wait.of_gpus and (wait.short is not None or not demand.gpus):
             return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, Barred) and wait.claim.kind is ClaimKind.POOL and waiting is not None:
         code, sentence, hint = words(wait, now, written)

@@ -159,7 +159,7 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
 def _capacity(wait: Full | NoCapacity) -> Words:
     if isinstance(wait, Full):
         return "no_capacity", "waits for what others use", None
-    if not wait.wanted or wait.short is not None:
+    if not wait.of_gpus and (wait.short is not None or not wait.wanted):
         short = wait.short or "CPUs"
         return "no_capacity", f"not enough {short} free", "see what each node has: gpuctl nodes"
     gone = sum(count for _, count in wait.out)
@@ -177,4 +177,7 @@ def _capacity(wait: Full | NoCapacity) -> Words:
     if wait.free and wait.node is not None:
         free = f"{wait.free} free on {wait.node}, of {wait.suitable} that would do"
     aside = "".join(f", {count} {_OUT.get(word, word)}" for word, count in wait.out)
-    return "no_capacity", f"waits for {many}: {free}{aside}", None
+    if wait.short is None:
+        return "no_capacity", f"waits for {many}: {free}{aside}", None
+    too = "nor are there enough CPUs" if wait.short == "CPUs" else "nor is there enough memory"
+    return "no_capacity", f"waits for {many}: {free}{aside}; {too}", "see what each node has: gpuctl nodes"

@@ -221,6 +221,20 @@ def test_of_a_gpu_that_is_busy_it_is_told_too_that_it_is_drained(drained, reason
     assert f"{named}: fan" in details(play, waits)
 
 
+def test_who_lacks_more_than_gpus_on_every_node_is_told_of_that_too():
+    play = a_cluster(*(a_node(name, "1xH100", cpus=8, memory=64) for name in ("n1", "n2")))
+    play.starts(*play.submit(a_job(ram=40, cpus=6), a_job(ram=40)))
+    much, many, little = play.submit(a_job(ram=40), a_job(cpus=4), a_job(ram=20, cpus=1))
+    play.cycle()
+
+    assert told(play, much)["reason"] == "waits for a GPU: 0 of 2 are free; nor is there enough memory"
+    assert told(play, many)["reason"] == "waits for a GPU: 0 of 2 are free", "n2 has them"
+    assert told(play, little)["reason"] == "waits for a GPU: 0 of 2 are free"
+    (all_cpus,) = play.submit(a_job(cpus=8))
+    play.starts(*play.submit(a_job(0, cpus=3)))
+    assert told(play, all_cpus)["reason"] == "waits for a GPU: 0 of 2 are free; nor are there enough CPUs"
+
+
 def test_whose_the_gpus_are_by_now_is_told_to_who_can_never_start_for_it():
     play = a_cluster(gpus="1xH100")
     play.starts(*play.submit(a_job()))
