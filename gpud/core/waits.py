@@ -125,9 +125,9 @@ class NoCapacity:
     nodes: int = 1
 
     @property
-    def of_gpus(self) -> bool:
-        """Return whether it is GPUs that are missing on the node where most are free."""
-        return self.free < self.wanted // self.nodes
+    def beside_gpus(self) -> bool:
+        """Return whether it is not GPUs that are missing, but what jobs need beside them."""
+        return self.free >= self.wanted // self.nodes and (self.short is not None or not self.wanted)
 
 
 @value()

@@ -48,10 +48,8 @@ def in_words(
     if never is not None:
         hint = f"it cannot start here: gpuctl cancel {written}"
         return never.code, never.message, f"{never.hint}; {hint}" if never.hint else hint
-    if isinstance(wait, NoCapacity) and waiting is not None:
-        demand = waiting.terms.demand
-        if not wait.of_gpus and (wait.short is not None or not demand.gpus):
-            return "no_capacity", _short(world, demand, wait), "see what each node has: gpuctl nodes"
+    if isinstance(wait, NoCapacity) and wait.beside_gpus and waiting is not None:
+        return "no_capacity", _short(world, waiting.terms.demand, wait), "see what each node has: gpuctl nodes"
     if isinstance(wait, Barred) and wait.claim.kind is ClaimKind.POOL and waiting is not None:
         code, sentence, hint = words(wait, now, written)
         asks = len(wait.claim.gpus) >= waiting.terms.demand.gpus  # of one that is too small nobody can

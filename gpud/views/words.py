@@ -159,7 +159,7 @@ def _quota(wait: OverQuota | Guaranteed | NoPool, now: Timestamp, written: str) 
 def _capacity(wait: Full | NoCapacity) -> Words:
     if isinstance(wait, Full):
         return "no_capacity", "waits for what others use", None
-    if not wait.of_gpus and (wait.short is not None or not wait.wanted):
+    if wait.beside_gpus:
         short = wait.short or "CPUs"
         return "no_capacity", f"not enough {short} free", "see what each node has: gpuctl nodes"
     gone = sum(count for _, count in wait.out)
